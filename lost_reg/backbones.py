@@ -1,0 +1,321 @@
+"""Patch features of vision transformers: the output of one block's qkv layer, one facet of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from lost_reg.errors import LostRegError
+from lost_reg.weights import Weights, find_weights, read_state_dict
+from lost_reg.zoo import TIMM_PREFIX, BackboneSpec, find_spec
+
+FACETS = ("q", "k", "v")  # the order of their rows in the qkv layer
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Parts of a ViT that come after the last qkv layer, so that LOST never needs them.
+_BEYOND_FEATURES = ("norm.", "fc_norm.", "head", "attn_pool.")
+
+
+class Backbone(Protocol):
+    """What discovery needs of a backbone.
+
+    mean and std are for images in [0, 1]; `prepare` puts float32 images on its device.
+    """
+
+    name: str
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: Weights
+    device: torch.device
+    precision: str
+
+    def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
+        """(B, 3, H, W) normalised images, H and W multiples of the patch size, to (B, N, D)."""
+        ...
+
+
+class VitBackbone:
+    """A timm VisionTransformer that gives one facet of one block's qkv layer.
+
+    Attributes:
+        name, patch_size, mean, std: see `Backbone`.
+        spec: its row in the table; weights: which weights it has.
+        model: timm's model, in evaluation mode.
+        depth: how many blocks it has.
+        device, precision: where and in which type it runs.
+    """
+
+    def __init__(
+        self, spec: BackboneSpec, model: VisionTransformer, weights: Weights, device: torch.device, precision: str
+    ):
+        self.spec, self.name, self.weights = spec, spec.name, weights
+        self.device, self.precision = device, precision
+        self.model = model.eval().requires_grad_(False).to(device, PRECISIONS[precision])
+        self.patch_size = model.patch_embed.patch_size[0]
+        self.mean = tuple(model.pretrained_cfg["mean"])
+        self.std = tuple(model.pretrained_cfg["std"])
+        self.depth = len(model.blocks)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
+        """One facet of the output of a block's qkv layer, all heads concatenated, for the patches alone.
+
+        Only the blocks before that one are run, and only the rows of that facet are computed.
+
+        Args:
+            images: (B, 3, H, W), normalised, H and W multiples of the patch size.
+            facet: "q", "k" or "v".
+            layer: index of the block; negative counts from the last.
+
+        Returns:
+            (B, N, D) in the backbone's precision, patches in row-major order, without the class
+            token and the registers.
+
+        Raises:
+            LostRegError: a facet or layer that the model does not have.
+        """
+        index = self._block_index(layer)
+        if facet not in FACETS:
+            raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
+        # cuDNN's convolutions round float32 to TF32 by default; float32 is to mean float32 here.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            tokens = self._embed(images.to(self.device, PRECISIONS[self.precision]))
+        for block in self.model.blocks[:index]:
+            tokens = block(tokens)
+        block = self.model.blocks[index]
+        patches = block.norm1(tokens)[:, self.model.num_prefix_tokens :]
+        return _facet_of(block.attn.qkv, patches, facet)
+
+    def _block_index(self, layer: int) -> int:
+        if not -self.depth <= layer < self.depth:
+            raise LostRegError(
+                f"{self.name} has no layer {layer}: expected {-self.depth} to {self.depth - 1}, -1 being the last"
+            )
+        return layer % self.depth
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """The tokens that enter the first block: (B, 1 + registers + N, D)."""
+        model = self.model
+        patches = model.patch_embed(images)  # (B, rows, columns, D)
+        batch, rows, columns, _ = patches.shape
+        patches = patches.flatten(1, 2)  # (B, N, D)
+        prefix = [t.expand(batch, -1, -1) for t in (model.cls_token, model.reg_token) if t is not None]
+        if model.pos_embed is not None:
+            # With no_embed_class only patches have a position, else the prefix has one too.
+            split = 0 if model.no_embed_class else model.num_prefix_tokens
+            of_prefix, of_patches = model.pos_embed[:, :split], model.pos_embed[:, split:]
+            patches = patches + resample_position(of_patches, (rows, columns), self.spec.position_offset)
+            if split:
+                prefix = [torch.cat(prefix, dim=1) + of_prefix]
+        return model.norm_pre(torch.cat([*prefix, patches], dim=1))
+
+
+class CallableBackbone:
+    """Any function that turns images into patch features, as a backbone.
+
+    The function gets normalised float32 images, (B, 3, H, W) with H and W multiples of the patch
+    size, on `device`, and returns (B, N, D) features, patches in row-major order.
+    """
+
+    precision = "fp32"
+
+    def __init__(self, function: Callable[[Tensor], Tensor], patch_size: int, mean, std, device: torch.device):
+        self.function, self.patch_size, self.mean, self.std, self.device = function, patch_size, mean, std, device
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.weights = Weights(source="callable", name=self.name)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
+        """The function's features, (B, N, D).
+
+        Raises:
+            LostRegError: features of another shape, or a facet or layer asked for: the function
+                decides on those itself.
+        """
+        if (facet, layer) != ("k", -1):
+            raise LostRegError(f"facet and layer cannot be chosen for {self.name}: it is a function of yours")
+        features = self.function(images.to(self.device))
+        batch, _, height, width = images.shape
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        if features.ndim != 3 or features.shape[:2] != (batch, patches):
+            raise LostRegError(
+                f"expected {self.name} to give features of shape ({batch}, {patches}, D) for images of "
+                f"{height} x {width} pixels, but got {tuple(features.shape)}"
+            )
+        return features
+
+
+def load_backbone(
+    backbone: str | Callable[[Tensor], Tensor],
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    download: bool = False,
+    patch_size: int | None = None,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Backbone:
+    """Load a backbone by name, or take a function of the user's as one.
+
+    Args:
+        backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any
+            VisionTransformer of timm, or a function (see `CallableBackbone`).
+        weights: a weight file, "random", or None for the published weights.
+        device: "auto" (CUDA if there is any), or a torch device.
+        precision: "fp32", "bf16" or "fp16".
+        download: whether weights that are not on this machine are fetched.
+        patch_size, mean, std: of a function; a named backbone has its own.
+
+    Raises:
+        LostRegError: an unknown name, device or precision; weights that are missing or do not fit.
+
+    Example:
+        >>> backbone = load_backbone("tiny")
+        >>> backbone.features(torch.zeros(1, 3, 32, 48)).shape
+        torch.Size([1, 6, 192])
+    """
+    torch_device = _device(device)
+    if precision not in PRECISIONS:
+        raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
+    if not isinstance(backbone, str):
+        if patch_size is None:
+            raise LostRegError("a function as backbone needs its patch size: load_backbone(function, patch_size=16)")
+        return CallableBackbone(backbone, patch_size, mean, std, torch_device)
+    spec = _with_timm_facts(find_spec(backbone))
+    found = find_weights(spec, weights, download=download)
+    if found.path is None:
+        model = _random_model(spec)
+    else:
+        with torch.device("meta"):  # no time is spent on initialising what the file will fill
+            model = _create(spec)
+        _fill(model, found.path, spec)
+    return VitBackbone(spec, model, found, torch_device, precision)
+
+
+def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float | None) -> Tensor:
+    """Resample the position embedding of a square native grid to another grid, as the model was trained.
+
+    Args:
+        position: (1, N0, D), N0 a square number.
+        grid_hw: the grid wanted (rows, columns).
+        offset: see `BackboneSpec.position_offset`.
+
+    Returns:
+        (1, rows * columns, D), in the dtype of `position`.
+    """
+    native = math.isqrt(position.shape[1])
+    if (native, native) == grid_hw:
+        return position
+    image = position.float().unflatten(1, (native, native)).permute(0, 3, 1, 2)  # (1, D, native, native)
+    if offset is None:
+        resampled = F.interpolate(image, size=grid_hw, mode="bicubic", antialias=True)
+    else:
+        # The scale factor itself is handed over: interpolate computes its coordinates from it, and
+        # the offset moves them. Its floor is the size wanted.
+        scale = tuple((side + offset) / native for side in grid_hw)
+        resampled = F.interpolate(image, scale_factor=scale, mode="bicubic")
+    return resampled.flatten(2).mT.to(position.dtype)
+
+
+def _facet_of(qkv: nn.Linear, tokens: Tensor, facet: str) -> Tensor:
+    width = qkv.out_features // 3
+    rows = slice(FACETS.index(facet) * width, (FACETS.index(facet) + 1) * width)
+    return F.linear(tokens, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LostRegError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
+    return device
+
+
+def _with_timm_facts(spec: BackboneSpec) -> BackboneSpec:
+    """Complete the row of `timm:NAME` by what timm knows of it."""
+    if not spec.name.startswith(TIMM_PREFIX):
+        return spec
+    if not timm.is_model(spec.architecture):
+        raise LostRegError(f"timm has no model {spec.architecture!r}: timm.list_models('vit*') lists those it has")
+    config = timm.get_pretrained_cfg(spec.architecture)
+    return BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
+
+
+def _create(spec: BackboneSpec) -> VisionTransformer:
+    refusal = LostRegError(
+        f"{spec.architecture} is not of timm's VisionTransformer family: only those with plain blocks are supported"
+    )
+    try:
+        model = timm.create_model(
+            spec.architecture, pretrained=False, num_classes=0, global_pool="", dynamic_img_size=True, **spec.model_args
+        )
+    except (TypeError, AssertionError):  # another family does not know these options
+        raise refusal from None
+    if not isinstance(model, VisionTransformer) or not isinstance(model.patch_embed, PatchEmbed):
+        raise refusal
+    if not all(isinstance(b, Block) and isinstance(getattr(b.attn, "qkv", None), nn.Linear) for b in model.blocks):
+        raise refusal
+    model.norm = nn.Identity()  # comes after the last block
+    return model
+
+
+def _random_model(spec: BackboneSpec) -> VisionTransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same weights in every run
+        return _create(spec)
+
+
+def _fill(model: VisionTransformer, path: Path, spec: BackboneSpec) -> None:
+    """Load a weight file into a model; refuse a file that does not fit, naming the keys that differ."""
+    state = read_state_dict(path)
+    wanted = model.state_dict()
+    # timm's converter would resample these two silently to another model's size
+    misfits = _resized(state, wanted, model)
+    if not misfits:
+        try:
+            state = checkpoint_filter_fn(state, model, adapt_layer_scale=True)
+        except Exception as error:  # a file of another model can break timm's converter anywhere
+            misfits = [f"timm cannot convert it ({type(error).__name__}: {error})"]
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(_BEYOND_FEATURES)}
+    misfits += [f"{key} is missing" for key in wanted if key not in state]
+    misfits += [f"{key} is not part of the model" for key in state if key not in wanted]
+    misfits += [
+        f"{key} is {tuple(state[key].shape)} and should be {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    if misfits:
+        misfits = list(dict.fromkeys(misfits))
+        more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
+        raise LostRegError(f"{str(path)!r} does not fit {spec.name}: {'; '.join(misfits[:4])}{more}")
+    model.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+
+
+def _resized(state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer) -> list[str]:
+    misfits = []
+    projection, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    expected = wanted["patch_embed.proj.weight"]
+    if projection is not None and projection.ndim == 4 and projection.shape != expected.shape:
+        misfits.append(f"patch_embed.proj.weight is {tuple(projection.shape)} and should be {tuple(expected.shape)}")
+    if position is not None and "pos_embed" in wanted:
+        native = model.patch_embed.num_patches
+        if position.ndim != 3 or not native <= position.shape[1] <= native + model.num_prefix_tokens:
+            misfits.append(f"pos_embed is {tuple(position.shape)} and should hold {native} patches")
+    return misfits

@@ -1,0 +1,62 @@
+"""Collects a stream of images of any size into batches of one token grid.
+
+Images of different grids cannot share a batch: padding one of them further would change its attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+# Pixels that may wait for others of their grid: about 400 photos of 500 x 375.
+WAITING_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One decoded image on its way to the backbone.
+
+    pixels: (H, W, 3) uint8, padded bottom and right to multiples of the patch size.
+    size_hw: its size before padding; original_hw: before it was scaled down, too.
+    """
+
+    name: str
+    pixels: np.ndarray
+    size_hw: tuple[int, int]
+    original_hw: tuple[int, int]
+
+
+class GridBatcher:
+    """Groups images by their padded size, with bounded memory.
+
+    A batch is passed on once it is full. When more than `waiting_bytes` of pixels wait, the group
+    that began to wait first is passed on as it is, so that rare sizes do not fill the memory.
+    """
+
+    def __init__(self, batch_size: int, waiting_bytes: int = WAITING_BYTES):
+        self._batch_size = batch_size
+        self._waiting_bytes = waiting_bytes
+        self._waiting: dict[tuple[int, ...], list[DecodedImage]] = {}  # in the order in which groups began
+        self._bytes = 0
+
+    def add(self, image: DecodedImage) -> Iterator[list[DecodedImage]]:
+        """Take one image; yield the batches that are ready by it."""
+        shape = image.pixels.shape
+        self._waiting.setdefault(shape, []).append(image)
+        self._bytes += image.pixels.nbytes
+        if len(self._waiting[shape]) == self._batch_size:
+            yield self._take(shape)
+        while self._bytes > self._waiting_bytes:
+            yield self._take(next(iter(self._waiting)))
+
+    def flush(self) -> Iterator[list[DecodedImage]]:
+        """Yield what still waits, at the end of the stream."""
+        while self._waiting:
+            yield self._take(next(iter(self._waiting)))
+
+    def _take(self, shape: tuple[int, ...]) -> list[DecodedImage]:
+        batch = self._waiting.pop(shape)
+        self._bytes -= sum(image.pixels.nbytes for image in batch)
+        return batch

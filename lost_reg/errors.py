@@ -1,0 +1,15 @@
+"""The one error of lost-reg whose text is meant for the user."""
+
+
+class LostRegError(Exception):
+    """Something the user can mend: a path, a file, an option, weights, data.
+
+    Its text is one line that says what was wrong and what to do about it. The library raises it;
+    the command line prints it after ``Error:`` and exits with ``exit_code``.
+    """
+
+    exit_code = 1
+
+
+class UnreadableImage(LostRegError):
+    """One image file that cannot be opened or decoded. A run records it and goes on."""

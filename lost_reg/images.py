@@ -1,0 +1,192 @@
+"""From image files to 8-bit RGB pixels, and the listing of a user's files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from lost_reg.errors import LostRegError, UnreadableImage
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+# Pillow warns from here on and refuses at twice this: a guard against decompression bombs. Raised from
+# its default of 89 million so that a 150-megapixel camera's files pass without a warning.
+Image.MAX_IMAGE_PIXELS = 200_000_000
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files under one root; `names` are their paths relative to it, with forward slashes."""
+
+    root: Path
+    names: tuple[str, ...]
+
+
+def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> ImageFiles:
+    """Find the images that the inputs name.
+
+    Args:
+        inputs: files, folders (searched recursively for SUFFIXES in any case) and glob patterns
+            (`**` recurses). A file that is named itself is taken whatever its suffix.
+        exclude: a folder to leave out, such as the one results are written to.
+
+    Returns:
+        The files, sorted within each input, each once. The root is the folder that was given, or the
+        deepest folder that holds all of them.
+
+    Raises:
+        LostRegError: an input that does not exist, or that holds no images.
+    """
+    files: dict[Path, None] = {}
+    tops = []
+    for text in map(str, inputs):
+        found, top = _files_of(text)
+        found = [file for file in found if exclude is None or not file.is_relative_to(exclude)]
+        if not found:
+            raise LostRegError(
+                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, a folder or a pattern"
+            )
+        files.update(dict.fromkeys(found))
+        tops.append(top)
+    root = Path(os.path.commonpath(tops))
+    return ImageFiles(root, tuple(file.relative_to(root).as_posix() for file in files))
+
+
+def _files_of(text: str) -> tuple[list[Path], Path]:
+    """The files of one input, absolute and sorted, and the folder they are named from."""
+    path = Path(os.path.abspath(text))
+    if path.is_dir():
+        return sorted(_walk(path)), path
+    if path.exists():
+        return [path], path.parent
+    if glob.has_magic(text):
+        matches = (Path(os.path.abspath(match)) for match in sorted(glob.glob(text, recursive=True)))
+        files = [file for match in matches for file in (sorted(_walk(match)) if match.is_dir() else [match])]
+        fixed = [part for part in path.parts[: _first_magic(path.parts)]]
+        return [file for file in files if _is_image(file)], Path(*fixed)
+    raise LostRegError(f"no such file or folder: {text!r}")
+
+
+def _first_magic(parts: tuple[str, ...]) -> int:
+    return next(index for index, part in enumerate(parts) if glob.has_magic(part))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for where, _, names in os.walk(folder):
+        yield from (file for name in names if _is_image(file := Path(where, name)))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
+
+
+def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
+    """Decode one image file to 8-bit RGB.
+
+    Grey, palette and CMYK images are converted as Pillow does; an alpha channel is dropped and the
+    colours below it kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
+
+    Args:
+        path: the file; its content decides the format, not its suffix.
+        apply_exif: whether the EXIF orientation is applied. LOST does not for its datasets; for a
+            user's own photos it should be.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UnreadableImage: a file that is not there, not an image, damaged, or of a kind (32-bit, float)
+            that has no one reading as 8-bit.
+    """
+    try:
+        with Image.open(path) as image:
+            rgb = _to_rgb(image, path)
+            return np.asarray(ImageOps.exif_transpose(rgb) if apply_exif else rgb)
+    except UnreadableImage:
+        raise
+    except FileNotFoundError:
+        raise UnreadableImage("no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage("not an image, or of a format that is not supported") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"too large: {error}") from None
+    except (OSError, ValueError, SyntaxError, MemoryError, EOFError) as error:
+        # What Pillow raises for damaged files, by format.
+        raise UnreadableImage(f"cannot be decoded: {error}") from None
+
+
+def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise UnreadableImage(f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits")
+    # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
+    if ";16" in str(image.tile[0][3] if image.tile else "") or image.mode.startswith("I;16"):
+        return _scale_16_bit(image, path)
+    return image.convert("RGB")
+
+
+def _scale_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
+    image.load()  # Pillow notices a truncated file, OpenCV does not
+    flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
+    pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), flags)
+    if pixels is None or pixels.dtype != np.uint16 or (pixels.ndim == 3 and pixels.shape[2] < 3):
+        raise UnreadableImage("cannot be decoded: its 16-bit pixels are stored in a way that is not supported")
+    pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    if pixels.ndim == 2:
+        rgb = Image.fromarray(pixels).convert("RGB")
+    else:
+        rgb = Image.fromarray(np.ascontiguousarray(pixels[:, :, 2::-1]))  # BGR or BGRA
+    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return rgb
+
+
+def array_to_rgb(array: np.ndarray) -> np.ndarray:
+    """Check an image that was given as an array.
+
+    Args:
+        array: (H, W, 3) or (H, W) uint8, RGB or grey.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        UnreadableImage: another shape or dtype.
+    """
+    array = np.asarray(array)
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
+        raise UnreadableImage(
+            f"expected an array of shape (H, W, 3) or (H, W) and dtype uint8, "
+            f"but got {array.shape} and {array.dtype}"
+        )
+    return array
+
+
+def limit_side(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
+    """Scale an image down, keeping its aspect ratio, so that no side is longer than `max_side` pixels."""
+    height, width = pixels.shape[:2]
+    if max_side is None or max(height, width) <= max_side:
+        return pixels
+    scale = max_side / max(height, width)
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
+
+
+def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
+    """Pad bottom and right to a multiple of the patch size; what is padded is set to zero after normalising."""
+    height, width = pixels.shape[:2]
+    return np.pad(pixels, ((0, -height % patch_size), (0, -width % patch_size), (0, 0)))
+
+
+def shown_names(names: Iterable[str], most: int = 3) -> str:
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'."""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,167 @@
+"""LOST, seed and expand, batched over images of one patch grid.
+
+Siméoni et al., "Localizing Objects with Self-Supervised Transformers and no Labels" (BMVC 2021),
+as its published code (valeoai/LOST, object_discovery.py) computes it. Tensors in, tensors out:
+this module knows nothing of files, pixels or backbones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+K_PATCHES = 100  # LOST's k: how many patches of lowest degree may join the expansion
+
+# Affinities held at one time while degrees are counted: 2**25 float32 are 128 MiB, so that memory
+# grows with the number of patches and not with its square.
+_AFFINITIES_AT_ONCE = 2**25
+
+
+@dataclass(frozen=True)
+class LostResult:
+    """What LOST found in B images of one grid. Boxes and seeds are in patches, not pixels.
+
+    boxes_xyxy: (B, 4) int64 on the CPU, half-open [xmin, ymin, xmax, ymax].
+    seeds: (B, 2) int64 on the CPU, (row, column).
+    degrees: (B,) int64 on the CPU, the degree of the seed.
+    """
+
+    boxes_xyxy: Tensor
+    seeds: Tensor
+    degrees: Tensor
+
+
+def lost(
+    features: Tensor,
+    grid_hw: tuple[int, int],
+    *,
+    k_patches: int = K_PATCHES,
+    bias: float | Tensor = 0.0,
+) -> LostResult:
+    """Find one object in each image from its patch features.
+
+    Args:
+        features: (B, N, D) or (N, D), patches in row-major order, without class or register
+            tokens; on any device. float16 and bfloat16 are taken as float32.
+        grid_hw: the patch grid (rows, columns); rows * columns = N.
+        k_patches: how many patches of lowest degree may join the expansion (all, if N is less).
+        bias: added to every entry of the Gram matrix; one number, or one for each image, (B,).
+
+    Returns:
+        A LostResult on the CPU.
+
+    Raises:
+        ValueError: shapes that do not agree, a k_patches below 1, or features that are not finite.
+
+    Example:
+        >>> background, thing = [1.0, 0.1], [-0.2, 1.0]
+        >>> features = torch.tensor([background, thing, thing, background, background, background])
+        >>> lost(features, (2, 3)).boxes_xyxy
+        tensor([[1, 0, 3, 1]])
+    """
+    features = _checked(features, grid_hw, k_patches)
+    bias = torch.as_tensor(bias, dtype=features.dtype, device=features.device).expand(len(features))
+    degrees = patch_degrees(features, bias)
+    candidates = lowest_degree_patches(degrees, k_patches)
+    seeds = candidates[:, 0]
+    masks = expansion_masks(features, candidates, bias)
+
+    rows, columns = grid_hw
+    # The one transfer to the host: everything above stays on the device of the features.
+    seeds, seed_degrees = torch.stack([seeds, degrees.gather(1, seeds[:, None])[:, 0]]).cpu()
+    seeds_rc = torch.stack([seeds // columns, seeds % columns], dim=1)
+    masks_hw = masks.view(-1, rows, columns).to(torch.uint8).cpu().numpy()
+    boxes = [_component_box(mask, seed) for mask, seed in zip(masks_hw, seeds_rc.tolist())]
+    return LostResult(torch.tensor(boxes), seeds_rc, seed_degrees)
+
+
+def patch_degrees(features: Tensor, bias: Tensor) -> Tensor:
+    """Degree of each patch: the number of other patches with a positive affinity to it.
+
+    Args:
+        features: (B, N, D).
+        bias: (B,), added to every affinity.
+
+    Returns:
+        (B, N) int64.
+    """
+    batch, patches, _ = features.shape
+    rows_at_once = max(1, _AFFINITIES_AT_ONCE // (batch * patches))
+    degrees = []
+    for start in range(0, patches, rows_at_once):
+        rows = features[:, start : start + rows_at_once]  # (B, R, D)
+        affinities = rows @ features.mT  # (B, R, N)
+        positive = affinities > -bias.view(-1, 1, 1)
+        positive.diagonal(offset=start, dim1=1, dim2=2).fill_(False)  # q != p
+        degrees.append(positive.sum(dim=2))
+    return torch.cat(degrees, dim=1)
+
+
+def lowest_degree_patches(degrees: Tensor, k_patches: int) -> Tensor:
+    """The patches of lowest degree, ordered by (degree, row-major index); the first is the seed.
+
+    Args:
+        degrees: (B, N) int64.
+
+    Returns:
+        (B, min(k_patches, N)) int64, indices of patches.
+    """
+    patches = degrees.shape[1]
+    # topk is not stable on ties, so the index is made part of the key: no two keys are equal.
+    keys = degrees * patches + torch.arange(patches, device=degrees.device)
+    lowest = keys.topk(min(k_patches, patches), dim=1, largest=False, sorted=True).values
+    return lowest % patches
+
+
+def expansion_masks(features: Tensor, candidates: Tensor, bias: Tensor) -> Tensor:
+    """The patches whose summed affinity to the seed's similar patches is positive.
+
+    Args:
+        features: (B, N, D).
+        candidates: (B, k) int64, patches of lowest degree, the seed first.
+        bias: (B,), added to every affinity.
+
+    Returns:
+        (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as
+        the one patch left to answer with if it is (a bias can make it so).
+    """
+    index = candidates[:, :, None].expand(-1, -1, features.shape[2])
+    low = features.gather(1, index)  # (B, k, D)
+    seed = low[:, :1]  # (B, 1, D)
+    similar = (seed @ low.mT)[:, 0] > -bias[:, None]  # (B, k): S among the candidates
+    # M_q = sum over p in S of (F_q . F_p + b) = F_q . (sum over S of F_p) + b |S|
+    summed = similar.to(features.dtype)[:, None] @ low  # (B, 1, D)
+    total_bias = bias * similar.sum(dim=1)  # (B,)
+    masks = (features @ summed.mT)[:, :, 0] + total_bias[:, None] > 0
+    return masks.scatter(1, candidates[:, :1], True)
+
+
+def _component_box(mask: np.ndarray, seed: list[int]) -> tuple[int, int, int, int]:
+    """Extent of the 4-connected component of `mask` (rows, columns; uint8) that holds the seed."""
+    row, column = seed
+    # floodFill answers with the rectangle it filled; 4-connected is its default.
+    x, y, width, height = cv2.floodFill(np.ascontiguousarray(mask), None, (column, row), 2)[3]
+    return x, y, x + width, y + height
+
+
+def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tensor:
+    """`features` as a (B, N, D) floating tensor of at least 32 bits, or a ValueError."""
+    if features.ndim == 2:
+        features = features[None]
+    rows, columns = grid_hw
+    if features.ndim != 3 or features.shape[1] != rows * columns or features.numel() == 0:
+        raise ValueError(
+            f"expected features of shape (B, N, D) or (N, D) with N = {rows} * {columns} patches, "
+            f"but got {tuple(features.shape)}"
+        )
+    if k_patches < 1:
+        raise ValueError(f"expected k_patches of at least 1, but got {k_patches}")
+    if features.dtype != torch.float64:
+        features = features.float()
+    if not torch.isfinite(features).all():
+        raise ValueError("expected finite features, but some are infinite or not a number")
+    return features

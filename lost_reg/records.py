@@ -1,0 +1,74 @@
+"""The frozen types that pass between the stages.
+
+Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels of the original image; sizes and grids are
+(height, width), in pixels and in patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How features are taken and LOST is run on them; the defaults are LOST as published.
+
+    facet: "k", "q" or "v", the part of the qkv layer's output.
+    layer: the block it is taken from; negative counts from the last.
+    normalize: whether features are L2-normalised.
+    bias: added to the Gram matrix, in units of the image's mean squared feature norm (which is 1
+        for normalised features).
+    k_patches: LOST's k.
+    max_side: images are scaled down to this longest side, in pixels; None is native resolution.
+    """
+
+    facet: str = "k"
+    layer: int = -1
+    normalize: bool = False
+    bias: float = 0.0
+    k_patches: int = 100
+    max_side: int | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The object found in one image.
+
+    image: its name: the path relative to the input root, with forward slashes.
+    seed: (row, column) of the seed in the patch grid; degree: the seed's degree.
+    """
+
+    image: str
+    size_hw: tuple[int, int]
+    box_xyxy: Box
+    seed: tuple[int, int]
+    grid_hw: tuple[int, int]
+    degree: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be read, or gave no usable features, and why."""
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageTruth:
+    """The ground truth of one image.
+
+    image: its name, relative to the dataset's image folder.
+    image_id: how the dataset calls it ("000005" in VOC, "139" in COCO).
+    boxes_xyxy: every object that counts; labels: their classes.
+    hard: which of them VOC marks as difficult or truncated.
+    """
+
+    image: str
+    image_id: str
+    size_hw: tuple[int, int]
+    boxes_xyxy: tuple[Box, ...]
+    labels: tuple[str, ...]
+    hard: tuple[bool, ...]
