@@ -58,7 +58,12 @@ class VitBackbone:
     """
 
     def __init__(
-        self, spec: BackboneSpec, model: VisionTransformer, weights: Weights, device: torch.device, precision: str
+        self,
+        spec: BackboneSpec,
+        model: VisionTransformer,
+        weights: Weights,
+        device: torch.device,
+        precision: str,
     ):
         self.spec, self.name, self.weights = spec, spec.name, weights
         self.device, self.precision = device, precision
@@ -86,7 +91,7 @@ class VitBackbone:
         Raises:
             LostRegError: a facet or layer that the model does not have.
         """
-        index = self._block_index(layer)
+        index = self.block_index(layer)
         if facet not in FACETS:
             raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
         # cuDNN's convolutions round float32 to TF32 by default; float32 is to mean float32 here.
@@ -98,7 +103,12 @@ class VitBackbone:
         patches = block.norm1(tokens)[:, self.model.num_prefix_tokens :]
         return _facet_of(block.attn.qkv, patches, facet)
 
-    def _block_index(self, layer: int) -> int:
+    def block_index(self, layer: int) -> int:
+        """The index of a block, 0 to depth - 1, for a layer that may count from the last.
+
+        Raises:
+            LostRegError: a layer that the model does not have.
+        """
         if not -self.depth <= layer < self.depth:
             raise LostRegError(
                 f"{self.name} has no layer {layer}: expected {-self.depth} to {self.depth - 1}, -1 being the last"
@@ -131,8 +141,16 @@ class CallableBackbone:
 
     precision = "fp32"
 
-    def __init__(self, function: Callable[[Tensor], Tensor], patch_size: int, mean, std, device: torch.device):
-        self.function, self.patch_size, self.mean, self.std, self.device = function, patch_size, mean, std, device
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], patch_size: int, mean, std, device: torch.device
+    ):
+        self.function, self.patch_size, self.mean, self.std, self.device = (
+            function,
+            patch_size,
+            mean,
+            std,
+            device,
+        )
         self.name = getattr(function, "__name__", type(function).__name__)
         self.weights = Weights(source="callable", name=self.name)
 
@@ -192,9 +210,11 @@ def load_backbone(
         raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
     if not isinstance(backbone, str):
         if patch_size is None:
-            raise LostRegError("a function as backbone needs its patch size: load_backbone(function, patch_size=16)")
+            raise LostRegError(
+                "a function as backbone needs its patch size: load_backbone(function, patch_size=16)"
+            )
         return CallableBackbone(backbone, patch_size, mean, std, torch_device)
-    spec = _with_timm_facts(find_spec(backbone))
+    spec = resolve_spec(backbone)
     found = find_weights(spec, weights, download=download)
     if found.path is None:
         model = _random_model(spec)
@@ -248,12 +268,19 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _with_timm_facts(spec: BackboneSpec) -> BackboneSpec:
-    """Complete the row of `timm:NAME` by what timm knows of it."""
+def resolve_spec(name: str) -> BackboneSpec:
+    """The row of a backbone, that of `timm:NAME` completed by what timm knows of it.
+
+    Raises:
+        LostRegError: a name that neither the table nor timm knows.
+    """
+    spec = find_spec(name)
     if not spec.name.startswith(TIMM_PREFIX):
         return spec
     if not timm.is_model(spec.architecture):
-        raise LostRegError(f"timm has no model {spec.architecture!r}: timm.list_models('vit*') lists those it has")
+        raise LostRegError(
+            f"timm has no model {spec.architecture!r}: timm.list_models('vit*') lists those it has"
+        )
     config = timm.get_pretrained_cfg(spec.architecture)
     return BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
 
@@ -264,13 +291,20 @@ def _create(spec: BackboneSpec) -> VisionTransformer:
     )
     try:
         model = timm.create_model(
-            spec.architecture, pretrained=False, num_classes=0, global_pool="", dynamic_img_size=True, **spec.model_args
+            spec.architecture,
+            pretrained=False,
+            num_classes=0,
+            global_pool="",
+            dynamic_img_size=True,
+            **spec.model_args,
         )
     except (TypeError, AssertionError):  # another family does not know these options
         raise refusal from None
     if not isinstance(model, VisionTransformer) or not isinstance(model.patch_embed, PatchEmbed):
         raise refusal
-    if not all(isinstance(b, Block) and isinstance(getattr(b.attn, "qkv", None), nn.Linear) for b in model.blocks):
+    if not all(
+        isinstance(b, Block) and isinstance(getattr(b.attn, "qkv", None), nn.Linear) for b in model.blocks
+    ):
         raise refusal
     model.norm = nn.Identity()  # comes after the last block
     return model
@@ -313,7 +347,9 @@ def _resized(state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionT
     projection, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     expected = wanted["patch_embed.proj.weight"]
     if projection is not None and projection.ndim == 4 and projection.shape != expected.shape:
-        misfits.append(f"patch_embed.proj.weight is {tuple(projection.shape)} and should be {tuple(expected.shape)}")
+        misfits.append(
+            f"patch_embed.proj.weight is {tuple(projection.shape)} and should be {tuple(expected.shape)}"
+        )
     if position is not None and "pos_embed" in wanted:
         native = model.patch_embed.num_patches
         if position.ndim != 3 or not native <= position.shape[1] <= native + model.num_prefix_tokens:

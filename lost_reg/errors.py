@@ -11,5 +11,11 @@ class LostRegError(Exception):
     exit_code = 1
 
 
+def one_line(text: str) -> str:
+    """A text made safe for a terminal: what cannot be printed (newlines, control codes, bytes of file
+    names that are no UTF-8) is shown as an escape."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class UnreadableImage(LostRegError):
     """One image file that cannot be opened or decoded. A run records it and goes on."""

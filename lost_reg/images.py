@@ -124,7 +124,9 @@ def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise UnreadableImage(f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits")
+        raise UnreadableImage(
+            f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
+        )
     # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
     if ";16" in str(image.tile[0][3] if image.tile else "") or image.mode.startswith("I;16"):
         return _scale_16_bit(image, path)
@@ -136,7 +138,9 @@ def _scale_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
     flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
     pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), flags)
     if pixels is None or pixels.dtype != np.uint16 or (pixels.ndim == 3 and pixels.shape[2] < 3):
-        raise UnreadableImage("cannot be decoded: its 16-bit pixels are stored in a way that is not supported")
+        raise UnreadableImage(
+            "cannot be decoded: its 16-bit pixels are stored in a way that is not supported"
+        )
     pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     if pixels.ndim == 2:
         rgb = Image.fromarray(pixels).convert("RGB")

@@ -46,13 +46,17 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
     if weights is not None:
         path = Path(weights)
         if not path.is_file():
-            raise LostRegError(f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file")
+            raise LostRegError(
+                f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file"
+            )
         return Weights("file", path.name, path, file_sha256(path))
     if spec.bundled_file is not None:
         path = Path(__file__).parent / "weights" / spec.bundled_file
         return Weights("bundled", spec.bundled_file, path, file_sha256(path))
     if spec.hub_id is None:
-        published = f": get the authors' {spec.official_file} and give it" if spec.official_file else ": give a file"
+        published = (
+            f": get the authors' {spec.official_file} and give it" if spec.official_file else ": give a file"
+        )
         raise LostRegError(f"no hub carries the weights of {spec.name}{published} by --weights FILE")
     path = cached_weights(spec) or (_download_weights(spec) if download else None)
     if path is None:
@@ -119,7 +123,11 @@ def read_state_dict(path: Path) -> dict:
     for key in ("teacher", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(v, torch.Tensor) for v in content.values())
+    ):
         raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
     content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     if any(name.startswith("backbone.") for name in content):  # a checkpoint that has a head beside it

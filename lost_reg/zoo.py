@@ -134,7 +134,9 @@ def find_spec(name: str) -> BackboneSpec:
     """
     if name.startswith(TIMM_PREFIX):
         # patch size and weights are timm's to tell, once it is imported
-        return BackboneSpec(name=name, family="timm", architecture=name.removeprefix(TIMM_PREFIX), patch_size=0)
+        return BackboneSpec(
+            name=name, family="timm", architecture=name.removeprefix(TIMM_PREFIX), patch_size=0
+        )
     rows = {spec.name: spec for spec in SPECS}
     found = rows.get(ALIASES.get(name, name))
     if found is None:

@@ -1,0 +1,242 @@
+"""The command line. Thin: it parses, calls the library, and turns its errors into one line.
+
+torch is imported only by the commands that need it, inside them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from lost_reg import __version__
+from lost_reg.errors import LostRegError
+
+
+class _Commands(click.Group):
+    """A group whose library errors become one line on standard error and an exit code."""
+
+    def invoke(self, context: click.Context):
+        try:
+            return super().invoke(context)
+        except LostRegError as error:
+            click.echo(f"Error: {error}", err=True)
+            context.exit(error.exit_code)
+        except BrokenPipeError:  # `lost-reg corloc ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="lost-reg")
+def main() -> None:
+    """Object discovery in images without labels: LOST on DINO, DINOv2 and DINOv2 with registers.
+
+    \b
+    lost-reg run photos/ --backbone dino --out results/      boxes for a folder of images
+    lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
+    lost-reg corloc results/                                 CorLoc of all runs below a folder
+    """
+
+
+_data_root = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
+)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS...")
+@click.option(
+    "--backbone",
+    "-b",
+    default="tiny",
+    show_default=True,
+    help="A name of `lost-reg backbones`, or timm:NAME.",
+)
+@click.option(
+    "--dataset", "-d", help="A name of `lost-reg datasets`, a folder in VOC layout, or a COCO .json."
+)
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="The run folder.  [default: results/DATASET-BACKBONE]",
+)
+@click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks.")
+@click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
+@_data_root
+@click.option(
+    "--facet",
+    type=click.Choice(["k", "q", "v"]),
+    default="k",
+    show_default=True,
+    help="Keys, queries or values.",
+)
+@click.option(
+    "--layer",
+    type=int,
+    default=-1,
+    show_default=True,
+    help="Block of the features; negative counts from the last.",
+)
+@click.option("--normalize", is_flag=True, help="L2-normalise the features.")
+@click.option(
+    "--bias", type=float, default=0.0, show_default=True,
+    help="Added to the affinities, in units of the mean squared feature norm.",
+)  # fmt: skip
+@click.option("--k-patches", type=click.IntRange(min=1), default=100, show_default=True, help="LOST's k.")
+@click.option(
+    "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
+    help="Scale larger images down; boxes stay in pixels of the original.  [default: native resolution]",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
+)
+@click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
+@click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
+@click.option("--visualize", is_flag=True, help="Also write each image with its box and its seed.")
+@click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
+def run(inputs, dataset, backbone, out, download, strict, **options) -> None:
+    """Discover one object in each image of a dataset, or of files and folders of yours.
+
+    The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
+    half-open, in pixels of the original image.
+    """
+    from lost_reg.datasets import data_root
+
+    if bool(inputs) == bool(dataset):
+        raise click.UsageError("name either images (files, folders, patterns) or a --dataset")
+    root = data_root(options.pop("data_root"))
+    out = out or Path("results", _default_name(dataset or inputs[0], backbone))
+    _run(inputs, dataset, backbone, out, root, download, strict, **options)
+
+
+def _default_name(source: str, backbone: str) -> str:
+    return f"{Path(source).absolute().stem.replace('*', '') or 'images'}-{backbone}".replace(
+        ":", "-"
+    ).replace("/", "-")
+
+
+def _run(
+    inputs, dataset, backbone, out, root, download, strict, *, weights, device, precision, **options
+) -> None:
+    from lost_reg.datasets import find_dataset
+    from lost_reg.images import list_images
+    from lost_reg.results import check_free
+    from lost_reg.zoo import find_spec
+
+    # What can be wrong is looked at before torch is imported and weights are read.
+    find_spec(backbone)
+    check_free(out, resume=options["resume"])
+    if dataset:
+        if download:
+            _download_dataset(dataset, root)
+        found = find_dataset(dataset, root)
+        files = None
+    else:
+        files = list_images(inputs, exclude=out.absolute())
+
+    from lost_reg.backbones import load_backbone
+    from lost_reg.progress import image_progress
+    from lost_reg.records import Protocol
+    from lost_reg.run import failed_summary, source_of_dataset, source_of_files
+    from lost_reg.run import run as run_source
+
+    source = source_of_files(files, inputs) if files else source_of_dataset(found)
+    loaded = load_backbone(backbone, weights=weights, device=device, precision=precision, download=download)
+    protocol = Protocol(**{name: options.pop(name) for name in Protocol.__dataclass_fields__})
+    given = {name: value for name, value in options.items() if value is not None}
+    if weights == "random":
+        click.echo(f"Note: {loaded.name} runs with random weights: its boxes mean nothing.", err=True)
+    try:
+        with image_progress(loaded.name) as progress:
+            summary = run_source(
+                source, loaded, out, protocol, data_root=root if dataset else None, progress=progress, **given
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted: what was done is in {out}; --resume goes on.", err=True)
+        sys.exit(130)
+    before = f", {summary.done_before:,} were done before" if summary.done_before else ""
+    rate = summary.done / summary.seconds if summary.seconds else 0
+    click.echo(
+        f"{summary.done:,} images in {summary.seconds:.1f} s ({rate:.1f}/s){before}; results in {summary.folder}"
+    )
+    if summary.failed:
+        text = failed_summary(summary)
+        if strict or not summary.done + summary.done_before:
+            raise LostRegError(text)
+        click.echo(f"Warning: {text}", err=True)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--dataset", "-d", help="The ground truth, for files and for runs on files of your own.")
+@_data_root
+@click.option("--partial", is_flag=True, help="Score incomplete runs on the images that are done.")
+@click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
+    """CorLoc of the runs below a folder, of a LOST pickle, or of COCO-style detections (.json).
+
+    Beside each stand the trivial baselines on the same images, and a published number if there is one of
+    the same weights, protocol and split.
+    """
+    from lost_reg import scoring
+
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    options = scoring.ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+    rows, errors = scoring.score_path(path, options)
+    if rows:
+        to_text = scoring.json_text if as_json else scoring.csv_text if as_csv else scoring.text_table
+        click.echo(to_text(rows))
+    for error in errors:
+        click.echo(f"Error: {error}", err=True)
+    if errors:
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--download", metavar="NAME", help="Get the weights of a backbone into the Hugging Face cache.")
+def backbones(download) -> None:
+    """List the backbones: what each is, and whether its weights are on this machine."""
+    from lost_reg import inventory
+
+    if download:
+        click.echo(inventory.download_weights(download))
+    else:
+        click.echo(inventory.backbones_table())
+
+
+@main.command()
+@click.option("--download", metavar="NAME", help="Get a dataset into the data root.")
+@_data_root
+def datasets(download, data_root) -> None:
+    """List the datasets: what each is, and whether it is on this machine."""
+    from lost_reg import inventory
+    from lost_reg.datasets import data_root as find_root
+
+    root = find_root(data_root)
+    if download:
+        _download_dataset(download, root)
+        click.echo(f"{download} is in {root}")
+    else:
+        click.echo(inventory.datasets_table(root))
+
+
+def _download_dataset(name: str, root: Path) -> None:
+    from lost_reg.acquire import download_dataset
+    from lost_reg.progress import download_progress
+
+    with download_progress() as report:
+        download_dataset(name, root, report)

@@ -1,0 +1,88 @@
+"""Progress for people, on standard error: a bar on a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextmanager
+def image_progress(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A function (done, failed, total) to call after each image."""
+    with _shown() as show:
+        yield lambda done, failed, total: show(what, done + failed, total, "images")
+
+
+@contextmanager
+def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A function (what, done, total or None) to call now and then; counts MB, or images of "images"."""
+    with _shown() as show:
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what == "images":
+                show(what, done, total, "images")
+            else:
+                show(what, done / 1e6, total and total / 1e6, "MB")
+
+        yield report
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str, float, float | None, str], None]]:
+    if not sys.stderr.isatty():
+        yield _PlainLines().show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict = {}
+        rates = _Rates()
+
+        def show(what: str, done: float, total: float | None, unit: str) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total, count="")
+            count = f"{_counted(done, total, unit)}, {rates.of(what, done):.1f}/s"
+            bar.update(tasks[what], completed=done, total=total, count=count)
+
+        yield show
+
+
+class _Rates:
+    """The rate of each thing since it was first heard of; what was done by then does not count."""
+
+    def __init__(self):
+        self._first: dict[str, tuple[float, float]] = {}
+
+    def of(self, what: str, done: float) -> float:
+        started, before = self._first.setdefault(what, (time.monotonic(), done))
+        return (done - before) / max(time.monotonic() - started, 1e-3)
+
+
+class _PlainLines:
+    def __init__(self):
+        self._last = time.monotonic()
+        self._rates = _Rates()
+
+    def show(self, what: str, done: float, total: float | None, unit: str) -> None:
+        rate = self._rates.of(what, done)
+        now = time.monotonic()
+        if now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        self._last = now
+        left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
+        print(f"{what}: {_counted(done, total, unit)}, {rate:.1f}/s{left}", file=sys.stderr, flush=True)
+
+
+def _counted(done: float, total: float | None, unit: str) -> str:
+    return f"{done:,.0f} of {total:,.0f} {unit}" if total else f"{done:,.0f} {unit}"

@@ -1,0 +1,53 @@
+"""Published CorLoc numbers, and which of them a result may stand beside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+# What must agree before two numbers are compared; a row that does not know one of them (null) never does.
+_SAME = ("facet", "layer", "normalize", "bias", "k_patches", "max_side")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number from the literature: CorLoc in percent, and where it stands."""
+
+    corloc: float
+    source: str
+
+
+@cache
+def published_rows() -> list[dict[str, Any]]:
+    """The rows of published.json."""
+    return json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))["rows"]
+
+
+def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: bool) -> Published | None:
+    """The published number of the same weights, protocol and split as a run, if there is one.
+
+    Args:
+        settings: the settings of the run.
+        dataset: the dataset it was scored on.
+        is_full_split: whether every image of the published split was scored.
+    """
+    if not is_full_split or settings["precision"] != "fp32":
+        return None
+    for row in published_rows():
+        same_weights = settings["weights"]["name"] in (row["weights"] or ())
+        same_protocol = (
+            all(row["protocol"][key] == settings["protocol"][key] for key in _SAME)
+            if row["protocol"]
+            else False
+        )
+        if (
+            row["method"] == "LOST"
+            and same_weights
+            and same_protocol
+            and row["corloc"].get(dataset) is not None
+        ):
+            return Published(row["corloc"][dataset], row["source"])
+    return None

@@ -1,0 +1,248 @@
+"""A run folder: what stands between discovery and scoring.
+
+predictions.jsonl   one line per image, written as it is done
+errors.jsonl        the images that could not be used, and why
+run.json            everything needed to repeat the run
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lost_reg.errors import LostRegError
+from lost_reg.records import Failure, Prediction
+
+RUN_FILE = "run.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+ERRORS_FILE = "errors.jsonl"
+_LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run folder holds.
+
+    settings: what the results depend on; images: how many images the run is of; see `RunWriter`.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    predictions: dict[str, Prediction]
+    failures: dict[str, Failure]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on, as `RunWriter` recorded it."""
+        return self.record["settings"]
+
+    @property
+    def missing(self) -> int:
+        """How many images of the run have no outcome yet."""
+        return self.record["images"] - len(self.predictions) - len(self.failures)
+
+
+def check_free(folder: Path, *, resume: bool) -> None:
+    """See that results may be written to a folder.
+
+    Raises:
+        LostRegError: a path that is a file, or a folder that holds a run and `resume` is not given.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; name a folder by --out")
+    if (folder / RUN_FILE).exists() and not resume:
+        raise LostRegError(
+            f"{str(folder)!r} holds a run already: --resume continues it, or name another --out"
+        )
+
+
+def find_runs(top: Path) -> list[Path]:
+    """The run folders at and below a folder, sorted.
+
+    Raises:
+        LostRegError: no such folder, or none in it.
+    """
+    if not top.is_dir():
+        raise LostRegError(f"no such folder: {str(top)!r}")
+    runs = sorted(Path(where) for where, _, names in os.walk(top) if RUN_FILE in names)
+    if not runs:
+        raise LostRegError(
+            f"no runs in {str(top)!r}: no {RUN_FILE} in it or below it; `lost-reg run` makes one"
+        )
+    return runs
+
+
+def read_run(folder: Path) -> Results:
+    """Read a run folder. A last line that was cut off while it was written does not count.
+
+    Raises:
+        LostRegError: a file that is missing or malformed, with the line.
+    """
+    record = _read_record(folder / RUN_FILE)
+    predictions = {p.image: p for p in _read_lines(folder / PREDICTIONS_FILE, _prediction_from_json)}
+    failures = {f.image: f for f in _read_lines(folder / ERRORS_FILE, _failure_from_json)}
+    return Results(folder, record, predictions, failures)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record["settings"], dict) or not isinstance(record["images"], int):
+            raise TypeError("settings or images of another type")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LostRegError(f"{path} is not the record of a run: {type(error).__name__} {error}") from None
+    return record
+
+
+def _read_lines(path: Path, parse) -> Iterator:
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+    for number, line in enumerate(lines[:-1], start=1):  # after the last newline is nothing, or half a line
+        try:
+            yield parse(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__} {error}"
+            raise LostRegError(
+                f"malformed line {number} of {path}: {reason}; mend or delete the line"
+            ) from None
+
+
+def _prediction_from_json(row: dict) -> Prediction:
+    box = tuple(row["box_xyxy"])
+    if (
+        not isinstance(row["image"], str)
+        or len(box) != 4
+        or not all(isinstance(side, (int, float)) for side in box)
+    ):
+        raise ValueError("expected an image name and a box of four numbers")
+    return Prediction(
+        image=row["image"],
+        size_hw=tuple(row["size_hw"]),
+        box_xyxy=box,
+        seed=tuple(row["seed"]),
+        grid_hw=tuple(row["grid_hw"]),
+        degree=row["degree"],
+    )
+
+
+def _failure_from_json(row: dict) -> Failure:
+    return Failure(**{field.name: str(row[field.name]) for field in fields(Failure)})
+
+
+class RunWriter:
+    """Writes a run folder, one outcome at a time; a context manager that holds the folder's lock.
+
+    Args:
+        folder: created if it is not there.
+        settings: what the results depend on; a folder with other settings is refused.
+        record: what else is worth keeping (versions, device, ...), written into run.json.
+        resume: whether a folder that holds a run already is continued.
+
+    Raises:
+        LostRegError: a folder that cannot be written, is in use, holds a run and `resume` is not
+            given, or holds one of other settings.
+    """
+
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], record: dict[str, Any], *, resume: bool = False
+    ):
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / _LOCK_FILE)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise LostRegError(
+                f"{str(folder)!r} is being written by another run: wait, or name another --out"
+            ) from None
+        except OSError as error:
+            raise LostRegError(
+                f"cannot write results to {str(folder)!r}: {error.strerror or error}"
+            ) from None
+        try:
+            self.done = self._start(settings, record, resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> set[str]:
+        """Write run.json and open the files; the names of the images that are done already."""
+        done: set[str] = set()
+        sessions: list[dict] = []
+        check_free(self.folder, resume=resume)
+        if (self.folder / RUN_FILE).exists():
+            earlier = read_run(self.folder)
+            _check_settings(self.folder, earlier.settings, settings)
+            done, sessions = set(earlier.predictions), earlier.record.get("sessions", [])
+        try:
+            _drop_unfinished_line(self.folder / PREDICTIONS_FILE)
+            self._predictions = (self.folder / PREDICTIONS_FILE).open("ab", buffering=0)
+            # what failed is tried again: a drive that was gone may be back
+            self._errors = (self.folder / ERRORS_FILE).open("wb", buffering=0)
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+        self.record = {**record, "settings": settings, "sessions": sessions}
+        self.write_record()
+        return done
+
+    def write(self, outcome: Prediction | Failure) -> None:
+        """Append one outcome, as one line in one write."""
+        file = self._predictions if isinstance(outcome, Prediction) else self._errors
+        line = (json.dumps(asdict(outcome)) + "\n").encode()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(0, "the line was cut off")
+        except OSError as error:
+            raise LostRegError(
+                f"cannot write to {self.folder}: {error.strerror}; what was done is kept, --resume goes on"
+            ) from None
+
+    def write_record(self) -> None:
+        """Write run.json as a whole, or not at all."""
+        part = self.folder / (RUN_FILE + ".part")
+        try:
+            part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+            part.replace(self.folder / RUN_FILE)
+        except OSError as error:
+            raise LostRegError(f"cannot write {self.folder / RUN_FILE}: {error.strerror}") from None
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._predictions.close()
+        self._errors.close()
+        self._lock.release()
+
+
+def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    other = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+    if other:
+        shown = "; ".join(
+            f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(now.get(key))}" for key in other
+        )
+        raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): name another --out")
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cut off what a killed run left behind the last newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end and _byte_before(file, end) != b"\n":
+            end -= 1
+        file.truncate(end)
+
+
+def _byte_before(file, position: int) -> bytes:
+    file.seek(position - 1)
+    return file.read(1)

@@ -1,0 +1,206 @@
+"""One run: from a dataset or a user's files to a run folder. What `lost-reg run` does, callable."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lost_reg.backbones import Backbone, VitBackbone
+from lost_reg.datasets import Dataset, missing_images
+from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, discover_stream
+from lost_reg.errors import LostRegError
+from lost_reg.images import ImageFiles, shown_names
+from lost_reg.pictures import save_picture
+from lost_reg.records import Failure, Protocol
+from lost_reg.results import ERRORS_FILE, RunWriter
+
+PICTURES_FOLDER = "pictures"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a run.
+
+    apply_exif: False for datasets, as LOST does; True for a user's own photos.
+    settings: what of it the results depend on.
+    """
+
+    files: ImageFiles
+    apply_exif: bool
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now."""
+
+    folder: Path
+    done: int
+    failed: tuple[Failure, ...]
+    done_before: int
+    seconds: float
+
+
+def source_of_dataset(dataset: Dataset) -> Source:
+    """The images of a dataset, all of which must be there.
+
+    Raises:
+        LostRegError: images whose files are missing.
+    """
+    missing = missing_images(dataset)
+    if missing:
+        get_rest = " --download gets the rest" if dataset.full_size else " complete the folder"
+        raise LostRegError(
+            f"{dataset.name} is incomplete: {len(missing):,} of {len(dataset.images):,} images are not in "
+            f"{dataset.root} ({shown_names(missing)});{get_rest}"
+        )
+    settings = {"dataset": dataset.name, "split": dataset.split}
+    return Source(ImageFiles(dataset.root, dataset.images), apply_exif=False, settings=settings)
+
+
+def source_of_files(files: ImageFiles, inputs: Sequence[str]) -> Source:
+    """The user's own images."""
+    settings = {"dataset": None, "split": None, "inputs": [str(Path(text).absolute()) for text in inputs]}
+    return Source(files, apply_exif=True, settings=settings)
+
+
+def run(
+    source: Source,
+    backbone: Backbone,
+    out: Path,
+    protocol: Protocol = LOST_AS_PUBLISHED,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+    visualize: bool = False,
+    data_root: Path | None = None,
+    progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
+) -> RunSummary:
+    """Discover objects in all images of a source and write a run folder.
+
+    Args:
+        limit: only the first so many images.
+        resume: continue a run folder that is there already.
+        visualize: also write each image with its box and seed into the run folder's pictures/.
+        data_root: recorded, so that scoring finds the ground truth again.
+        progress: called after each image with the images done, failed and to do, of this session.
+
+    Raises:
+        LostRegError: a protocol that the backbone cannot follow, or a folder that cannot be written.
+    """
+    protocol = _counted_from_last(protocol, backbone)
+    settings = {
+        **source.settings,
+        "apply_exif": source.apply_exif,
+        "backbone": backbone.name,
+        "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
+        "precision": backbone.precision,
+        "protocol": asdict(protocol),
+    }
+    names = source.files.names[:limit]
+    record = {
+        "created": _now(),
+        "root": str(source.files.root.absolute()),
+        "data_root": str(data_root.absolute()) if data_root else None,
+        "images": len(names),
+        "weights_file": str(backbone.weights.path) if backbone.weights.path else None,
+        "versions": versions(),
+    }
+    with RunWriter(out, settings, record, resume=resume) as writer:
+        todo = [name for name in names if name not in writer.done]
+        session = _Session(writer, backbone, batch_size, workers)
+        outcomes = discover_stream(
+            [source.files.root / name for name in todo],
+            todo,
+            backbone,
+            protocol,
+            batch_size=batch_size,
+            workers=workers,
+            apply_exif=source.apply_exif,
+        )
+        try:
+            for outcome in outcomes:
+                if visualize and not isinstance(outcome, Failure):
+                    path = source.files.root / outcome.image
+                    save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
+                session.take(outcome)
+                progress(session.done, len(session.failed), len(todo))
+        finally:  # an interrupted session is recorded too
+            session.close()
+    return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
+
+
+class _Session:
+    """One stretch of work on a run folder: counts outcomes, and records itself in run.json."""
+
+    def __init__(self, writer: RunWriter, backbone: Backbone, batch_size: int, workers: int | None):
+        self._writer = writer
+        self._started = time.perf_counter()
+        self._facts = {
+            "started": _now(),
+            "device": device_name(backbone),
+            "batch_size": batch_size,
+            "workers": workers,
+        }
+        self.done = 0
+        self.failed: list[Failure] = []
+        self.seconds = 0.0
+
+    def take(self, outcome) -> None:
+        self._writer.write(outcome)
+        if isinstance(outcome, Failure):
+            self.failed.append(outcome)
+        else:
+            self.done += 1
+
+    def close(self) -> None:
+        self.seconds = time.perf_counter() - self._started
+        rate = self.done / self.seconds if self.seconds else 0.0
+        counts = {"images": self.done, "failed": len(self.failed)}
+        timings = {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 3)}
+        self._writer.record["sessions"].append({**self._facts, **counts, **timings})
+        self._writer.write_record()
+
+
+def _counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
+    """The protocol with its layer as a negative index, so that one layer has one name."""
+    if not isinstance(backbone, VitBackbone):
+        return protocol
+    return replace(protocol, layer=backbone.block_index(protocol.layer) - backbone.depth)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result can depend on."""
+    packages = ("lost-reg", "torch", "timm", "opencv-python", "pillow", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def device_name(backbone: Backbone) -> str:
+    """The device in words, such as "cuda (NVIDIA H200)" or "cpu (x86_64)"."""
+    import torch
+
+    if backbone.device.type == "cuda":
+        return f"{backbone.device} ({torch.cuda.get_device_name(backbone.device)})"
+    return f"{backbone.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def failed_summary(summary: RunSummary) -> str:
+    """One line on the images that could not be used."""
+    shown = shown_names(f"{failure.image} ({failure.reason})" for failure in summary.failed)
+    tried = summary.done + len(summary.failed)
+    return (
+        f"{len(summary.failed):,} of {tried:,} images could not be used: {shown}; "
+        f"{summary.folder / ERRORS_FILE} has them all"
+    )

@@ -1,0 +1,195 @@
+"""From run folders and prediction files to rows of one CorLoc table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lost_reg import tables
+from lost_reg.corloc import Score, score
+from lost_reg.datasets import Dataset, data_root, find_dataset
+from lost_reg.errors import LostRegError
+from lost_reg.prediction_files import match_images, read_boxes
+from lost_reg.published import Published, comparable_number
+from lost_reg.records import Protocol
+from lost_reg.results import Results, find_runs, read_run
+
+NO_NUMBER = "no comparable number"
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """One row of the table.
+
+    backbone: with what sets it apart from its published weights and from LOST as published.
+    """
+
+    path: Path
+    backbone: str
+    dataset: str
+    split: str
+    score: Score
+    published: Published | None
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What `lost-reg corloc` was asked for: see `score_path`."""
+
+    dataset: str | None = None
+    data_root: Path | None = None
+    partial: bool = False
+    count_hard: bool = True
+
+
+def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], list[LostRegError]]:
+    """Score all runs at and below a folder, or one prediction file.
+
+    Returns:
+        The rows, and the errors of the runs that could not be scored: one bad run does not hide the others.
+
+    Raises:
+        LostRegError: no such path, or a folder without runs.
+    """
+    if path.is_file():
+        return [score_file(path, options)], []
+    rows, errors = [], []
+    for folder in find_runs(path):
+        try:
+            rows.append(score_run(folder, options))
+        except LostRegError as error:
+            errors.append(error)
+    return rows, errors
+
+
+def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
+    """Score one run folder on the dataset it was run on, or on the one that the options name.
+
+    Raises:
+        LostRegError: a run that is incomplete without `partial`, of no dataset, or malformed; ground
+            truth that is not there.
+    """
+    results = read_run(folder)
+    name = options.dataset or results.settings["dataset"]
+    if name is None:
+        raise LostRegError(f"{folder} is a run on files of your own: name its ground truth with --dataset")
+    dataset = find_dataset(name, data_root(options.data_root, results.record.get("data_root")))
+    boxes = {image: prediction.box_xyxy for image, prediction in results.predictions.items()}
+    boxes, unusable = (
+        match_images(boxes, dataset.truths),
+        match_images(dict.fromkeys(results.failures), dataset.truths),
+    )
+    scored = _score(folder, boxes, dataset, options, unusable=unusable)
+    is_published_split = dataset.is_full and not scored.not_done and options.count_hard
+    published = comparable_number(results.settings, dataset.name, is_full_split=is_published_split)
+    return ScoredRun(folder, describe_backbone(results), dataset.title, dataset.split, scored, published)
+
+
+def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
+    """Score a LOST pickle or a COCO-style detections file.
+
+    Raises:
+        LostRegError: as `score_run`, and if no dataset is named.
+    """
+    if options.dataset is None:
+        raise LostRegError(f"name the ground truth of {str(path)!r} with --dataset, such as --dataset voc07")
+    dataset = find_dataset(options.dataset, data_root(options.data_root))
+    boxes = match_images(read_boxes(path), dataset.truths)
+    return ScoredRun(
+        path, path.name, dataset.title, dataset.split, _score(path, boxes, dataset, options), None
+    )
+
+
+def _score(path: Path, boxes, dataset: Dataset, options: ScoringOptions, *, unusable=()) -> Score:
+    done = len({*boxes, *unusable})
+    if done < len(dataset.truths) and not options.partial:
+        raise LostRegError(
+            f"{path} covers {done:,} of the {len(dataset.truths):,} images of {dataset.title}: --partial "
+            "scores those alone; `lost-reg run` with --resume finishes a run"
+        )
+    return score(boxes, dataset.truths, unusable=unusable, count_hard=options.count_hard)
+
+
+def describe_backbone(results: Results) -> str:
+    """A backbone's name, with all that differs from its published weights and LOST as published."""
+    settings = results.settings
+    weights, protocol = settings["weights"], settings["protocol"]
+    notes = []
+    if weights["source"] == "random":
+        notes.append("RANDOM WEIGHTS")
+    elif weights["source"] == "file":
+        notes.append(weights["name"])
+    default = asdict(Protocol())
+    notes += [f"{key}={protocol[key]}" for key in default if protocol[key] != default[key]]
+    if settings["precision"] != "fp32":
+        notes.append(settings["precision"])
+    return settings["backbone"] + (f" ({', '.join(notes)})" if notes else "")
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+_COLUMNS: dict[str, Callable[[ScoredRun], str]] = {
+    "backbone": lambda row: row.backbone,
+    "dataset": lambda row: f"{row.dataset} {row.split}",
+    "images": lambda row: f"{row.score.images:,}",
+    "found": lambda row: f"{row.score.found:,}",
+    "CorLoc": lambda row: f"{row.score.corloc:.1f}",
+    "95 % interval": lambda row: "{:.1f} to {:.1f}".format(*row.score.interval),
+    "centred box": lambda row: f"{row.score.centred:.1f}",
+    "whole image": lambda row: f"{row.score.whole:.1f}",
+    "published": lambda row: (
+        f"{row.published.corloc:.1f} ({row.published.source})" if row.published else NO_NUMBER
+    ),
+}
+
+
+def text_table(rows: Sequence[ScoredRun]) -> str:
+    """The rows as a table for people, with what did not count below it."""
+    lines = [
+        tables.text_table(list(_COLUMNS), [[column(row) for column in _COLUMNS.values()] for row in rows])
+    ]
+    lines += [f"{row.path}: {_counts(row.score)}" for row in rows]
+    return "\n".join(lines)
+
+
+def _counts(scored: Score) -> str:
+    return (
+        f"{scored.unusable:,} undecodable (counted as misses), "
+        f"{scored.without_truth:,} without any box (left out), {scored.not_done:,} not done (left out)"
+    )
+
+
+def json_text(rows: Sequence[ScoredRun]) -> str:
+    """The rows as JSON: a list of objects."""
+    return json.dumps([_flat(row) for row in rows], indent=2)
+
+
+def csv_text(rows: Sequence[ScoredRun]) -> str:
+    """The rows as CSV, with a header."""
+    text = io.StringIO()
+    flat = [_flat(row) for row in rows]
+    writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue().rstrip("\n")
+
+
+def _flat(row: ScoredRun) -> dict[str, Any]:
+    numbers = asdict(row.score)
+    low, high = numbers.pop("interval")
+    return {
+        "path": str(row.path),
+        "backbone": row.backbone,
+        "dataset": row.dataset,
+        "split": row.split,
+        **numbers,
+        "interval_low": low,
+        "interval_high": high,
+        "published": row.published.corloc if row.published else None,
+        "published_source": row.published.source if row.published else NO_NUMBER,
+    }
