@@ -111,7 +111,7 @@ class VitBackbone:
         """
         if not -self.depth <= layer < self.depth:
             raise LostRegError(
-                f"{self.name} has no layer {layer}: expected {-self.depth} to {self.depth - 1}, -1 being the last"
+                f"{self.name} has no layer {layer}: expected {-self.depth} to {self.depth - 1} (-1 is the last)"
             )
         return layer % self.depth
 
@@ -287,7 +287,7 @@ def resolve_spec(name: str) -> BackboneSpec:
 
 def _create(spec: BackboneSpec) -> VisionTransformer:
     refusal = LostRegError(
-        f"{spec.architecture} is not of timm's VisionTransformer family: only those with plain blocks are supported"
+        f"{spec.architecture} is not of timm's VisionTransformer family with plain blocks: not supported"
     )
     try:
         model = timm.create_model(

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from lost_reg import __version__
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, one_line
 
 
 class _Commands(click.Group):
@@ -22,11 +22,15 @@ class _Commands(click.Group):
         try:
             return super().invoke(context)
         except LostRegError as error:
-            click.echo(f"Error: {error}", err=True)
+            _say("Error", str(error))
             context.exit(error.exit_code)
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
+
+
+def _say(kind: str, text: str) -> None:
+    click.echo(f"{kind}: {one_line(text)}", err=True)
 
 
 @click.group(
@@ -129,6 +133,7 @@ def _default_name(source: str, backbone: str) -> str:
 def _run(
     inputs, dataset, backbone, out, root, download, strict, *, weights, device, precision, **options
 ) -> None:
+    from lost_reg.acquire import DOWNLOADABLE
     from lost_reg.datasets import find_dataset
     from lost_reg.images import list_images
     from lost_reg.results import check_free
@@ -138,7 +143,7 @@ def _run(
     find_spec(backbone)
     check_free(out, resume=options["resume"])
     if dataset:
-        if download:
+        if download and dataset in DOWNLOADABLE:
             _download_dataset(dataset, root)
         found = find_dataset(dataset, root)
         files = None
@@ -156,25 +161,24 @@ def _run(
     protocol = Protocol(**{name: options.pop(name) for name in Protocol.__dataclass_fields__})
     given = {name: value for name, value in options.items() if value is not None}
     if weights == "random":
-        click.echo(f"Note: {loaded.name} runs with random weights: its boxes mean nothing.", err=True)
+        _say("Note", f"{loaded.name} runs with random weights: its boxes mean nothing")
     try:
         with image_progress(loaded.name) as progress:
             summary = run_source(
                 source, loaded, out, protocol, data_root=root if dataset else None, progress=progress, **given
             )
     except KeyboardInterrupt:
-        click.echo(f"Interrupted: what was done is in {out}; --resume goes on.", err=True)
+        _say("Interrupted", f"what was done is in {out}; --resume goes on")
         sys.exit(130)
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
-    click.echo(
-        f"{summary.done:,} images in {summary.seconds:.1f} s ({rate:.1f}/s){before}; results in {summary.folder}"
-    )
+    speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
+    click.echo(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
     if summary.failed:
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:
             raise LostRegError(text)
-        click.echo(f"Warning: {text}", err=True)
+        _say("Warning", text)
 
 
 @main.command()
@@ -201,7 +205,7 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
         to_text = scoring.json_text if as_json else scoring.csv_text if as_csv else scoring.text_table
         click.echo(to_text(rows))
     for error in errors:
-        click.echo(f"Error: {error}", err=True)
+        _say("Error", str(error))
     if errors:
         sys.exit(1)
 

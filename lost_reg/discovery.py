@@ -151,7 +151,13 @@ def _discover_batch(
 ) -> Iterator[Prediction | Failure]:
     images = normalized(batch, backbone)
     grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-    features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
+    try:
+        features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
+    except torch.OutOfMemoryError:
+        raise LostRegError(
+            f"out of memory on {backbone.device} with {len(batch)} images of {images.shape[2]} x {images.shape[3]} "
+            "pixels: lower --batch-size, or scale large images down with --max-side"
+        ) from None
     finite = torch.isfinite(features).all(dim=2).all(dim=1).tolist()
     for image, usable in zip(batch, finite):
         if not usable:
@@ -163,7 +169,7 @@ def _discover_batch(
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
-    """A batch as the backbone takes it: (B, 3, H, W) float32 on its device, padding zero after normalising."""
+    """A batch as the backbone takes it: (B, 3, H, W) float32, zero where padded, on its device."""
     pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(backbone.device)
     mean = torch.tensor(backbone.mean, device=backbone.device).view(3, 1, 1)
     std = torch.tensor(backbone.std, device=backbone.device).view(3, 1, 1)

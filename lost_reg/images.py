@@ -51,7 +51,7 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         found = [file for file in found if exclude is None or not file.is_relative_to(exclude)]
         if not found:
             raise LostRegError(
-                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, a folder or a pattern"
+                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or pattern"
             )
         files.update(dict.fromkeys(found))
         tops.append(top)
@@ -184,7 +184,7 @@ def limit_side(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
 
 
 def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
-    """Pad bottom and right to a multiple of the patch size; what is padded is set to zero after normalising."""
+    """Pad bottom and right to a multiple of the patch size; `normalized` sets that to zero."""
     height, width = pixels.shape[:2]
     return np.pad(pixels, ((0, -height % patch_size), (0, -width % patch_size), (0, 0)))
 

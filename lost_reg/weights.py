@@ -61,7 +61,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
     path = cached_weights(spec) or (_download_weights(spec) if download else None)
     if path is None:
         raise LostRegError(
-            f"the weights of {spec.name} are not on this machine (looked for {spec.hub_id} in {hub_cache()}): "
+            f"the weights of {spec.name} are not here (looked for {spec.hub_id} in {hub_cache()}): "
             f"`lost-reg backbones --download {spec.name}` gets them, or give a file by --weights"
         )
     return Weights("hub", spec.hub_id, path, file_sha256(path))
