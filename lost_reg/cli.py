@@ -24,6 +24,10 @@ class _Commands(click.Group):
         except LostRegError as error:
             _say("Error", str(error))
             context.exit(error.exit_code)
+        except click.UsageError as error:
+            command = (error.ctx or context).command_path
+            _say("Error", f"{error.format_message()} (see `{command} --help`)")
+            context.exit(error.exit_code)
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)

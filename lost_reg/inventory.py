@@ -28,9 +28,9 @@ def backbones_table() -> str:
     return "\n".join(
         [
             text_table(header, rows),
-            f"{zoo.TIMM_PREFIX}NAME takes any other VisionTransformer of timm. Weights of the Hugging Face hub are",
-            f"kept in {hub_cache()}: `lost-reg backbones --download NAME` gets them;",
-            "`lost-reg run --weights FILE` takes a file instead.",
+            f"{zoo.TIMM_PREFIX}NAME takes any other VisionTransformer of timm. Hub weights lie in",
+            f"{hub_cache()}: `lost-reg backbones --download NAME` gets",
+            "them, and `lost-reg run --weights FILE` takes a file instead.",
         ]
     )
 
@@ -58,8 +58,8 @@ def datasets_table(root: Path) -> str:
     return "\n".join(
         [
             text_table(("dataset", "about", "images", f"in {root}"), rows),
-            "`lost-reg datasets --download NAME` gets voc07, voc12 and coco20k. The path of a folder in VOC layout",
-            "or of a COCO annotation file (.json) is a dataset, too.",
+            "`lost-reg datasets --download NAME` gets voc07, voc12 and coco20k. The path of a folder in VOC",
+            "layout or of a COCO annotation file (.json) is a dataset, too.",
         ]
     )
 

@@ -1,0 +1,363 @@
+"""The command line end to end: what it does, and that bad input gets one clear line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from lost_reg.backbones import load_backbone
+from lost_reg.cli import main
+from lost_reg.discovery import discover
+
+
+@pytest.fixture
+def lost_reg():
+    """Run `lost-reg ARGS...` in this process."""
+
+    def invoke(*args):
+        return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+    return invoke
+
+
+@pytest.fixture
+def refused(lost_reg):
+    """Run `lost-reg ARGS...`, see that it fails with one line, and give that line."""
+
+    def invoke(*args, exit_code=1):
+        result = lost_reg(*args)
+        assert result.exit_code == exit_code, result.output
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+        return lines[0]
+
+    return invoke
+
+
+@pytest.fixture
+def photos(tmp_path, save_scene):
+    folder = tmp_path / "photos"
+    save_scene(folder / "a.jpg")
+    save_scene(folder / "sub" / "B.PNG", size_hw=(80, 70), box_xyxy=(10, 10, 50, 60), seed=1)
+    return folder
+
+
+@pytest.fixture
+def voc(tmp_path, make_voc):
+    """A data root with three images of voc07; the second has no object."""
+    objects = {
+        "000001": [("thing", 33, 17, 96, 64)],
+        "000002": [],
+        "000003": [("thing", 1, 1, 8, 8), ("thing", 33, 17, 96, 64)],
+    }
+    make_voc(tmp_path / "root" / "VOCdevkit" / "VOC2007", objects)
+    return tmp_path / "root"
+
+
+def predictions(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+class TestRun:
+    def test_a_folder_gives_boxes_in_original_pixels(self, lost_reg, photos, tmp_path):
+        out = tmp_path / "out"
+        result = lost_reg("run", photos, "--backbone", "tiny", "--out", out)
+        assert result.exit_code == 0, result.output
+        assert f"results in {out}" in result.stdout
+        by_name = {row["image"]: row for row in predictions(out)}
+        assert set(by_name) == {"a.jpg", "sub/B.PNG"}
+        assert by_name["a.jpg"]["size_hw"] == [96, 128] and by_name["a.jpg"]["grid_hw"] == [6, 8]
+        assert by_name["sub/B.PNG"]["size_hw"] == [80, 70] and by_name["sub/B.PNG"]["grid_hw"] == [5, 5]
+        for row in by_name.values():
+            xmin, ymin, xmax, ymax = row["box_xyxy"]
+            assert 0 <= xmin < xmax <= row["size_hw"][1] and 0 <= ymin < ymax <= row["size_hw"][0]
+            assert set(row) == {"image", "size_hw", "box_xyxy", "seed", "grid_hw", "degree"}
+
+    def test_the_command_and_the_library_find_the_same(self, lost_reg, photos, tmp_path):
+        lost_reg("run", photos, "--out", tmp_path / "out")
+        found = discover([photos / "a.jpg"], load_backbone("tiny"))
+        row = next(row for row in predictions(tmp_path / "out") if row["image"] == "a.jpg")
+        assert tuple(row["box_xyxy"]) == found[0].box_xyxy and row["degree"] == found[0].degree
+
+    def test_run_json_says_how_to_repeat_the_run(self, lost_reg, voc, tmp_path):
+        out = tmp_path / "out"
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", out, "--facet", "v", "--layer", 5)
+        record = json.loads((out / "run.json").read_text())
+        assert record["settings"] == {
+            "dataset": "voc07",
+            "split": "trainval",
+            "apply_exif": False,
+            "backbone": "tiny",
+            "weights": record["settings"]["weights"],
+            "precision": "fp32",
+            "protocol": {
+                "facet": "v",
+                "layer": -1,  # the sixth of six
+                "normalize": False,
+                "bias": 0.0,
+                "k_patches": 100,
+                "max_side": None,
+            },
+        }
+        assert len(record["settings"]["weights"]["sha256"]) == 64
+        assert record["images"] == 3 and record["data_root"] == str(voc)
+        session = record["sessions"][0]
+        assert session["images"] == 3 and session["seconds"] > 0 and session["device"].startswith("cpu")
+        assert {"torch", "timm", "python", "lost-reg"} <= set(record["versions"])
+
+    def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(self, lost_reg, voc, tmp_path):
+        image = voc / "VOCdevkit/VOC2007/JPEGImages/000001.jpg"
+        picture = Image.open(image)
+        exif = picture.getexif()
+        exif[0x0112] = 6  # turned by 90 degrees
+        picture.save(image, exif=exif)
+        lost_reg("run", image, "--out", tmp_path / "own")
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "voc")
+        assert predictions(tmp_path / "own")[0]["size_hw"] == [128, 96]
+        sizes = {row["image"]: row["size_hw"] for row in predictions(tmp_path / "voc")}
+        assert sizes["000001.jpg"] == [96, 128]
+
+    @pytest.mark.parametrize("size", [(1, 1), (9, 5), (16, 3)])
+    def test_an_image_smaller_than_a_patch_is_its_own_box(self, lost_reg, tmp_path, size):
+        Image.new("RGB", size, (200, 30, 30)).save(tmp_path / "small.png")
+        lost_reg("run", tmp_path / "small.png", "--out", tmp_path / "out")
+        assert predictions(tmp_path / "out")[0]["box_xyxy"] == [0, 0, *size]
+
+    def test_max_side_keeps_boxes_in_original_pixels(self, lost_reg, tmp_path, save_scene):
+        save_scene(tmp_path / "big.png", size_hw=(400, 600), box_xyxy=(200, 100, 400, 300))
+        lost_reg("run", tmp_path / "big.png", "--max-side", 96, "--out", tmp_path / "out")
+        row = predictions(tmp_path / "out")[0]
+        assert row["size_hw"] == [400, 600] and row["grid_hw"] == [4, 6]
+        xmin, ymin, xmax, ymax = row["box_xyxy"]
+        assert xmax <= 600 and ymax <= 400 and (xmax - xmin) * (ymax - ymin) >= 100 * 100  # a patch is 100 px
+
+    def test_limit_and_resume(self, lost_reg, voc, tmp_path):
+        arguments = ("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+        assert lost_reg(*arguments, "--limit", 1).exit_code == 0
+        assert len(predictions(tmp_path / "out")) == 1
+        result = lost_reg(*arguments, "--resume")
+        assert "2 images" in result.stdout and "1 were done before" in result.stdout
+        assert len(predictions(tmp_path / "out")) == 3
+        lost_reg(*arguments[:-1], tmp_path / "whole")
+        assert sorted(predictions(tmp_path / "out"), key=str) == sorted(
+            predictions(tmp_path / "whole"), key=str
+        )
+
+    def test_visualize_writes_a_picture_for_each_image(self, lost_reg, photos, tmp_path):
+        lost_reg("run", photos, "--visualize", "--out", tmp_path / "out")
+        assert Image.open(tmp_path / "out/pictures/a.jpg").size == (128, 96)
+        assert Image.open(tmp_path / "out/pictures/sub/B.PNG.jpg").size == (70, 80)
+
+    def test_results_inside_the_input_folder_are_not_taken_for_input(self, lost_reg, photos):
+        for _ in range(2):
+            lost_reg("run", photos, "--visualize", "--resume", "--out", photos / "out")
+        assert len(predictions(photos / "out")) == 2
+
+    def test_a_bad_file_is_recorded_and_the_run_goes_on(self, lost_reg, photos, tmp_path):
+        (photos / "text.jpg").write_text("no image")
+        whole = (photos / "a.jpg").read_bytes()
+        (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+        result = lost_reg("run", photos, "--out", tmp_path / "out")
+        assert result.exit_code == 0 and "2 of 4 images could not be used" in result.stderr
+        rows = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
+        reasons = {row["image"]: row["reason"] for row in rows}
+        assert "not an image" in reasons["text.jpg"] and "truncated" in reasons["cut.jpg"]
+        assert len(predictions(tmp_path / "out")) == 2
+
+    def test_random_weights_are_said(self, lost_reg, photos, tmp_path):
+        result = lost_reg("run", photos, "--weights", "random", "--out", tmp_path / "out")
+        assert "random weights" in result.stderr
+        record = json.loads((tmp_path / "out/run.json").read_text())
+        assert record["settings"]["weights"] == {"source": "random", "name": "random", "sha256": None}
+
+    def test_the_default_run_folder_names_what_was_run(self, lost_reg, photos, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        lost_reg("run", "photos")
+        assert (tmp_path / "results/photos-tiny/run.json").is_file()
+
+
+class TestBadInput:
+    def test_no_such_path(self, refused, tmp_path):
+        assert "no such file or folder" in refused("run", tmp_path / "nowhere", "--out", tmp_path / "out")
+
+    def test_empty_folder(self, refused, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert "no images in" in refused("run", tmp_path / "empty", "--out", tmp_path / "out")
+
+    def test_nothing_usable(self, refused, tmp_path):
+        (tmp_path / "text.jpg").write_text("no image")
+        line = refused("run", tmp_path / "text.jpg", "--out", tmp_path / "out")
+        assert "1 of 1 images could not be used" in line and "not an image" in line
+
+    def test_strict(self, refused, photos, tmp_path):
+        whole = (photos / "a.jpg").read_bytes()
+        (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+        line = refused("run", photos, "--strict", "--out", tmp_path / "out")
+        assert "1 of 3 images could not be used: cut.jpg" in line
+        assert len(predictions(tmp_path / "out")) == 2  # and what was done is there
+
+    def test_unknown_backbone(self, refused, photos, tmp_path):
+        line = refused("run", photos, "--backbone", "dinov2_rag", "--out", tmp_path / "out")
+        assert "did you mean" in line and "dinov2_reg" in line
+
+    def test_unknown_timm_model(self, refused, photos, tmp_path):
+        assert "resnet18" in refused("run", photos, "--backbone", "timm:resnet18", "--out", tmp_path / "out")
+
+    def test_unknown_dataset(self, refused, tmp_path):
+        assert "voc07" in refused("run", "--dataset", "voc08", "--out", tmp_path / "out")
+
+    def test_dataset_not_there(self, refused, tmp_path):
+        line = refused("run", "--dataset", "voc07", "--data-root", tmp_path, "--out", tmp_path / "out")
+        assert str(tmp_path / "VOCdevkit/VOC2007") in line and "lost-reg datasets --download voc07" in line
+
+    def test_dataset_with_missing_images(self, refused, voc, tmp_path):
+        (voc / "VOCdevkit/VOC2007/JPEGImages/000002.jpg").unlink()
+        line = refused("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+        assert "1 of 3 images" in line and "--download" in line
+
+    def test_weights_not_there(self, refused, photos, tmp_path, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        line = refused("run", photos, "--backbone", "dinov2_reg", "--out", tmp_path / "out")
+        assert "lost-reg backbones --download dinov2_vitl14_reg" in line and str(tmp_path) in line
+
+    def test_weight_file_not_there(self, refused, photos, tmp_path):
+        assert "nope.pth" in refused("run", photos, "--weights", "nope.pth", "--out", tmp_path / "out")
+
+    def test_weights_of_another_model(self, refused, photos, tmp_path):
+        tiny = load_backbone("tiny").weights.path
+        line = refused("run", photos, "-b", "dinov2_vits14", "--weights", tiny, "--out", tmp_path / "out")
+        assert "does not fit dinov2_vits14" in line and "patch_embed.proj.weight" in line
+
+    def test_output_path_is_a_file(self, refused, photos, tmp_path):
+        (tmp_path / "file").touch()
+        assert "it is a file" in refused("run", photos, "--out", tmp_path / "file")
+        assert "cannot write results" in refused("run", photos, "--out", tmp_path / "file" / "below")
+
+    def test_a_run_is_not_overwritten(self, lost_reg, refused, photos, tmp_path):
+        lost_reg("run", photos, "--out", tmp_path / "out")
+        before = (tmp_path / "out/predictions.jsonl").read_bytes()
+        assert "--resume" in refused("run", photos, "--out", tmp_path / "out")
+        line = refused("run", photos, "--facet", "v", "--resume", "--out", tmp_path / "out")
+        assert "other settings" in line and "facet" in line
+        assert (tmp_path / "out/predictions.jsonl").read_bytes() == before
+
+    def test_results_folder_without_runs(self, refused, tmp_path):
+        assert "no runs in" in refused("corloc", tmp_path)
+        assert "no such" in refused("corloc", tmp_path / "nowhere")
+
+    def test_malformed_results_line(self, lost_reg, refused, voc, tmp_path):
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+        file = tmp_path / "out/predictions.jsonl"
+        lines = file.read_text().splitlines()
+        lines[1] = lines[1][:20]
+        file.write_text("\n".join(lines) + "\n")
+        line = refused("corloc", tmp_path / "out")
+        assert "line 2" in line and str(file) in line
+
+    def test_ground_truth_missing_for_an_image(self, lost_reg, refused, voc, tmp_path):
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+        (voc / "VOCdevkit/VOC2007/Annotations/000003.xml").unlink()
+        line = refused("corloc", tmp_path / "out")
+        assert "no ground truth for 000003.jpg" in line
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            ("--facet", "x"),
+            ("--precision", "fp8"),
+            ("--batch-size", "0"),
+            ("--layer", "a"),
+            ("--k-patches", "0"),
+            ("--max-side", "-3"),
+            ("--limit", "0"),
+            ("--nonsense",),
+        ],
+    )
+    def test_unknown_option_values(self, refused, photos, tmp_path, option):
+        assert option[0] in refused("run", photos, *option, "--out", tmp_path / "out", exit_code=2)
+
+    def test_options_that_only_the_library_can_judge(self, refused, photos, tmp_path):
+        assert "no layer 6" in refused("run", photos, "--layer", 6, "--out", tmp_path / "out")
+        assert "nonsense" in refused("run", photos, "--device", "nonsense", "--out", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_images_and_a_dataset_at_once_or_neither(self, refused, photos):
+        assert "either" in refused("run", photos, "--dataset", "voc07", exit_code=2)
+        assert "either" in refused("run", exit_code=2)
+
+    def test_hostile_names_stay_on_one_line(self, refused, tmp_path):
+        (tmp_path / "a\nError: b\x1b[31m.jpg").write_text("no image")
+        assert "\\n" in refused("run", tmp_path, "--out", tmp_path / "out")
+
+
+class TestCorloc:
+    @pytest.fixture
+    def run_folder(self, lost_reg, voc, tmp_path):
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "results/one")
+        return tmp_path / "results"
+
+    def test_table(self, lost_reg, run_folder):
+        result = lost_reg("corloc", run_folder)
+        assert result.exit_code == 0, result.output
+        header, _, row, counts = result.stdout.splitlines()
+        assert re.split(r"  +", header) == [
+            *("backbone", "dataset", "images", "found", "CorLoc", "95 % interval"),
+            *("centred box", "whole image", "published"),
+        ]
+        assert row.split()[:4] == ["tiny", "voc07", "trainval", "2"] and "no comparable number" in row
+        assert "0 undecodable" in counts and "1 without any box" in counts and "0 not done" in counts
+
+    def test_json_and_csv_agree(self, lost_reg, run_folder):
+        (row,) = json.loads(lost_reg("corloc", run_folder, "--json").stdout)
+        names, values = lost_reg("corloc", run_folder, "--csv").stdout.splitlines()
+        from_csv = dict(zip(names.split(","), values.split(",")))
+        assert {key: str(value if value is not None else "") for key, value in row.items()} == from_csv
+
+    def test_an_incomplete_run_needs_partial(self, lost_reg, refused, voc, tmp_path):
+        lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--limit", 1, "--out", tmp_path / "out")
+        assert "1 of the 3 images" in refused("corloc", tmp_path / "out")
+        assert "2 not done" in lost_reg("corloc", tmp_path / "out", "--partial").stdout
+
+    def test_a_file_needs_a_dataset(self, refused, tmp_path):
+        (tmp_path / "detections.json").write_text("[]")
+        assert "--dataset" in refused("corloc", tmp_path / "detections.json")
+
+
+class TestInventory:
+    def test_backbones(self, lost_reg):
+        result = lost_reg("backbones")
+        assert result.exit_code == 0
+        assert "dinov2_vitl14_reg" in result.stdout and "dinov2_reg" in result.stdout
+
+    def test_datasets(self, lost_reg, voc):
+        result = lost_reg("datasets", "--data-root", voc)
+        assert "here: 3 images of it" in result.stdout and "not here" in result.stdout
+
+    def test_what_cannot_be_downloaded(self, refused):
+        assert "samples" in refused("datasets", "--download", "samples")
+        assert "dino_deitsmall8_300ep_pretrain.pth" in refused("backbones", "--download", "dino_vits8_300ep")
+
+
+class TestProcess:
+    def test_help_imports_nothing_heavy(self):
+        code = (
+            "import sys\n"
+            "from lost_reg.cli import main\n"
+            "try: main(['--help'])\n"
+            "finally: print(sorted({'torch', 'timm', 'cv2', 'numpy', 'rich'} & set(sys.modules)))"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.stdout.splitlines()[-1] == "[]" and "Usage" in result.stdout
+
+    def test_python_m_and_no_traceback(self, tmp_path):
+        command = [sys.executable, "-m", "lost_reg", "run", "nowhere"]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 1
+        assert result.stderr == "Error: no such file or folder: 'nowhere'\n"
