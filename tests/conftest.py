@@ -80,7 +80,7 @@ def _make_voc(folder: Path, objects: dict[str, list[tuple]], size_hw=(96, 128), 
 
 @pytest.fixture
 def make_coco():
-    """A function that makes a COCO instances file beside its images: {file name: [(x, y, w, h, iscrowd), ...]}."""
+    """A function that makes a COCO file and its images: {file name: [(x, y, w, h, iscrowd), ...]}."""
     return _make_coco
 
 

@@ -1,0 +1,1 @@
+"""The painted sample images: `data/render_samples.py` writes them."""

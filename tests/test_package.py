@@ -1,0 +1,53 @@
+"""A wheel built from the tree holds all that is needed, and works from another folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"  # built from a copy, so that nothing is left in the checkout
+    tree.mkdir()
+    shutil.copytree(ROOT / "lost_reg", tree / "lost_reg", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, tree]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"lost_reg"}
+    assert "lost_reg/published.json" in names and "lost_reg/weights/tiny.safetensors" in names
+
+
+def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    save_scene(tmp_path / "work" / "photos" / "a.jpg")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def lost_reg(*arguments):
+        code = f"import lost_reg; assert lost_reg.__file__.startswith({str(site)!r}); "
+        code += "from lost_reg.cli import main; main()"
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "work", env=environment)
+
+    result = lost_reg("run", "photos", "--backbone", "tiny", "--out", "results")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "work/results/predictions.jsonl").read_text().count("\n") == 1
+    assert "dinov2_vitl14_reg" in lost_reg("backbones").stdout
+    assert lost_reg("corloc", "results").stderr.startswith("Error: results is a run on files of your own")
