@@ -155,13 +155,14 @@ def _discover_batch(
         features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
     except torch.OutOfMemoryError:
         raise LostRegError(
-            f"out of memory on {backbone.device} with {len(batch)} images of {images.shape[2]} x {images.shape[3]} "
-            "pixels: lower --batch-size, or scale large images down with --max-side"
+            f"out of memory on {backbone.device} with {len(batch)} images of {images.shape[2]} x "
+            f"{images.shape[3]} pixels: lower --batch-size, or scale large images down with --max-side"
         ) from None
     finite = torch.isfinite(features).all(dim=2).all(dim=1).tolist()
     for image, usable in zip(batch, finite):
         if not usable:
-            yield Failure(image.name, f"its features overflow {backbone.precision}: use --precision fp32")
+            cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
+            yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
     usable = [index for index, is_finite in enumerate(finite) if is_finite]
     if usable:
         found = run_lost(features[usable], grid_hw, protocol)
@@ -184,7 +185,8 @@ def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> 
     """LOST on (B, N, D) float32 features as a protocol says: normalised or raw, with its bias."""
     if protocol.normalize:
         features = F.normalize(features, dim=2)
-    bias = protocol.bias * features.square().sum(dim=2).mean(dim=1)  # (B,)
+    # without a bias, no norm of large features can overflow
+    bias = protocol.bias * features.square().sum(dim=2).mean(dim=1) if protocol.bias else 0.0  # (B,)
     return lost(features, grid_hw, k_patches=protocol.k_patches, bias=bias)
 
 
@@ -218,5 +220,10 @@ def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_
     xmax, ymax = min(xmax, width), min(ymax, height)
     if size_hw == original_hw:
         return xmin, ymin, xmax, ymax
-    x, y = original_width / width, original_height / height
-    return xmin * x, ymin * y, xmax * x, ymax * y
+    # multiplied first, so that the image's edge is met exactly
+    return (
+        xmin * original_width / width,
+        ymin * original_height / height,
+        xmax * original_width / width,
+        ymax * original_height / height,
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lost_reg.errors import LostRegError, UnreadableImage
 
@@ -44,11 +44,12 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     Raises:
         LostRegError: an input that does not exist, or that holds no images.
     """
+    excluded = exclude and Path(os.path.abspath(exclude))
     files: dict[Path, None] = {}
     tops = []
     for text in map(str, inputs):
         found, top = _files_of(text)
-        found = [file for file in found if exclude is None or not file.is_relative_to(exclude)]
+        found = [file for file in found if excluded is None or not file.is_relative_to(excluded)]
         if not found:
             raise LostRegError(
                 f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or pattern"
@@ -67,10 +68,13 @@ def _files_of(text: str) -> tuple[list[Path], Path]:
     if path.exists():
         return [path], path.parent
     if glob.has_magic(text):
-        matches = (Path(os.path.abspath(match)) for match in sorted(glob.glob(text, recursive=True)))
-        files = [file for match in matches for file in (sorted(_walk(match)) if match.is_dir() else [match])]
-        fixed = [part for part in path.parts[: _first_magic(path.parts)]]
-        return [file for file in files if _is_image(file)], Path(*fixed)
+        matches = [Path(os.path.abspath(match)) for match in glob.glob(text, recursive=True)]
+        files = {file for match in matches for file in (_walk(match) if match.is_dir() else [match])}
+        parts = Path(text).parts
+        fixed = Path(*parts[: _first_magic(parts)])
+        found = sorted(file for file in files if _is_image(file))
+        # after its wildcard, a pattern may lead out of its fixed part by ".."
+        return found, Path(os.path.commonpath([os.path.abspath(fixed), *found]))
     raise LostRegError(f"no such file or folder: {text!r}")
 
 
@@ -90,13 +94,13 @@ def _is_image(file: Path) -> bool:
 def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
     """Decode one image file to 8-bit RGB.
 
-    Grey, palette and CMYK images are converted as Pillow does; an alpha channel is dropped and the
+    Grey, palette and CMYK images are converted as Pillow does; transparency is dropped and the
     colours below it kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
 
     Args:
         path: the file; its content decides the format, not its suffix.
         apply_exif: whether the EXIF orientation is applied. LOST does not for its datasets; for a
-            user's own photos it should be.
+            user's own photos it should be. A TIFF's is applied always: its decoders do so.
 
     Returns:
         (H, W, 3) uint8.
@@ -108,7 +112,7 @@ def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
     try:
         with Image.open(path) as image:
             rgb = _to_rgb(image, path)
-            return np.asarray(ImageOps.exif_transpose(rgb) if apply_exif else rgb)
+            return np.asarray(_upright(rgb) if apply_exif else rgb)
     except UnreadableImage:
         raise
     except FileNotFoundError:
@@ -117,9 +121,15 @@ def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
         raise UnreadableImage("not an image, or of a format that is not supported") from None
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"too large: {error}") from None
-    except (OSError, ValueError, SyntaxError, MemoryError, EOFError) as error:
-        # What Pillow raises for damaged files, by format.
+    except Exception as error:  # a damaged file can break a decoder anywhere
         raise UnreadableImage(f"cannot be decoded: {error}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # EXIF that cannot be read says nothing; the pixels are good
+        return image
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
@@ -128,8 +138,10 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
             f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
         )
     # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
-    if ";16" in str(image.tile[0][3] if image.tile else "") or image.mode.startswith("I;16"):
-        return _scale_16_bit(image, path)
+    stored_as = str(image.tile[0][3] if image.tile else "")
+    if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
+        return _scale_16_bit(image, path)  # BGR;16 has 16 bits for all three colours
+    image.info.pop("transparency", None)  # Pillow would warn that RGB cannot hold it
     return image.convert("RGB")
 
 
@@ -146,7 +158,7 @@ def _scale_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
         rgb = Image.fromarray(pixels).convert("RGB")
     else:
         rgb = Image.fromarray(np.ascontiguousarray(pixels[:, :, 2::-1]))  # BGR or BGRA
-    rgb.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    rgb.info = dict(image.info)  # the EXIF among it
     return rgb
 
 

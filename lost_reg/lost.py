@@ -64,7 +64,10 @@ def lost(
         tensor([[1, 0, 3, 1]])
     """
     features = _checked(features, grid_hw, k_patches)
-    bias = torch.as_tensor(bias, dtype=features.dtype, device=features.device).expand(len(features))
+    bias = torch.as_tensor(bias, dtype=features.dtype, device=features.device)
+    if bias.shape not in ((), (len(features),)):
+        raise ValueError(f"expected one bias or {len(features)}, but got shape {tuple(bias.shape)}")
+    bias = bias.expand(len(features))
     degrees = patch_degrees(features, bias)
     candidates = lowest_degree_patches(degrees, k_patches)
     seeds = candidates[:, 0]

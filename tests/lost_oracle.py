@@ -1,0 +1,86 @@
+"""LOST again, as slowly and plainly as it can be written: the oracle that `lost_reg.lost` is held against.
+
+Written from the protocol's text alone, one image at a time, in float64, with the whole Gram matrix and a
+flood fill by hand. It shares no code with the package and knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOAT32_STEP = 2.0**-23
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """box: (xmin, ymin, xmax, ymax), half-open, in patches; seed: (row, column); degree: the seed's.
+
+    ambiguous: a number whose sign decides something lies within float32 rounding of zero, so that another
+    order of summation may decide otherwise. Exact zeros of exact (integer) arithmetic count as ambiguous too:
+    a test that knows its arithmetic to be exact pays no heed.
+    """
+
+    box: tuple[int, int, int, int]
+    seed: tuple[int, int]
+    degree: int
+    ambiguous: bool
+
+
+def oracle_lost(
+    features: np.ndarray, grid_hw: tuple[int, int], k_patches: int = 100, bias: float = 0.0
+) -> OracleResult:
+    """LOST on the (N, D) features of one image."""
+    features = np.asarray(features, dtype=np.float64)
+    rows, columns = grid_hw
+    patches = rows * columns
+    assert features.shape[0] == patches
+    gram = (features @ features.T + bias).tolist()
+
+    degrees = []
+    for p in range(patches):
+        degrees.append(sum(1 for q in range(patches) if q != p and gram[p][q] > 0))
+    order = sorted(range(patches), key=lambda p: (degrees[p], p))
+    seed, candidates = order[0], order[:k_patches]
+
+    similar = [p for p in candidates if gram[seed][p] > 0]
+    summed = [sum(gram[p][q] for p in similar) for q in range(patches)]
+    mask = [value > 0 for value in summed]
+    mask[seed] = True  # it is already, unless `similar` is empty
+
+    component = _flood(mask, seed, rows, columns)
+    at_rows, at_columns = [p // columns for p in component], [p % columns for p in component]
+    box = min(at_columns), min(at_rows), max(at_columns) + 1, max(at_rows) + 1
+    ambiguous = _is_ambiguous(features, gram, bias, seed, candidates, similar, summed)
+    return OracleResult(box, (seed // columns, seed % columns), degrees[seed], ambiguous)
+
+
+def _flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:
+    """The patches that can be reached from the seed by steps up, down, left and right within the mask."""
+    reached, to_visit = {seed}, [seed]
+    while to_visit:
+        row, column = divmod(to_visit.pop(), columns)
+        for r, c in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            patch = r * columns + c
+            if 0 <= r < rows and 0 <= c < columns and mask[patch] and patch not in reached:
+                reached.add(patch)
+                to_visit.append(patch)
+    return reached
+
+
+def _is_ambiguous(features, gram, bias, seed, candidates, similar, summed) -> bool:
+    patches, width = features.shape
+    norms = np.sqrt((features**2).sum(axis=1))
+    # what float32 may err by: the terms summed, times a step, relative to the sizes that are multiplied
+    entry_error = (width + 2) * FLOAT32_STEP * (np.outer(norms, norms) + abs(bias))
+    near_zero = np.abs(np.array(gram)) <= entry_error
+    off_diagonal = ~np.eye(patches, dtype=bool)
+    if (near_zero & off_diagonal).any() or near_zero[seed][candidates].any():
+        return True
+    if not similar:
+        return False
+    sum_of_sizes = norms[similar].sum() * norms + abs(bias) * len(similar)
+    sum_error = (width + len(similar) + 2) * FLOAT32_STEP * sum_of_sizes
+    decided = np.arange(patches) != seed
+    return bool((np.abs(np.array(summed)) <= sum_error)[decided].any())
