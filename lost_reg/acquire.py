@@ -83,7 +83,12 @@ def _download_coco20k(root: Path, report: Report) -> None:
         archive.unlink()
     if _is_complete("coco20k", root):
         return
-    jobs = list(_coco_jobs(folder, listed, annotations))
+    try:
+        jobs = list(_coco_jobs(folder, listed, annotations))
+    except (KeyError, TypeError, ValueError):
+        raise LostRegError(
+            f"{annotations} is damaged: remove it and run the same command again to get another"
+        ) from None
     fetch_images(jobs, report=lambda done, total: report("images", done, total))
 
 

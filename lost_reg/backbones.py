@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from lost_reg.errors import LostRegError
-from lost_reg.weights import Weights, find_weights, read_state_dict
+from lost_reg.weights import Weights, find_weights, first_sentence, read_state_dict
 from lost_reg.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 
 FACETS = ("q", "k", "v")  # the order of their rows in the qkv layer
@@ -23,8 +24,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# Parts of a ViT that come after the last qkv layer, so that LOST never needs them.
-_BEYOND_FEATURES = ("norm.", "fc_norm.", "head", "attn_pool.")
+# Parts of a ViT that LOST never needs: they come after the last qkv layer, or only training has them.
+_BEYOND_FEATURES = ("norm.", "fc_norm.", "head", "attn_pool.", "mask_token")
 
 
 class Backbone(Protocol):
@@ -94,8 +95,7 @@ class VitBackbone:
         index = self.block_index(layer)
         if facet not in FACETS:
             raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
-        # cuDNN's convolutions round float32 to TF32 by default; float32 is to mean float32 here.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with _float32_convolutions():
             tokens = self._embed(images.to(self.device, PRECISIONS[self.precision]))
         for block in self.model.blocks[:index]:
             tokens = block(tokens)
@@ -111,7 +111,7 @@ class VitBackbone:
         """
         if not -self.depth <= layer < self.depth:
             raise LostRegError(
-                f"{self.name} has no layer {layer}: expected {-self.depth} to {self.depth - 1} (-1 is the last)"
+                f"{self.name} has no layer {layer}: expected {-self.depth} (first) to -1 (last)"
             )
         return layer % self.depth
 
@@ -250,6 +250,17 @@ def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float 
     return resampled.flatten(2).mT.to(position.dtype)
 
 
+@contextlib.contextmanager
+def _float32_convolutions():
+    """cuDNN's convolutions round float32 to TF32 by default; float32 is to mean float32 here."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def _facet_of(qkv: nn.Linear, tokens: Tensor, facet: str) -> Tensor:
     width = qkv.out_features // 3
     rows = slice(FACETS.index(facet) * width, (FACETS.index(facet) + 1) * width)
@@ -261,10 +272,11 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LostRegError(f"device {name!r} cannot be used ({reason}): try --device cpu") from None
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise LostRegError(
+            f"device {name!r} cannot be used ({first_sentence(error)}): try --device cpu"
+        ) from None
     return device
 
 
@@ -277,11 +289,15 @@ def resolve_spec(name: str) -> BackboneSpec:
     spec = find_spec(name)
     if not spec.name.startswith(TIMM_PREFIX):
         return spec
+    unknown = LostRegError(
+        f"timm has no model {spec.architecture!r}: timm.list_models('vit*') lists those it has"
+    )
     if not timm.is_model(spec.architecture):
-        raise LostRegError(
-            f"timm has no model {spec.architecture!r}: timm.list_models('vit*') lists those it has"
-        )
-    config = timm.get_pretrained_cfg(spec.architecture)
+        raise unknown
+    try:
+        config = timm.get_pretrained_cfg(spec.architecture)
+    except RuntimeError:  # the tag after the dot
+        raise unknown from None
     return BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
 
 
@@ -312,7 +328,7 @@ def _create(spec: BackboneSpec) -> VisionTransformer:
 
 def _random_model(spec: BackboneSpec) -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same weights in every run
+        torch.default_generator.manual_seed(0)  # the same weights in every run
         return _create(spec)
 
 
@@ -320,13 +336,12 @@ def _fill(model: VisionTransformer, path: Path, spec: BackboneSpec) -> None:
     """Load a weight file into a model; refuse a file that does not fit, naming the keys that differ."""
     state = read_state_dict(path)
     wanted = model.state_dict()
-    # timm's converter would resample these two silently to another model's size
-    misfits = _resized(state, wanted, model)
+    misfits = _misfits_of_another_model(state, wanted, model)
     if not misfits:
         try:
             state = checkpoint_filter_fn(state, model, adapt_layer_scale=True)
         except Exception as error:  # a file of another model can break timm's converter anywhere
-            misfits = [f"timm cannot convert it ({type(error).__name__}: {error})"]
+            misfits = [f"timm cannot convert it ({first_sentence(error)})"]
     state = {key: tensor for key, tensor in state.items() if not key.startswith(_BEYOND_FEATURES)}
     misfits += [f"{key} is missing" for key in wanted if key not in state]
     misfits += [f"{key} is not part of the model" for key in state if key not in wanted]
@@ -342,8 +357,15 @@ def _fill(model: VisionTransformer, path: Path, spec: BackboneSpec) -> None:
     model.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
 
 
-def _resized(state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer) -> list[str]:
+def _misfits_of_another_model(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer
+) -> list[str]:
+    """What timm's converter would hide, by resampling to the model's size, or break on."""
     misfits = []
+    if "register_tokens" in state and "reg_token" not in wanted:
+        misfits.append("register_tokens is not part of the model")
+    if "reg_token" in wanted and not {"reg_token", "register_tokens"} & state.keys():
+        misfits.append("reg_token is missing")
     projection, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     expected = wanted["patch_embed.proj.weight"]
     if projection is not None and projection.ndim == 4 and projection.shape != expected.shape:

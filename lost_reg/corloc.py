@@ -121,4 +121,5 @@ def wilson_interval(found: int, images: int, z: float = 1.959964) -> tuple[float
     middle = share + z * z / (2 * images)
     spread = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2))
     scale = 1 + z * z / images
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+    low, high = (middle - spread) / scale, (middle + spread) / scale
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at 0 and 1 they may be off by a rounding

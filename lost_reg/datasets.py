@@ -13,7 +13,7 @@ import json
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def _voc_dataset(name: str, folder: Path, split: str, full_size: int | None) -> 
         Path(n).stem: Path(n).suffix for n in os.listdir(images) if Path(n).suffix.lower() in SUFFIXES
     }
     if listed.is_file():
-        stems = tuple(line.split()[0] for line in listed.read_text().splitlines() if line.strip())
+        stems = tuple(line.strip() for line in os.fsdecode(listed.read_bytes()).splitlines() if line.strip())
     elif full_size is None:
         split, stems = "all", tuple(sorted(suffix_of))
     else:
@@ -224,7 +224,7 @@ def _find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
     names = tuple(Path(line).name for line in listed.read_text().split())
 
     def load_truths() -> list[ImageTruth]:
-        return _cached(folder / _COCO20K_CACHE, annotations, lambda: read_coco_truths(annotations, names))
+        return _cached(folder / _COCO20K_CACHE, annotations, names)
 
     return Dataset(spec.name, spec.split, folder / "train2014", names, spec.images, load_truths)
 
@@ -256,7 +256,7 @@ def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTru
         raise LostRegError(f"no ground truth for {shown_names(unknown)} in {annotations}")
     try:
         return [_coco_truth(coco, records[name]) for name in names]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LostRegError(f"malformed ground truth {annotations}: {type(error).__name__} {error}") from None
 
 
@@ -291,18 +291,18 @@ def _read_coco(annotations: Path):
     return coco
 
 
-def _cached(cache: Path, source: Path, read: Callable[[], list[ImageTruth]]) -> list[ImageTruth]:
-    """Ground truth from a small cache, which is made anew when its source has changed."""
-    stat = source.stat()
+def _cached(cache: Path, annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
+    """`read_coco_truths` from a small cache, made anew when the annotations or the names have changed."""
+    stat = annotations.stat()
     stamp = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not a whole one
         content = json.loads(cache.read_text())
-        if content["source"] == stamp:
+        if content["source"] == stamp and [row["image"] for row in content["truths"]] == list(names):
             return [_truth_from_json(row) for row in content["truths"]]
-    truths = read()
+    truths = read_coco_truths(annotations, names)
     with contextlib.suppress(OSError):  # a data root that cannot be written needs no cache
         part = cache.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"source": stamp, "truths": [asdict(truth) for truth in truths]}))
+        part.write_text(json.dumps({"source": stamp, "truths": [vars(truth) for truth in truths]}))
         part.replace(cache)
     return truths
 

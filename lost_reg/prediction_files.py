@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+from collections import Counter
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 import numpy as np
@@ -47,21 +50,49 @@ def read_boxes(path: Path) -> dict[str, Box]:
 
 
 def match_images(boxes: Mapping[str, Box], truths: Mapping[str, ImageTruth]) -> dict[str, Box]:
-    """Boxes by the dataset's image names, for boxes by file name, stem or image id.
+    """Boxes by the dataset's image names, for boxes by file name, image id, stem or number.
 
     Raises:
-        LostRegError: an image that the dataset does not have.
+        LostRegError: an image that the dataset does not have, a name that two of its images go by, or
+            two boxes for one image.
     """
-    names = {}
-    for truth in truths.values():
-        stem = Path(truth.image).stem
-        numbers = [str(int(text)) for text in (stem, truth.image_id) if text.isdigit()]
-        for key in (truth.image, Path(truth.image).name, stem, truth.image_id, *numbers):
-            names.setdefault(key, truth.image)
-    unknown = [key for key in boxes if key not in names]
+    images = _images_by_any_name(truths)
+    unknown = [key for key in boxes if key not in images]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    return {names[key]: box for key, box in boxes.items()}
+    ambiguous = [key for key in boxes if images[key] is None]
+    if ambiguous:
+        raise LostRegError(f"several images of the dataset go by {shown_names(ambiguous)}: use their ids")
+    repeated = [image for image, count in Counter(images[key] for key in boxes).items() if count > 1]
+    if repeated:
+        raise LostRegError(f"several boxes for {shown_names(repeated)}, which goes by several names there")
+    return {images[key]: box for key, box in boxes.items()}
+
+
+def _images_by_any_name(truths: Mapping[str, ImageTruth]) -> dict[str, str | None]:
+    """The image that each name means, or None if several go by it. The surer kinds of names go first."""
+    images: dict[str, str | None] = {}
+    for name_of in _KINDS_OF_NAMES:
+        of_this_kind: dict[str, str | None] = {}
+        for truth in truths.values():
+            name = name_of(truth)
+            of_this_kind[name] = None if name in of_this_kind else truth.image
+        images = of_this_kind | images
+    return images
+
+
+def _number(text: str) -> str:
+    return str(int(text)) if text.isdecimal() else text
+
+
+_KINDS_OF_NAMES = (
+    lambda truth: truth.image,
+    lambda truth: truth.image_id,
+    lambda truth: Path(truth.image).name,
+    lambda truth: Path(truth.image).stem,
+    lambda truth: _number(truth.image_id),
+    lambda truth: _number(Path(truth.image).stem),
+)
 
 
 def _from_detections(detections) -> dict[str, Box]:
@@ -78,27 +109,43 @@ def _from_pickle(content: bytes) -> dict[str, Box]:
     predictions = _DataUnpickler(content).load()
     if not isinstance(predictions, dict):
         raise LostRegError(f"expected a dictionary of boxes, but it holds a {type(predictions).__name__}")
-    return {str(key): _box(value) for key, value in predictions.items()}
+    return {_name(key): _box(key, value) for key, value in predictions.items()}
 
 
-def _box(value) -> Box:
-    numbers = value.values() if isinstance(value, _PickledArray) else value
-    sides = tuple(float(side.values()[0] if isinstance(side, _PickledArray) else side) for side in numbers)
-    if len(sides) != 4:
-        raise LostRegError(f"expected boxes of four numbers, but one has {len(sides)}")
-    return sides
+def _name(key) -> str:
+    key = _plain(key)
+    if not isinstance(key, (str, int)):
+        raise LostRegError(f"expected image names or ids as its keys, but one is a {type(key).__name__}")
+    return str(key)
 
 
-class _DataUnpickler(pickle.Unpickler):
+def _box(key, value) -> Box:
+    sides = value.values() if isinstance(value, _PickledArray) else value
+    sides = [_plain(side) for side in sides] if isinstance(sides, (list, tuple)) else []
+    if len(sides) != 4 or not all(isinstance(side, (int, float)) and isfinite(side) for side in sides):
+        raise LostRegError(f"expected boxes of four numbers, but that of {_name(key)!r} is something else")
+    return tuple(map(float, sides))
+
+
+def _plain(value):
+    """A Python number for numpy's scalar; anything else as it is."""
+    return value.values()[0] if isinstance(value, _PickledArray) else value
+
+
+class _DataUnpickler(pickle._Unpickler):
     """Reads data alone: every name that a pickle asks for is one of the stand-ins below, or refused.
 
     Not even numpy's own functions are called, so that a pickle can run no code and ask for no memory
-    beyond its own length.
+    beyond its own length. (That rules out the unpickler in C, which makes room for what a pickle
+    announces, be it there or not; so does the reader of bytearrays, which are read as bytes.)
     """
 
-    def __init__(self, content: bytes):
-        import io
+    dispatch = {  # noqa: RUF012
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: pickle._Unpickler.load_binbytes8,
+    }
 
+    def __init__(self, content: bytes):
         super().__init__(io.BytesIO(content), encoding="latin1")
 
     def find_class(self, module: str, name: str):
@@ -150,6 +197,6 @@ _STAND_INS = {
     ("numpy", "dtype"): _PickledType,
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _PickledArray(),
     ("numpy.core.multiarray", "scalar"): _PickledArray,
-    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, *_: _PickledArray(kind, bytes(raw)),
+    ("numpy.core.numeric", "_frombuffer"): lambda raw, kind, *_: _PickledArray(kind, raw),
     ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # bytes, as protocol 2 writes them
 }

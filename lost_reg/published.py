@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lost_reg.zoo import TIMM_PREFIX
+
 # What must agree before two numbers are compared; a row that does not know one of them (null) never does.
 _SAME = ("facet", "layer", "normalize", "bias", "k_patches", "max_side")
 
@@ -34,7 +36,9 @@ def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: 
         dataset: the dataset it was scored on.
         is_full_split: whether every image of the published split was scored.
     """
-    if not is_full_split or settings["precision"] != "fp32":
+    # LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way
+    is_as_published = settings.get("apply_exif") is False and not settings["backbone"].startswith(TIMM_PREFIX)
+    if not is_full_split or not is_as_published or settings["precision"] != "fp32":
         return None
     for row in published_rows():
         same_weights = settings["weights"]["name"] in (row["weights"] or ())

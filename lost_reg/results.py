@@ -7,7 +7,9 @@ run.json            everything needed to repeat the run
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -41,11 +43,6 @@ class Results:
     def settings(self) -> dict[str, Any]:
         """What the results depend on, as `RunWriter` recorded it."""
         return self.record["settings"]
-
-    @property
-    def missing(self) -> int:
-        """How many images of the run have no outcome yet."""
-        return self.record["images"] - len(self.predictions) - len(self.failures)
 
 
 def check_free(folder: Path, *, resume: bool) -> None:
@@ -120,7 +117,7 @@ def _prediction_from_json(row: dict) -> Prediction:
     if (
         not isinstance(row["image"], str)
         or len(box) != 4
-        or not all(isinstance(side, (int, float)) for side in box)
+        or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)
     ):
         raise ValueError("expected an image name and a box of four numbers")
     return Prediction(
@@ -212,6 +209,8 @@ class RunWriter:
             part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
             part.replace(self.folder / RUN_FILE)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
             raise LostRegError(f"cannot write {self.folder / RUN_FILE}: {error.strerror}") from None
 
     def __enter__(self) -> RunWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -133,8 +134,11 @@ def run(
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
                 session.take(outcome)
                 progress(session.done, len(session.failed), len(todo))
-        finally:  # an interrupted session is recorded too
-            session.close()
+        except BaseException:
+            with contextlib.suppress(LostRegError):  # on a full disk, say: what went wrong first is told
+                session.close()
+            raise
+        session.close()
     return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
 
 

@@ -17,7 +17,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.prediction_files import match_images, read_boxes
 from lost_reg.published import Published, comparable_number
 from lost_reg.records import Protocol
-from lost_reg.results import Results, find_runs, read_run
+from lost_reg.results import RUN_FILE, Results, find_runs, read_run
 
 NO_NUMBER = "no comparable number"
 
@@ -75,7 +75,11 @@ def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
             truth that is not there.
     """
     results = read_run(folder)
-    name = options.dataset or results.settings["dataset"]
+    try:
+        name, backbone = options.dataset or results.settings["dataset"], describe_backbone(results)
+    except (KeyError, TypeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        raise LostRegError(f"{folder / RUN_FILE} does not hold the settings of a run: {reason}") from None
     if name is None:
         raise LostRegError(f"{folder} is a run on files of your own: name its ground truth with --dataset")
     dataset = find_dataset(name, data_root(options.data_root, results.record.get("data_root")))
@@ -87,7 +91,7 @@ def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
     scored = _score(folder, boxes, dataset, options, unusable=unusable)
     is_published_split = dataset.is_full and not scored.not_done and options.count_hard
     published = comparable_number(results.settings, dataset.name, is_full_split=is_published_split)
-    return ScoredRun(folder, describe_backbone(results), dataset.title, dataset.split, scored, published)
+    return ScoredRun(folder, backbone, dataset.title, dataset.split, scored, published)
 
 
 def score_file(path: Path, options: ScoringOptions) -> ScoredRun:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,8 +89,14 @@ def _download_weights(spec: BackboneSpec) -> Path:
     try:
         return Path(hf_hub_download(spec.hub_id, HUB_FILE))
     except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LostRegError(f"could not download {spec.hub_id} from the Hugging Face hub: {reason}") from None
+        raise LostRegError(
+            f"could not download {spec.hub_id} from the Hugging Face hub: {first_sentence(error)}"
+        ) from None
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error of another library says, without the advice that follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
 
 
 def file_sha256(path: Path) -> str:
@@ -117,16 +124,22 @@ def read_state_dict(path: Path) -> dict:
 
     try:
         content = _load(path)
+    except (pickle.UnpicklingError, KeyError):  # torch's text is advice on how to execute it nevertheless
+        raise LostRegError(
+            f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
+            "and plain values (nothing in it was executed)"
+        ) from None
     except Exception as error:  # a damaged file can make the readers raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise LostRegError(f"cannot read weights from {str(path)!r}: {reason}") from None
+        raise LostRegError(
+            f"cannot read weights from {str(path)!r}: damaged, or not a weight file ({first_sentence(error)})"
+        ) from None
     for key in ("teacher", "model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if (
         not isinstance(content, dict)
         or not content
-        or not all(isinstance(v, torch.Tensor) for v in content.values())
+        or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in content.items())
     ):
         raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
     content = {name.removeprefix("module."): tensor for name, tensor in content.items()}

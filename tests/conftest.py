@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lost_reg.backbones import load_backbone
+
+torch.set_num_threads(1)  # on small tensors, threads cost more than they give
 
 
 @pytest.fixture(autouse=True)
