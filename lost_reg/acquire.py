@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lost_reg.archives import extract
 from lost_reg.datasets import COCO20K_ANNOTATIONS, COCO20K_LIST, find_dataset, missing_images
-from lost_reg.downloads import Checksum, ImageJob, extract, fetch, fetch_images
+from lost_reg.downloads import Checksum, ImageJob, fetch, fetch_images
 from lost_reg.errors import LostRegError
 
 # Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).

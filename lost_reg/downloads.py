@@ -11,13 +11,9 @@ import io
 import json
 import os
 import re
-import shutil
 import ssl
-import stat
-import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -25,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
@@ -402,89 +398,3 @@ def _check_image(body: bytes, size_hw: tuple[int, int]) -> None:
     if (height, width) != tuple(size_hw):
         reason = f"expected {size_hw[1]} x {size_hw[0]} pixels, but got {width} x {height}"
         raise _FetchError(reason, transient=False)
-
-
-def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None) -> None:
-    """Unpack the files of a tar (however compressed) or zip archive into a folder, beside what it holds.
-
-    All is unpacked to a hidden folder in it first, and moved when it is complete: a folder that is new
-    appears whole or not at all. A link becomes a copy of the file in the archive that it names; empty
-    folders are left out.
-
-    Args:
-        members: says of a file's name in the archive whether it is wanted; all are, if not given.
-
-    Raises:
-        LostRegError: an archive that is missing, damaged or holds nothing wanted; a member that leads
-            outside the folder or is no file; a folder that cannot be written.
-    """
-    archive, folder = Path(archive), Path(folder)
-    if not archive.is_file():
-        raise LostRegError(f"there is no archive {archive}; download it first")
-    staging = folder / ".extracting"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{staging}.lock"):
-            shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed
-            try:
-                _unpack(archive, staging, members or (lambda name: True))
-                _merge(staging, folder)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except LostRegError:
-        raise
-    except Exception as error:  # each compression raises its own kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise LostRegError(
-            f"cannot unpack {archive} into {folder}: {reason}; make room or get permission there, or remove "
-            "the archive if it is damaged, then run the same command again"
-        ) from error
-
-
-def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None:
-    """Write the wanted files under `staging`; as no links are made, names alone tell where they lead."""
-    if not tarfile.is_tarfile(archive) and not zipfile.is_zipfile(archive):
-        raise LostRegError(f"{archive} is neither a tar nor a zip archive: remove it and download it again")
-    files = _tar_files if tarfile.is_tarfile(archive) else _zip_files
-    for name, content in files(archive, wanted):
-        target = Path(os.path.abspath(staging / name))
-        inside = target.is_relative_to(os.path.abspath(staging))
-        if not inside or content is None:
-            why = "is a device, or a link to no file of the archive" if inside else "leads outside the folder"
-            raise LostRegError(f"refused to unpack {archive}: its member {name!r} {why}; get another copy")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with content, open(target, "wb") as file:
-            shutil.copyfileobj(content, file, _CHUNK)
-    if not staging.exists():
-        raise LostRegError(f"{archive} holds none of the files wanted: remove it and download the right one")
-
-
-def _zip_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and contents of the wanted files; no contents for a link."""
-    with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            if not member.is_dir() and wanted(member.filename):
-                is_link = stat.S_ISLNK(member.external_attr >> 16)
-                yield member.filename, None if is_link else opened.open(member)
-
-
-def _tar_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and contents of the wanted files; no contents for a device, or a link to nothing in it."""
-    with tarfile.open(archive) as opened:
-        for member in opened:
-            if not member.isdir() and wanted(member.name):
-                try:
-                    content = opened.extractfile(member)  # follows links, but only from member to member
-                except (KeyError, RecursionError):
-                    content = None
-                yield member.name, content
-
-
-def _merge(source: Path, folder: Path) -> None:
-    """Move what lies in `source` into `folder`; folders that are in both are merged, files replaced."""
-    for entry in sorted(source.iterdir()):
-        target = folder / entry.name
-        if entry.is_dir() and target.is_dir():
-            _merge(entry, target)
-        else:
-            os.replace(entry, target)

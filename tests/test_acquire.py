@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from helpers import refusal
 from PIL import Image
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
@@ -19,7 +20,6 @@ from lost_reg import acquire, downloads
 from lost_reg.acquire import download_dataset, https_address
 from lost_reg.datasets import find_dataset, missing_images
 from lost_reg.downloads import Checksum
-from lost_reg.errors import LostRegError
 
 NAMES = [f"COCO_train2014_{number:012}.jpg" for number in (560992, 9, 25)]
 NOT_LISTED = "COCO_train2014_000000000030.jpg"
@@ -68,14 +68,6 @@ def no_waits(monkeypatch):
     monkeypatch.setattr(downloads, "RETRY_WAITS", ())
 
 
-def refusal(*arguments) -> str:
-    """The text of the one-line error of a download."""
-    with pytest.raises(LostRegError) as caught:
-        download_dataset(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 def jpeg(size_wh=(8, 6)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size_wh, "grey").save(file, "jpeg")
@@ -120,7 +112,7 @@ def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
 
 def test_another_file_than_the_one_published_is_not_unpacked(server, voc07, tmp_path):
     server.files["/voc2007/VOCtrainval.tar"] += b"\0"
-    assert "is not the file expected" in refusal("voc07", tmp_path / "root")
+    assert "is not the file expected" in refusal(download_dataset, "voc07", tmp_path / "root")
     assert not list((tmp_path / "root").rglob("VOCdevkit"))
 
 
@@ -173,7 +165,7 @@ def test_coco20k_end_to_end(server, coco20k, tmp_path):
 
 def test_interrupted_coco20k_goes_on_with_the_rest(server, coco20k, tmp_path):
     body = server.files.pop(f"/train2014/{NAMES[1]}")
-    text = refusal("coco20k", tmp_path)
+    text = refusal(download_dataset, "coco20k", tmp_path)
     assert "1 of 3 images could not be fetched" in text
     assert f"{NAMES[1]}: the server answers 404" in text and "run the same command again" in text
     assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[1]]
@@ -186,7 +178,7 @@ def test_interrupted_coco20k_goes_on_with_the_rest(server, coco20k, tmp_path):
 
 def test_image_of_another_size_than_annotated_is_not_kept(server, coco20k, tmp_path):
     server.files[f"/train2014/{NAMES[2]}"] = jpeg((9, 6))
-    assert "expected 8 x 6 pixels, but got 9 x 6" in refusal("coco20k", tmp_path)
+    assert "expected 8 x 6 pixels, but got 9 x 6" in refusal(download_dataset, "coco20k", tmp_path)
     assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[2]]
 
 
@@ -204,7 +196,7 @@ def test_damaged_annotations_are_one_line(coco20k, tmp_path, text):
     path = tmp_path / "coco" / "annotations" / "instances_train2014.json"
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert str(path) in refusal("coco20k", tmp_path)
+    assert str(path) in refusal(download_dataset, "coco20k", tmp_path)
 
 
 # --- addresses ---------------------------------------------------------------------------------------
@@ -254,5 +246,7 @@ def test_list_of_coco20k_is_that_of_the_official_commit():
 
 @pytest.mark.parametrize("name", ["samples", "voc2007", "", "/some/folder"])
 def test_what_cannot_be_downloaded_is_refused(tmp_path, name):
-    assert "cannot be downloaded: only voc07, voc12, coco20k can" in refusal(name, tmp_path / "root")
+    assert "cannot be downloaded: only voc07, voc12, coco20k can" in refusal(
+        download_dataset, name, tmp_path / "root"
+    )
     assert not (tmp_path / "root").exists()

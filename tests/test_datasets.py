@@ -8,19 +8,11 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers import refusal
 
 from lost_reg import datasets
 from lost_reg.corloc import score
 from lost_reg.datasets import data_root, find_dataset, missing_images, read_coco_truths, read_voc_truth
-from lost_reg.errors import LostRegError
-
-
-def refusal(call, *arguments) -> str:
-    """The text of the one-line error that a call raises."""
-    with pytest.raises(LostRegError) as caught:
-        call(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def voc_xml(*objects: str, size="<size><width>500</width><height>375</height></size>") -> str:

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
+from helpers import refusal
 
-from lost_reg.errors import LostRegError, one_line
+from lost_reg.errors import one_line
 from lost_reg.records import Failure, Prediction
 from lost_reg.results import RunWriter, check_free, find_runs, read_run
 
@@ -29,14 +30,6 @@ def write_run(folder: Path, *outcomes, settings=SETTINGS, resume=False) -> set[s
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def refusal(call, *arguments, **options) -> str:
-    """The text of the one-line error that a call raises."""
-    with pytest.raises(LostRegError) as caught:
-        call(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -154,6 +147,8 @@ def test_half_a_first_line_is_cut_off_on_resume(tmp_path):
         "{}",
         '{"image": "b.jpg", "box_xyxy": [1, 2, 3]}',
         '{"image": "b.jpg", "box_xyxy": [1, 2, 3, "4"]}',
+        '{"image": "b.jpg", "box_xyxy": [1, 2, 3, NaN], "size_hw": [9, 9], "seed": [0, 0],'
+        ' "grid_hw": [1, 1], "degree": 0}',
         '{"image": "b.jpg", "box_xyxy": 5}',
         '{"image": 5, "box_xyxy": [1, 2, 3, 4]}',
         '{"image": "b.jpg", "box_xyxy": [1, 2, 3, 4], "size_hw": 5}',
