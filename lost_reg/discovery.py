@@ -18,7 +18,7 @@ from lost_reg.backbones import Backbone
 from lost_reg.batching import DecodedImage, GridBatcher
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
-from lost_reg.lost import LostResult, lost
+from lost_reg.lost import LostResult, finite_images, lost
 from lost_reg.records import Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
@@ -158,7 +158,7 @@ def _discover_batch(
             f"out of memory on {backbone.device} with {len(batch)} images of {images.shape[2]} x "
             f"{images.shape[3]} pixels: lower --batch-size, or scale large images down with --max-side"
         ) from None
-    finite = torch.isfinite(features).all(dim=2).all(dim=1).tolist()
+    finite = finite_images(features).tolist()
     for image, usable in zip(batch, finite):
         if not usable:
             cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
