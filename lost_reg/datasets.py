@@ -240,7 +240,7 @@ def _coco_dataset(name: str, annotations: Path) -> Dataset:
         raise LostRegError(
             f"no folder beside {name!r} holds its images: looked for {names[0]!r} in {annotations.parent}"
         )
-    return Dataset(name, annotations.stem, root, names, None, lambda: read_coco_truths(annotations, names))
+    return Dataset(name, "all", root, names, None, lambda: read_coco_truths(annotations, names))
 
 
 def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:

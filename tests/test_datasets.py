@@ -233,7 +233,7 @@ def test_images_are_found_beside_a_coco_file(tmp_path, make_coco, annotations, i
         (tmp_path / "made" / "images" / name).rename(folder / images / name)
     found = find_dataset(str(folder / annotations), tmp_path)
     assert found.root.resolve() == (folder / images).resolve()
-    assert (found.images, found.split) == (("deep/b.jpg", "a.jpg"), Path(annotations).stem)
+    assert (found.images, found.split) == (("deep/b.jpg", "a.jpg"), "all")
     assert missing_images(found) == []
     assert found.truths["deep/b.jpg"].boxes_xyxy == ((1, 2, 4, 6),)
     assert not found.is_full
