@@ -25,7 +25,7 @@ demo: install
 	@echo "Pictures with boxes: $(RESULTS)/samples/pictures and $(RESULTS)/photos/pictures"
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 clean:
 	rm -rf $(VENV) $(RESULTS) build dist *.egg-info

@@ -9,7 +9,6 @@ _HOMES = {
     "Protocol": "records",
     "discover": "discovery",
     "load_backbone": "backbones",
-    "lost": "lost",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -298,7 +298,10 @@ def resolve_spec(name: str) -> BackboneSpec:
         config = timm.get_pretrained_cfg(spec.architecture)
     except RuntimeError:  # the tag after the dot
         raise unknown from None
-    return BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
+    spec = BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
+    with torch.device("meta"):
+        _create(spec)  # refuses another family before any weights are looked for
+    return spec
 
 
 def _create(spec: BackboneSpec) -> VisionTransformer:

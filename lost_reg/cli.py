@@ -28,9 +28,16 @@ class _Commands(click.Group):
             command = (error.ctx or context).command_path
             _say("Error", f"{error.format_message()} (see `{command} --help`)")
             context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _say("Interrupted", "nothing was lost that was done")
+            context.exit(130)
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
+        except OSError as error:  # a path that is too long, a disk that is full
+            where = f": {error.filename!r}" if error.filename else ""
+            _say("Error", f"{error.strerror or error}{where}")
+            context.exit(1)
 
 
 def _say(kind: str, text: str) -> None:
@@ -111,7 +118,7 @@ _data_root = click.option(
 @click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
-@click.option("--visualize", is_flag=True, help="Also write each image with its box and its seed.")
+@click.option("--visualize", is_flag=True, help="Also write each image done now with its box and its seed.")
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(inputs, dataset, backbone, out, download, strict, **options) -> None:
     """Discover one object in each image of a dataset, or of files and folders of yours.
@@ -140,7 +147,7 @@ def _run(
     from lost_reg.acquire import DOWNLOADABLE
     from lost_reg.datasets import find_dataset
     from lost_reg.images import list_images
-    from lost_reg.results import check_free
+    from lost_reg.results import PICTURES_FOLDER, check_free
     from lost_reg.zoo import find_spec
 
     # What can be wrong is looked at before torch is imported and weights are read.
@@ -152,7 +159,7 @@ def _run(
         found = find_dataset(dataset, root)
         files = None
     else:
-        files = list_images(inputs, exclude=out.absolute())
+        files = list_images(inputs, exclude=out / PICTURES_FOLDER)
 
     from lost_reg.backbones import load_backbone
     from lost_reg.progress import image_progress

@@ -282,7 +282,7 @@ def _read_coco(annotations: Path):
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
             coco = COCO(str(annotations))
-        if not all("file_name" in record and "id" in record for record in coco.dataset["images"]):
+        if not all(isinstance(one["file_name"], str) and "id" in one for one in coco.dataset["images"]):
             raise ValueError("an image without file_name or id")
     except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
         raise LostRegError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,7 @@ _IMAGES_WORTH_WORKERS = 32
 
 
 def discover(
-    images: Sequence[ImageInput],
+    images: Iterable[ImageInput],
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
@@ -61,6 +62,14 @@ def discover(
     """
     if isinstance(images, (str, Path)) or getattr(images, "ndim", None) == 3:
         raise LostRegError("expected a list of images, but got one: discover([image], backbone)")
+    if not hasattr(backbone, "features"):
+        raise LostRegError(
+            f"expected what load_backbone gives, but got a {type(backbone).__name__} as backbone"
+        )
+    images = list(images)
+    for image in images:
+        if not isinstance(image, (str, Path, np.ndarray)):
+            raise LostRegError(f"expected paths or (H, W, 3) uint8 arrays, but got a {type(image).__name__}")
     names = [f"[{i}]" if isinstance(image, np.ndarray) else str(image) for i, image in enumerate(images)]
     found: dict[str, Prediction] = {}
     for outcome in discover_stream(
@@ -143,30 +152,46 @@ def _decode(decoder: _Decoder, workers: int | None) -> Iterator[DecodedImage | F
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to act on
     cv2.setNumThreads(0)  # OpenCV's own threads do not survive the fork into a worker
 
 
 def _discover_batch(
     batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
 ) -> Iterator[Prediction | Failure]:
+    """The outcomes of a batch; if it does not fit the memory, of its images one by one."""
+    try:
+        outcomes = _outcomes(batch, backbone, protocol)
+    except torch.OutOfMemoryError:
+        outcomes = None
+    if outcomes is not None:
+        yield from outcomes
+    elif len(batch) > 1:
+        for image in batch:
+            yield from _discover_batch([image], backbone, protocol)
+    else:
+        height, width = batch[0].size_hw
+        reason = (
+            f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
+        )
+        yield Failure(batch[0].name, reason)
+
+
+def _outcomes(
+    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
+) -> list[Prediction | Failure]:
     images = normalized(batch, backbone)
     grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-    try:
-        features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
-    except torch.OutOfMemoryError:
-        raise LostRegError(
-            f"out of memory on {backbone.device} with {len(batch)} images of {images.shape[2]} x "
-            f"{images.shape[3]} pixels: lower --batch-size, or scale large images down with --max-side"
-        ) from None
+    features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
     finite = finite_images(features).tolist()
-    for image, usable in zip(batch, finite):
-        if not usable:
-            cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
-            yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
+    cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
+    reason = f"its features are not finite in {backbone.precision}{cure}"
+    failures = [Failure(image.name, reason) for image, usable in zip(batch, finite) if not usable]
     usable = [index for index, is_finite in enumerate(finite) if is_finite]
-    if usable:
-        found = run_lost(features[usable], grid_hw, protocol)
-        yield from _predictions([batch[index] for index in usable], found, grid_hw, backbone.patch_size)
+    if not usable:
+        return failures
+    found = run_lost(features[usable], grid_hw, protocol)
+    return [*failures, *_predictions([batch[index] for index in usable], found, grid_hw, backbone.patch_size)]
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:

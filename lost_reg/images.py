@@ -62,6 +62,8 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
 
 def _files_of(text: str) -> tuple[list[Path], Path]:
     """The files of one input, absolute and sorted, and the folder they are named from."""
+    if not text:
+        raise LostRegError("an input is empty: name a file, folder or pattern")
     path = Path(os.path.abspath(text))
     if path.is_dir():
         return sorted(_walk(path)), path

@@ -6,7 +6,10 @@ Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels of the original image; 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from lost_reg.errors import LostRegError
 
 Box = tuple[float, float, float, float]
 
@@ -30,6 +33,17 @@ class Protocol:
     bias: float = 0.0
     k_patches: int = 100
     max_side: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that no run can have."""
+        if self.facet not in ("k", "q", "v"):
+            raise LostRegError(f"unknown facet {self.facet!r}: choose among k, q, v")
+        if not math.isfinite(self.bias):
+            raise LostRegError(f"expected a finite bias, but got {self.bias}")
+        if self.k_patches < 1:
+            raise LostRegError(f"expected k_patches of at least 1, but got {self.k_patches}")
+        if self.max_side is not None and self.max_side < 1:
+            raise LostRegError(f"expected a max_side of at least 1 pixel, but got {self.max_side}")
 
 
 @dataclass(frozen=True)

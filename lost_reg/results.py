@@ -24,6 +24,7 @@ from lost_reg.records import Failure, Prediction
 RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 ERRORS_FILE = "errors.jsonl"
+PICTURES_FOLDER = "pictures"
 _LOCK_FILE = ".lock"
 
 
@@ -90,8 +91,9 @@ def read_run(folder: Path) -> Results:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record["settings"], dict) or not isinstance(record["images"], int):
-            raise TypeError("settings or images of another type")
+        for key, kind in (("settings", dict), ("images", int), ("sessions", list)):
+            if not isinstance(record[key], kind):
+                raise TypeError(f"{key} of another type")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LostRegError(f"{path} is not the record of a run: {type(error).__name__} {error}") from None
     return record
@@ -173,12 +175,15 @@ class RunWriter:
     def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> set[str]:
         """Write run.json and open the files; the names of the images that are done already."""
         done: set[str] = set()
-        sessions: list[dict] = []
+        kept: dict[str, Any] = {"sessions": []}
         check_free(self.folder, resume=resume)
         if (self.folder / RUN_FILE).exists():
             earlier = read_run(self.folder)
             _check_settings(self.folder, earlier.settings, settings)
-            done, sessions = set(earlier.predictions), earlier.record.get("sessions", [])
+            done = set(earlier.predictions)
+            kept = {key: earlier.record[key] for key in ("created", "sessions") if key in earlier.record}
+            # a smaller --limit does not undo what was done
+            kept["images"] = max(record.get("images", 0), len(done))
         try:
             _drop_unfinished_line(self.folder / PREDICTIONS_FILE)
             self._predictions = (self.folder / PREDICTIONS_FILE).open("ab", buffering=0)
@@ -186,7 +191,7 @@ class RunWriter:
             self._errors = (self.folder / ERRORS_FILE).open("wb", buffering=0)
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
-        self.record = {**record, "settings": settings, "sessions": sessions}
+        self.record = {**record, **kept, "settings": settings}
         self.write_record()
         return done
 
@@ -225,10 +230,13 @@ class RunWriter:
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     other = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
     if other:
-        shown = "; ".join(
-            f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(now.get(key))}" for key in other
-        )
+        shown = "; ".join(f"{key} was {_short(earlier.get(key))}, is {_short(now.get(key))}" for key in other)
         raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): name another --out")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
 
 
 def _drop_unfinished_line(path: Path) -> None:

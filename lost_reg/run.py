@@ -8,10 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import PIL
+import timm
+import torch
+
+from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.datasets import Dataset, missing_images
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, discover_stream
@@ -19,9 +25,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images import ImageFiles, shown_names
 from lost_reg.pictures import save_picture
 from lost_reg.records import Failure, Protocol
-from lost_reg.results import ERRORS_FILE, RunWriter
-
-PICTURES_FOLDER = "pictures"
+from lost_reg.results import ERRORS_FILE, PICTURES_FOLDER, RunWriter
 
 
 @dataclass(frozen=True)
@@ -113,11 +117,11 @@ def run(
         "data_root": str(data_root.absolute()) if data_root else None,
         "images": len(names),
         "weights_file": str(backbone.weights.path) if backbone.weights.path else None,
-        "versions": versions(),
     }
     with RunWriter(out, settings, record, resume=resume) as writer:
         todo = [name for name in names if name not in writer.done]
-        session = _Session(writer, backbone, batch_size, workers)
+        session = _Session(writer, backbone, {"batch_size": batch_size, "workers": workers, "limit": limit})
+        progress(0, 0, len(todo))
         outcomes = discover_stream(
             [source.files.root / name for name in todo],
             todo,
@@ -145,14 +149,14 @@ def run(
 class _Session:
     """One stretch of work on a run folder: counts outcomes, and records itself in run.json."""
 
-    def __init__(self, writer: RunWriter, backbone: Backbone, batch_size: int, workers: int | None):
+    def __init__(self, writer: RunWriter, backbone: Backbone, options: dict[str, Any]):
         self._writer = writer
         self._started = time.perf_counter()
         self._facts = {
             "started": _now(),
             "device": device_name(backbone),
-            "batch_size": batch_size,
-            "workers": workers,
+            "versions": versions(),
+            **options,
         }
         self.done = 0
         self.failed: list[Failure] = []
@@ -183,14 +187,14 @@ def _counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
 
 def versions() -> dict[str, str]:
     """The versions that a result can depend on."""
-    packages = ("lost-reg", "torch", "timm", "opencv-python", "pillow", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    # asked of the modules: OpenCV's package has several names, and a checkout need not be installed
+    modules = {"torch": torch, "timm": timm, "opencv": cv2, "pillow": PIL, "numpy": np}
+    of_modules = {name: module.__version__ for name, module in modules.items()}
+    return {"python": platform.python_version(), "lost-reg": __version__, **of_modules}
 
 
 def device_name(backbone: Backbone) -> str:
     """The device in words, such as "cuda (NVIDIA H200)" or "cpu (x86_64)"."""
-    import torch
-
     if backbone.device.type == "cuda":
         return f"{backbone.device} ({torch.cuda.get_device_name(backbone.device)})"
     return f"{backbone.device} ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -27,6 +27,7 @@ class ScoredRun:
     """One row of the table.
 
     backbone: with what sets it apart from its published weights and from LOST as published.
+    other_size: images that are not of the size that was annotated, so that their boxes cannot fit.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class ScoredRun:
     split: str
     score: Score
     published: Published | None
+    other_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
     scored = _score(folder, boxes, dataset, options, unusable=unusable)
     is_published_split = dataset.is_full and not scored.not_done and options.count_hard
     published = comparable_number(results.settings, dataset.name, is_full_split=is_published_split)
-    return ScoredRun(folder, backbone, dataset.title, dataset.split, scored, published)
+    other_size = sum(
+        prediction.size_hw != dataset.truths[image].size_hw
+        for image, prediction in zip(boxes, results.predictions.values())
+    )
+    split = _split(dataset, options)
+    return ScoredRun(folder, backbone, dataset.title, split, scored, published, other_size)
 
 
 def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
@@ -104,9 +111,13 @@ def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
         raise LostRegError(f"name the ground truth of {str(path)!r} with --dataset, such as --dataset voc07")
     dataset = find_dataset(options.dataset, data_root(options.data_root))
     boxes = match_images(read_boxes(path), dataset.truths)
-    return ScoredRun(
-        path, path.name, dataset.title, dataset.split, _score(path, boxes, dataset, options), None
-    )
+    scored = _score(path, boxes, dataset, options)
+    return ScoredRun(path, path.name, dataset.title, _split(dataset, options), scored, None)
+
+
+def _split(dataset: Dataset, options: ScoringOptions) -> str:
+    """The split, and the objects of it that count, if not all do."""
+    return dataset.split if options.count_hard else f"{dataset.split} no_hard"
 
 
 def _score(path: Path, boxes, dataset: Dataset, options: ScoringOptions, *, unusable=()) -> Score:
@@ -114,7 +125,7 @@ def _score(path: Path, boxes, dataset: Dataset, options: ScoringOptions, *, unus
     if done < len(dataset.truths) and not options.partial:
         raise LostRegError(
             f"{path} covers {done:,} of the {len(dataset.truths):,} images of {dataset.title}: --partial "
-            "scores those alone; `lost-reg run` with --resume finishes a run"
+            f"scores those alone{'; `lost-reg run` with --resume finishes a run' if path.is_dir() else ''}"
         )
     return score(boxes, dataset.truths, unusable=unusable, count_hard=options.count_hard)
 
@@ -158,6 +169,11 @@ def text_table(rows: Sequence[ScoredRun]) -> str:
         tables.text_table(list(_COLUMNS), [[column(row) for column in _COLUMNS.values()] for row in rows])
     ]
     lines += [f"{row.path}: {_counts(row.score)}" for row in rows]
+    lines += [
+        f"{row.path}: {row.other_size:,} images are not of the size that was annotated: turned by EXIF?"
+        for row in rows
+        if row.other_size
+    ]
     return "\n".join(lines)
 
 
@@ -192,6 +208,7 @@ def _flat(row: ScoredRun) -> dict[str, Any]:
         "dataset": row.dataset,
         "split": row.split,
         **numbers,
+        "other_size": row.other_size,
         "interval_low": low,
         "interval_high": high,
         "published": row.published.corloc if row.published else None,

@@ -110,7 +110,7 @@ class TestRun:
         assert record["images"] == 3 and record["data_root"] == str(voc)
         session = record["sessions"][0]
         assert session["images"] == 3 and session["seconds"] > 0 and session["device"].startswith("cpu")
-        assert {"torch", "timm", "python", "lost-reg"} <= set(record["versions"])
+        assert {"torch", "timm", "python", "lost-reg"} <= set(session["versions"])
 
     def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(self, lost_reg, voc, tmp_path):
         image = voc / "VOCdevkit/VOC2007/JPEGImages/000001.jpg"
@@ -154,6 +154,11 @@ class TestRun:
         lost_reg("run", photos, "--visualize", "--out", tmp_path / "out")
         assert Image.open(tmp_path / "out/pictures/a.jpg").size == (128, 96)
         assert Image.open(tmp_path / "out/pictures/sub/B.PNG.jpg").size == (70, 80)
+
+    def test_results_may_go_into_the_input_folder_itself(self, lost_reg, photos):
+        for _ in range(2):
+            assert lost_reg("run", photos, "--visualize", "--resume", "--out", photos).exit_code == 0
+        assert len(predictions(photos)) == 2
 
     def test_results_inside_the_input_folder_are_not_taken_for_input(self, lost_reg, photos):
         for _ in range(2):
@@ -208,7 +213,7 @@ class TestBadInput:
         assert "did you mean" in line and "dinov2_reg" in line
 
     def test_unknown_timm_model(self, refused, photos, tmp_path):
-        assert "resnet18" in refused("run", photos, "--backbone", "timm:resnet18", "--out", tmp_path / "out")
+        assert "not supported" in refused("run", photos, "-b", "timm:resnet18", "--out", tmp_path / "out")
 
     def test_unknown_dataset(self, refused, tmp_path):
         assert "voc07" in refused("run", "--dataset", "voc08", "--out", tmp_path / "out")
@@ -234,6 +239,13 @@ class TestBadInput:
         tiny = load_backbone("tiny").weights.path
         line = refused("run", photos, "-b", "dinov2_vits14", "--weights", tiny, "--out", tmp_path / "out")
         assert "does not fit dinov2_vits14" in line and "patch_embed.proj.weight" in line
+
+    def test_a_name_that_is_too_long(self, refused, photos, tmp_path):
+        assert "too long" in refused("run", "x" * 300, "--out", tmp_path / "out")
+        assert "too long" in refused("run", photos, "--out", tmp_path / ("x" * 300))
+
+    def test_a_bias_that_is_no_number(self, refused, photos, tmp_path):
+        assert "finite bias" in refused("run", photos, "--bias", "nan", "--out", tmp_path / "out")
 
     def test_output_path_is_a_file(self, refused, photos, tmp_path):
         (tmp_path / "file").touch()
@@ -325,6 +337,19 @@ class TestCorloc:
         assert "1 of the 3 images" in refused("corloc", tmp_path / "out")
         assert "2 not done" in lost_reg("corloc", tmp_path / "out", "--partial").stdout
 
+    def test_photos_that_exif_turned_are_said(self, lost_reg, voc, tmp_path):
+        folder = voc / "VOCdevkit/VOC2007/JPEGImages"
+        picture = Image.open(folder / "000001.jpg")
+        exif = picture.getexif()
+        exif[0x0112] = 6
+        picture.save(folder / "000001.jpg", exif=exif)
+        lost_reg("run", folder, "--out", tmp_path / "out")
+        result = lost_reg("corloc", tmp_path / "out", "--dataset", "voc07", "--data-root", voc)
+        assert "1 images are not of the size that was annotated" in result.stdout
+
+    def test_no_hard_is_said(self, lost_reg, run_folder):
+        assert "trainval no_hard" in lost_reg("corloc", run_folder, "--no-hard").stdout
+
     def test_a_file_needs_a_dataset(self, refused, tmp_path):
         (tmp_path / "detections.json").write_text("[]")
         assert "--dataset" in refused("corloc", tmp_path / "detections.json")
@@ -361,3 +386,12 @@ class TestProcess:
         result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == 1
         assert result.stderr == "Error: no such file or folder: 'nowhere'\n"
+
+
+def test_the_public_names_are_no_modules():
+    code = (
+        "from lost_reg import *\n"
+        "import lost_reg, types\n"
+        "assert not [n for n in lost_reg.__all__ if isinstance(globals()[n], types.ModuleType)]"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -393,15 +393,38 @@ def test_no_other_precision_is_advised_where_float32_is_not_finite():
     assert failure == Failure("grey", "its features are not finite in fp32")
 
 
-def test_too_little_device_memory_is_an_error_that_says_what_helps():
-    def hungry(images):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(LostRegError, match=r"2 images of 48 x 64 pixels: lower --batch-size"):
-        discover([planted()] * 2, load_backbone(hungry, patch_size=8, device="cpu"))
-
-
 def test_a_function_that_gives_another_number_of_patches_is_refused():
     backbone = load_backbone(lambda images: patch_means(images)[:, 1:], patch_size=8, device="cpu")
     with pytest.raises(LostRegError, match=r"features of shape \(1, 48, D\) .* but got \(1, 47, 3\)"):
         discover([planted()], backbone)
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_done_singly(random_backbone, monkeypatch):
+    images = [np.full((32, 48, 3), 40 * index, np.uint8) for index in range(3)]
+    expected = discover(images, random_backbone, workers=0)
+    whole = random_backbone.features
+
+    def features(batch, facet, layer):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("too much")
+        return whole(batch, facet, layer)
+
+    monkeypatch.setattr(random_backbone, "features", features)
+    assert discover(images, random_backbone, workers=0) == expected
+
+
+def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, monkeypatch):
+    def features(batch, facet, layer):
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(random_backbone, "features", features)
+    (outcome,) = discover_stream([np.zeros((32, 48, 3), np.uint8)], ["a"], random_backbone, workers=0)
+    assert (
+        isinstance(outcome, Failure) and "48 x 32 pixels" in outcome.reason and "--max-side" in outcome.reason
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"facet": "x"}, {"bias": float("nan")}, {"k_patches": 0}, {"max_side": 0}])
+def test_a_protocol_that_cannot_be_is_refused(wrong):
+    with pytest.raises(LostRegError):
+        Protocol(**wrong)
