@@ -148,10 +148,13 @@ def _run(
     from lost_reg.datasets import find_dataset
     from lost_reg.images import list_images
     from lost_reg.results import PICTURES_FOLDER, check_free
+    from lost_reg.weights import RANDOM, weight_file
     from lost_reg.zoo import find_spec
 
     # What can be wrong is looked at before torch is imported and weights are read.
     find_spec(backbone)
+    if weights not in (None, RANDOM):
+        weight_file(weights)
     check_free(out, resume=options["resume"])
     if dataset:
         if download and dataset in DOWNLOADABLE:

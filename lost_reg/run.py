@@ -21,7 +21,7 @@ from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.datasets import Dataset, missing_images
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, discover_stream
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import ImageFiles, shown_names
 from lost_reg.pictures import save_picture
 from lost_reg.records import Failure, Protocol
@@ -102,14 +102,6 @@ def run(
         LostRegError: a protocol that the backbone cannot follow, or a folder that cannot be written.
     """
     protocol = _counted_from_last(protocol, backbone)
-    settings = {
-        **source.settings,
-        "apply_exif": source.apply_exif,
-        "backbone": backbone.name,
-        "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
-        "precision": backbone.precision,
-        "protocol": asdict(protocol),
-    }
     names = source.files.names[:limit]
     record = {
         "created": _now(),
@@ -118,7 +110,7 @@ def run(
         "images": len(names),
         "weights_file": str(backbone.weights.path) if backbone.weights.path else None,
     }
-    with RunWriter(out, settings, record, resume=resume) as writer:
+    with RunWriter(out, _settings(source, backbone, protocol), record, resume=resume) as writer:
         todo = [name for name in names if name not in writer.done]
         session = _Session(writer, backbone, {"batch_size": batch_size, "workers": workers, "limit": limit})
         progress(0, 0, len(todo))
@@ -133,10 +125,11 @@ def run(
         )
         try:
             for outcome in outcomes:
+                session.take(outcome)
                 if visualize and not isinstance(outcome, Failure):
                     path = source.files.root / outcome.image
-                    save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
-                session.take(outcome)
+                    with contextlib.suppress(UnreadableImage):  # a file that has vanished since
+                        save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
                 progress(session.done, len(session.failed), len(todo))
         except BaseException:
             with contextlib.suppress(LostRegError):  # on a full disk, say: what went wrong first is told
@@ -144,6 +137,18 @@ def run(
             raise
         session.close()
     return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
+
+
+def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[str, Any]:
+    """What the results depend on: a folder of other settings is not continued."""
+    return {
+        **source.settings,
+        "apply_exif": source.apply_exif,
+        "backbone": backbone.name,
+        "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
+        "precision": backbone.precision,
+        "protocol": asdict(protocol),
+    }
 
 
 class _Session:

@@ -45,11 +45,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
     if weights == RANDOM:
         return Weights(source="random", name=RANDOM)
     if weights is not None:
-        path = Path(weights)
-        if not path.is_file():
-            raise LostRegError(
-                f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file"
-            )
+        path = weight_file(weights)
         return Weights("file", path.name, path, file_sha256(path))
     if spec.bundled_file is not None:
         path = Path(__file__).parent / "weights" / spec.bundled_file
@@ -66,6 +62,20 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
             f"`lost-reg backbones --download {spec.name}` gets them, or give a file by --weights"
         )
     return Weights("hub", spec.hub_id, path, file_sha256(path))
+
+
+def weight_file(weights: str | Path) -> Path:
+    """The path of a weight file of the user's.
+
+    Raises:
+        LostRegError: no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise LostRegError(
+            f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file"
+        )
+    return path
 
 
 def cached_weights(spec: BackboneSpec) -> Path | None:

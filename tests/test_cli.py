@@ -15,6 +15,7 @@ from PIL import Image
 from lost_reg.backbones import load_backbone
 from lost_reg.cli import main
 from lost_reg.discovery import discover
+from lost_reg.errors import UnreadableImage
 
 
 @pytest.fixture
@@ -155,6 +156,16 @@ class TestRun:
         assert Image.open(tmp_path / "out/pictures/a.jpg").size == (128, 96)
         assert Image.open(tmp_path / "out/pictures/sub/B.PNG.jpg").size == (70, 80)
 
+    def test_an_image_that_vanishes_before_its_picture_does_not_end_the_run(
+        self, lost_reg, photos, tmp_path, monkeypatch
+    ):
+        def vanished(*_, **__):
+            raise UnreadableImage("no such file")
+
+        monkeypatch.setattr("lost_reg.pictures.read_image", vanished)
+        assert lost_reg("run", photos, "--visualize", "--out", tmp_path / "out").exit_code == 0
+        assert len(predictions(tmp_path / "out")) == 2
+
     def test_results_may_go_into_the_input_folder_itself(self, lost_reg, photos):
         for _ in range(2):
             assert lost_reg("run", photos, "--visualize", "--resume", "--out", photos).exit_code == 0
@@ -234,6 +245,9 @@ class TestBadInput:
 
     def test_weight_file_not_there(self, refused, photos, tmp_path):
         assert "nope.pth" in refused("run", photos, "--weights", "nope.pth", "--out", tmp_path / "out")
+        # noticed before a dataset is looked for, or downloaded
+        line = refused("run", "-d", "voc07", "--weights", "nope.pth", "--data-root", tmp_path)
+        assert "nope.pth" in line
 
     def test_weights_of_another_model(self, refused, photos, tmp_path):
         tiny = load_backbone("tiny").weights.path
