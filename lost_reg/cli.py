@@ -40,6 +40,18 @@ class _Commands(click.Group):
             context.exit(1)
 
 
+class _NumberOrAuto(click.IntRange):
+    """A whole number from 1 on, or "auto"."""
+
+    name = "number or auto"
+
+    def __init__(self):
+        super().__init__(min=1)
+
+    def convert(self, value, param, context):
+        return value if value == "auto" else super().convert(value, param, context)
+
+
 def _say(kind: str, text: str) -> None:
     click.echo(f"{kind}: {one_line(text)}", err=True)
 
@@ -113,8 +125,9 @@ _data_root = click.option(
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
-)
+    "--batch-size", type=_NumberOrAuto(), metavar="N|auto",
+    help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
@@ -179,7 +192,14 @@ def _run(
     try:
         with image_progress(loaded.name) as progress:
             summary = run_source(
-                source, loaded, out, protocol, data_root=root if dataset else None, progress=progress, **given
+                source,
+                loaded,
+                out,
+                protocol,
+                data_root=root if dataset else None,
+                progress=progress,
+                note=lambda text: _say("Note", text),
+                **given,
             )
     except KeyboardInterrupt:
         _say("Interrupted", f"what was done is in {out}; --resume goes on")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lost_reg import workload
 from lost_reg.backbones import Backbone
-from lost_reg.batching import DecodedImage, GridBatcher
+from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
-from lost_reg.lost import LostResult, finite_images, lost
+from lost_reg.lost import LostResult, SeedsAndMasks, component_boxes, finite_images, seed_and_expand
 from lost_reg.records import Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
+AUTO = "auto"
 LOST_AS_PUBLISHED = Protocol()
 
 # Below this many images, starting decoding processes takes longer than decoding.
@@ -35,7 +39,7 @@ def discover(
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
 ) -> list[Prediction]:
@@ -45,7 +49,7 @@ def discover(
         images: paths, or (H, W, 3) uint8 RGB arrays.
         backbone: what `load_backbone` gives.
         protocol: how features are taken and LOST is run.
-        batch_size: how many images of one grid are run together.
+        batch_size: how many images of one grid are run together, or "auto".
         workers: decoding processes; None chooses by the machine, 0 decodes in this process.
         apply_exif: whether the EXIF orientation of files is applied.
 
@@ -87,7 +91,7 @@ def discover_stream(
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str | BatchSize = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
 ) -> Iterator[Prediction | Failure]:
@@ -104,18 +108,48 @@ def discover_stream(
     Raises:
         LostRegError: a batch size, facet or layer that cannot be.
     """
-    if batch_size < 1:
-        raise LostRegError(f"expected a batch size of at least 1, but got {batch_size}")
-    batcher = GridBatcher(batch_size)
+    size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
     decoder = _Decoder(images, names, apply_exif, protocol.max_side, backbone.patch_size)
-    for image in _decode(decoder, workers):
+    # A GPU gets the next batch before the results of the last are looked at; a CPU would gain nothing.
+    ahead = 1 if backbone.device.type == "cuda" else 0
+    under_way: deque[_Started] = deque()
+    for batch in _batches(_decode(decoder, workers), GridBatcher(size)):
+        if isinstance(batch, Failure):
+            yield batch
+            continue
+        for started in _start(batch, backbone, protocol, size):
+            under_way.append(started)
+            while len(under_way) > ahead:
+                yield from _finish(under_way.popleft(), backbone)
+    for started in under_way:
+        yield from _finish(started, backbone)
+
+
+def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
+    """How many images of a size are run together.
+
+    Args:
+        asked: a number of images, or "auto": as many as keep the device busy and fit its free memory.
+
+    Raises:
+        LostRegError: a number below 1.
+    """
+    if asked == AUTO:
+        return BatchSize(None, workload.pixels_at_once(backbone))
+    if not isinstance(asked, int) or asked < 1:
+        raise LostRegError(f"expected a batch size of at least 1, or {AUTO!r}, but got {asked}")
+    return BatchSize(asked)
+
+
+def _batches(
+    images: Iterable[DecodedImage | Failure], batcher: GridBatcher
+) -> Iterator[list[DecodedImage] | Failure]:
+    for image in images:
         if isinstance(image, Failure):
             yield image
-            continue
-        for batch in batcher.add(image):
-            yield from _discover_batch(batch, backbone, protocol)
-    for batch in batcher.flush():
-        yield from _discover_batch(batch, backbone, protocol)
+        else:
+            yield from batcher.add(image)
+    yield from batcher.flush()
 
 
 class _Decoder(Dataset):
@@ -156,50 +190,111 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's own threads do not survive the fork into a worker
 
 
-def _discover_batch(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
-) -> Iterator[Prediction | Failure]:
-    """The outcomes of a batch; if it does not fit the memory, of its images one by one."""
+@dataclass(frozen=True)
+class _Started:
+    """A batch that the device is at work on; its tensors on the host are filled once `ready` is."""
+
+    batch: list[DecodedImage]
+    grid_hw: tuple[int, int]
+    found: SeedsAndMasks
+    finite: Tensor
+    ready: torch.cuda.Event | None
+
+
+def _start(
+    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, batch_size: BatchSize
+) -> Iterator[_Started | Failure]:
+    """Begin a batch, in smaller ones if it does not fit the memory."""
+    padded_hw = batch[0].pixels.shape[:2]
+    while batch:
+        part = batch[: batch_size.of(padded_hw)]
+        started = _start_if_it_fits(part, backbone, protocol)
+        if not started and len(part) > 1:
+            batch_size.lower(len(part), padded_hw)
+            continue
+        yield started or _too_large(part[0], backbone)
+        batch = batch[len(part) :]
+
+
+def _start_if_it_fits(batch: list[DecodedImage], backbone: Backbone, protocol: Protocol) -> _Started | None:
+    """None if the memory does not suffice. What the attempt held is free again by then."""
     try:
-        outcomes = _outcomes(batch, backbone, protocol)
+        images = normalized(batch, backbone)
+        grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
+        features = backbone.features(images, protocol.facet, protocol.layer)  # (B, N, D)
+        found = seeds_and_masks(features, protocol)
+        tensors = found.seeds, found.degrees, found.masks, finite_images(features)
+        (*found, finite), ready = _to_host(tensors)
+        return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready)
     except torch.OutOfMemoryError:
-        outcomes = None
-    if outcomes is not None:
-        yield from outcomes
-    elif len(batch) > 1:
-        for image in batch:
-            yield from _discover_batch([image], backbone, protocol)
-    else:
-        height, width = batch[0].size_hw
-        reason = (
-            f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
-        )
-        yield Failure(batch[0].name, reason)
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # what torch says of the host's memory
+            return None
+        raise
 
 
-def _outcomes(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
-) -> list[Prediction | Failure]:
-    images = normalized(batch, backbone)
-    grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-    features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
-    finite = finite_images(features).tolist()
+def _to_host(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Event | None]:
+    """The tensors on the host. From CUDA the copies are only begun: they are there after the event."""
+    if not tensors[0].is_cuda:
+        return tensors, None
+    hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for host, tensor in zip(hosts, tensors):
+        host.copy_(tensor, non_blocking=True)
+    ready = torch.cuda.Event(blocking=True)  # the waiting process leaves its core to the decoders
+    ready.record(torch.cuda.current_stream(tensors[0].device))
+    return hosts, ready
+
+
+def _too_large(image: DecodedImage, backbone: Backbone) -> Failure:
+    height, width = image.size_hw
+    reason = f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
+    return Failure(image.name, reason)
+
+
+def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[Prediction | Failure]:
+    """The outcomes of a batch, once they have come from the device."""
+    if isinstance(started, Failure):
+        yield started
+        return
+    if started.ready:
+        started.ready.synchronize()
+    found = component_boxes(started.found, started.grid_hw)
     cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
-    reason = f"its features are not finite in {backbone.precision}{cure}"
-    failures = [Failure(image.name, reason) for image, usable in zip(batch, finite) if not usable]
-    usable = [index for index, is_finite in enumerate(finite) if is_finite]
-    if not usable:
-        return failures
-    found = run_lost(features[usable], grid_hw, protocol)
-    return [*failures, *_predictions([batch[index] for index in usable], found, grid_hw, backbone.patch_size)]
+    rows = zip(
+        started.batch,
+        found.boxes_xyxy.tolist(),
+        found.seeds.tolist(),
+        found.degrees.tolist(),
+        started.finite.tolist(),
+    )
+    for image, box, seed, degree, finite in rows:
+        if not finite:
+            yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
+            continue
+        pixels = [side * backbone.patch_size for side in box]
+        yield Prediction(
+            image=image.name,
+            size_hw=image.original_hw,
+            box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
+            seed=tuple(seed),
+            grid_hw=started.grid_hw,
+            degree=degree,
+        )
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
     """A batch as the backbone takes it: (B, 3, H, W) float32, zero where padded, on its device."""
-    pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(backbone.device)
-    mean = torch.tensor(backbone.mean, device=backbone.device).view(3, 1, 1)
-    std = torch.tensor(backbone.std, device=backbone.device).view(3, 1, 1)
-    images = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    # On CUDA from pinned memory, which is copied while the host goes on.
+    pixels = torch.empty(
+        (len(batch), *batch[0].pixels.shape), dtype=torch.uint8, pin_memory=backbone.device.type == "cuda"
+    )
+    np.stack([image.pixels for image in batch], out=pixels.numpy())
+    pixels = pixels.to(backbone.device, non_blocking=True)
+    # by numbers of the host, as a tensor made from them would wait for the device
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    for channel, (mean, std) in enumerate(zip(backbone.mean, backbone.std)):
+        images[:, channel].sub_(255 * mean).div_(255 * std)
     for image, (height, width) in zip(images, (one.size_hw for one in batch)):
         image[:, height:] = 0
         image[:, :, width:] = 0
@@ -207,28 +302,18 @@ def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
 
 
 def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> LostResult:
-    """LOST on (B, N, D) float32 features as a protocol says: normalised or raw, with its bias."""
+    """LOST on finite (B, N, D) features as a protocol says."""
+    return component_boxes(seeds_and_masks(features, protocol).cpu(), grid_hw)
+
+
+def seeds_and_masks(features: Tensor, protocol: Protocol) -> SeedsAndMasks:
+    """LOST but for the component on (B, N, D) features: normalised or raw, with the protocol's bias."""
     if protocol.normalize:
-        features = F.normalize(features, dim=2)
-    # without a bias, no norm of large features can overflow
-    bias = protocol.bias * features.square().sum(dim=2).mean(dim=1) if protocol.bias else 0.0  # (B,)
-    return lost(features, grid_hw, k_patches=protocol.k_patches, bias=bias)
-
-
-def _predictions(
-    batch: list[DecodedImage], found: LostResult, grid_hw: tuple[int, int], patch_size: int
-) -> Iterator[Prediction]:
-    rows = zip(batch, found.boxes_xyxy.tolist(), found.seeds.tolist(), found.degrees.tolist())
-    for image, box, seed, degree in rows:
-        pixels = [side * patch_size for side in box]
-        yield Prediction(
-            image=image.name,
-            size_hw=image.original_hw,
-            box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
-            seed=tuple(seed),
-            grid_hw=grid_hw,
-            degree=degree,
-        )
+        features = F.normalize(features.float(), dim=2)
+    bias = None  # not 0 times a norm, which can overflow
+    if protocol.bias:
+        bias = protocol.bias * features.float().square().sum(dim=2).mean(dim=1)  # (B,)
+    return seed_and_expand(features, k_patches=protocol.k_patches, bias=bias)
 
 
 def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from lost_reg.backbones import load_backbone
+from lost_reg import workload
+from lost_reg.backbones import VitBackbone, load_backbone
 from lost_reg.cli import main
 from lost_reg.discovery import discover
 from lost_reg.errors import UnreadableImage
@@ -67,6 +70,31 @@ def predictions(folder: Path) -> list[dict]:
 
 
 class TestRun:
+    def test_batches_are_as_large_as_the_memory_allows(self, lost_reg, photos, tmp_path, monkeypatch):
+        tried = []
+        whole = VitBackbone.features
+
+        def features(self, images, *args):
+            tried.append(len(images))
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("too much")
+            return whole(self, images, *args)
+
+        monkeypatch.setattr(VitBackbone, "features", features)
+        for index in range(3):
+            shutil.copy(photos / "a.jpg", photos / f"{index}.jpg")
+        out = tmp_path / "out"
+        assert lost_reg("run", photos, "--out", out, "--batch-size", "auto", "--workers", 0).exit_code == 0
+        assert tried == [1, 4, 2, 1, 1, 1, 1] or tried == [4, 2, 1, 1, 1, 1, 1]
+        (session,) = json.loads((out / "run.json").read_text())["sessions"]
+        assert session["batch_size"] == "auto" and session["out_of_memory"] == 2
+
+    def test_what_would_not_fit_is_said_before_the_run(self, lost_reg, photos, tmp_path, monkeypatch):
+        monkeypatch.setattr(workload, "free_bytes", lambda device: 1000.0)
+        result = lost_reg("run", photos, "--out", tmp_path / "out")
+        assert result.exit_code == 0
+        assert "Note: images of 128 x 96 pixels need about" in result.stderr and "--max-side" in result.stderr
+
     def test_a_folder_gives_boxes_in_original_pixels(self, lost_reg, photos, tmp_path):
         out = tmp_path / "out"
         result = lost_reg("run", photos, "--backbone", "tiny", "--out", out)
@@ -299,6 +327,7 @@ class TestBadInput:
             ("--facet", "x"),
             ("--precision", "fp8"),
             ("--batch-size", "0"),
+            ("--batch-size", "all"),
             ("--layer", "a"),
             ("--k-patches", "0"),
             ("--max-side", "-3"),

@@ -237,14 +237,14 @@ def test_degrees_counted_in_blocks_of_rows_are_the_same(monkeypatch, affinities_
     features = torch.randint(-3, 4, (3, 20, 4), generator=torch.Generator().manual_seed(4)).float()
     bias = torch.tensor([0.0, -2.0, 1.0])
     degrees, found = patch_degrees(features, bias), lost(features, (4, 5), bias=bias)
-    monkeypatch.setattr(lost_module, "_AFFINITIES_AT_ONCE", affinities_at_once)
+    monkeypatch.setattr(lost_module, "AFFINITIES_AT_ONCE", affinities_at_once)
     assert torch.equal(patch_degrees(features, bias), degrees)
     assert same(lost(features, (4, 5), bias=bias), found)
 
 
 def test_degrees_are_held_in_blocks_of_bounded_size(monkeypatch):
     """Memory grows with N, not with N squared."""
-    monkeypatch.setattr(lost_module, "_AFFINITIES_AT_ONCE", 2 * 30 * 4)
+    monkeypatch.setattr(lost_module, "AFFINITIES_AT_ONCE", 2 * 30 * 4)
     sizes = []
     product = torch.Tensor.__matmul__
 
