@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -40,16 +41,15 @@ class _Commands(click.Group):
             context.exit(1)
 
 
-class _NumberOrAuto(click.IntRange):
-    """A whole number from 1 on, or "auto"."""
+class _OrAuto(click.ParamType):
+    """What another type takes, or "auto"."""
 
-    name = "number or auto"
-
-    def __init__(self):
-        super().__init__(min=1)
+    def __init__(self, other: click.ParamType):
+        self.other = other
+        self.name = f"{other.name} or auto"
 
     def convert(self, value, param, context):
-        return value if value == "auto" else super().convert(value, param, context)
+        return value if value == "auto" else self.other.convert(value, param, context)
 
 
 def _say(kind: str, text: str) -> None:
@@ -99,25 +99,23 @@ _data_root = click.option(
 @click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
 @_data_root
 @click.option(
-    "--facet",
-    type=click.Choice(["k", "q", "v"]),
-    default="k",
-    show_default=True,
-    help="Keys, queries or values.",
-)
-@click.option(
-    "--layer",
-    type=int,
-    default=-1,
-    show_default=True,
-    help="Block of the features; negative counts from the last.",
-)
-@click.option("--normalize", is_flag=True, help="L2-normalise the features.")
-@click.option(
-    "--bias", type=float, default=0.0, show_default=True,
-    help="Added to the affinities, in units of the mean squared feature norm.",
+    "--protocol", type=click.Choice(["lost", "registers"]), default="lost", show_default=True,
+    help="LOST as published; or ours for DINOv2: normalised, --bias auto. The options below change parts.",
 )  # fmt: skip
-@click.option("--k-patches", type=click.IntRange(min=1), default=100, show_default=True, help="LOST's k.")
+@click.option("--facet", type=click.Choice(["k", "q", "v"]), help="Keys, queries or values.  [default: k]")
+@click.option(
+    "--layer", type=int, help="Block of the features; negative counts from the last.  [default: -1]"
+)
+@click.option(
+    "--center/--no-center", default=None, help="Subtract the image's mean patch feature, first of all."
+)
+@click.option("--normalize/--raw", default=None, help="L2-normalise the features.  [default: raw]")
+@click.option(
+    "--bias", type=_OrAuto(click.FLOAT), metavar="X|auto",
+    help="Added to the affinities, in units of the mean squared feature norm; auto: found in each image, "
+    "without labels.  [default: 0]",
+)  # fmt: skip
+@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
 @click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
     help="Scale larger images down; boxes stay in pixels of the original.  [default: native resolution]",
@@ -125,7 +123,7 @@ _data_root = click.option(
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
-    "--batch-size", type=_NumberOrAuto(), metavar="N|auto",
+    "--batch-size", type=_OrAuto(click.IntRange(min=1)), metavar="N|auto",
     help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
 )  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]")
@@ -155,17 +153,21 @@ def _default_name(source: str, backbone: str) -> str:
 
 
 def _run(
-    inputs, dataset, backbone, out, root, download, strict, *, weights, device, precision, **options
+    inputs, dataset, backbone, out, root, download, strict, *, protocol, weights, device, precision, **options
 ) -> None:
     from lost_reg.acquire import DOWNLOADABLE
     from lost_reg.datasets import find_dataset
     from lost_reg.images import list_images
+    from lost_reg.protocols import preset_protocol
+    from lost_reg.records import Protocol
     from lost_reg.results import PICTURES_FOLDER, check_free
     from lost_reg.weights import RANDOM, weight_file
     from lost_reg.zoo import find_spec
 
     # What can be wrong is looked at before torch is imported and weights are read.
-    find_spec(backbone)
+    protocol = preset_protocol(protocol, find_spec(backbone))
+    parts = {name: options.pop(name) for name in Protocol.__dataclass_fields__}
+    protocol = replace(protocol, **{name: value for name, value in parts.items() if value is not None})
     if weights not in (None, RANDOM):
         weight_file(weights)
     check_free(out, resume=options["resume"])
@@ -179,13 +181,11 @@ def _run(
 
     from lost_reg.backbones import load_backbone
     from lost_reg.progress import image_progress
-    from lost_reg.records import Protocol
     from lost_reg.run import failed_summary, source_of_dataset, source_of_files
     from lost_reg.run import run as run_source
 
     source = source_of_files(files, inputs) if files else source_of_dataset(found)
     loaded = load_backbone(backbone, weights=weights, device=device, precision=precision, download=download)
-    protocol = Protocol(**{name: options.pop(name) for name in Protocol.__dataclass_fields__})
     given = {name: value for name, value in options.items() if value is not None}
     if weights == "random":
         _say("Note", f"{loaded.name} runs with random weights: its boxes mean nothing")

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 from lost_reg import workload
 from lost_reg.backbones import Backbone
 from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
+from lost_reg.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
 from lost_reg.lost import LostResult, SeedsAndMasks, component_boxes, finite_images, seed_and_expand
-from lost_reg.records import Box, Failure, Prediction, Protocol
+from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
-AUTO = "auto"
 LOST_AS_PUBLISHED = Protocol()
 
 # Below this many images, starting decoding processes takes longer than decoding.
@@ -307,13 +307,28 @@ def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> 
 
 
 def seeds_and_masks(features: Tensor, protocol: Protocol) -> SeedsAndMasks:
-    """LOST but for the component on (B, N, D) features: normalised or raw, with the protocol's bias."""
+    """LOST but for the component on (B, N, D) features: centred or not, normalised or raw, with a bias."""
+    features = prepared(features, protocol)
+    return seed_and_expand(features, k_patches=protocol.k_patches, bias=absolute_bias(features, protocol))
+
+
+def prepared(features: Tensor, protocol: Protocol) -> Tensor:
+    """(B, N, D) features as a protocol compares them: centred or not, normalised or raw."""
+    if protocol.center:
+        features = features.float()
+        features = features - features.mean(dim=1, keepdim=True)
     if protocol.normalize:
         features = F.normalize(features.float(), dim=2)
-    bias = None  # not 0 times a norm, which can overflow
-    if protocol.bias:
-        bias = protocol.bias * features.float().square().sum(dim=2).mean(dim=1)  # (B,)
-    return seed_and_expand(features, k_patches=protocol.k_patches, bias=bias)
+    return features
+
+
+def absolute_bias(features: Tensor, protocol: Protocol) -> Tensor | None:
+    """The protocol's bias in the units of the affinities of its prepared features: (B,), or None for none."""
+    if protocol.bias == AUTO:
+        return otsu_bias(features.float())
+    if not protocol.bias:
+        return None  # not 0 times a norm, which can overflow
+    return protocol.bias * features.float().square().sum(dim=2).mean(dim=1)
 
 
 def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:

@@ -88,7 +88,11 @@ class SeedsAndMasks:
 
 
 def seed_and_expand(
-    features: Tensor, *, k_patches: int = K_PATCHES, bias: Tensor | None = None
+    features: Tensor,
+    *,
+    k_patches: int = K_PATCHES,
+    bias: Tensor | None = None,
+    degrees: Tensor | None = None,
 ) -> SeedsAndMasks:
     """Seeds and expansion masks, without waiting for the device.
 
@@ -96,12 +100,14 @@ def seed_and_expand(
         features: (B, N, D), floating. An image whose features are not finite gets a seed and a mask that
             mean nothing, and disturbs no other.
         bias: (B,), added to every affinity; None for none.
+        degrees: (B, N) int64, the patches' degrees at this bias, where they are known.
     """
     precise = features if features.dtype == torch.float64 else features.float()
     # Of an affinity without a bias only the sign counts, and rounding float32 sums to bfloat16 keeps it; on
     # a GPU, products of bfloat16 are many times as fast.
     by_sign = features.is_cuda and features.dtype == torch.bfloat16 and bias is None
-    degrees = patch_degrees(features if by_sign else precise, bias)
+    if degrees is None:
+        degrees = patch_degrees(features if by_sign else precise, bias)
     candidates = lowest_degree_patches(degrees, k_patches)
     seeds = candidates[:, :1]
     masks = expansion_masks(precise, candidates, bias)
@@ -133,19 +139,45 @@ def patch_degrees(features: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         (B, N) int64.
     """
-    threshold = 0.0 if bias is None else -bias.view(-1, 1, 1)
+    biases = features.new_zeros(len(features), 1) if bias is None else bias[:, None]
+    return degrees_at_biases(features, biases)[:, 0]
+
+
+def degrees_at_biases(features: Tensor, biases: Tensor) -> Tensor:
+    """Degrees of each patch at several biases, of one Gram matrix.
+
+    Args:
+        features: (B, N, D).
+        biases: (B, S), each added to every affinity of its image.
+
+    Returns:
+        (B, S, N) int64.
+    """
     batch, patches, _ = features.shape
     rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))
-    degrees = []
+    counted = []
     for start in range(0, patches, rows_at_once):
         rows = features[:, start : start + rows_at_once]  # (B, R, D)
         affinities = rows @ features.mT  # (B, R, N)
-        # In place, as 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and
-        # their sum is exact up to 2**24.
-        positive = affinities.gt_(threshold)
-        positive.diagonal(offset=start, dim1=1, dim2=2).zero_()  # q != p
-        degrees.append(positive.sum(dim=2, dtype=torch.float32))
-    return torch.cat(degrees, dim=1).long()
+        counts = [
+            _positive_others(affinities, threshold, start, torch.empty_like(affinities))
+            for threshold in -biases.T[:-1]
+        ]
+        counts.append(_positive_others(affinities, -biases[:, -1], start, affinities))  # in place
+        counted.append(torch.stack(counts, dim=1))  # (B, S, R)
+    return torch.cat(counted, dim=2).long()
+
+
+def _positive_others(affinities: Tensor, threshold: Tensor, start: int, out: Tensor) -> Tensor:
+    """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
+
+    start: the patch of the first row. out: of the affinities' shape and type; overwritten.
+    """
+    # As 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and their sum in float32
+    # is exact up to 2**24.
+    positive = torch.gt(affinities, threshold.view(-1, 1, 1), out=out)
+    positive.diagonal(offset=start, dim1=1, dim2=2).zero_()
+    return positive.sum(dim=2, dtype=torch.float32)
 
 
 def lowest_degree_patches(degrees: Tensor, k_patches: int) -> Tensor:

@@ -140,7 +140,7 @@ def describe_backbone(results: Results) -> str:
     elif weights["source"] == "file":
         notes.append(weights["name"])
     default = asdict(Protocol())
-    notes += [f"{key}={protocol[key]}" for key in default if protocol[key] != default[key]]
+    notes += [f"{key}={protocol[key]}" for key in default if protocol.get(key, default[key]) != default[key]]
     if settings["precision"] != "fp32":
         notes.append(settings["precision"])
     return settings["backbone"] + (f" ({', '.join(notes)})" if notes else "")

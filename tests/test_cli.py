@@ -129,6 +129,7 @@ class TestRun:
             "protocol": {
                 "facet": "v",
                 "layer": -1,  # the sixth of six
+                "center": False,
                 "normalize": False,
                 "bias": 0.0,
                 "k_patches": 100,

@@ -16,6 +16,7 @@ from PIL import Image
 from lost_reg import discovery, workload
 from lost_reg.backbones import load_backbone
 from lost_reg.batching import BatchSize, DecodedImage
+from lost_reg.bias import otsu_bias
 from lost_reg.discovery import box_in_original, discover, discover_stream, normalized, run_lost
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.records import Failure, Prediction, Protocol
@@ -68,9 +69,14 @@ def reference(path: Path, backbone, protocol: Protocol) -> Prediction | None:
     padded = torch.zeros(3, rows * size, columns * size)
     padded[:, :height, :width] = x
     features = backbone.features(padded[None], protocol.facet, protocol.layer)[0].double().numpy()
+    if protocol.center:
+        features = features - features.mean(axis=0)
     if protocol.normalize:
         features = features / np.sqrt((features**2).sum(axis=1, keepdims=True))
-    bias = protocol.bias * np.mean((features**2).sum(axis=1))
+    if protocol.bias == "auto":
+        bias = otsu_bias(torch.tensor(features)[None]).item()  # tested by itself
+    else:
+        bias = protocol.bias * np.mean((features**2).sum(axis=1))
     found = oracle_lost(features, (rows, columns), protocol.k_patches, bias)
     xmin, ymin, xmax, ymax = (side * size for side in found.box)
     box = xmin, ymin, min(xmax, width), min(ymax, height)
@@ -89,6 +95,10 @@ def reference(path: Path, backbone, protocol: Protocol) -> Prediction | None:
         Protocol(normalize=True, bias=-0.3, layer=-3),
         Protocol(bias=-0.2),
         Protocol(bias=-0.3, facet="v", k_patches=10),
+        Protocol(center=True),
+        Protocol(center=True, normalize=True, bias=-0.1),
+        Protocol(normalize=True, bias="auto"),
+        Protocol(center=True, bias="auto", facet="v"),
     ],
     ids=str,
 )
@@ -111,6 +121,8 @@ def test_what_the_protocol_says_reaches_the_result(photos, random_backbone):
         Protocol(bias=-0.2),
         Protocol(normalize=True, bias=-0.2),
         Protocol(max_side=40),
+        Protocol(center=True),
+        Protocol(normalize=True, bias="auto"),
     ]
     found = [discover(photos, random_backbone, protocol, workers=0) for protocol in protocols]
     assert [i for i, one in enumerate(found) if one in found[:i]] == []
@@ -452,7 +464,9 @@ def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, mon
     )
 
 
-@pytest.mark.parametrize("wrong", [{"facet": "x"}, {"bias": float("nan")}, {"k_patches": 0}, {"max_side": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"facet": "x"}, {"bias": float("nan")}, {"bias": "much"}, {"k_patches": 0}, {"max_side": 0}]
+)
 def test_a_protocol_that_cannot_be_is_refused(wrong):
     with pytest.raises(LostRegError):
         Protocol(**wrong)
