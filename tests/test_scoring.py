@@ -209,6 +209,14 @@ def test_columns_of_the_table_are_aligned():
     ]
 
 
+def test_signed_numbers_and_bounds_are_numbers_in_a_table():
+    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x")]
+    assert tables.text_table(("change", "p", "note"), rows).splitlines()[2:] == [
+        " +12.5  <0.0001  -",
+        "  -3.0           -x",
+    ]
+
+
 def test_comma_and_quote_in_a_path_survive_csv(root, tmp_path):
     folder = write_run(tmp_path / 'a, "b"', root)
     (row,) = csv.DictReader(io.StringIO(csv_text([score_one(folder)])))
