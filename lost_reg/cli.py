@@ -246,20 +246,23 @@ def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_
     A class counts the images that hold it, found if the box has IoU >= 0.5 with an object of that class.
     Where there are several rows, go by p (Holm), which allows for their number.
     """
-    from lost_reg import compare as comparing
+    from lost_reg import comparison_text
+    from lost_reg.compare import compare as compare_runs
     from lost_reg.scoring import ScoringOptions
 
     if as_json and as_csv:
         raise click.UsageError("choose one of --json and --csv")
     options = ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
-    comparison = comparing.compare(a, b, options)
+    comparison = compare_runs(a, b, options)
     if as_json:
-        click.echo(comparing.json_text(comparison))
+        shown = comparison_text.json_text(comparison)
+    elif as_csv and all_images:
+        shown = comparison_text.images_csv_text(comparison)
     elif as_csv:
-        to_csv = comparing.images_csv_text if all_images else comparing.csv_text
-        click.echo(to_csv(comparison))
+        shown = comparison_text.csv_text(comparison)
     else:
-        click.echo(comparing.text(comparison, all_images=all_images))
+        shown = comparison_text.text(comparison, all_images=all_images)
+    click.echo(shown)
 
 
 @main.command()

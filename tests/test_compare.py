@@ -6,21 +6,15 @@ import csv
 import io
 import json
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import helpers
 import numpy as np
 import pytest
 
-from lost_reg.compare import (
-    SettingDifference,
-    compare,
-    csv_text,
-    images_csv_text,
-    json_text,
-    text,
-)
+from lost_reg.compare import SettingDifference, compare
+from lost_reg.comparison_text import csv_text, images_csv_text, json_text, text
 from lost_reg.paired import Paired
 from lost_reg.records import Protocol
 from lost_reg.scoring import ScoringOptions, score_path
@@ -459,5 +453,13 @@ def test_class_name_with_control_codes_stays_on_its_line(tmp_path, make_voc):
         helpers.write_run(tmp_path / n, None, {f"{s}.jpg": box for s in range(6)}, dataset=str(mine))
         for n, box in (("a", WRONG), ("b", (32, 16, 96, 64)))
     ]
-    shown = text(compare(*runs))
-    assert "class: a\\nb" in shown and "a\\nb (+100.0)" in shown
+    found = compare(*runs)
+    assert "class: a\\nb" in text(found) and "a\\nb (+100.0)" in text(found)
+    assert csv_text(found).splitlines()[-1].startswith("class,a\\nb,6,")
+
+
+def test_names_that_are_no_utf8_can_be_printed(a, b):
+    found = replace(compare(a, b), only_a=("1\udcff.jpg",))
+    found = replace(found, a=replace(found.a, path=Path("runs\udcff")))
+    for shown in (text(found), text(found, all_images=True), images_csv_text(found), json_text(found)):
+        assert "1\\udcff.jpg" in shown and shown.encode()
