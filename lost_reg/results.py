@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,20 @@ class Results:
         return self.record["settings"]
 
 
-def check_free(folder: Path, *, resume: bool) -> None:
+@dataclass(frozen=True)
+class Layout:
+    """What a folder of results consists of.
+
+    record_file: what was run, as JSON; lines_file: a line of JSON per image; parse: that of one line, which
+        raises ValueError, KeyError or TypeError for one that is malformed.
+    """
+
+    record_file: str
+    lines_file: str
+    parse: Callable[[dict[str, Any]], Any]
+
+
+def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> None:
     """See that results may be written to a folder.
 
     Raises:
@@ -54,7 +67,7 @@ def check_free(folder: Path, *, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; name a folder by --out")
-    if (folder / RUN_FILE).exists() and not resume:
+    if (folder / record_file).exists() and not resume:
         raise LostRegError(
             f"{str(folder)!r} holds a run already: --resume continues it, or name another --out"
         )
@@ -76,14 +89,15 @@ def find_runs(top: Path) -> list[Path]:
     return runs
 
 
-def read_run(folder: Path) -> Results:
-    """Read a run folder. A last line that was cut off while it was written does not count.
+def read_run(folder: Path, layout: Layout | None = None) -> Results:
+    """Read a folder of results. A last line that was cut off while it was written does not count.
 
     Raises:
         LostRegError: a file that is missing or malformed, with the line.
     """
-    record = _read_record(folder / RUN_FILE)
-    predictions = {p.image: p for p in _read_lines(folder / PREDICTIONS_FILE, _prediction_from_json)}
+    layout = layout or RUN_LAYOUT
+    record = _read_record(folder / layout.record_file)
+    predictions = {one.image: one for one in _read_lines(folder / layout.lines_file, layout.parse)}
     failures = {f.image: f for f in _read_lines(folder / ERRORS_FILE, _failure_from_json)}
     return Results(folder, record, predictions, failures)
 
@@ -132,6 +146,9 @@ def _prediction_from_json(row: dict) -> Prediction:
     )
 
 
+RUN_LAYOUT = Layout(RUN_FILE, PREDICTIONS_FILE, _prediction_from_json)
+
+
 def _failure_from_json(row: dict) -> Failure:
     return Failure(**{field.name: str(row[field.name]) for field in fields(Failure)})
 
@@ -144,6 +161,7 @@ class RunWriter:
         settings: what the results depend on; a folder with other settings is refused.
         record: what else is worth keeping (versions, device, ...), written into run.json.
         resume: whether a folder that holds a run already is continued.
+        layout: what the folder consists of.
 
     Raises:
         LostRegError: a folder that cannot be written, is in use, holds a run and `resume` is not
@@ -151,9 +169,15 @@ class RunWriter:
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], record: dict[str, Any], *, resume: bool = False
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        record: dict[str, Any],
+        *,
+        resume: bool = False,
+        layout: Layout = RUN_LAYOUT,
     ):
-        self.folder = folder
+        self.folder, self._layout = folder, layout
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / _LOCK_FILE)
@@ -173,20 +197,21 @@ class RunWriter:
             raise
 
     def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> set[str]:
-        """Write run.json and open the files; the names of the images that are done already."""
+        """Write the record and open the files; the names of the images that are done already."""
         done: set[str] = set()
         kept: dict[str, Any] = {"sessions": []}
-        check_free(self.folder, resume=resume)
-        if (self.folder / RUN_FILE).exists():
-            earlier = read_run(self.folder)
+        lines, record_file = self.folder / self._layout.lines_file, self._layout.record_file
+        check_free(self.folder, resume=resume, record_file=record_file)
+        if (self.folder / record_file).exists():
+            earlier = read_run(self.folder, self._layout)
             _check_settings(self.folder, earlier.settings, settings)
             done = set(earlier.predictions)
             kept = {key: earlier.record[key] for key in ("created", "sessions") if key in earlier.record}
             # a smaller --limit does not undo what was done
             kept["images"] = max(record.get("images", 0), len(done))
         try:
-            _drop_unfinished_line(self.folder / PREDICTIONS_FILE)
-            self._predictions = (self.folder / PREDICTIONS_FILE).open("ab", buffering=0)
+            _drop_unfinished_line(lines)
+            self._lines = lines.open("ab", buffering=0)
             # what failed is tried again: a drive that was gone may be back
             self._errors = (self.folder / ERRORS_FILE).open("wb", buffering=0)
         except OSError as error:
@@ -195,9 +220,9 @@ class RunWriter:
         self.write_record()
         return done
 
-    def write(self, outcome: Prediction | Failure) -> None:
-        """Append one outcome, as one line in one write."""
-        file = self._predictions if isinstance(outcome, Prediction) else self._errors
+    def write(self, outcome: Any) -> None:
+        """Append one outcome, a Failure or what the layout is of, as one line in one write."""
+        file = self._errors if isinstance(outcome, Failure) else self._lines
         line = (json.dumps(asdict(outcome)) + "\n").encode()
         try:
             if file.write(line) != len(line):
@@ -208,21 +233,22 @@ class RunWriter:
             ) from None
 
     def write_record(self) -> None:
-        """Write run.json as a whole, or not at all."""
-        part = self.folder / (RUN_FILE + ".part")
+        """Write the record as a whole, or not at all."""
+        path = self.folder / self._layout.record_file
+        part = path.with_name(path.name + ".part")
         try:
             part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
-            part.replace(self.folder / RUN_FILE)
+            part.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink()
-            raise LostRegError(f"cannot write {self.folder / RUN_FILE}: {error.strerror}") from None
+            raise LostRegError(f"cannot write {path}: {error.strerror}") from None
 
     def __enter__(self) -> RunWriter:
         return self
 
     def __exit__(self, *_) -> None:
-        self._predictions.close()
+        self._lines.close()
         self._errors.close()
         self._lock.release()
 

@@ -183,7 +183,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_done(tmp_path):
 
     with RunWriter(tmp_path, SETTINGS, RECORD) as writer:
         writer.write(A)
-        writer._predictions = FullDisk(writer._predictions)
+        writer._lines = FullDisk(writer._lines)
         text = refusal(writer.write, B)
     assert str(tmp_path) in text and "No space left on device" in text and "--resume" in text
     assert read_run(tmp_path).predictions == {"a.jpg": A}
@@ -200,7 +200,7 @@ def test_line_that_the_disk_took_half_of_is_an_error(tmp_path):
             return self.file.write(line[:5])
 
     with RunWriter(tmp_path, SETTINGS, RECORD) as writer:
-        writer._predictions = ShortWrite(writer._predictions)
+        writer._lines = ShortWrite(writer._lines)
         assert "cut off" in refusal(writer.write, A)
     assert read_run(tmp_path).predictions == {}
 
