@@ -210,10 +210,11 @@ def test_columns_of_the_table_are_aligned():
 
 
 def test_signed_numbers_and_bounds_are_numbers_in_a_table():
-    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x")]
+    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x"), ("0", "1.0", "")]
     assert tables.text_table(("change", "p", "note"), rows).splitlines()[2:] == [
         " +12.5  <0.0001  -",
         "  -3.0           -x",
+        "     0      1.0",
     ]
 
 
