@@ -119,6 +119,9 @@ _data_root = click.option(
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
 @click.option("--visualize", is_flag=True, help="Also write each image done now with its box and its seed.")
+@click.option(
+    "--save-maps", is_flag=True, help="Also write each image's maps done now, for `lost-reg report`."
+)
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(inputs, dataset, backbone, out, download, strict, **options) -> None:
     """Discover one object in each image of a dataset, or of files and folders of yours.

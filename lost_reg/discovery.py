@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,11 +21,13 @@ from lost_reg.batching import DecodedImage, GridBatcher
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
 from lost_reg.lost import LostResult, finite_images, lost
+from lost_reg.maps import Maps, batch_maps, features_and_norms
 from lost_reg.records import Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
 LOST_AS_PUBLISHED = Protocol()
+MapsTaker = Callable[[str, Maps], None]
 
 # Below this many images, starting decoding processes takes longer than decoding.
 _IMAGES_WORTH_WORKERS = 32
@@ -90,11 +93,14 @@ def discover_stream(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
+    take_maps: MapsTaker | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Find one object in each image and give the outcomes as they are done, with bounded memory.
 
     Args:
         names: what each image is called in its outcome.
+        take_maps: called with an image's name and its maps, before its outcome is given; maps are only made
+            where this is.
         images, and the others: see `discover`.
 
     Yields:
@@ -113,9 +119,9 @@ def discover_stream(
             yield image
             continue
         for batch in batcher.add(image):
-            yield from _discover_batch(batch, backbone, protocol)
+            yield from _discover_batch(batch, backbone, protocol, take_maps)
     for batch in batcher.flush():
-        yield from _discover_batch(batch, backbone, protocol)
+        yield from _discover_batch(batch, backbone, protocol, take_maps)
 
 
 class _Decoder(Dataset):
@@ -157,18 +163,18 @@ def _start_worker(_: int) -> None:
 
 
 def _discover_batch(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
+    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
 ) -> Iterator[Prediction | Failure]:
     """The outcomes of a batch; if it does not fit the memory, of its images one by one."""
     try:
-        outcomes = _outcomes(batch, backbone, protocol)
+        outcomes = _outcomes(batch, backbone, protocol, take_maps)
     except torch.OutOfMemoryError:
         outcomes = None
     if outcomes is not None:
         yield from outcomes
     elif len(batch) > 1:
         for image in batch:
-            yield from _discover_batch([image], backbone, protocol)
+            yield from _discover_batch([image], backbone, protocol, take_maps)
     else:
         height, width = batch[0].size_hw
         reason = (
@@ -178,11 +184,15 @@ def _discover_batch(
 
 
 def _outcomes(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol
+    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
 ) -> list[Prediction | Failure]:
     images = normalized(batch, backbone)
     grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-    features = backbone.features(images, protocol.facet, protocol.layer).float()  # (B, N, D)
+    if take_maps:
+        features, norms = features_and_norms(backbone, images, protocol.facet, protocol.layer)
+    else:
+        features = backbone.features(images, protocol.facet, protocol.layer)
+    features = features.float()  # (B, N, D)
     finite = finite_images(features).tolist()
     cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
     reason = f"its features are not finite in {backbone.precision}{cure}"
@@ -190,8 +200,27 @@ def _outcomes(
     usable = [index for index, is_finite in enumerate(finite) if is_finite]
     if not usable:
         return failures
-    found = run_lost(features[usable], grid_hw, protocol)
-    return [*failures, *_predictions([batch[index] for index in usable], found, grid_hw, backbone.patch_size)]
+    batch, features = [batch[index] for index in usable], features[usable]
+    found = run_lost(features, grid_hw, protocol)
+    if take_maps:
+        _give_maps(take_maps, batch, features, norms[usable], grid_hw, protocol, backbone.patch_size)
+    return [*failures, *_predictions(batch, found, grid_hw, backbone.patch_size)]
+
+
+def _give_maps(
+    take: MapsTaker,
+    batch: list[DecodedImage],
+    features: Tensor,
+    norms: Tensor,
+    grid_hw: tuple[int, int],
+    protocol: Protocol,
+    patch_size: int,
+) -> None:
+    """Make the maps of a batch of finite (B, N, D) features with (B, N) norms, and hand them over."""
+    features, bias = features_and_bias(features, protocol)
+    for image, maps in zip(batch, batch_maps(features, bias, norms, grid_hw, protocol.k_patches)):
+        covered_hw = tuple(side / (cells * patch_size) for side, cells in zip(image.size_hw, grid_hw))
+        take(image.name, replace(maps, covered_hw=covered_hw))
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
@@ -208,11 +237,17 @@ def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
 
 def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> LostResult:
     """LOST on (B, N, D) float32 features as a protocol says: normalised or raw, with its bias."""
+    features, bias = features_and_bias(features, protocol)
+    return lost(features, grid_hw, k_patches=protocol.k_patches, bias=bias)
+
+
+def features_and_bias(features: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """(B, N, D) float32 features normalised or raw, and the (B,) bias on their affinities."""
     if protocol.normalize:
         features = F.normalize(features, dim=2)
-    # without a bias, no norm of large features can overflow
-    bias = protocol.bias * features.square().sum(dim=2).mean(dim=1) if protocol.bias else 0.0  # (B,)
-    return lost(features, grid_hw, k_patches=protocol.k_patches, bias=bias)
+    if not protocol.bias:  # no norm of large features can overflow
+        return features, features.new_zeros(len(features))
+    return features, protocol.bias * features.square().sum(dim=2).mean(dim=1)
 
 
 def _predictions(
