@@ -55,6 +55,7 @@ def main() -> None:
     lost-reg run photos/ --backbone dino --out results/      boxes for a folder of images
     lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
     lost-reg corloc results/                                 CorLoc of all runs below a folder
+    lost-reg report results/                                 a page with charts and a gallery of the images
     """
 
 
@@ -221,6 +222,46 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
     if rows:
         to_text = scoring.json_text if as_json else scoring.csv_text if as_csv else scoring.text_table
         click.echo(to_text(rows))
+    for error in errors:
+        _say("Error", str(error))
+    if errors:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default="report", show_default=True,
+    help="The folder of the report; an earlier report in it is replaced.",
+)  # fmt: skip
+@click.option("--dataset", "-d", help="The ground truth of runs on files of your own.")
+@_data_root
+@click.option("--partial", is_flag=True, help="Take incomplete runs, too, on the images that are done.")
+@click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
+@click.option(
+    "--max-images", type=click.IntRange(min=1), help="At most so many of each dataset, evenly spaced, in the "
+    "gallery.  [default: 2000]",
+)  # fmt: skip
+def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
+    """A page of the runs below a folder: CorLoc table, charts, and a gallery of the images.
+
+    It opens from disk, in any browser. Runs with --save-maps also show how LOST came to its boxes.
+    """
+    from lost_reg.progress import image_progress
+    from lost_reg.report import counted, write_report
+    from lost_reg.scoring import ScoringOptions
+
+    options = ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+    given = {"max_images": max_images} if max_images else {}
+    with image_progress("report") as progress:
+        summary, errors = write_report(path, out, options, progress=progress, **given)
+    shown = f"{summary.shown:,} of " if summary.shown < summary.images else ""
+    shown += counted(summary.images, "image")
+    click.echo(
+        f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}"
+    )
+    if summary.without_picture:
+        _say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
     for error in errors:
         _say("Error", str(error))
     if errors:
