@@ -21,7 +21,8 @@ from lost_reg.batching import DecodedImage, GridBatcher
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
 from lost_reg.lost import LostResult, finite_images, lost
-from lost_reg.maps import Maps, batch_maps, features_and_norms
+from lost_reg.map_files import Maps
+from lost_reg.maps import batch_maps, features_and_norms
 from lost_reg.records import Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray

@@ -5,8 +5,9 @@ All that a page shows of an image is in fractions of its width and height, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lost_reg.corloc import IOU_THRESHOLD, iou
 from lost_reg.datasets import Dataset
 from lost_reg.errors import LostRegError, UnreadableImage, one_line
 from lost_reg.images import limit_side, read_image
-from lost_reg.maps import Maps, maps_path, read_maps
+from lost_reg.map_files import Maps, maps_path, read_maps
 from lost_reg.prediction_files import match_images
 from lost_reg.records import Box, ImageTruth, Prediction
 from lost_reg.results import MAPS_FOLDER, Results
@@ -292,13 +293,13 @@ def _levels(values: np.ndarray, low: float | None = None) -> np.ndarray:
     return np.rint((values - low) * ((_LEVELS - 1) / spread if spread > 0 else 0)).astype(np.uint8)
 
 
-def ramp() -> Iterator[tuple[int, int, int]]:
+@cache
+def ramp() -> tuple[tuple[int, int, int], ...]:
     """The colours of a map's levels, from dark to bright."""
     anchors = np.array(_RAMP, float)
-    for at in np.linspace(0, len(anchors) - 1, _LEVELS):
-        low = min(int(at), len(anchors) - 2)
-        colour = anchors[low] + (at - low) * (anchors[low + 1] - anchors[low])
-        yield tuple(round(channel) for channel in colour)
+    at = np.linspace(0, len(anchors) - 1, _LEVELS)
+    channels = [np.interp(at, range(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    return tuple(zip(*(np.rint(channel).astype(int).tolist() for channel in channels)))
 
 
 def _palette() -> list[int]:

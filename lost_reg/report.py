@@ -316,7 +316,7 @@ def _gallery_section(gallery: dict[str, Any]) -> Section | None:
 
 
 def _ramp_stops() -> str:
-    colours = list(ramp())[::21]
+    colours = ramp()[::21]
     return "".join(
         f'<stop offset="{index / (len(colours) - 1):.3f}" stop-color="rgb{colour}"/>'
         for index, colour in enumerate(colours)

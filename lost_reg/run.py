@@ -23,7 +23,7 @@ from lost_reg.datasets import Dataset, missing_images
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, discover_stream
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import ImageFiles, shown_names
-from lost_reg.maps import Maps, maps_path, write_maps
+from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
 from lost_reg.records import Failure, Protocol
 from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RunWriter

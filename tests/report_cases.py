@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lost_reg.maps import Maps, maps_path, write_maps
+from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.records import Failure, Prediction, Protocol
 from lost_reg.report import write_report
 from lost_reg.results import MAPS_FOLDER, RunWriter

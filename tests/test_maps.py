@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from helpers import names, refusal
 from lost_oracle import oracle_lost
 
-from lost_reg import maps as maps_module
+from lost_reg import map_files
 from lost_reg.backbones import load_backbone
 from lost_reg.cli import main
 from lost_reg.discovery import discover_stream
-from lost_reg.maps import Maps, maps_path, read_maps, write_maps
+from lost_reg.map_files import Maps, maps_path, read_maps, write_maps
 from lost_reg.records import Protocol
 
 PROTOCOLS = [
@@ -256,7 +256,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_what_was(tmp_path, monkeypa
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(maps_module.np, "savez_compressed", full)
+    monkeypatch.setattr(map_files.np, "savez_compressed", full)
     assert "No space left" in refusal(write_maps, tmp_path / "a.npz", some_maps())
     assert names(tmp_path) == ["a.npz"] and (tmp_path / "a.npz").read_bytes() == before
 
