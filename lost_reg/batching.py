@@ -5,6 +5,7 @@ Images of different grids cannot share a batch: padding one of them further woul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,6 +29,27 @@ class DecodedImage:
     original_hw: tuple[int, int]
 
 
+class BatchSize:
+    """How many images of one size go through the backbone together.
+
+    images: at most so many, or None for as many as `pixels` allow.
+    pixels: at most so many in a batch; one image may always go alone.
+    lowered: how often a batch did not fit the memory, since when fewer pixels go together.
+    """
+
+    def __init__(self, images: int | None, pixels: float = math.inf):
+        self.images, self.pixels, self.lowered = images, pixels, 0
+
+    def of(self, size_hw: tuple[int, int]) -> int:
+        """For images of this (padded) size in pixels."""
+        return max(1, int(min(self.pixels / math.prod(size_hw), self.images or math.inf)))
+
+    def lower(self, images: int, size_hw: tuple[int, int]) -> None:
+        """So many images of a size did not fit: half of them at most from now on."""
+        self.pixels = images // 2 * math.prod(size_hw)
+        self.lowered += 1
+
+
 class GridBatcher:
     """Groups images by their padded size, with bounded memory.
 
@@ -35,7 +57,7 @@ class GridBatcher:
     that began to wait first is passed on as it is, so that rare sizes do not fill the memory.
     """
 
-    def __init__(self, batch_size: int, waiting_bytes: int = WAITING_BYTES):
+    def __init__(self, batch_size: BatchSize, waiting_bytes: int = WAITING_BYTES):
         self._batch_size = batch_size
         self._waiting_bytes = waiting_bytes
         self._waiting: dict[tuple[int, ...], list[DecodedImage]] = {}  # in the order in which groups began
@@ -46,7 +68,7 @@ class GridBatcher:
         shape = image.pixels.shape
         self._waiting.setdefault(shape, []).append(image)
         self._bytes += image.pixels.nbytes
-        if len(self._waiting[shape]) == self._batch_size:
+        if len(self._waiting[shape]) >= self._batch_size.of(shape[:2]):
             yield self._take(shape)
         while self._bytes > self._waiting_bytes:
             yield self._take(next(iter(self._waiting)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -40,6 +41,17 @@ class _Commands(click.Group):
             context.exit(1)
 
 
+class _OrAuto(click.ParamType):
+    """What another type takes, or "auto"."""
+
+    def __init__(self, other: click.ParamType):
+        self.other = other
+        self.name = f"{other.name} or auto"
+
+    def convert(self, value, param, context):
+        return value if value == "auto" else self.other.convert(value, param, context)
+
+
 def _say(kind: str, text: str) -> None:
     click.echo(f"{kind}: {one_line(text)}", err=True)
 
@@ -55,6 +67,7 @@ def main() -> None:
     lost-reg run photos/ --backbone dino --out results/      boxes for a folder of images
     lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
     lost-reg corloc results/                                 CorLoc of all runs below a folder
+    lost-reg compare results/a results/b                     do two runs differ, and on which images?
     lost-reg report results/                                 a page with charts and a gallery of the images
     """
 
@@ -88,25 +101,23 @@ _data_root = click.option(
 @click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
 @_data_root
 @click.option(
-    "--facet",
-    type=click.Choice(["k", "q", "v"]),
-    default="k",
-    show_default=True,
-    help="Keys, queries or values.",
-)
-@click.option(
-    "--layer",
-    type=int,
-    default=-1,
-    show_default=True,
-    help="Block of the features; negative counts from the last.",
-)
-@click.option("--normalize", is_flag=True, help="L2-normalise the features.")
-@click.option(
-    "--bias", type=float, default=0.0, show_default=True,
-    help="Added to the affinities, in units of the mean squared feature norm.",
+    "--protocol", type=click.Choice(["lost", "registers"]), default="lost", show_default=True,
+    help="LOST as published; or ours for DINOv2: normalised, --bias auto. The options below change parts.",
 )  # fmt: skip
-@click.option("--k-patches", type=click.IntRange(min=1), default=100, show_default=True, help="LOST's k.")
+@click.option("--facet", type=click.Choice(["k", "q", "v"]), help="Keys, queries or values.  [default: k]")
+@click.option(
+    "--layer", type=int, help="Block of the features; negative counts from the last.  [default: -1]"
+)
+@click.option(
+    "--center/--no-center", default=None, help="Subtract the image's mean patch feature, first of all."
+)
+@click.option("--normalize/--raw", default=None, help="L2-normalise the features.  [default: raw]")
+@click.option(
+    "--bias", type=_OrAuto(click.FLOAT), metavar="X|auto",
+    help="Added to the affinities, in units of the mean squared feature norm; auto: found in each image, "
+    "without labels.  [default: 0]",
+)  # fmt: skip
+@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
 @click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
     help="Scale larger images down; boxes stay in pixels of the original.  [default: native resolution]",
@@ -114,8 +125,9 @@ _data_root = click.option(
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
-)
+    "--batch-size", type=_OrAuto(click.IntRange(min=1)), metavar="N|auto",
+    help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
+)  # fmt: skip
 @click.option("--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]")
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
@@ -146,17 +158,21 @@ def _default_name(source: str, backbone: str) -> str:
 
 
 def _run(
-    inputs, dataset, backbone, out, root, download, strict, *, weights, device, precision, **options
+    inputs, dataset, backbone, out, root, download, strict, *, protocol, weights, device, precision, **options
 ) -> None:
     from lost_reg.acquire import DOWNLOADABLE
     from lost_reg.datasets import find_dataset
     from lost_reg.images import list_images
+    from lost_reg.protocols import preset_protocol
+    from lost_reg.records import Protocol
     from lost_reg.results import PICTURES_FOLDER, check_free
     from lost_reg.weights import RANDOM, weight_file
     from lost_reg.zoo import find_spec
 
     # What can be wrong is looked at before torch is imported and weights are read.
-    find_spec(backbone)
+    protocol = preset_protocol(protocol, find_spec(backbone))
+    parts = {name: options.pop(name) for name in Protocol.__dataclass_fields__}
+    protocol = replace(protocol, **{name: value for name, value in parts.items() if value is not None})
     if weights not in (None, RANDOM):
         weight_file(weights)
     check_free(out, resume=options["resume"])
@@ -170,20 +186,25 @@ def _run(
 
     from lost_reg.backbones import load_backbone
     from lost_reg.progress import image_progress
-    from lost_reg.records import Protocol
     from lost_reg.run import failed_summary, source_of_dataset, source_of_files
     from lost_reg.run import run as run_source
 
     source = source_of_files(files, inputs) if files else source_of_dataset(found)
     loaded = load_backbone(backbone, weights=weights, device=device, precision=precision, download=download)
-    protocol = Protocol(**{name: options.pop(name) for name in Protocol.__dataclass_fields__})
     given = {name: value for name, value in options.items() if value is not None}
     if weights == "random":
         _say("Note", f"{loaded.name} runs with random weights: its boxes mean nothing")
     try:
         with image_progress(loaded.name) as progress:
             summary = run_source(
-                source, loaded, out, protocol, data_root=root if dataset else None, progress=progress, **given
+                source,
+                loaded,
+                out,
+                protocol,
+                data_root=root if dataset else None,
+                progress=progress,
+                note=lambda text: _say("Note", text),
+                **given,
             )
     except KeyboardInterrupt:
         _say("Interrupted", f"what was done is in {out}; --resume goes on")
@@ -226,6 +247,46 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
         _say("Error", str(error))
     if errors:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--dataset", "-d", help="The ground truth, if neither run names it.")
+@_data_root
+@click.option("--partial", is_flag=True, help="Compare incomplete runs on the images that both did.")
+@click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
+@click.option("--images", "all_images", is_flag=True, help="List every image that only one of them found.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, all such images included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV; with --images, those images.")
+def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_csv) -> None:
+    """Compare two runs on the same images: which finds more, and could it be chance?
+
+    A and B are run folders, LOST pickles or COCO-style detections (.json). Differences are B less A, in
+    points of CorLoc, with a 95 % paired bootstrap interval and the p value of McNemar's exact test: over all
+    images, by the share of the image that its largest object covers, and per class. What differs in the
+    settings stands on top.
+
+    A class counts the images that hold it, found if the box has IoU >= 0.5 with an object of that class.
+    Where there are several rows, go by p (Holm), which allows for their number.
+    """
+    from lost_reg import comparison_text
+    from lost_reg.compare import compare as compare_runs
+    from lost_reg.scoring import ScoringOptions
+
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    options = ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+    comparison = compare_runs(a, b, options)
+    if as_json:
+        shown = comparison_text.json_text(comparison)
+    elif as_csv and all_images:
+        shown = comparison_text.images_csv_text(comparison)
+    elif as_csv:
+        shown = comparison_text.csv_text(comparison)
+    else:
+        shown = comparison_text.text(comparison, all_images=all_images)
+    click.echo(shown)
 
 
 @main.command()

@@ -7,8 +7,8 @@ image is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def score(
     unknown = [name for name in (*boxes, *unusable) if name not in truths]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    counted = {name: _boxes_that_count(truth, count_hard) for name, truth in truths.items()}
+    counted = {name: objects_that_count(truth, count_hard).boxes_xyxy for name, truth in truths.items()}
     done = [name for name in truths if name in boxes or name in unusable]
     scored = [name for name in done if len(counted[name])]
     if not scored:
@@ -89,17 +89,30 @@ def score(
     )
 
 
-def _boxes_that_count(truth: ImageTruth, count_hard: bool) -> np.ndarray:
-    kept = [box for box, hard in zip(truth.boxes_xyxy, truth.hard) if count_hard or not hard]
-    return np.array(kept, dtype=float).reshape(-1, 4)
+def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth:
+    """The ground truth of an image without the objects that do not count: see `score`."""
+    if count_hard or not any(truth.hard):
+        return truth
+    kept = [index for index, hard in enumerate(truth.hard) if not hard]
+    return replace(
+        truth,
+        boxes_xyxy=tuple(truth.boxes_xyxy[index] for index in kept),
+        labels=tuple(truth.labels[index] for index in kept),
+        hard=(False,) * len(kept),
+    )
 
 
-def is_found(box: Box, truth_boxes: np.ndarray) -> bool:
+def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
     """Whether a box has IoU >= 0.5 with any of the (N, 4) ground-truth boxes."""
-    return bool((iou(box, truth_boxes) >= IOU_THRESHOLD).any())
+    return bool(found_objects(box, truth_boxes).any())
 
 
-def iou(box: Box, others: np.ndarray) -> np.ndarray:
+def found_objects(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool."""
+    return iou(box, truth_boxes) >= IOU_THRESHOLD
+
+
+def iou(box: Box, others: np.ndarray | Sequence[Box]) -> np.ndarray:
     """Intersection over union of one box with each of (N, 4) boxes, all xyxy: (N,). Empty boxes give 0."""
     box, others = np.asarray(box, dtype=float), np.asarray(others, dtype=float).reshape(-1, 4)
     overlap = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])  # (N, 2)

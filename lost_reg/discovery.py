@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lost_reg import workload
 from lost_reg.backbones import Backbone
-from lost_reg.batching import DecodedImage, GridBatcher
+from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
+from lost_reg.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
-from lost_reg.lost import LostResult, finite_images, lost
+from lost_reg.lost import LostResult, SeedsAndMasks, component_boxes, finite_images, seed_and_expand
 from lost_reg.map_files import Maps
 from lost_reg.maps import batch_maps, features_and_norms
-from lost_reg.records import Box, Failure, Prediction, Protocol
+from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
@@ -39,7 +42,7 @@ def discover(
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
 ) -> list[Prediction]:
@@ -49,7 +52,7 @@ def discover(
         images: paths, or (H, W, 3) uint8 RGB arrays.
         backbone: what `load_backbone` gives.
         protocol: how features are taken and LOST is run.
-        batch_size: how many images of one grid are run together.
+        batch_size: how many images of one grid are run together, or "auto".
         workers: decoding processes; None chooses by the machine, 0 decodes in this process.
         apply_exif: whether the EXIF orientation of files is applied.
 
@@ -91,7 +94,7 @@ def discover_stream(
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str | BatchSize = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
     take_maps: MapsTaker | None = None,
@@ -111,18 +114,48 @@ def discover_stream(
     Raises:
         LostRegError: a batch size, facet or layer that cannot be.
     """
-    if batch_size < 1:
-        raise LostRegError(f"expected a batch size of at least 1, but got {batch_size}")
-    batcher = GridBatcher(batch_size)
+    size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
     decoder = _Decoder(images, names, apply_exif, protocol.max_side, backbone.patch_size)
-    for image in _decode(decoder, workers):
+    # A GPU gets the next batch before the results of the last are looked at; a CPU would gain nothing.
+    ahead = 1 if backbone.device.type == "cuda" else 0
+    under_way: deque[_Started] = deque()
+    for batch in _batches(_decode(decoder, workers), GridBatcher(size)):
+        if isinstance(batch, Failure):
+            yield batch
+            continue
+        for started in _start(batch, backbone, protocol, size, take_maps):
+            under_way.append(started)
+            while len(under_way) > ahead:
+                yield from _finish(under_way.popleft(), backbone)
+    for started in under_way:
+        yield from _finish(started, backbone)
+
+
+def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
+    """How many images of a size are run together.
+
+    Args:
+        asked: a number of images, or "auto": as many as keep the device busy and fit its free memory.
+
+    Raises:
+        LostRegError: a number below 1.
+    """
+    if asked == AUTO:
+        return BatchSize(None, workload.pixels_at_once(backbone))
+    if not isinstance(asked, int) or asked < 1:
+        raise LostRegError(f"expected a batch size of at least 1, or {AUTO!r}, but got {asked}")
+    return BatchSize(asked)
+
+
+def _batches(
+    images: Iterable[DecodedImage | Failure], batcher: GridBatcher
+) -> Iterator[list[DecodedImage] | Failure]:
+    for image in images:
         if isinstance(image, Failure):
             yield image
-            continue
-        for batch in batcher.add(image):
-            yield from _discover_batch(batch, backbone, protocol, take_maps)
-    for batch in batcher.flush():
-        yield from _discover_batch(batch, backbone, protocol, take_maps)
+        else:
+            yield from batcher.add(image)
+    yield from batcher.flush()
 
 
 class _Decoder(Dataset):
@@ -163,49 +196,58 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # OpenCV's own threads do not survive the fork into a worker
 
 
-def _discover_batch(
+@dataclass(frozen=True)
+class _Started:
+    """A batch that the device is at work on; its tensors on the host are filled once `ready` is."""
+
+    batch: list[DecodedImage]
+    grid_hw: tuple[int, int]
+    found: SeedsAndMasks
+    finite: Tensor
+    ready: torch.cuda.Event | None
+
+
+def _start(
+    batch: list[DecodedImage],
+    backbone: Backbone,
+    protocol: Protocol,
+    batch_size: BatchSize,
+    take_maps: MapsTaker | None,
+) -> Iterator[_Started | Failure]:
+    """Begin a batch, in smaller ones if it does not fit the memory."""
+    padded_hw = batch[0].pixels.shape[:2]
+    while batch:
+        part = batch[: batch_size.of(padded_hw)]
+        started = _start_if_it_fits(part, backbone, protocol, take_maps)
+        if not started and len(part) > 1:
+            batch_size.lower(len(part), padded_hw)
+            continue
+        yield started or _too_large(part[0], backbone)
+        batch = batch[len(part) :]
+
+
+def _start_if_it_fits(
     batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
-) -> Iterator[Prediction | Failure]:
-    """The outcomes of a batch; if it does not fit the memory, of its images one by one."""
+) -> _Started | None:
+    """None if the memory does not suffice. What the attempt held is free again by then."""
     try:
-        outcomes = _outcomes(batch, backbone, protocol, take_maps)
+        images = normalized(batch, backbone)
+        grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
+        if take_maps:
+            features, norms = features_and_norms(backbone, images, protocol.facet, protocol.layer)
+            _give_maps(take_maps, batch, features, norms, grid_hw, protocol, backbone.patch_size)
+        else:
+            features = backbone.features(images, protocol.facet, protocol.layer)  # (B, N, D)
+        found = seeds_and_masks(features, protocol)
+        tensors = found.seeds, found.degrees, found.masks, finite_images(features)
+        (*found, finite), ready = _to_host(tensors)
+        return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready)
     except torch.OutOfMemoryError:
-        outcomes = None
-    if outcomes is not None:
-        yield from outcomes
-    elif len(batch) > 1:
-        for image in batch:
-            yield from _discover_batch([image], backbone, protocol, take_maps)
-    else:
-        height, width = batch[0].size_hw
-        reason = (
-            f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
-        )
-        yield Failure(batch[0].name, reason)
-
-
-def _outcomes(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
-) -> list[Prediction | Failure]:
-    images = normalized(batch, backbone)
-    grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-    if take_maps:
-        features, norms = features_and_norms(backbone, images, protocol.facet, protocol.layer)
-    else:
-        features = backbone.features(images, protocol.facet, protocol.layer)
-    features = features.float()  # (B, N, D)
-    finite = finite_images(features).tolist()
-    cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
-    reason = f"its features are not finite in {backbone.precision}{cure}"
-    failures = [Failure(image.name, reason) for image, usable in zip(batch, finite) if not usable]
-    usable = [index for index, is_finite in enumerate(finite) if is_finite]
-    if not usable:
-        return failures
-    batch, features = [batch[index] for index in usable], features[usable]
-    found = run_lost(features, grid_hw, protocol)
-    if take_maps:
-        _give_maps(take_maps, batch, features, norms[usable], grid_hw, protocol, backbone.patch_size)
-    return [*failures, *_predictions(batch, found, grid_hw, backbone.patch_size)]
+        return None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # what torch says of the host's memory
+            return None
+        raise
 
 
 def _give_maps(
@@ -217,19 +259,79 @@ def _give_maps(
     protocol: Protocol,
     patch_size: int,
 ) -> None:
-    """Make the maps of a batch of finite (B, N, D) features with (B, N) norms, and hand them over."""
-    features, bias = features_and_bias(features, protocol)
+    """Make the maps of the images whose (B, N, D) features are finite, and hand them over."""
+    finite = finite_images(features)
+    batch = [image for image, is_finite in zip(batch, finite.tolist()) if is_finite]
+    if not batch:
+        return
+    features, norms = prepared(features[finite], protocol).float(), norms[finite]
+    bias = absolute_bias(features, protocol)
     for image, maps in zip(batch, batch_maps(features, bias, norms, grid_hw, protocol.k_patches)):
         covered_hw = tuple(side / (cells * patch_size) for side, cells in zip(image.size_hw, grid_hw))
         take(image.name, replace(maps, covered_hw=covered_hw))
 
 
+def _to_host(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Event | None]:
+    """The tensors on the host. From CUDA the copies are only begun: they are there after the event."""
+    if not tensors[0].is_cuda:
+        return tensors, None
+    hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
+    for host, tensor in zip(hosts, tensors):
+        host.copy_(tensor, non_blocking=True)
+    ready = torch.cuda.Event(blocking=True)  # the waiting process leaves its core to the decoders
+    ready.record(torch.cuda.current_stream(tensors[0].device))
+    return hosts, ready
+
+
+def _too_large(image: DecodedImage, backbone: Backbone) -> Failure:
+    height, width = image.size_hw
+    reason = f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
+    return Failure(image.name, reason)
+
+
+def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[Prediction | Failure]:
+    """The outcomes of a batch, once they have come from the device."""
+    if isinstance(started, Failure):
+        yield started
+        return
+    if started.ready:
+        started.ready.synchronize()
+    found = component_boxes(started.found, started.grid_hw)
+    cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
+    rows = zip(
+        started.batch,
+        found.boxes_xyxy.tolist(),
+        found.seeds.tolist(),
+        found.degrees.tolist(),
+        started.finite.tolist(),
+    )
+    for image, box, seed, degree, finite in rows:
+        if not finite:
+            yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
+            continue
+        pixels = [side * backbone.patch_size for side in box]
+        yield Prediction(
+            image=image.name,
+            size_hw=image.original_hw,
+            box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
+            seed=tuple(seed),
+            grid_hw=started.grid_hw,
+            degree=degree,
+        )
+
+
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
     """A batch as the backbone takes it: (B, 3, H, W) float32, zero where padded, on its device."""
-    pixels = torch.from_numpy(np.stack([image.pixels for image in batch])).to(backbone.device)
-    mean = torch.tensor(backbone.mean, device=backbone.device).view(3, 1, 1)
-    std = torch.tensor(backbone.std, device=backbone.device).view(3, 1, 1)
-    images = (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+    # On CUDA from pinned memory, which is copied while the host goes on.
+    pixels = torch.empty(
+        (len(batch), *batch[0].pixels.shape), dtype=torch.uint8, pin_memory=backbone.device.type == "cuda"
+    )
+    np.stack([image.pixels for image in batch], out=pixels.numpy())
+    pixels = pixels.to(backbone.device, non_blocking=True)
+    # by numbers of the host, as a tensor made from them would wait for the device
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    for channel, (mean, std) in enumerate(zip(backbone.mean, backbone.std)):
+        images[:, channel].sub_(255 * mean).div_(255 * std)
     for image, (height, width) in zip(images, (one.size_hw for one in batch)):
         image[:, height:] = 0
         image[:, :, width:] = 0
@@ -237,34 +339,33 @@ def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
 
 
 def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> LostResult:
-    """LOST on (B, N, D) float32 features as a protocol says: normalised or raw, with its bias."""
-    features, bias = features_and_bias(features, protocol)
-    return lost(features, grid_hw, k_patches=protocol.k_patches, bias=bias)
+    """LOST on finite (B, N, D) features as a protocol says."""
+    return component_boxes(seeds_and_masks(features, protocol).cpu(), grid_hw)
 
 
-def features_and_bias(features: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
-    """(B, N, D) float32 features normalised or raw, and the (B,) bias on their affinities."""
+def seeds_and_masks(features: Tensor, protocol: Protocol) -> SeedsAndMasks:
+    """LOST but for the component on (B, N, D) features: centred or not, normalised or raw, with a bias."""
+    features = prepared(features, protocol)
+    return seed_and_expand(features, k_patches=protocol.k_patches, bias=absolute_bias(features, protocol))
+
+
+def prepared(features: Tensor, protocol: Protocol) -> Tensor:
+    """(B, N, D) features as a protocol compares them: centred or not, normalised or raw."""
+    if protocol.center:
+        features = features.float()
+        features = features - features.mean(dim=1, keepdim=True)
     if protocol.normalize:
-        features = F.normalize(features, dim=2)
-    if not protocol.bias:  # no norm of large features can overflow
-        return features, features.new_zeros(len(features))
-    return features, protocol.bias * features.square().sum(dim=2).mean(dim=1)
+        features = F.normalize(features.float(), dim=2)
+    return features
 
 
-def _predictions(
-    batch: list[DecodedImage], found: LostResult, grid_hw: tuple[int, int], patch_size: int
-) -> Iterator[Prediction]:
-    rows = zip(batch, found.boxes_xyxy.tolist(), found.seeds.tolist(), found.degrees.tolist())
-    for image, box, seed, degree in rows:
-        pixels = [side * patch_size for side in box]
-        yield Prediction(
-            image=image.name,
-            size_hw=image.original_hw,
-            box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
-            seed=tuple(seed),
-            grid_hw=grid_hw,
-            degree=degree,
-        )
+def absolute_bias(features: Tensor, protocol: Protocol) -> Tensor | None:
+    """The protocol's bias in the units of the affinities of its prepared features: (B,), or None for none."""
+    if protocol.bias == AUTO:
+        return otsu_bias(features.float())
+    if not protocol.bias:
+        return None  # not 0 times a norm, which can overflow
+    return protocol.bias * features.float().square().sum(dim=2).mean(dim=1)
 
 
 def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:

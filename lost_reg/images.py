@@ -189,12 +189,19 @@ def array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 def limit_side(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
     """Scale an image down, keeping its aspect ratio, so that no side is longer than `max_side` pixels."""
-    height, width = pixels.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
+    height, width = scaled_size(pixels.shape[:2], max_side)
+    if (height, width) == pixels.shape[:2]:
         return pixels
-    scale = max_side / max(height, width)
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(pixels, size_wh, interpolation=cv2.INTER_AREA)
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def scaled_size(size_hw: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """The size, (height, width) in pixels, of an image of size `size_hw` after `limit_side`."""
+    if max_side is None or max(size_hw) <= max_side:
+        return size_hw
+    scale = max_side / max(size_hw)
+    height, width = (max(1, round(side * scale)) for side in size_hw)
+    return height, width
 
 
 def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:

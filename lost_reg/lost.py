@@ -18,7 +18,7 @@ K_PATCHES = 100  # LOST's k: how many patches of lowest degree may join the expa
 
 # Affinities held at one time while degrees are counted: 2**25 float32 are 128 MiB, so that memory
 # grows with the number of patches and not with its square.
-_AFFINITIES_AT_ONCE = 2**25
+AFFINITIES_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,60 @@ def lost(
     bias = torch.as_tensor(bias, dtype=features.dtype, device=features.device)
     if bias.shape not in ((), (len(features),)):
         raise ValueError(f"expected one bias or {len(features)}, but got shape {tuple(bias.shape)}")
-    bias = bias.expand(len(features))
-    degrees = patch_degrees(features, bias)
-    candidates = lowest_degree_patches(degrees, k_patches)
-    seeds = candidates[:, 0]
-    masks = expansion_masks(features, candidates, bias)
+    found = seed_and_expand(features, k_patches=k_patches, bias=bias.expand(len(features)))
+    return component_boxes(found.cpu(), grid_hw)
 
+
+@dataclass(frozen=True)
+class SeedsAndMasks:
+    """LOST on B images but for the seed's component, on the device of the features.
+
+    seeds: (B,) int64, row-major indices of patches; degrees: (B,) int64, those of the seeds.
+    masks: (B, N) bool.
+    """
+
+    seeds: Tensor
+    degrees: Tensor
+    masks: Tensor
+
+    def cpu(self) -> SeedsAndMasks:
+        return SeedsAndMasks(self.seeds.cpu(), self.degrees.cpu(), self.masks.cpu())
+
+
+def seed_and_expand(
+    features: Tensor,
+    *,
+    k_patches: int = K_PATCHES,
+    bias: Tensor | None = None,
+    degrees: Tensor | None = None,
+) -> SeedsAndMasks:
+    """Seeds and expansion masks, without waiting for the device.
+
+    Args:
+        features: (B, N, D), floating. An image whose features are not finite gets a seed and a mask that
+            mean nothing, and disturbs no other.
+        bias: (B,), added to every affinity; None for none.
+        degrees: (B, N) int64, the patches' degrees at this bias, where they are known.
+    """
+    precise = features if features.dtype == torch.float64 else features.float()
+    # Of an affinity without a bias only the sign counts, and rounding float32 sums to bfloat16 keeps it; on
+    # a GPU, products of bfloat16 are many times as fast.
+    by_sign = features.is_cuda and features.dtype == torch.bfloat16 and bias is None
+    if degrees is None:
+        degrees = patch_degrees(features if by_sign else precise, bias)
+    candidates = lowest_degree_patches(degrees, k_patches)
+    seeds = candidates[:, :1]
+    masks = expansion_masks(precise, candidates, bias)
+    return SeedsAndMasks(seeds[:, 0], degrees.gather(1, seeds)[:, 0], masks)
+
+
+def component_boxes(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> LostResult:
+    """The boxes of the masks' components that hold the seeds; `found` is on the CPU."""
     rows, columns = grid_hw
-    # The one transfer to the host: everything above stays on the device of the features.
-    seeds, seed_degrees = torch.stack([seeds, degrees.gather(1, seeds[:, None])[:, 0]]).cpu()
-    seeds_rc = torch.stack([seeds // columns, seeds % columns], dim=1)
-    masks_hw = masks.view(-1, rows, columns).to(torch.uint8).cpu().numpy()
+    seeds_rc = torch.stack([found.seeds // columns, found.seeds % columns], dim=1)
+    masks_hw = found.masks.view(-1, rows, columns).to(torch.uint8).numpy()
     boxes = [_component_box(mask, seed) for mask, seed in zip(masks_hw, seeds_rc.tolist())]
-    return LostResult(torch.tensor(boxes), seeds_rc, seed_degrees)
+    return LostResult(torch.tensor(boxes), seeds_rc, found.degrees)
 
 
 def finite_images(features: Tensor) -> Tensor:
@@ -88,28 +129,55 @@ def finite_images(features: Tensor) -> Tensor:
     return torch.isfinite(features.abs().amax(dim=(1, 2)))
 
 
-def patch_degrees(features: Tensor, bias: Tensor) -> Tensor:
+def patch_degrees(features: Tensor, bias: Tensor | None) -> Tensor:
     """Degree of each patch: the number of other patches with a positive affinity to it.
 
     Args:
         features: (B, N, D).
-        bias: (B,), added to every affinity.
+        bias: (B,), added to every affinity; None for none.
 
     Returns:
         (B, N) int64.
     """
+    biases = features.new_zeros(len(features), 1) if bias is None else bias[:, None]
+    return degrees_at_biases(features, biases)[:, 0]
+
+
+def degrees_at_biases(features: Tensor, biases: Tensor) -> Tensor:
+    """Degrees of each patch at several biases, of one Gram matrix.
+
+    Args:
+        features: (B, N, D).
+        biases: (B, S), each added to every affinity of its image.
+
+    Returns:
+        (B, S, N) int64.
+    """
     batch, patches, _ = features.shape
-    rows_at_once = max(1, _AFFINITIES_AT_ONCE // (batch * patches))
-    degrees = []
+    rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))
+    counted = []
     for start in range(0, patches, rows_at_once):
         rows = features[:, start : start + rows_at_once]  # (B, R, D)
         affinities = rows @ features.mT  # (B, R, N)
-        # In place, as 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and
-        # their sum is exact up to 2**24.
-        positive = affinities.gt_(-bias.view(-1, 1, 1))
-        positive.diagonal(offset=start, dim1=1, dim2=2).zero_()  # q != p
-        degrees.append(positive.sum(dim=2))
-    return torch.cat(degrees, dim=1).long()
+        counts = [
+            _positive_others(affinities, threshold, start, torch.empty_like(affinities))
+            for threshold in -biases.T[:-1]
+        ]
+        counts.append(_positive_others(affinities, -biases[:, -1], start, affinities))  # in place
+        counted.append(torch.stack(counts, dim=1))  # (B, S, R)
+    return torch.cat(counted, dim=2).long()
+
+
+def _positive_others(affinities: Tensor, threshold: Tensor, start: int, out: Tensor) -> Tensor:
+    """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
+
+    start: the patch of the first row. out: of the affinities' shape and type; overwritten.
+    """
+    # As 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and their sum in float32
+    # is exact up to 2**24.
+    positive = torch.gt(affinities, threshold.view(-1, 1, 1), out=out)
+    positive.diagonal(offset=start, dim1=1, dim2=2).zero_()
+    return positive.sum(dim=2, dtype=torch.float32)
 
 
 def lowest_degree_patches(degrees: Tensor, k_patches: int) -> Tensor:
@@ -128,18 +196,19 @@ def lowest_degree_patches(degrees: Tensor, k_patches: int) -> Tensor:
     return lowest % patches
 
 
-def expansion_masks(features: Tensor, candidates: Tensor, bias: Tensor) -> Tensor:
+def expansion_masks(features: Tensor, candidates: Tensor, bias: Tensor | None) -> Tensor:
     """The patches whose summed affinity to the seed's similar patches is positive.
 
     Args:
         features: (B, N, D).
         candidates: (B, k) int64, patches of lowest degree, the seed first.
-        bias: (B,), added to every affinity.
+        bias: (B,), added to every affinity; None for none.
 
     Returns:
         (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as
         the one patch left to answer with if it is (a bias can make it so).
     """
+    bias = features.new_zeros(len(features)) if bias is None else bias
     index = candidates[:, :, None].expand(-1, -1, features.shape[2])
     low = features.gather(1, index)  # (B, k, D)
     seed = low[:, :1]  # (B, 1, D)

@@ -24,13 +24,13 @@ def features_and_norms(backbone: Backbone, images: Tensor, facet: str, layer: in
 
 
 def batch_maps(
-    features: Tensor, bias: Tensor, norms: Tensor, grid_hw: tuple[int, int], k_patches: int
+    features: Tensor, bias: Tensor | None, norms: Tensor, grid_hw: tuple[int, int], k_patches: int
 ) -> list[Maps]:
     """The maps of B images of one grid.
 
     Args:
         features: (B, N, D) float32, finite, as LOST takes them: normalised if the protocol says so.
-        bias: (B,), added to every affinity.
+        bias: (B,), added to every affinity; None for none.
         norms: (B, N), of `features_and_norms`.
         k_patches: LOST's k.
     """
@@ -38,7 +38,8 @@ def batch_maps(
     candidates = lowest_degree_patches(degrees, k_patches)
     seeds = candidates[:, :1]  # (B, 1)
     of_seeds = features.gather(1, seeds[:, :, None].expand(-1, -1, features.shape[2]))  # (B, 1, D)
-    affinities = ((features @ of_seeds.mT)[:, :, 0] + bias[:, None]).clamp(min=0)
+    affinities = (features @ of_seeds.mT)[:, :, 0]  # (B, N)
+    affinities = (affinities if bias is None else affinities + bias[:, None]).clamp(min=0)
     masks = expansion_masks(features, candidates, bias)
 
     stacked = torch.stack([norms.float(), degrees.float(), affinities, masks.float()], dim=1)

@@ -56,6 +56,8 @@ def match_images(boxes: Mapping[str, Box], truths: Mapping[str, ImageTruth]) -> 
         LostRegError: an image that the dataset does not have, a name that two of its images go by, or
             two boxes for one image.
     """
+    if boxes.keys() <= truths.keys():  # as in a run: the surest of the names, and quick
+        return dict(boxes)
     images = _images_by_any_name(truths)
     unknown = [key for key in boxes if key not in images]
     if unknown:

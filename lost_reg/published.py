@@ -38,6 +38,7 @@ def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: 
     """
     # LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way
     is_as_published = settings.get("apply_exif") is False and not settings["backbone"].startswith(TIMM_PREFIX)
+    is_as_published &= not settings["protocol"].get("center")
     if not is_full_split or not is_as_published or settings["precision"] != "fp32":
         return None
     for row in published_rows():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lost_reg.errors import LostRegError
 
 Box = tuple[float, float, float, float]
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,19 @@ class Protocol:
 
     facet: "k", "q" or "v", the part of the qkv layer's output.
     layer: the block it is taken from; negative counts from the last.
+    center: whether the image's mean patch feature is subtracted, before anything else is done.
     normalize: whether features are L2-normalised.
     bias: added to the Gram matrix, in units of the image's mean squared feature norm (which is 1
-        for normalised features).
+        for normalised features); "auto" finds one in each image (see `bias.py`).
     k_patches: LOST's k.
     max_side: images are scaled down to this longest side, in pixels; None is native resolution.
     """
 
     facet: str = "k"
     layer: int = -1
+    center: bool = False
     normalize: bool = False
-    bias: float = 0.0
+    bias: float | str = 0.0
     k_patches: int = 100
     max_side: int | None = None
 
@@ -38,8 +41,8 @@ class Protocol:
         """Raises LostRegError for a value that no run can have."""
         if self.facet not in ("k", "q", "v"):
             raise LostRegError(f"unknown facet {self.facet!r}: choose among k, q, v")
-        if not math.isfinite(self.bias):
-            raise LostRegError(f"expected a finite bias, but got {self.bias}")
+        if self.bias != AUTO and not (isinstance(self.bias, (int, float)) and math.isfinite(self.bias)):
+            raise LostRegError(f"expected a finite bias or {AUTO!r}, but got {self.bias}")
         if self.k_patches < 1:
             raise LostRegError(f"expected k_patches of at least 1, but got {self.k_patches}")
         if self.max_side is not None and self.max_side < 1:

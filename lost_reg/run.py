@@ -19,14 +19,16 @@ import torch
 
 from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
+from lost_reg.batching import BatchSize
 from lost_reg.datasets import Dataset, missing_images
-from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, discover_stream
+from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, batch_size_for, discover_stream
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import ImageFiles, shown_names
 from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
 from lost_reg.records import Failure, Protocol
 from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RunWriter
+from lost_reg.workload import forecast
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def run(
     out: Path,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | str = BATCH_SIZE,
     workers: int | None = None,
     limit: int | None = None,
     resume: bool = False,
@@ -90,6 +92,7 @@ def run(
     save_maps: bool = False,
     data_root: Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> RunSummary:
     """Discover objects in all images of a source and write a run folder.
 
@@ -99,6 +102,9 @@ def run(
         visualize: also write each image with its box and seed into the run folder's pictures/.
         save_maps: also write each image's maps into the run folder's maps/, before its prediction.
         data_root: recorded, so that scoring finds the ground truth again.
+        batch_size: how many images of one grid are run together, or "auto"; less once the memory did not
+            suffice, which run.json records.
+        note: called with a line on what would not fit the memory or take long, before it starts.
         progress: called after each image with the images done, failed and to do, of this session.
 
     Raises:
@@ -115,14 +121,19 @@ def run(
     }
     with RunWriter(out, _settings(source, backbone, protocol), record, resume=resume) as writer:
         todo = [name for name in names if name not in writer.done]
-        session = _Session(writer, backbone, {"batch_size": batch_size, "workers": workers, "limit": limit})
+        expected = forecast([source.files.root / name for name in todo], backbone, protocol)
+        for line in expected.warnings(protocol) if expected else []:
+            note(line)
+        size = batch_size_for(backbone, batch_size)
+        options = {"batch_size": batch_size, "workers": workers, "limit": limit}
+        session = _Session(writer, backbone, options, size)
         progress(0, 0, len(todo))
         outcomes = discover_stream(
             [source.files.root / name for name in todo],
             todo,
             backbone,
             protocol,
-            batch_size=batch_size,
+            batch_size=size,
             workers=workers,
             apply_exif=source.apply_exif,
             take_maps=_maps_writer(out / MAPS_FOLDER) if save_maps else None,
@@ -162,8 +173,9 @@ def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[st
 class _Session:
     """One stretch of work on a run folder: counts outcomes, and records itself in run.json."""
 
-    def __init__(self, writer: RunWriter, backbone: Backbone, options: dict[str, Any]):
+    def __init__(self, writer: RunWriter, backbone: Backbone, options: dict[str, Any], size: BatchSize):
         self._writer = writer
+        self._size = size
         self._started = time.perf_counter()
         self._facts = {
             "started": _now(),
@@ -187,7 +199,8 @@ class _Session:
         rate = self.done / self.seconds if self.seconds else 0.0
         counts = {"images": self.done, "failed": len(self.failed)}
         timings = {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 3)}
-        self._writer.record["sessions"].append({**self._facts, **counts, **timings})
+        memory = {"out_of_memory": self._size.lowered} if self._size.lowered else {}
+        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **memory})
         self._writer.write_record()
 
 

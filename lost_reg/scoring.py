@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lost_reg.datasets import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError
 from lost_reg.prediction_files import match_images, read_boxes
 from lost_reg.published import Published, comparable_number
-from lost_reg.records import Protocol
+from lost_reg.records import Box, Protocol
 from lost_reg.results import RUN_FILE, Results, find_runs, read_run
 
 NO_NUMBER = "no comparable number"
@@ -76,29 +76,16 @@ def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
         LostRegError: a run that is incomplete without `partial`, of no dataset, or malformed; ground
             truth that is not there.
     """
-    results = read_run(folder)
-    try:
-        name, backbone = options.dataset or results.settings["dataset"], describe_backbone(results)
-    except (KeyError, TypeError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise LostRegError(f"{folder / RUN_FILE} does not hold the settings of a run: {reason}") from None
-    if name is None:
-        raise LostRegError(f"{folder} is a run on files of your own: name its ground truth with --dataset")
-    dataset = find_dataset(name, data_root(options.data_root, results.record.get("data_root")))
-    boxes = {image: prediction.box_xyxy for image, prediction in results.predictions.items()}
-    boxes, unusable = (
-        match_images(boxes, dataset.truths),
-        match_images(dict.fromkeys(results.failures), dataset.truths),
-    )
-    scored = _score(folder, boxes, dataset, options, unusable=unusable)
+    found = read_run_boxes(folder)
+    dataset = ground_truth(found, options)
+    found = found.on(dataset)
+    scored = _score(found, dataset, options)
     is_published_split = dataset.is_full and not scored.not_done and options.count_hard
-    published = comparable_number(results.settings, dataset.name, is_full_split=is_published_split)
-    other_size = sum(
-        prediction.size_hw != dataset.truths[image].size_hw
-        for image, prediction in zip(boxes, results.predictions.values())
+    published = comparable_number(found.settings, dataset.name, is_full_split=is_published_split)
+    split = split_title(dataset, options)
+    return ScoredRun(
+        folder, found.title, dataset.title, split, scored, published, len(found.of_other_size(dataset))
     )
-    split = _split(dataset, options)
-    return ScoredRun(folder, backbone, dataset.title, split, scored, published, other_size)
 
 
 def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
@@ -107,27 +94,128 @@ def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
     Raises:
         LostRegError: as `score_run`, and if no dataset is named.
     """
-    if options.dataset is None:
-        raise LostRegError(f"name the ground truth of {str(path)!r} with --dataset, such as --dataset voc07")
-    dataset = find_dataset(options.dataset, data_root(options.data_root))
-    boxes = match_images(read_boxes(path), dataset.truths)
-    scored = _score(path, boxes, dataset, options)
-    return ScoredRun(path, path.name, dataset.title, _split(dataset, options), scored, None)
+    if options.dataset is None:  # said before the file is read
+        raise _no_dataset(path)
+    found = read_file_boxes(path)
+    dataset = ground_truth(found, options)
+    scored = _score(found.on(dataset), dataset, options)
+    return ScoredRun(path, found.title, dataset.title, split_title(dataset, options), scored, None)
 
 
-def _split(dataset: Dataset, options: ScoringOptions) -> str:
+def split_title(dataset: Dataset, options: ScoringOptions) -> str:
     """The split, and the objects of it that count, if not all do."""
     return dataset.split if options.count_hard else f"{dataset.split} no_hard"
 
 
-def _score(path: Path, boxes, dataset: Dataset, options: ScoringOptions, *, unusable=()) -> Score:
-    done = len({*boxes, *unusable})
-    if done < len(dataset.truths) and not options.partial:
+def _score(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> Score:
+    if not options.partial:
+        refuse_incomplete(found, dataset, "--partial scores those alone")
+    return score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+
+
+# --- boxes and their ground truth --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """One box per image, as a run or a prediction file has them.
+
+    title: the backbone with what sets it apart (see `describe_backbone`), or the name of the file.
+    settings, data_root: what the run recorded; None for a file.
+    boxes, sizes_hw, failures: by what the source calls the image, or, after `on`, by the dataset's name.
+        Files have no sizes and no failures.
+    """
+
+    path: Path
+    title: str
+    settings: dict[str, Any] | None
+    data_root: str | None
+    boxes: dict[str, Box]
+    sizes_hw: dict[str, tuple[int, int]]
+    failures: frozenset[str]
+
+    @property
+    def done(self) -> set[str]:
+        """The images that have a box or failed."""
+        return {*self.boxes, *self.failures}
+
+    def on(self, dataset: Dataset) -> FoundBoxes:
+        """The same by the image names of a dataset.
+
+        Raises:
+            LostRegError: images that the dataset does not have, or a name that fits several.
+        """
+        boxes = match_images(self.boxes, dataset.truths)
+        sizes = dict(zip(boxes, self.sizes_hw.values()))  # in one order
+        failures = frozenset(match_images(dict.fromkeys(self.failures), dataset.truths))
+        return replace(self, boxes=boxes, sizes_hw=sizes, failures=failures)
+
+    def of_other_size(self, dataset: Dataset) -> list[str]:
+        """The images, by the dataset's names, that are not of the size that was annotated."""
+        return [name for name, size in self.sizes_hw.items() if size != dataset.truths[name].size_hw]
+
+
+def read_run_boxes(folder: Path) -> FoundBoxes:
+    """The boxes of a run folder.
+
+    Raises:
+        LostRegError: a file that is missing or malformed.
+    """
+    results = read_run(folder)
+    try:
+        title, _ = describe_backbone(results), results.settings["dataset"]
+    except (KeyError, TypeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        raise LostRegError(f"{folder / RUN_FILE} does not hold the settings of a run: {reason}") from None
+    return FoundBoxes(
+        path=folder,
+        title=title,
+        settings=results.settings,
+        data_root=results.record.get("data_root"),
+        boxes={image: prediction.box_xyxy for image, prediction in results.predictions.items()},
+        sizes_hw={image: prediction.size_hw for image, prediction in results.predictions.items()},
+        failures=frozenset(results.failures),
+    )
+
+
+def read_file_boxes(path: Path) -> FoundBoxes:
+    """The boxes of a LOST pickle or a COCO-style detections file; see `read_boxes`."""
+    return FoundBoxes(path, path.name, None, None, read_boxes(path), {}, frozenset())
+
+
+def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
+    """The dataset that the options name, or else the one of the run.
+
+    Raises:
+        LostRegError: neither names one, or it is not on this machine.
+    """
+    name = options.dataset or (found.settings and found.settings["dataset"])
+    if name is None:
+        raise _no_dataset(found.path)
+    return find_dataset(name, data_root(options.data_root, found.data_root))
+
+
+def _no_dataset(path: Path) -> LostRegError:
+    if path.is_dir():
+        return LostRegError(f"{path} is a run on files of your own: name its ground truth with --dataset")
+    return LostRegError(f"name the ground truth of {str(path)!r} with --dataset, such as --dataset voc07")
+
+
+def refuse_incomplete(found: FoundBoxes, dataset: Dataset, instead: str) -> None:
+    """See that boxes cover all images of a dataset.
+
+    Args:
+        instead: what the user can do about it, for the message.
+
+    Raises:
+        LostRegError: images that neither have a box nor failed.
+    """
+    if len(found.done) < len(dataset.truths):
+        resume = "; `lost-reg run` with --resume finishes a run" if found.settings else ""
         raise LostRegError(
-            f"{path} covers {done:,} of the {len(dataset.truths):,} images of {dataset.title}: --partial "
-            f"scores those alone{'; `lost-reg run` with --resume finishes a run' if path.is_dir() else ''}"
+            f"{found.path} covers {len(found.done):,} of the {len(dataset.truths):,} images of "
+            f"{dataset.title}: {instead}{resume}"
         )
-    return score(boxes, dataset.truths, unusable=unusable, count_hard=options.count_hard)
 
 
 def describe_backbone(results: Results) -> str:
@@ -140,7 +228,7 @@ def describe_backbone(results: Results) -> str:
     elif weights["source"] == "file":
         notes.append(weights["name"])
     default = asdict(Protocol())
-    notes += [f"{key}={protocol[key]}" for key in default if protocol[key] != default[key]]
+    notes += [f"{key}={protocol[key]}" for key in default if protocol.get(key, default[key]) != default[key]]
     if settings["precision"] != "fp32":
         notes.append(settings["precision"])
     return settings["backbone"] + (f" ({', '.join(notes)})" if notes else "")

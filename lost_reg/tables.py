@@ -9,9 +9,13 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell; numbers to the right, words to the left."""
     columns = list(zip(header, *rows))
     widths = [max(len(cell) for cell in column) for column in columns]
-    numeric = [all(cell[:1].isdigit() for cell in column[1:]) for column in columns]
+    numeric = [all(_starts_a_number(cell) for cell in column[1:] if cell) for column in columns]
     lines = [_line(row, widths, numeric) for row in (header, ["-" * width for width in widths], *rows)]
     return "\n".join(lines)
+
+
+def _starts_a_number(cell: str) -> bool:
+    return cell.lstrip("+-<")[:1].isdigit()
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lost_reg.batching import DecodedImage, GridBatcher
+from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
 
 
 def image(name, height: int, width: int = 1) -> DecodedImage:
@@ -20,7 +20,7 @@ def names(batches) -> list[str]:
 
 
 def test_a_batch_is_passed_on_once_it_is_full():
-    batcher = GridBatcher(batch_size=2)
+    batcher = GridBatcher(BatchSize(2))
     assert names(batcher.add(image("a", 1))) == []
     assert names(batcher.add(image("b", 2))) == []
     assert names(batcher.add(image("c", 2))) == ["bc"]
@@ -31,20 +31,20 @@ def test_a_batch_is_passed_on_once_it_is_full():
 
 
 def test_height_and_width_both_make_the_group():
-    batcher = GridBatcher(batch_size=2)
+    batcher = GridBatcher(BatchSize(2))
     assert names(batcher.add(image("a", 2, 3))) == []
     assert names(batcher.add(image("b", 3, 2))) == []
     assert names(batcher.flush()) == ["a", "b"]
 
 
 def test_a_batch_size_of_one_waits_for_nothing():
-    batcher = GridBatcher(batch_size=1)
+    batcher = GridBatcher(BatchSize(1))
     assert names(batcher.add(image("a", 1))) == ["a"]
     assert names(batcher.flush()) == []
 
 
 def test_when_too_much_waits_the_group_that_began_first_goes_first():
-    batcher = GridBatcher(batch_size=10, waiting_bytes=3 * 10)
+    batcher = GridBatcher(BatchSize(10), waiting_bytes=3 * 10)
     for one in (image("a", 2), image("b", 3), image("c", 2), image("d", 3)):
         assert names(batcher.add(one)) == []
     # 2 + 3 + 2 + 3 rows are the most that may wait; a's group began first, though d came after c
@@ -55,7 +55,7 @@ def test_when_too_much_waits_the_group_that_began_first_goes_first():
 
 
 def test_a_group_begins_anew_after_it_was_passed_on():
-    batcher = GridBatcher(batch_size=2, waiting_bytes=3 * 4)
+    batcher = GridBatcher(BatchSize(2), waiting_bytes=3 * 4)
     for one in (image("a", 2), image("b", 1), image("c", 2)):  # a and c make a full batch
         list(batcher.add(one))
     assert names(batcher.add(image("d", 2))) == []
@@ -66,7 +66,7 @@ def test_a_group_begins_anew_after_it_was_passed_on():
 
 
 def test_an_image_larger_than_all_that_may_wait_goes_at_once():
-    batcher = GridBatcher(batch_size=8, waiting_bytes=3 * 4)
+    batcher = GridBatcher(BatchSize(8), waiting_bytes=3 * 4)
     assert names(batcher.add(image("a", 1))) == []
     assert names(batcher.add(image("b", 9))) == ["a", "b"]
 
@@ -77,7 +77,7 @@ def test_an_image_larger_than_all_that_may_wait_goes_at_once():
     st.integers(0, 100),
 )
 def test_each_image_comes_once_in_batches_of_one_shape_within_the_bound(sizes, batch_size, waiting_bytes):
-    batcher = GridBatcher(batch_size, waiting_bytes)
+    batcher = GridBatcher(BatchSize(batch_size), waiting_bytes)
     taken, waiting = [], {}
     for index, (height, width) in enumerate(sizes):
         one = image(index, height, width)
@@ -100,7 +100,7 @@ def test_each_image_comes_once_in_batches_of_one_shape_within_the_bound(sizes, b
 
 @given(st.lists(st.integers(1, 4), max_size=60), st.integers(1, 5))
 def test_with_memory_enough_all_batches_of_the_stream_are_full(heights, batch_size):
-    batcher = GridBatcher(batch_size)
+    batcher = GridBatcher(BatchSize(batch_size))
     streamed = [batch for index, height in enumerate(heights) for batch in batcher.add(image(index, height))]
     assert all(len(batch) == batch_size for batch in streamed)
     rests = [batch[0].pixels.shape for batch in batcher.flush()]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from lost_reg.backbones import load_backbone
+from lost_reg import workload
+from lost_reg.backbones import VitBackbone, load_backbone
 from lost_reg.cli import main
 from lost_reg.discovery import discover
 from lost_reg.errors import UnreadableImage
@@ -67,6 +70,31 @@ def predictions(folder: Path) -> list[dict]:
 
 
 class TestRun:
+    def test_batches_are_as_large_as_the_memory_allows(self, lost_reg, photos, tmp_path, monkeypatch):
+        tried = []
+        whole = VitBackbone.features
+
+        def features(self, images, *args):
+            tried.append(len(images))
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("too much")
+            return whole(self, images, *args)
+
+        monkeypatch.setattr(VitBackbone, "features", features)
+        for index in range(3):
+            shutil.copy(photos / "a.jpg", photos / f"{index}.jpg")
+        out = tmp_path / "out"
+        assert lost_reg("run", photos, "--out", out, "--batch-size", "auto", "--workers", 0).exit_code == 0
+        assert tried == [1, 4, 2, 1, 1, 1, 1] or tried == [4, 2, 1, 1, 1, 1, 1]
+        (session,) = json.loads((out / "run.json").read_text())["sessions"]
+        assert session["batch_size"] == "auto" and session["out_of_memory"] == 2
+
+    def test_what_would_not_fit_is_said_before_the_run(self, lost_reg, photos, tmp_path, monkeypatch):
+        monkeypatch.setattr(workload, "free_bytes", lambda device: 1000.0)
+        result = lost_reg("run", photos, "--out", tmp_path / "out")
+        assert result.exit_code == 0
+        assert "Note: images of 128 x 96 pixels need about" in result.stderr and "--max-side" in result.stderr
+
     def test_a_folder_gives_boxes_in_original_pixels(self, lost_reg, photos, tmp_path):
         out = tmp_path / "out"
         result = lost_reg("run", photos, "--backbone", "tiny", "--out", out)
@@ -101,6 +129,7 @@ class TestRun:
             "protocol": {
                 "facet": "v",
                 "layer": -1,  # the sixth of six
+                "center": False,
                 "normalize": False,
                 "bias": 0.0,
                 "k_patches": 100,
@@ -299,6 +328,7 @@ class TestBadInput:
             ("--facet", "x"),
             ("--precision", "fp8"),
             ("--batch-size", "0"),
+            ("--batch-size", "all"),
             ("--layer", "a"),
             ("--k-patches", "0"),
             ("--max-side", "-3"),
@@ -367,6 +397,77 @@ class TestCorloc:
     def test_a_file_needs_a_dataset(self, refused, tmp_path):
         (tmp_path / "detections.json").write_text("[]")
         assert "--dataset" in refused("corloc", tmp_path / "detections.json")
+
+
+class TestCompare:
+    @pytest.fixture
+    def runs(self, lost_reg, voc, tmp_path):
+        for name, weights in (("random", ("--weights", "random")), ("tiny", ())):
+            lost_reg("run", "-d", "voc07", "--data-root", voc, *weights, "--out", tmp_path / "results" / name)
+        return tmp_path / "results/random", tmp_path / "results/tiny"
+
+    def test_text(self, lost_reg, runs):
+        result = lost_reg("compare", *runs)
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("A: tiny (RANDOM WEIGHTS), ") and lines[1].startswith("B: tiny, ")
+        assert lines[2].startswith("voc07 trainval: 2 images; left out: 1 without any box")
+        assert any(re.match(r"weights.source +random +bundled$", line) for line in lines)
+        assert any(line.startswith("all images  ") for line in lines)
+        assert any("points of CorLoc (95 %" in line for line in lines)
+
+    def test_json_and_corloc_agree(self, lost_reg, runs):
+        content = json.loads(lost_reg("compare", *runs, "--json").stdout)
+        rows = json.loads(lost_reg("corloc", runs[0].parent, "--json").stdout)
+        assert [content["total"]["corloc_a"], content["total"]["corloc_b"]] == [row["corloc"] for row in rows]
+        assert {one["setting"] for one in content["differences"]} == {
+            *("weights.source", "weights.name", "weights.sha256")
+        }
+
+    def test_csv_of_the_table_or_of_the_images(self, lost_reg, runs):
+        rows = lost_reg("compare", *runs, "--csv").stdout.splitlines()
+        assert rows[0].startswith("kind,name,images,both,") and rows[1].startswith("all images,,2,")
+        content = json.loads(lost_reg("compare", *runs, "--json").stdout)
+        images = lost_reg("compare", *runs, "--csv", "--images").stdout.splitlines()
+        assert len(images) == 1 + len(content["only_a"]) + len(content["only_b"])
+
+    def test_images_lists_all(self, lost_reg, runs):
+        file = runs[0] / "predictions.jsonl"
+        rows = predictions(runs[0])
+        for row in rows:
+            row["box_xyxy"] = [0, 0, 1, 1]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        rows = predictions(runs[1])
+        for row in rows:
+            row["box_xyxy"] = [32, 16, 96, 64]
+        (runs[1] / "predictions.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        lines = lost_reg("compare", *runs, "--images").stdout.splitlines()
+        assert lines[-3:] == ["Found by B alone: 2", "  000001.jpg", "  000003.jpg"]
+
+    def test_partial_and_no_hard(self, lost_reg, refused, voc, runs, tmp_path):
+        lost_reg("run", "-d", "voc07", "--data-root", voc, "--limit", 1, "--out", tmp_path / "part")
+        assert "covers 1 of the 3 images" in refused("compare", runs[0], tmp_path / "part")
+        result = lost_reg("compare", runs[0], tmp_path / "part", "--partial", "--no-hard")
+        assert "voc07 trainval no_hard: 1 images; left out: 0 without any box, 2 not done" in result.stdout
+
+    def test_bad_input_is_one_line(self, refused, runs, tmp_path):
+        assert "holds 2 runs" in refused("compare", runs[0].parent, runs[1])
+        assert "no such" in refused("compare", runs[0], tmp_path / "nowhere")
+        assert "Missing argument 'B'" in refused("compare", runs[0], exit_code=2)
+        assert "--json and --csv" in refused("compare", *runs, "--json", "--csv", exit_code=2)
+        assert "voc12 is not there" in refused("compare", *runs, "-d", "voc12", "--data-root", tmp_path)
+        (tmp_path / "empty.pkl").write_bytes(b"")
+        assert "neither a LOST pickle" in refused("compare", runs[0], tmp_path / "empty.pkl")
+
+    def test_torch_is_not_imported(self, runs):
+        code = (
+            "import sys\n"
+            "from lost_reg.cli import main\n"
+            f"try: main(['compare', {str(runs[0])!r}, {str(runs[1])!r}])\n"
+            "finally: print(sorted({'torch', 'timm'} & set(sys.modules)))"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 class TestInventory:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lost_reg.corloc import centred_box, iou, is_found, score, wilson_interval
+from lost_reg.corloc import centred_box, iou, is_found, objects_that_count, score, wilson_interval
 from lost_reg.errors import LostRegError
 from lost_reg.records import ImageTruth
 
@@ -198,3 +198,12 @@ def test_interval_holds_the_share(images, data):
     low, high = wilson_interval(found, images)
     assert 0 <= low <= found / images <= high <= 1
     assert low < high
+
+
+def test_objects_that_count_keep_their_labels():
+    boxes = ((0, 0, 1, 1), (0, 0, 2, 2), (0, 0, 3, 3))
+    image = ImageTruth("a.jpg", "a", (10, 10), boxes, ("bird", "cat", "dog"), (True, False, True))
+    assert objects_that_count(image) == image
+    assert objects_that_count(image, count_hard=False) == ImageTruth(
+        "a.jpg", "a", (10, 10), ((0, 0, 2, 2),), ("cat",), (False,)
+    )

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 from PIL import Image
 
-from lost_reg import discovery
+from lost_reg import discovery, workload
 from lost_reg.backbones import load_backbone
-from lost_reg.batching import DecodedImage
+from lost_reg.batching import BatchSize, DecodedImage
+from lost_reg.bias import otsu_bias
 from lost_reg.discovery import box_in_original, discover, discover_stream, normalized, run_lost
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.records import Failure, Prediction, Protocol
@@ -68,9 +69,14 @@ def reference(path: Path, backbone, protocol: Protocol) -> Prediction | None:
     padded = torch.zeros(3, rows * size, columns * size)
     padded[:, :height, :width] = x
     features = backbone.features(padded[None], protocol.facet, protocol.layer)[0].double().numpy()
+    if protocol.center:
+        features = features - features.mean(axis=0)
     if protocol.normalize:
         features = features / np.sqrt((features**2).sum(axis=1, keepdims=True))
-    bias = protocol.bias * np.mean((features**2).sum(axis=1))
+    if protocol.bias == "auto":
+        bias = otsu_bias(torch.tensor(features)[None]).item()  # tested by itself
+    else:
+        bias = protocol.bias * np.mean((features**2).sum(axis=1))
     found = oracle_lost(features, (rows, columns), protocol.k_patches, bias)
     xmin, ymin, xmax, ymax = (side * size for side in found.box)
     box = xmin, ymin, min(xmax, width), min(ymax, height)
@@ -89,6 +95,10 @@ def reference(path: Path, backbone, protocol: Protocol) -> Prediction | None:
         Protocol(normalize=True, bias=-0.3, layer=-3),
         Protocol(bias=-0.2),
         Protocol(bias=-0.3, facet="v", k_patches=10),
+        Protocol(center=True),
+        Protocol(center=True, normalize=True, bias=-0.1),
+        Protocol(normalize=True, bias="auto"),
+        Protocol(center=True, bias="auto", facet="v"),
     ],
     ids=str,
 )
@@ -111,6 +121,8 @@ def test_what_the_protocol_says_reaches_the_result(photos, random_backbone):
         Protocol(bias=-0.2),
         Protocol(normalize=True, bias=-0.2),
         Protocol(max_side=40),
+        Protocol(center=True),
+        Protocol(normalize=True, bias="auto"),
     ]
     found = [discover(photos, random_backbone, protocol, workers=0) for protocol in protocols]
     assert [i for i, one in enumerate(found) if one in found[:i]] == []
@@ -157,9 +169,9 @@ def test_a_single_image_instead_of_a_list_is_refused(colours, image):
         discover(image, colours)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1])
+@pytest.mark.parametrize("batch_size", [0, -1, "all"])
 def test_a_batch_size_below_1_is_refused(colours, batch_size):
-    with pytest.raises(LostRegError, match=f"batch size of at least 1, but got {batch_size}"):
+    with pytest.raises(LostRegError, match=f"batch size of at least 1, or 'auto', but got {batch_size}"):
         discover([planted()], colours, batch_size=batch_size)
 
 
@@ -399,18 +411,46 @@ def test_a_function_that_gives_another_number_of_patches_is_refused():
         discover([planted()], backbone)
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_done_singly(random_backbone, monkeypatch):
-    images = [np.full((32, 48, 3), 40 * index, np.uint8) for index in range(3)]
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 7 bytes")],
+)
+@pytest.mark.parametrize("batch_size", [8, "auto"])
+def test_a_batch_that_does_not_fit_the_memory_is_halved_and_later_ones_are_as_small(
+    random_backbone, monkeypatch, error, batch_size
+):
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(17)]
     expected = discover(images, random_backbone, workers=0)
-    whole = random_backbone.features
+    whole, tried = random_backbone.features, []
 
     def features(batch, facet, layer):
-        if len(batch) > 1:
-            raise torch.OutOfMemoryError("too much")
+        tried.append(len(batch))
+        if len(batch) > 3:
+            raise error
         return whole(batch, facet, layer)
 
     monkeypatch.setattr(random_backbone, "features", features)
-    assert discover(images, random_backbone, workers=0) == expected
+    monkeypatch.setattr(workload, "pixels_at_once", lambda backbone: 8.9 * 32 * 48)
+    assert discover(images, random_backbone, batch_size=batch_size, workers=0) == expected
+    assert tried == [8, 4, 2, 2, 2, 2] + [2] * 4 + [1]
+
+
+def test_larger_images_go_in_smaller_batches_after_the_memory_did_not_suffice(random_backbone):
+    size = BatchSize(8)
+    assert size.of((32, 48)) == 8 and size.lowered == 0
+    size.lower(5, (32, 48))
+    assert [size.of(hw) for hw in [(32, 48), (16, 48), (16, 16), (64, 48), (999, 999)]] == [2, 4, 8, 1, 1]
+    assert size.lowered == 1
+
+
+def test_an_error_of_another_kind_is_not_taken_for_a_lack_of_memory(random_backbone, monkeypatch):
+    def features(batch, facet, layer):
+        raise RuntimeError("shapes do not agree")
+
+    monkeypatch.setattr(random_backbone, "features", features)
+    with pytest.raises(RuntimeError, match="shapes do not agree"):
+        discover([planted()], random_backbone)
 
 
 def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, monkeypatch):
@@ -424,7 +464,9 @@ def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, mon
     )
 
 
-@pytest.mark.parametrize("wrong", [{"facet": "x"}, {"bias": float("nan")}, {"k_patches": 0}, {"max_side": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"facet": "x"}, {"bias": float("nan")}, {"bias": "much"}, {"k_patches": 0}, {"max_side": 0}]
+)
 def test_a_protocol_that_cannot_be_is_refused(wrong):
     with pytest.raises(LostRegError):
         Protocol(**wrong)

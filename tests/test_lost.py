@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 
 from lost_reg import lost as lost_module
-from lost_reg.lost import lost, lowest_degree_patches, patch_degrees
+from lost_reg.lost import degrees_at_biases, lost, lowest_degree_patches, patch_degrees
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (2, 2), (3, 3), (2, 5), (5, 4), (4, 7), (6, 6), (8, 5)]
 
@@ -237,14 +237,26 @@ def test_degrees_counted_in_blocks_of_rows_are_the_same(monkeypatch, affinities_
     features = torch.randint(-3, 4, (3, 20, 4), generator=torch.Generator().manual_seed(4)).float()
     bias = torch.tensor([0.0, -2.0, 1.0])
     degrees, found = patch_degrees(features, bias), lost(features, (4, 5), bias=bias)
-    monkeypatch.setattr(lost_module, "_AFFINITIES_AT_ONCE", affinities_at_once)
+    monkeypatch.setattr(lost_module, "AFFINITIES_AT_ONCE", affinities_at_once)
     assert torch.equal(patch_degrees(features, bias), degrees)
     assert same(lost(features, (4, 5), bias=bias), found)
 
 
+@pytest.mark.parametrize("affinities_at_once", [1, 420, 2**25])
+def test_degrees_at_several_biases_are_those_at_each(monkeypatch, affinities_at_once):
+    monkeypatch.setattr(lost_module, "AFFINITIES_AT_ONCE", affinities_at_once)
+    features = torch.randint(-3, 4, (3, 20, 4), generator=torch.Generator().manual_seed(4)).float()
+    biases = torch.tensor([[-2.0, 0.0, 1.5], [3.0, -1.0, 0.0], [0.0, 0.0, -100.0]])
+    found = degrees_at_biases(features, biases)
+    assert found.shape == (3, 3, 20) and found.dtype == torch.int64
+    for index in range(3):
+        assert torch.equal(found[:, index], patch_degrees(features, biases[:, index]))
+    assert not found[2, 2].any()
+
+
 def test_degrees_are_held_in_blocks_of_bounded_size(monkeypatch):
     """Memory grows with N, not with N squared."""
-    monkeypatch.setattr(lost_module, "_AFFINITIES_AT_ONCE", 2 * 30 * 4)
+    monkeypatch.setattr(lost_module, "AFFINITIES_AT_ONCE", 2 * 30 * 4)
     sizes = []
     product = torch.Tensor.__matmul__
 

@@ -9,13 +9,13 @@ import pickle
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 
 from lost_reg import datasets, tables
 from lost_reg.errors import LostRegError
-from lost_reg.records import Failure, Prediction, Protocol
-from lost_reg.results import RunWriter
+from lost_reg.records import Protocol
 from lost_reg.scoring import ScoringOptions, csv_text, json_text, score_path, text_table
 
 # In images of 96 x 128: VOC writes the box (32, 16, 96, 64) as 33, 17, 96, 64.
@@ -36,27 +36,8 @@ def root(tmp_path, make_voc) -> Path:
     return tmp_path / "root"
 
 
-def run_settings(**other) -> dict:
-    return {
-        "dataset": "voc07",
-        "split": "trainval",
-        "apply_exif": False,
-        "backbone": "dino_vits16",
-        "weights": {"source": "hub", "name": "timm/vit_small_patch16_224.dino", "sha256": "0" * 64},
-        "precision": "fp32",
-        "protocol": asdict(Protocol()),
-        **other,
-    }
-
-
 def write_run(folder: Path, root: Path | None, boxes=BOXES, failures=(), **settings) -> Path:
-    record = {"images": len(OBJECTS), "data_root": str(root) if root else None}
-    with RunWriter(folder, run_settings(**settings), record) as writer:
-        for image, box in boxes.items():
-            writer.write(Prediction(image, (96, 128), box, (0, 0), (6, 8), 1))
-        for image in failures:
-            writer.write(Failure(image, "cannot be decoded"))
-    return folder
+    return helpers.write_run(folder, root, boxes, failures, **settings)
 
 
 def score_one(path: Path, **options):
@@ -225,6 +206,14 @@ def test_columns_of_the_table_are_aligned():
         "a               1  x",
         "long name  12,345  no number",
         "b               7",
+    ]
+
+
+def test_signed_numbers_and_bounds_are_numbers_in_a_table():
+    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x")]
+    assert tables.text_table(("change", "p", "note"), rows).splitlines()[2:] == [
+        " +12.5  <0.0001  -",
+        "  -3.0           -x",
     ]
 
 

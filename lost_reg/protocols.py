@@ -1,0 +1,46 @@
+"""Named protocols: what `--protocol NAME` stands for, for a backbone of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lost_reg.errors import LostRegError
+from lost_reg.records import AUTO, Protocol
+from lost_reg.zoo import BackboneSpec
+
+# Darcet et al. 2024 and Jiang et al. 2025 take values for these families, keys for all others.
+_FAMILIES_OF_VALUES = ("DeiT-III", "OpenCLIP")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """about: where it comes from, for people."""
+
+    name: str
+    about: str
+
+
+PRESETS = (
+    Preset("lost", "LOST as published, for every backbone"),
+    Preset("registers", "ours, as the registers papers do not tell theirs in full"),
+)
+
+
+def preset_protocol(name: str, spec: BackboneSpec) -> Protocol:
+    """The protocol that a preset means for a backbone.
+
+    lost: Siméoni et al. 2021, raw keys of the last layer.
+    registers: L2-normalised keys of the last layer (values for OpenCLIP and DeiT-III), and a bias found in
+        each image (see `bias.py`). Not a published protocol: layers and biases of the papers are not known.
+
+    Raises:
+        LostRegError: an unknown name.
+    """
+    if name == "lost":
+        return Protocol()
+    if name == "registers":
+        facet = "v" if spec.family in _FAMILIES_OF_VALUES else "k"
+        return Protocol(facet=facet, normalize=True, bias=AUTO)
+    raise LostRegError(
+        f"unknown protocol {name!r}: choose among {', '.join(preset.name for preset in PRESETS)}"
+    )
