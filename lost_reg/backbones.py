@@ -92,16 +92,29 @@ class VitBackbone:
         Raises:
             LostRegError: a facet or layer that the model does not have.
         """
-        index = self.block_index(layer)
         if facet not in FACETS:
             raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
+        return self.facet_of(self.patch_tokens(images, layer), facet, layer)
+
+    @torch.inference_mode()
+    def patch_tokens(self, images: Tensor, layer: int = -1) -> Tensor:
+        """The patch tokens that enter a block, before its LayerNorm: images as for `features`, to (B, N, D).
+
+        Raises:
+            LostRegError: a layer that the model does not have.
+        """
+        index = self.block_index(layer)
         with _float32_convolutions():
             tokens = self._embed(images.to(self.device, PRECISIONS[self.precision]))
         for block in self.model.blocks[:index]:
             tokens = block(tokens)
-        block = self.model.blocks[index]
-        patches = block.norm1(tokens)[:, self.model.num_prefix_tokens :]
-        return _facet_of(block.attn.qkv, patches, facet)
+        return tokens[:, self.model.num_prefix_tokens :]
+
+    @torch.inference_mode()
+    def facet_of(self, patch_tokens: Tensor, facet: str, layer: int = -1) -> Tensor:
+        """One facet of a block's qkv layer for the (B, N, D) patch tokens that enter it: (B, N, D)."""
+        block = self.model.blocks[self.block_index(layer)]
+        return _facet_of(block.attn.qkv, block.norm1(patch_tokens), facet)
 
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may count from the last.

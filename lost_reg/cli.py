@@ -68,6 +68,7 @@ def main() -> None:
     lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
     lost-reg corloc results/                                 CorLoc of all runs below a folder
     lost-reg compare results/a results/b                     do two runs differ, and on which images?
+    lost-reg report results/                                 a page with charts and a gallery of the images
     """
 
 
@@ -131,6 +132,9 @@ _data_root = click.option(
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
 @click.option("--visualize", is_flag=True, help="Also write each image done now with its box and its seed.")
+@click.option(
+    "--save-maps", is_flag=True, help="Also write each image's maps done now, for `lost-reg report`."
+)
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(inputs, dataset, backbone, out, download, strict, **options) -> None:
     """Discover one object in each image of a dataset, or of files and folders of yours.
@@ -283,6 +287,46 @@ def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_
     else:
         shown = comparison_text.text(comparison, all_images=all_images)
     click.echo(shown)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default="report", show_default=True,
+    help="The folder of the report; an earlier report in it is replaced.",
+)  # fmt: skip
+@click.option("--dataset", "-d", help="The ground truth of runs on files of your own.")
+@_data_root
+@click.option("--partial", is_flag=True, help="Take incomplete runs, too, on the images that are done.")
+@click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
+@click.option(
+    "--max-images", type=click.IntRange(min=1), help="At most so many of each dataset, evenly spaced, in the "
+    "gallery.  [default: 2000]",
+)  # fmt: skip
+def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
+    """A page of the runs below a folder: CorLoc table, charts, and a gallery of the images.
+
+    It opens from disk, in any browser. Runs with --save-maps also show how LOST came to its boxes.
+    """
+    from lost_reg.progress import image_progress
+    from lost_reg.report import counted, write_report
+    from lost_reg.scoring import ScoringOptions
+
+    options = ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+    given = {"max_images": max_images} if max_images else {}
+    with image_progress("report") as progress:
+        summary, errors = write_report(path, out, options, progress=progress, **given)
+    shown = f"{summary.shown:,} of " if summary.shown < summary.images else ""
+    shown += counted(summary.images, "image")
+    click.echo(
+        f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}"
+    )
+    if summary.without_picture:
+        _say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
+    for error in errors:
+        _say("Error", str(error))
+    if errors:
+        sys.exit(1)
 
 
 @main.command()

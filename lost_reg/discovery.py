@@ -6,8 +6,8 @@ import os
 import signal
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -24,11 +24,14 @@ from lost_reg.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
 from lost_reg.lost import LostResult, SeedsAndMasks, component_boxes, finite_images, seed_and_expand
+from lost_reg.map_files import Maps
+from lost_reg.maps import batch_maps, features_and_norms
 from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
 
 ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
 LOST_AS_PUBLISHED = Protocol()
+MapsTaker = Callable[[str, Maps], None]
 
 # Below this many images, starting decoding processes takes longer than decoding.
 _IMAGES_WORTH_WORKERS = 32
@@ -94,11 +97,14 @@ def discover_stream(
     batch_size: int | str | BatchSize = BATCH_SIZE,
     workers: int | None = None,
     apply_exif: bool = True,
+    take_maps: MapsTaker | None = None,
 ) -> Iterator[Prediction | Failure]:
     """Find one object in each image and give the outcomes as they are done, with bounded memory.
 
     Args:
         names: what each image is called in its outcome.
+        take_maps: called with an image's name and its maps, before its outcome is given; maps are only made
+            where this is.
         images, and the others: see `discover`.
 
     Yields:
@@ -117,7 +123,7 @@ def discover_stream(
         if isinstance(batch, Failure):
             yield batch
             continue
-        for started in _start(batch, backbone, protocol, size):
+        for started in _start(batch, backbone, protocol, size, take_maps):
             under_way.append(started)
             while len(under_way) > ahead:
                 yield from _finish(under_way.popleft(), backbone)
@@ -202,13 +208,17 @@ class _Started:
 
 
 def _start(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, batch_size: BatchSize
+    batch: list[DecodedImage],
+    backbone: Backbone,
+    protocol: Protocol,
+    batch_size: BatchSize,
+    take_maps: MapsTaker | None,
 ) -> Iterator[_Started | Failure]:
     """Begin a batch, in smaller ones if it does not fit the memory."""
     padded_hw = batch[0].pixels.shape[:2]
     while batch:
         part = batch[: batch_size.of(padded_hw)]
-        started = _start_if_it_fits(part, backbone, protocol)
+        started = _start_if_it_fits(part, backbone, protocol, take_maps)
         if not started and len(part) > 1:
             batch_size.lower(len(part), padded_hw)
             continue
@@ -216,12 +226,18 @@ def _start(
         batch = batch[len(part) :]
 
 
-def _start_if_it_fits(batch: list[DecodedImage], backbone: Backbone, protocol: Protocol) -> _Started | None:
+def _start_if_it_fits(
+    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
+) -> _Started | None:
     """None if the memory does not suffice. What the attempt held is free again by then."""
     try:
         images = normalized(batch, backbone)
         grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-        features = backbone.features(images, protocol.facet, protocol.layer)  # (B, N, D)
+        if take_maps:
+            features, norms = features_and_norms(backbone, images, protocol.facet, protocol.layer)
+            _give_maps(take_maps, batch, features, norms, grid_hw, protocol, backbone.patch_size)
+        else:
+            features = backbone.features(images, protocol.facet, protocol.layer)  # (B, N, D)
         found = seeds_and_masks(features, protocol)
         tensors = found.seeds, found.degrees, found.masks, finite_images(features)
         (*found, finite), ready = _to_host(tensors)
@@ -232,6 +248,27 @@ def _start_if_it_fits(batch: list[DecodedImage], backbone: Backbone, protocol: P
         if "can't allocate memory" in str(error):  # what torch says of the host's memory
             return None
         raise
+
+
+def _give_maps(
+    take: MapsTaker,
+    batch: list[DecodedImage],
+    features: Tensor,
+    norms: Tensor,
+    grid_hw: tuple[int, int],
+    protocol: Protocol,
+    patch_size: int,
+) -> None:
+    """Make the maps of the images whose (B, N, D) features are finite, and hand them over."""
+    finite = finite_images(features)
+    batch = [image for image, is_finite in zip(batch, finite.tolist()) if is_finite]
+    if not batch:
+        return
+    features, norms = prepared(features[finite], protocol).float(), norms[finite]
+    bias = absolute_bias(features, protocol)
+    for image, maps in zip(batch, batch_maps(features, bias, norms, grid_hw, protocol.k_patches)):
+        covered_hw = tuple(side / (cells * patch_size) for side, cells in zip(image.size_hw, grid_hw))
+        take(image.name, replace(maps, covered_hw=covered_hw))
 
 
 def _to_host(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Event | None]:

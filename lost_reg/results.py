@@ -25,6 +25,7 @@ RUN_FILE = "run.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
+MAPS_FOLDER = "maps"
 _LOCK_FILE = ".lock"
 
 

@@ -24,9 +24,10 @@ from lost_reg.datasets import Dataset, missing_images
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, batch_size_for, discover_stream
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import ImageFiles, shown_names
+from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
 from lost_reg.records import Failure, Protocol
-from lost_reg.results import ERRORS_FILE, PICTURES_FOLDER, RunWriter
+from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RunWriter
 from lost_reg.workload import forecast
 
 
@@ -88,6 +89,7 @@ def run(
     limit: int | None = None,
     resume: bool = False,
     visualize: bool = False,
+    save_maps: bool = False,
     data_root: Path | None = None,
     progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
     note: Callable[[str], None] = lambda text: None,
@@ -98,6 +100,7 @@ def run(
         limit: only the first so many images.
         resume: continue a run folder that is there already.
         visualize: also write each image with its box and seed into the run folder's pictures/.
+        save_maps: also write each image's maps into the run folder's maps/, before its prediction.
         data_root: recorded, so that scoring finds the ground truth again.
         batch_size: how many images of one grid are run together, or "auto"; less once the memory did not
             suffice, which run.json records.
@@ -133,6 +136,7 @@ def run(
             batch_size=size,
             workers=workers,
             apply_exif=source.apply_exif,
+            take_maps=_maps_writer(out / MAPS_FOLDER) if save_maps else None,
         )
         try:
             for outcome in outcomes:
@@ -148,6 +152,10 @@ def run(
             raise
         session.close()
     return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
+
+
+def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
+    return lambda image, maps: write_maps(maps_path(folder, image), maps)
 
 
 def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[str, Any]:

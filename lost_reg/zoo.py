@@ -126,6 +126,12 @@ SPECS: tuple[BackboneSpec, ...] = (
 ALIASES = {"dino": "dino_vits16", "dinov2": "dinov2_vitl14", "dinov2_reg": "dinov2_vitl14_reg"}
 
 
+def register_pairs() -> dict[str, str]:
+    """Backbones without registers, and the names of the same ones trained with them."""
+    names = {spec.name for spec in SPECS}
+    return {name: f"{name}_reg" for name in sorted(names) if f"{name}_reg" in names}
+
+
 def find_spec(name: str) -> BackboneSpec:
     """The row of a backbone, by its name or alias; `timm:NAME` makes a row for any timm ViT.
 

@@ -31,7 +31,9 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lost_reg"}
-    assert "lost_reg/published.json" in names and "lost_reg/weights/tiny.safetensors" in names
+    assert {"lost_reg/published.json", "lost_reg/weights/tiny.safetensors"} <= set(names)
+    page = {f"lost_reg/page/{path.name}" for path in (ROOT / "lost_reg" / "page").iterdir()}
+    assert len(page) == 4 and page <= set(names)
 
 
 def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
@@ -49,5 +51,7 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
     result = lost_reg("run", "photos", "--backbone", "tiny", "--out", "results")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "work/results/predictions.jsonl").read_text().count("\n") == 1
+    assert lost_reg("report", "results").stdout.startswith("1 run, 1 image")
+    assert "<h1>" in (tmp_path / "work/report/index.html").read_text()
     assert "dinov2_vitl14_reg" in lost_reg("backbones").stdout
     assert lost_reg("corloc", "results").stderr.startswith("Error: results is a run on files of your own")

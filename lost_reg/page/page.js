@@ -1,0 +1,284 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const CHUNK = 24;
+  const SVG = "http://www.w3.org/2000/svg";
+
+  // --- theme ---
+
+  const theme = byId("theme");
+  const remembered = () => {
+    try { return localStorage.getItem("lost-reg-theme"); } catch { return null; }
+  };
+  const applyTheme = () => {
+    if (theme.value === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme.value;
+  };
+  theme.value = remembered() || "auto";
+  if (!theme.value) theme.value = "auto";
+  applyTheme();
+  theme.closest("label").hidden = false;
+  theme.addEventListener("change", () => {
+    applyTheme();
+    try { localStorage.setItem("lost-reg-theme", theme.value); } catch { /* it is just not remembered */ }
+  });
+  if (!byId("cards")) return;
+
+  // --- elements: all text from outside is set as text ---
+
+  const make = (tag, className, ...children) => {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    element.append(...children);
+    return element;
+  };
+  const draw = (tag, attributes) => {
+    const element = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  };
+  const setOptions = (select, options, wanted) => {
+    select.replaceChildren(...options.map(([value, text]) => {
+      const option = make("option", "", text);
+      option.value = value;
+      return option;
+    }));
+    const values = options.map(([value]) => value);
+    select.value = values.includes(wanted) ? wanted : values[0];
+  };
+
+  // --- what is shown ---
+
+  const choice = { dataset: byId("dataset"), a: byId("a"), b: byId("b"), show: byId("show"), sort: byId("sort"), search: byId("search") };
+  const ALL = "all";
+  const NONE = "none";
+
+  const datasetIndex = () => (choice.dataset.value === ALL ? null : Number(choice.dataset.value));
+  const runsOfChoice = () => {
+    const index = datasetIndex();
+    const chosen = index === null ? data.datasets : [data.datasets[index]];
+    return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => dataset.runs.includes(run)));
+  };
+  const fillDatasets = () => {
+    const options = data.datasets.map((dataset, index) => [String(index), dataset.name]);
+    setOptions(choice.dataset, options.length > 1 ? [[ALL, "all"], ...options] : options, ALL);
+    byId("dataset-field").hidden = options.length < 2;
+  };
+  const fillRuns = () => {
+    const runs = runsOfChoice();
+    const options = runs.map((run) => [String(run), data.runs[run]]);
+    const [first, second] = data.pair.every((run) => runs.includes(run)) ? data.pair : runs;
+    const keptA = runs.includes(Number(choice.a.value)) && choice.a.value !== "";
+    setOptions(choice.a, options, keptA ? choice.a.value : String(first));
+    const others = options.filter(([value]) => value !== choice.a.value);
+    const keptB = choice.b.value !== "" && choice.b.value !== choice.a.value;
+    setOptions(choice.b, [...others, [NONE, "no other"]], keptB ? choice.b.value : String(second ?? NONE));
+    byId("a-field").hidden = runs.length < 2;
+    byId("b-field").hidden = runs.length < 2;
+  };
+  const hasB = () => choice.b.value !== NONE;
+  const fillShow = () => {
+    const two = [["both", "found by both"], ["neither", "missed by both"], ["a", "found by A only"], ["b", "found by B only"], ["one", "found by one only"]];
+    const one = [["both", "found"], ["neither", "missed"]];
+    setOptions(choice.show, [["all", "all images"], ...(hasB() ? two : one)], choice.show.value);
+    const sorts = [["order", "order in the dataset"]];
+    if (hasB()) sorts.push(["gain", "IoU difference, B ahead first"], ["loss", "IoU difference, A ahead first"], ["apart", "IoU difference, either way"]);
+    sorts.push(["best", hasB() ? "IoU of A, best first" : "IoU, best first"], ["worst", hasB() ? "IoU of A, worst first" : "IoU, worst first"]);
+    if (hasB()) sorts.push(["best-b", "IoU of B, best first"], ["worst-b", "IoU of B, worst first"]);
+    sorts.push(["name", "file name"]);
+    setOptions(choice.sort, sorts, choice.sort.value);
+  };
+
+  const entryA = (item) => item.entries[choice.a.value];
+  const entryB = (item) => (hasB() ? item.entries[choice.b.value] : undefined);
+  const iouOf = (entry) => (entry && entry.iou !== null ? entry.iou : null);
+  const isFound = (entry) => iouOf(entry) !== null && !entry.failure && entry.iou >= data.threshold;
+  const isMissed = (entry) => iouOf(entry) !== null && !isFound(entry);
+  const difference = (item) => {
+    const [a, b] = [iouOf(entryA(item)), iouOf(entryB(item))];
+    return a === null || b === null ? null : b - a;
+  };
+
+  const FILTERS = {
+    all: () => true,
+    both: (a, b) => isFound(a) && (!hasB() || isFound(b)),
+    neither: (a, b) => isMissed(a) && (!hasB() || isMissed(b)),
+    a: (a, b) => isFound(a) && isMissed(b),
+    b: (a, b) => isFound(b) && isMissed(a),
+    one: (a, b) => (isFound(a) && isMissed(b)) || (isFound(b) && isMissed(a)),
+  };
+  // Each sort gives a number by which items stand in rising order; null stands last.
+  const SORTS = {
+    order: (item) => item.index,
+    gain: (item) => negated(difference(item)),
+    loss: (item) => difference(item),
+    apart: (item) => negated(difference(item) === null ? null : Math.abs(difference(item))),
+    best: (item) => negated(iouOf(entryA(item))),
+    worst: (item) => iouOf(entryA(item)),
+    "best-b": (item) => negated(iouOf(entryB(item))),
+    "worst-b": (item) => iouOf(entryB(item)),
+  };
+  const negated = (value) => (value === null ? null : -value);
+  const inOrder = (a, b) => {
+    if (choice.sort.value === "name") return (a.name < b.name ? -1 : a.name > b.name ? 1 : 0) || a.index - b.index;
+    const [x, y] = [SORTS[choice.sort.value](a), SORTS[choice.sort.value](b)];
+    if (x === null || y === null) return (x === null) - (y === null) || a.index - b.index;
+    return x - y || a.index - b.index;
+  };
+
+  const select = () => {
+    const wanted = datasetIndex();
+    const text = choice.search.value.trim().toLowerCase();
+    const inDataset = data.items.filter((item) => (wanted === null || item.dataset === wanted) && (entryA(item) || entryB(item)));
+    const shown = inDataset.filter((item) => FILTERS[choice.show.value](entryA(item), entryB(item))
+      && (!text || [item.name, ...item.labels].some((name) => name.toLowerCase().includes(text))));
+    return [shown.sort(inOrder), inDataset.length];
+  };
+
+  // --- cards ---
+
+  const rectangle = (box, kind) => {
+    const [x, y, right, bottom] = box;
+    const place = { x, y, width: Math.max(0, right - x), height: Math.max(0, bottom - y) };
+    return [draw("rect", { ...place, class: "casing" }), draw("rect", { ...place, class: `box ${kind}` })];
+  };
+  const pane = (item, ...layers) => {
+    const [height, width] = item.size_hw;
+    const element = make("div", "pane", ...layers);
+    element.style.aspectRatio = `${width} / ${Math.min(height, 3 * width)}`;
+    return element;
+  };
+  const photo = (item, description) => {
+    if (!item.thumbnail) return make("span", "gone", "no picture");
+    const image = make("img");
+    image.loading = "lazy";
+    image.decoding = "async";
+    image.alt = description;
+    image.src = item.thumbnail;
+    return image;
+  };
+  const mapLayer = (maps, row, description) => {
+    const image = make("img", "map");
+    const [high, wide] = maps.covered_hw;
+    image.loading = "lazy";
+    image.decoding = "async";
+    image.alt = description;
+    image.src = maps.picture;
+    image.style.width = `${100 / wide}%`;
+    // four maps of `rows` rows, one below the other, each with a row more above and below
+    const onePatch = 100 / (high * maps.rows);
+    image.style.height = `${4 * (maps.rows + 2) * onePatch}%`;
+    image.style.top = `${-(row * (maps.rows + 2) + 1) * onePatch}%`;
+    return image;
+  };
+  const overlay = (boxes) => {
+    const svg = draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
+    svg.append(...boxes.flatMap(([box, kind]) => rectangle(box, kind)));
+    return svg;
+  };
+  const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
+
+  const panels = (item, entry, name) => {
+    const boxes = overlay([...item.truth.map((box) => [box, "true"]), [entry.box, "predicted"], ...(entry.maps ? [] : [[entry.seed, "seed"]])]);
+    const result = panel("Boxes", pane(item, photo(item, `${item.name}: boxes of ${name}`), boxes));
+    if (!entry.maps) return make("div", "panels", result);
+    const { ranges } = entry.maps;
+    const span = (index) => `${ranges[index][0]} to ${ranges[index][1]}`;
+    const seed = () => overlay([[entry.seed, "seed"]]);
+    const map = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
+    return make("div", "panels",
+      panel(`Token norm, ${span(0)}`, pane(item, map(0, "token norms"))),
+      panel(`Degree, ${span(1)}`, pane(item, map(1, "degrees"), seed())),
+      panel(`Affinity to the seed, up to ${ranges[2][1]}`, pane(item, map(2, "affinities to the seed"), seed())),
+      panel("Expansion mask", pane(item, photo(item, ""), map(3, "expansion mask"), overlay([[entry.seed, "seed"], [entry.box, "predicted"]]))),
+      result);
+  };
+  const badge = (entry) => {
+    if (entry.failure) return make("span", "badge missed", "not readable");
+    if (entry.iou === null) return make("span", "badge unknown", "not scored");
+    const found = isFound(entry);
+    const rounded = entry.iou.toFixed(2);
+    const shownIou = !found && Number(rounded) >= data.threshold ? entry.iou.toFixed(4) : rounded;
+    return make("span", `badge ${found ? "found" : "missed"}`, `${found ? "found" : "missed"}, IoU ${shownIou}`);
+  };
+  const side = (item, entry, run, letter) => {
+    const name = data.runs[run];
+    const head = make("div", "side-head", make("strong", "", letter ? `${letter}: ${name}` : name));
+    const body = make("div", "");
+    if (!entry) {
+      body.append(make("p", "reason", "not in this run"));
+    } else {
+      head.append(badge(entry));
+      body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, name));
+      if (entry.maps_error) body.append(make("p", "reason", entry.maps_error));
+    }
+    return make("div", "side", head, body);
+  };
+  const card = (item) => {
+    const about = [data.datasets.length > 1 ? data.datasets[item.dataset].name : "", item.labels.join(", ")].filter(Boolean).join(" · ");
+    const head = make("div", "card-head", make("h3", "", item.name), make("p", "", about));
+    const gap = difference(item);
+    if (gap !== null) head.append(make("p", "difference", `IoU B − A ${gap < 0 ? "−" : "+"}${Math.abs(gap).toFixed(2)}`));
+    const sides = make("div", "sides", panel("Input", pane(item, photo(item, item.name))));
+    sides.firstChild.className = "input";
+    sides.append(side(item, entryA(item), choice.a.value, hasB() ? "A" : ""));
+    if (hasB()) sides.append(side(item, entryB(item), choice.b.value, "B"));
+    sides.classList.toggle("two", hasB());
+    sides.classList.toggle("mapped", [entryA(item), entryB(item)].some((entry) => entry && entry.maps));
+    return make("article", "card", head, sides);
+  };
+
+  // --- the list, in pieces ---
+
+  const cards = byId("cards");
+  const more = byId("more");
+  let shown = [];
+  let rendered = 0;
+  const nearEnd = new IntersectionObserver((entries) => {
+    if (entries.some((entry) => entry.isIntersecting) && !more.hidden) renderMore();
+  }, { rootMargin: "600px" });
+  const renderMore = () => {
+    cards.append(...shown.slice(rendered, rendered + CHUNK).map(card));
+    rendered = Math.min(shown.length, rendered + CHUNK);
+    more.hidden = rendered >= shown.length;
+    more.textContent = `Show more (${(shown.length - rendered).toLocaleString("en")} left)`;
+    nearEnd.unobserve(more); // watched anew, it tells at once if the end is still near
+    nearEnd.observe(more);
+  };
+  const refresh = () => {
+    let available;
+    [shown, available] = select();
+    byId("count").textContent = `${shown.length.toLocaleString("en")} of ${available.toLocaleString("en")} images`;
+    cards.replaceChildren();
+    cards.classList.toggle("plain", !shown.some((item) => [entryA(item), entryB(item)].some((entry) => entry && entry.maps)));
+    rendered = 0;
+    renderMore();
+  };
+  more.addEventListener("click", () => {
+    const next = rendered;
+    renderMore();
+    const heading = cards.children[next]?.querySelector("h3");
+    if (heading && document.activeElement === document.body) {
+      heading.tabIndex = -1;
+      heading.focus({ preventScroll: true });
+    }
+  });
+  choice.dataset.addEventListener("change", () => { fillRuns(); fillShow(); refresh(); });
+  choice.a.addEventListener("change", () => { fillRuns(); fillShow(); refresh(); });
+  choice.b.addEventListener("change", () => { fillShow(); refresh(); });
+  choice.show.addEventListener("change", refresh);
+  choice.sort.addEventListener("change", refresh);
+  let pause;
+  choice.search.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(refresh, 120); });
+  byId("controls").addEventListener("submit", (event) => event.preventDefault());
+
+  const hasMaps = data.items.some((item) => Object.values(item.entries).some((entry) => entry.maps));
+  for (const element of document.querySelectorAll(".of-maps")) element.hidden = !hasMaps;
+  data.items.forEach((item, index) => { item.index = index; });
+  fillDatasets();
+  fillRuns();
+  fillShow();
+  refresh();
+  byId("controls").hidden = false;
+})();

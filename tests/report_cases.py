@@ -1,0 +1,132 @@
+"""Runs for the tests of the report: datasets with known outcomes, and with names that would do harm."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lost_reg.map_files import Maps, maps_path, write_maps
+from lost_reg.records import Failure, Prediction, Protocol
+from lost_reg.report import write_report
+from lost_reg.results import MAPS_FOLDER, RunWriter
+from lost_reg.scoring import ScoringOptions
+
+SIZE_HW, GRID_HW = (96, 128), (6, 8)
+TRUE = (32, 16, 96, 64)  # as COCO writes it: 32, 16, 64, 48
+RIGHT, NEARLY, WRONG = (32, 16, 96, 64), (32, 16, 96, 56), (100, 70, 128, 96)  # IoU 1, 5/6 and 0
+HALF = (32, 16, 64, 64)  # IoU 1/2: just found
+PARTLY = (32, 16, 56, 64)  # IoU 3/8
+
+# image: the boxes of A and of B
+OUTCOMES = {
+    "both.jpg": (NEARLY, RIGHT),
+    "only_a.jpg": (RIGHT, WRONG),
+    "only_b.jpg": (PARTLY, HALF),
+    "neither.jpg": (WRONG, PARTLY),
+}
+HOSTILE = {
+    "<img src=x onerror=window.hacked=1>.jpg": "<script>window.hacked=2</script>",
+    "a</script><script>window.hacked=3</script>.jpg": "</script><script>window.hacked=4</script>",
+    "\"quotes\" and 'more' &amp; `${window.hacked=5}`.jpg": '"><svg onload=window.hacked=6>',
+    "two\nlines.jpg": "two\nlines",
+    "right-to-left \u202egpj.jpg": "<!--",
+    "Größe 日本.jpg": "Löwe",
+}
+
+
+def make_dataset(make_coco, folder: Path, images, labels: dict[str, str] | None = None) -> Path:
+    """A COCO file where each image has one object, TRUE, of the class in `labels`."""
+    path = make_coco(folder, {image: [(32, 16, 64, 48, 0)] for image in images})
+    content = json.loads(path.read_text())
+    names = [(labels or {}).get(image, "thing") for image in images]
+    content["categories"] = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
+    for index, annotation in enumerate(content["annotations"], start=1):
+        annotation["category_id"] = index
+    path.write_text(json.dumps(content))
+    return path
+
+
+def write_run(
+    folder: Path, dataset: Path | None, boxes, *, failures=(), maps=(), root=None, **settings
+) -> Path:
+    """A run folder with these boxes; `maps` names the images that have maps, or is a dictionary of them."""
+    made = {
+        "dataset": str(dataset) if dataset else None,
+        "split": "all" if dataset else None,
+        "apply_exif": False,
+        "backbone": "dinov2_vits14",
+        "weights": {"source": "hub", "name": "timm/vit", "sha256": "0" * 64},
+        "precision": "fp32",
+        "protocol": asdict(Protocol()),
+        **settings,
+    }
+    root = root or (dataset.parent / "images" if dataset else folder)
+    record = {"images": len(boxes) + len(failures), "root": str(root), "data_root": None}
+    with RunWriter(folder, made, record) as writer:
+        for image, box in boxes.items():
+            writer.write(Prediction(image, SIZE_HW, box, (1, 2), GRID_HW, 3))
+        for image in failures:
+            writer.write(Failure(image, "cannot be decoded: <b>bad</b>"))
+    for image in maps:
+        one = maps[image] if isinstance(maps, dict) else some_maps()
+        write_maps(maps_path(folder / MAPS_FOLDER, image), one)
+    return folder
+
+
+def some_maps(**changed) -> Maps:
+    patches = np.arange(48, dtype=np.float32).reshape(GRID_HW)
+    mask = np.zeros(GRID_HW, bool)
+    mask[1:4, 2:6] = mask[5, 0] = True
+    values = {
+        "norms": patches + 20,
+        "degrees": patches,
+        "affinities": patches % 7,
+        "mask": mask,
+        "seed": (1, 2),
+    }
+    return Maps(**{**values, **changed})
+
+
+def two_runs(make_coco, folder: Path, **options) -> Path:
+    """Runs without and with registers, A and B, of OUTCOMES."""
+    dataset = make_dataset(make_coco, folder / "data", OUTCOMES)
+    for name, side, backbone in (("a", 0, "dinov2_vits14"), ("b", 1, "dinov2_vits14_reg")):
+        boxes = {image: both[side] for image, both in OUTCOMES.items()}
+        write_run(folder / "results" / name, dataset, boxes, backbone=backbone, **options)
+    return folder / "results"
+
+
+def hostile_runs(make_coco, folder: Path) -> Path:
+    """Runs where all that can come from outside would be executed if it could be."""
+    dataset = make_dataset(make_coco, folder / "data <b onclick=x>", HOSTILE, HOSTILE)
+    images = list(HOSTILE)
+    settings = {"backbone": "dino<script>window.hacked=7</script>", "precision": "<i>fp32"}
+    write_run(
+        folder / "results" / "<u>one",
+        dataset,
+        dict.fromkeys(images[1:], RIGHT),
+        failures=images[:1],
+        **settings,
+    )
+    weights = {"source": "file", "name": "'\"><img src=x onerror=window.hacked=8>", "sha256": None}
+    write_run(folder / "results" / "two", dataset, dict.fromkeys(images, WRONG), maps=images, weights=weights)
+    (folder / "results" / "two" / "maps" / f"{images[-1]}.npz").write_bytes(b"<script>")
+    return folder / "results"
+
+
+def report(results: Path, out: Path, *, partial=False, dataset=None, **options):
+    """Write a report without errors, and give its summary."""
+    summary, errors = write_report(results, out, ScoringOptions(partial=partial, dataset=dataset), **options)
+    assert errors == []
+    return summary
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What the page knows of its images."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
+    return json.loads(text)
