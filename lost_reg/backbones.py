@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from lost_reg.errors import LostRegError
+from lost_reg.registers import AddedRegisters, add_registers
 from lost_reg.weights import Weights, find_weights, first_sentence, read_state_dict
 from lost_reg.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 
@@ -41,6 +42,7 @@ class Backbone(Protocol):
     weights: Weights
     device: torch.device
     precision: str
+    registers: AddedRegisters | None
 
     def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
         """(B, 3, H, W) normalised images, H and W multiples of the patch size, to (B, N, D)."""
@@ -56,6 +58,11 @@ class VitBackbone:
         model: timm's model, in evaluation mode.
         depth: how many blocks it has.
         device, precision: where and in which type it runs.
+        registers: its test-time registers, or None.
+        prefix_tokens: how many tokens stand before the patches, test-time registers included.
+
+    Raises:
+        LostRegError: test-time registers that the model cannot take.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class VitBackbone:
         weights: Weights,
         device: torch.device,
         precision: str,
+        registers: AddedRegisters | None = None,
     ):
         self.spec, self.name, self.weights = spec, spec.name, weights
         self.device, self.precision = device, precision
@@ -73,6 +81,10 @@ class VitBackbone:
         self.mean = tuple(model.pretrained_cfg["mean"])
         self.std = tuple(model.pretrained_cfg["std"])
         self.depth = len(model.blocks)
+        self.registers = registers
+        self.prefix_tokens = model.num_prefix_tokens + (registers.count if registers else 0)
+        if registers:
+            add_registers(self.model, registers, self.name)
 
     @torch.inference_mode()
     def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
@@ -87,7 +99,7 @@ class VitBackbone:
 
         Returns:
             (B, N, D) in the backbone's precision, patches in row-major order, without the class
-            token and the registers.
+            token and the registers, trained or added.
 
         Raises:
             LostRegError: a facet or layer that the model does not have.
@@ -95,13 +107,32 @@ class VitBackbone:
         index = self.block_index(layer)
         if facet not in FACETS:
             raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
-        with _float32_convolutions():
-            tokens = self._embed(images.to(self.device, PRECISIONS[self.precision]))
+        tokens = self._embed(self._patch_embeddings(images))
         for block in self.model.blocks[:index]:
             tokens = block(tokens)
         block = self.model.blocks[index]
-        patches = block.norm1(tokens)[:, self.model.num_prefix_tokens :]
+        patches = block.norm1(tokens)[:, self.prefix_tokens :]
         return _facet_of(block.attn.qkv, patches, facet)
+
+    @torch.inference_mode()
+    def patch_embeddings(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, N, D): the patches right after the patch embedding,
+        before they get a position."""
+        return self._patch_embeddings(images).flatten(1, 2)
+
+    @torch.inference_mode()
+    def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
+        """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
+
+        A block runs when its output is asked for; what is not asked for does not run.
+
+        Args:
+            images: (B, 3, H, W), as `features` takes them.
+        """
+        tokens = self._embed(self._patch_embeddings(images))
+        for block in self.model.blocks:
+            tokens = block(tokens)
+            yield tokens[:, self.prefix_tokens :]
 
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may count from the last.
@@ -115,10 +146,14 @@ class VitBackbone:
             )
         return layer % self.depth
 
-    def _embed(self, images: Tensor) -> Tensor:
-        """The tokens that enter the first block: (B, 1 + registers + N, D)."""
+    def _patch_embeddings(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, rows, columns, D)."""
+        with _float32_convolutions():
+            return self.model.patch_embed(images.to(self.device, PRECISIONS[self.precision]))
+
+    def _embed(self, patches: Tensor) -> Tensor:
+        """The tokens that enter the first block, (B, 1 + registers + N, D), of (B, rows, columns, D)."""
         model = self.model
-        patches = model.patch_embed(images)  # (B, rows, columns, D)
         batch, rows, columns, _ = patches.shape
         patches = patches.flatten(1, 2)  # (B, N, D)
         prefix = [t.expand(batch, -1, -1) for t in (model.cls_token, model.reg_token) if t is not None]
@@ -129,6 +164,8 @@ class VitBackbone:
             patches = patches + resample_position(of_patches, (rows, columns), self.spec.position_offset)
             if split:
                 prefix = [torch.cat(prefix, dim=1) + of_prefix]
+        if self.registers:  # tokens of zeros without a position
+            prefix.append(patches.new_zeros(batch, self.registers.count, patches.shape[2]))
         return model.norm_pre(torch.cat([*prefix, patches], dim=1))
 
 
@@ -140,6 +177,7 @@ class CallableBackbone:
     """
 
     precision = "fp32"
+    registers = None
 
     def __init__(
         self, function: Callable[[Tensor], Tensor], patch_size: int, mean, std, device: torch.device
@@ -185,6 +223,7 @@ def load_backbone(
     patch_size: int | None = None,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    registers: AddedRegisters | None = None,
 ) -> Backbone:
     """Load a backbone by name, or take a function of the user's as one.
 
@@ -196,9 +235,11 @@ def load_backbone(
         precision: "fp32", "bf16" or "fp16".
         download: whether weights that are not on this machine are fetched.
         patch_size, mean, std: of a function; a named backbone has its own.
+        registers: test-time registers, for a model that was trained without any.
 
     Raises:
-        LostRegError: an unknown name, device or precision; weights that are missing or do not fit.
+        LostRegError: an unknown name, device or precision; weights that are missing or do not fit;
+            test-time registers that the model cannot take.
 
     Example:
         >>> backbone = load_backbone("tiny")
@@ -209,12 +250,16 @@ def load_backbone(
     if precision not in PRECISIONS:
         raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
     if not isinstance(backbone, str):
+        if registers:
+            raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
         if patch_size is None:
             raise LostRegError(
                 "a function as backbone needs its patch size: load_backbone(function, patch_size=16)"
             )
         return CallableBackbone(backbone, patch_size, mean, std, torch_device)
     spec = resolve_spec(backbone)
+    if registers:
+        registers.check_backbone(spec.name, spec.registers)  # before any weights are looked for
     found = find_weights(spec, weights, download=download)
     if found.path is None:
         model = _random_model(spec)
@@ -222,7 +267,7 @@ def load_backbone(
         with torch.device("meta"):  # no time is spent on initialising what the file will fill
             model = _create(spec)
         _fill(model, found.path, spec)
-    return VitBackbone(spec, model, found, torch_device, precision)
+    return VitBackbone(spec, model, found, torch_device, precision, registers)
 
 
 def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float | None) -> Tensor:

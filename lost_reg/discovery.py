@@ -104,18 +104,44 @@ def discover_stream(
     Raises:
         LostRegError: a batch size, facet or layer that cannot be.
     """
+    batches = decoded_batches(
+        images, names, backbone.patch_size, protocol.max_side,
+        batch_size=batch_size, workers=workers, apply_exif=apply_exif,
+    )  # fmt: skip
+    for batch in batches:
+        if isinstance(batch, Failure):
+            yield batch
+        else:
+            yield from _discover_batch(batch, backbone, protocol)
+
+
+def decoded_batches(
+    images: Sequence[ImageInput],
+    names: Sequence[str],
+    patch_size: int,
+    max_side: int | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: int | None = None,
+    apply_exif: bool = True,
+) -> Iterator[list[DecodedImage] | Failure]:
+    """Images, decoded and in batches of one token grid, as they are ready, with bounded memory.
+
+    Yields:
+        Batches, and a Failure for each image that cannot be read.
+
+    Raises:
+        LostRegError: a batch size below 1.
+    """
     if batch_size < 1:
         raise LostRegError(f"expected a batch size of at least 1, but got {batch_size}")
     batcher = GridBatcher(batch_size)
-    decoder = _Decoder(images, names, apply_exif, protocol.max_side, backbone.patch_size)
-    for image in _decode(decoder, workers):
+    for image in _decode(_Decoder(images, names, apply_exif, max_side, patch_size), workers):
         if isinstance(image, Failure):
             yield image
-            continue
-        for batch in batcher.add(image):
-            yield from _discover_batch(batch, backbone, protocol)
-    for batch in batcher.flush():
-        yield from _discover_batch(batch, backbone, protocol)
+        else:
+            yield from batcher.add(image)
+    yield from batcher.flush()
 
 
 class _Decoder(Dataset):
