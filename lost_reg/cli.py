@@ -385,6 +385,64 @@ def register_neurons(inputs, backbone, out, register_rule, **options) -> None:
     )
 
 
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
+@click.option(
+    "--backbone", "-b", "backbones", multiple=True, required=True, help="May be given more than once."
+)
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
+    help="The folder of artifacts.json and its figures.",
+)  # fmt: skip
+@click.option(
+    "--layer", type=int, default=-2, show_default=True, help="Block after which outliers are looked for."
+)
+@click.option("--cutoff", type=float, help="The fixed cut-off of norms.  [default: 150]")
+@click.option(
+    "--outliers", type=click.Choice(["sigma", "fixed", "reference"]), default="sigma", show_default=True,
+    help="Which are outliers: norms above mean + 3 sigma, the fixed cut-off, or the reference's percentile.",
+)  # fmt: skip
+@click.option(
+    "--reference", help="The backbone whose 98th percentile is a cut-off.  [default: the first --backbone]"
+)
+@_model_options
+@_stream_options
+def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **options) -> None:
+    """Measure the outliers of backbones: norms by layer, their share, and what they do.
+
+    Writes artifacts.json, and figures if matplotlib is installed.
+    """
+    from lost_reg.registers import check_new
+    from lost_reg.zoo import find_spec
+
+    reference = find_spec(reference or backbones[0]).name
+    wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
+    if options["weights"] not in (None, "random") and len(wanted) > 1:
+        raise click.UsageError("a weight file is of one backbone: name one --backbone with --weights FILE")
+    check_new(out / "artifacts.json")
+    names, stream = _image_files(inputs, options)
+
+    from lost_reg.artifacts import ArtifactOptions, measure, summary_table, write_artifacts
+    from lost_reg.progress import image_progress
+
+    given = {} if cutoff is None else {"cutoff": cutoff}
+    chosen = ArtifactOptions(layer=layer, rule=outliers, **given)
+    rows: list = []
+    failures: list = []
+    for name in wanted:  # one model at a time, the reference first
+        loaded = _load(name, options)
+        with image_progress(loaded.name) as progress:
+            first = rows[0] if rows else None
+            rows.append(measure(stream(), loaded, chosen, first, failures=failures, progress=progress))
+        del loaded
+    missing = write_artifacts(out, rows, reference, chosen, max_side=stream().max_side)
+    _warn_of(failures, len(names))
+    if missing:
+        _say("Note", missing)
+    click.echo(summary_table(rows))
+    click.echo(f"all of it is in {out}")
+
+
 def _image_files(inputs, options: dict):
     """The names of the images, and a function that makes a stream of them; takes its options out."""
     from lost_reg.images import list_images

@@ -26,6 +26,7 @@ from lost_reg.token_stats import (
     block_norms,
     memory_errors,
     no_progress,
+    part_of,
     require_vit,
 )
 
@@ -99,9 +100,9 @@ def find_register_neurons(
     with memory_errors(backbone):
         threshold = options.threshold
         if threshold is None:
-            first_pass = _part_of(progress, 0, passes)
+            first_pass = part_of(progress, 0, passes)
             threshold = _threshold(stream.batches(backbone, failures, first_pass), backbone, detect)
-        last_pass = _part_of(progress, passes - 1, passes)
+        last_pass = part_of(progress, passes - 1, passes)
         tally = _Tally(backbone, threshold, detect + 1, options.rule)
         for images in stream.batches(backbone, failures, last_pass):
             tally.add(images)
@@ -138,11 +139,6 @@ def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | N
     if top > detect:
         raise LostRegError(f"the top layer, {top}, comes after layer {detect}, where outliers are detected")
     return detect, top
-
-
-def _part_of(progress: Progress, index: int, parts: int) -> Progress:
-    """Progress of one of several goes through the same images, told as progress of all of them."""
-    return lambda done, failed, total: progress(index * total + done, failed, parts * total)
 
 
 def _threshold(batches: Iterator[Tensor], backbone: VitBackbone, detect: int) -> float:

@@ -24,6 +24,11 @@ def no_progress(done: int, failed: int, total: int) -> None:
     """Tells nobody."""
 
 
+def part_of(progress: Progress, index: int, parts: int) -> Progress:
+    """Progress of one of several goes through the same images, told as progress of all of them."""
+    return lambda done, failed, total: progress(index * total + done, failed, parts * total)
+
+
 @dataclass(frozen=True)
 class ImageStream:
     """Images that can be gone through more than once, in batches as a backbone takes them.
@@ -94,9 +99,16 @@ def block_norms(backbone: VitBackbone, images: Tensor, blocks: int | None = None
 
     Returns:
         (blocks, B, N) float32.
+
+    Raises:
+        LostRegError: norms that are not finite, as fp16 can give.
     """
     outputs = islice(backbone.block_outputs(images), blocks)
-    return torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+    norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+    if not norms.amax().isfinite():
+        cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
+        raise LostRegError(f"norms of {backbone.name} are not finite in {backbone.precision}{cure}")
+    return norms
 
 
 class Moments:
