@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 from torch import Tensor, nn
 
 from lost_reg.errors import LostRegError
+from lost_reg.registers import AddedRegisters, add_registers
 from lost_reg.weights import Weights, find_weights, first_sentence, read_state_dict
 from lost_reg.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 
@@ -41,6 +43,7 @@ class Backbone(Protocol):
     weights: Weights
     device: torch.device
     precision: str
+    registers: AddedRegisters | None
 
     def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
         """(B, 3, H, W) normalised images, H and W multiples of the patch size, to (B, N, D)."""
@@ -56,6 +59,11 @@ class VitBackbone:
         model: timm's model, in evaluation mode.
         depth: how many blocks it has.
         device, precision: where and in which type it runs.
+        registers: its test-time registers, or None.
+        prefix_tokens: how many tokens stand before the patches, test-time registers included.
+
+    Raises:
+        LostRegError: test-time registers that the model cannot take.
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class VitBackbone:
         weights: Weights,
         device: torch.device,
         precision: str,
+        registers: AddedRegisters | None = None,
     ):
         self.spec, self.name, self.weights = spec, spec.name, weights
         self.device, self.precision = device, precision
@@ -73,6 +82,10 @@ class VitBackbone:
         self.mean = tuple(model.pretrained_cfg["mean"])
         self.std = tuple(model.pretrained_cfg["std"])
         self.depth = len(model.blocks)
+        self.registers = registers
+        self.prefix_tokens = model.num_prefix_tokens + (registers.count if registers else 0)
+        if registers:
+            add_registers(self.model, registers, self.name)
 
     @torch.inference_mode()
     def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
@@ -87,7 +100,7 @@ class VitBackbone:
 
         Returns:
             (B, N, D) in the backbone's precision, patches in row-major order, without the class
-            token and the registers.
+            token and the registers, trained or added.
 
         Raises:
             LostRegError: a facet or layer that the model does not have.
@@ -103,18 +116,40 @@ class VitBackbone:
         Raises:
             LostRegError: a layer that the model does not have.
         """
-        index = self.block_index(layer)
-        with _float32_convolutions():
-            tokens = self._embed(images.to(self.device, PRECISIONS[self.precision]))
-        for block in self.model.blocks[:index]:
-            tokens = block(tokens)
-        return tokens[:, self.model.num_prefix_tokens :]
+        entering = self._tokens_between_blocks(images)
+        return next(itertools.islice(entering, self.block_index(layer), None))[:, self.prefix_tokens :]
 
     @torch.inference_mode()
     def facet_of(self, patch_tokens: Tensor, facet: str, layer: int = -1) -> Tensor:
         """One facet of a block's qkv layer for the (B, N, D) patch tokens that enter it: (B, N, D)."""
         block = self.model.blocks[self.block_index(layer)]
         return _facet_of(block.attn.qkv, block.norm1(patch_tokens), facet)
+
+    @torch.inference_mode()
+    def patch_embeddings(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, N, D): the patches right after the patch embedding,
+        before they get a position."""
+        return self._patch_embeddings(images).flatten(1, 2)
+
+    @torch.inference_mode()
+    def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
+        """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
+
+        A block runs when its output is asked for; what is not asked for does not run.
+
+        Args:
+            images: (B, 3, H, W), as `features` takes them.
+        """
+        for tokens in itertools.islice(self._tokens_between_blocks(images), 1, None):
+            yield tokens[:, self.prefix_tokens :]
+
+    def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
+        """All tokens that enter each block, and those that leave the last; run as they are asked for."""
+        tokens = self._embed(self._patch_embeddings(images))
+        yield tokens
+        for block in self.model.blocks:
+            tokens = block(tokens)
+            yield tokens
 
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may count from the last.
@@ -128,10 +163,14 @@ class VitBackbone:
             )
         return layer % self.depth
 
-    def _embed(self, images: Tensor) -> Tensor:
-        """The tokens that enter the first block: (B, 1 + registers + N, D)."""
+    def _patch_embeddings(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, rows, columns, D)."""
+        with _float32_convolutions():
+            return self.model.patch_embed(images.to(self.device, PRECISIONS[self.precision]))
+
+    def _embed(self, patches: Tensor) -> Tensor:
+        """The tokens that enter the first block, (B, 1 + registers + N, D), of (B, rows, columns, D)."""
         model = self.model
-        patches = model.patch_embed(images)  # (B, rows, columns, D)
         batch, rows, columns, _ = patches.shape
         patches = patches.flatten(1, 2)  # (B, N, D)
         prefix = [t.expand(batch, -1, -1) for t in (model.cls_token, model.reg_token) if t is not None]
@@ -142,6 +181,8 @@ class VitBackbone:
             patches = patches + resample_position(of_patches, (rows, columns), self.spec.position_offset)
             if split:
                 prefix = [torch.cat(prefix, dim=1) + of_prefix]
+        if self.registers:  # tokens of zeros without a position
+            prefix.append(patches.new_zeros(batch, self.registers.count, patches.shape[2]))
         return model.norm_pre(torch.cat([*prefix, patches], dim=1))
 
 
@@ -153,6 +194,7 @@ class CallableBackbone:
     """
 
     precision = "fp32"
+    registers = None
 
     def __init__(
         self, function: Callable[[Tensor], Tensor], patch_size: int, mean, std, device: torch.device
@@ -198,6 +240,7 @@ def load_backbone(
     patch_size: int | None = None,
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    registers: AddedRegisters | None = None,
 ) -> Backbone:
     """Load a backbone by name, or take a function of the user's as one.
 
@@ -209,9 +252,11 @@ def load_backbone(
         precision: "fp32", "bf16" or "fp16".
         download: whether weights that are not on this machine are fetched.
         patch_size, mean, std: of a function; a named backbone has its own.
+        registers: test-time registers, for a model that was trained without any.
 
     Raises:
-        LostRegError: an unknown name, device or precision; weights that are missing or do not fit.
+        LostRegError: an unknown name, device or precision; weights that are missing or do not fit;
+            test-time registers that the model cannot take.
 
     Example:
         >>> backbone = load_backbone("tiny")
@@ -222,12 +267,16 @@ def load_backbone(
     if precision not in PRECISIONS:
         raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
     if not isinstance(backbone, str):
+        if registers:
+            raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
         if patch_size is None:
             raise LostRegError(
                 "a function as backbone needs its patch size: load_backbone(function, patch_size=16)"
             )
         return CallableBackbone(backbone, patch_size, mean, std, torch_device)
     spec = resolve_spec(backbone)
+    if registers:
+        registers.check_backbone(spec.name, spec.registers)  # before any weights are looked for
     found = find_weights(spec, weights, download=download)
     if found.path is None:
         model = _random_model(spec)
@@ -235,7 +284,7 @@ def load_backbone(
         with torch.device("meta"):  # no time is spent on initialising what the file will fill
             model = _create(spec)
         _fill(model, found.path, spec)
-    return VitBackbone(spec, model, found, torch_device, precision)
+    return VitBackbone(spec, model, found, torch_device, precision, registers)
 
 
 def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float | None) -> Tensor:

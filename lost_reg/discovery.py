@@ -115,11 +115,14 @@ def discover_stream(
         LostRegError: a batch size, facet or layer that cannot be.
     """
     size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
-    decoder = _Decoder(images, names, apply_exif, protocol.max_side, backbone.patch_size)
+    batches = decoded_batches(
+        images, names, backbone.patch_size, protocol.max_side,
+        batch_size=size, workers=workers, apply_exif=apply_exif,
+    )  # fmt: skip
     # A GPU gets the next batch before the results of the last are looked at; a CPU would gain nothing.
     ahead = 1 if backbone.device.type == "cuda" else 0
     under_way: deque[_Started] = deque()
-    for batch in _batches(_decode(decoder, workers), GridBatcher(size)):
+    for batch in batches:
         if isinstance(batch, Failure):
             yield batch
             continue
@@ -147,10 +150,23 @@ def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
     return BatchSize(asked)
 
 
-def _batches(
-    images: Iterable[DecodedImage | Failure], batcher: GridBatcher
+def decoded_batches(
+    images: Sequence[ImageInput],
+    names: Sequence[str],
+    patch_size: int,
+    max_side: int | None = None,
+    *,
+    batch_size: BatchSize,
+    workers: int | None = None,
+    apply_exif: bool = True,
 ) -> Iterator[list[DecodedImage] | Failure]:
-    for image in images:
+    """Images, decoded and in batches of one token grid, as they are ready, with bounded memory.
+
+    Yields:
+        Batches, and a Failure for each image that cannot be read.
+    """
+    batcher = GridBatcher(batch_size)
+    for image in _decode(_Decoder(images, names, apply_exif, max_side, patch_size), workers):
         if isinstance(image, Failure):
             yield image
         else:

@@ -39,7 +39,9 @@ def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: 
     # LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way
     is_as_published = settings.get("apply_exif") is False and not settings["backbone"].startswith(TIMM_PREFIX)
     is_as_published &= not settings["protocol"].get("center")
-    if not is_full_split or not is_as_published or settings["precision"] != "fp32":
+    # the published numbers with test-time registers are of a layer, a bias and a rule that are not told
+    is_plain = settings["precision"] == "fp32" and not settings.get("test_time_registers")
+    if not is_full_split or not is_as_published or not is_plain:
         return None
     for row in published_rows():
         same_weights = settings["weights"]["name"] in (row["weights"] or ())

@@ -160,6 +160,8 @@ def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
 
 def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[str, Any]:
     """What the results depend on: a folder of other settings is not continued."""
+    # absent without them, as in the folders of earlier versions
+    added = {"test_time_registers": backbone.registers.settings} if backbone.registers else {}
     return {
         **source.settings,
         "apply_exif": source.apply_exif,
@@ -167,6 +169,7 @@ def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[st
         "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
         "precision": backbone.precision,
         "protocol": asdict(protocol),
+        **added,
     }
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg import tables
+from lost_reg import registers, tables
 from lost_reg.corloc import Score, score
 from lost_reg.datasets import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError
@@ -231,6 +231,8 @@ def describe_backbone(results: Results) -> str:
     notes += [f"{key}={protocol[key]}" for key in default if protocol.get(key, default[key]) != default[key]]
     if settings["precision"] != "fp32":
         notes.append(settings["precision"])
+    if settings.get("test_time_registers"):
+        notes.append(registers.describe(settings["test_time_registers"]))
     return settings["backbone"] + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -41,7 +41,7 @@ def feature_operations(backbone: VitBackbone, size_hw: tuple[int, int], layer: i
     """Operations for one facet of a layer's qkv, for one image; only what is needed for it counts."""
     model = backbone.model
     patches = patch_count(size_hw, backbone.patch_size)
-    tokens = patches + model.num_prefix_tokens
+    tokens = patches + backbone.prefix_tokens
     index = backbone.block_index(layer)
     weights = patches * model.patch_embed.proj.weight.numel()
     weights += tokens * sum(_linear_weights(block) for block in model.blocks[:index])
@@ -54,7 +54,7 @@ def forward_operations(backbone: VitBackbone, size_hw: tuple[int, int]) -> float
     """Operations of the whole model, for one image."""
     model, tokens = (
         backbone.model,
-        patch_count(size_hw, backbone.patch_size) + backbone.model.num_prefix_tokens,
+        patch_count(size_hw, backbone.patch_size) + backbone.prefix_tokens,
     )
     last = tokens * _linear_weights(model.blocks[-1]) + 2 * tokens**2 * model.embed_dim
     facet = patch_count(size_hw, backbone.patch_size) * model.blocks[-1].attn.qkv.weight.numel() // 3
@@ -73,7 +73,7 @@ def peak_bytes(backbone: VitBackbone, padded_hw: tuple[int, int], images: int = 
     """
     model = backbone.model
     patches = patch_count(padded_hw, backbone.patch_size)
-    tokens = patches + model.num_prefix_tokens
+    tokens = patches + backbone.prefix_tokens
     hidden = max(m.out_features for m in model.blocks[0].modules() if isinstance(m, nn.Linear))
     width = 2 * model.embed_dim + 2 * max(hidden, 3 * model.embed_dim)
     activations = tokens * width * PRECISIONS[backbone.precision].itemsize

@@ -1,0 +1,497 @@
+"""Artifacts, measured: which patches of a ViT are outliers, and what becomes of them.
+
+After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024): the norms of patch tokens layer by
+layer, how similar outliers are to their neighbours at the patch embedding, how often LOST seeds at one, and
+what a linear probe can still read from them. Images are streamed; memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lost_reg.backbones import VitBackbone
+from lost_reg.discovery import LOST_AS_PUBLISHED, run_lost
+from lost_reg.errors import LostRegError
+from lost_reg.lost import finite_images
+from lost_reg.records import Failure
+from lost_reg.tables import text_table
+from lost_reg.token_stats import (
+    ImageStream,
+    Moments,
+    Progress,
+    block_norms,
+    memory_errors,
+    no_progress,
+    part_of,
+    require_vit,
+)
+
+RULES = ("sigma", "fixed", "reference")
+FIXED_CUTOFF = 150.0  # Darcet et al.: chosen by hand for DINOv2 ViT-g/14, and "can vary across models"
+REFERENCE_PERCENTILE = 98.0
+PERCENTILES = (1.0, 25.0, 50.0, 75.0, 95.0, REFERENCE_PERCENTILE, 99.0, 99.9)
+CELLS = 16  # positions are told apart on a grid of 16 x 16: the patches of 14 pixels of a 224-pixel image
+RIDGE = 1e-3  # of the mean squared input, so that it means the same for every model
+
+
+@dataclass(frozen=True)
+class ArtifactOptions:
+    """What counts as an outlier.
+
+    layer: the block after which a patch's norm makes it an outlier; the default is the second-to-last,
+        whose output LOST's keys are computed from, and where the public DINOv2 ViT-L shows them.
+    cutoff: the fixed cut-off, a norm.
+    rule: which of the three cut-offs decides in all that is told of outliers: "sigma" (mean + 3 standard
+        deviations of all patches after that layer), "fixed", or "reference" (98th percentile of a
+        reference model). The share of outliers is told under each.
+    """
+
+    layer: int = -2
+    cutoff: float = FIXED_CUTOFF
+    rule: str = "sigma"
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that cannot be."""
+        if self.rule not in RULES:
+            raise LostRegError(f"unknown rule of outliers {self.rule!r}: choose among {', '.join(RULES)}")
+        if not self.cutoff > 0:
+            raise LostRegError(f"expected a cut-off above 0, but got {self.cutoff}")
+
+
+DEFAULT_OPTIONS = ArtifactOptions()
+
+
+def measure(
+    stream: ImageStream,
+    backbone: VitBackbone,
+    options: ArtifactOptions = DEFAULT_OPTIONS,
+    reference: dict[str, Any] | None = None,
+    *,
+    failures: list[Failure] | None = None,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Measure one backbone on images.
+
+    The images are gone through twice: for the norms, of which the cut-offs follow, and for the rest.
+
+    Args:
+        reference: what `measure` gave for the reference model; None if it is this one.
+        failures: takes the images that could not be read.
+
+    Returns:
+        What artifacts.json holds of a backbone; README.md describes it.
+
+    Raises:
+        LostRegError: a function as backbone, a layer that it does not have, or no image that can be used.
+    """
+    require_vit(backbone)
+    layer = backbone.block_index(options.layer)
+    failures = [] if failures is None else failures
+    norms, total = NormHistograms(), len(stream.images)
+    with memory_errors(backbone):
+        for images in stream.batches(backbone, failures, part_of(progress, 0, 2)):
+            norms.add(block_norms(backbone, images))
+        layers = _layer_rows(norms, options, reference)
+        cutoff = layers[layer]["cutoffs"][options.rule]
+        if cutoff is None:
+            raise LostRegError(
+                f"{reference['backbone']}, the reference, has no layer {layer - backbone.depth}"
+            )
+        outliers = _Outliers(backbone, layer, cutoff)
+        for is_training, half in zip((True, False), _halves(stream, failures)):
+
+            def told(done: int, failed: int, _: int, before: int = outliers.images) -> None:
+                progress(total + before + done, len(failures) + failed, 2 * total)
+
+            for images in half.batches(backbone, [], told):
+                outliers.add(images, is_training)
+    return {
+        "backbone": backbone.name,
+        "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
+        "precision": backbone.precision,
+        "test_time_registers": backbone.registers.settings if backbone.registers else None,
+        "images": outliers.images,
+        "patches": norms.count,
+        "layers": layers,
+        "outliers": {"rule": options.rule, "layer": layer, "cutoff": cutoff, **outliers.report()},
+        "norm_histograms": norms.report(),
+    }
+
+
+def _halves(stream: ImageStream, failures: list[Failure]) -> list[ImageStream]:
+    """The readable images of a stream, every other one; the second half is left out if it is empty."""
+    unreadable = {failure.image for failure in failures}
+    usable = [pair for pair in zip(stream.images, stream.names) if pair[1] not in unreadable]
+    halves = [tuple(zip(*usable[start::2])) for start in (0, 1)]
+    return [replace(stream, images=half[0], names=half[1]) for half in halves if half]
+
+
+def _layer_rows(
+    norms: NormHistograms, options: ArtifactOptions, reference: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """For each layer: the distribution of norms, the three cut-offs, and the share of patches above each."""
+    depth = len(norms.moments.mean)
+    of_reference = [
+        row["percentiles"][f"{REFERENCE_PERCENTILE:g}"] for row in (reference or {}).get("layers", [])
+    ]
+    percentiles = {f"{percent:g}": norms.quantiles(percent / 100).tolist() for percent in PERCENTILES}
+    rows = []
+    for layer in range(depth):
+        values = {percent: of_layers[layer] for percent, of_layers in percentiles.items()}
+        from_last = depth - layer  # models of other depth are compared from their last layer on
+        known = of_reference[-from_last] if from_last <= len(of_reference) else None
+        cutoffs = {
+            "sigma": float(norms.moments.cutoff[layer]),
+            "fixed": options.cutoff,
+            "reference": known if reference else values[f"{REFERENCE_PERCENTILE:g}"],
+        }
+        shares = {
+            rule: None if cutoff is None else norms.share_above(layer, cutoff)
+            for rule, cutoff in cutoffs.items()
+        }
+        row = {"layer": layer, "mean": float(norms.moments.mean[layer])}
+        row |= {"sigma": float(norms.moments.deviation[layer]), "largest": float(norms.largest[layer])}
+        rows.append({**row, "percentiles": values, "cutoffs": cutoffs, "shares": shares})
+    return rows
+
+
+def write_artifacts(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    reference: str,
+    options: ArtifactOptions = DEFAULT_OPTIONS,
+    *,
+    max_side: int | None = None,
+) -> str | None:
+    """Write artifacts.json and, where matplotlib is installed, its figures.
+
+    Args:
+        rows: what `measure` gave, a row per backbone.
+        reference: the name of the reference model.
+        max_side: recorded.
+
+    Returns:
+        Why there are no figures, or None.
+
+    Raises:
+        LostRegError: a folder that cannot be written.
+    """
+    content = {
+        "about": {
+            "norms": "Euclidean, of patch tokens after each block, before any final norm",
+            "reference": reference,
+            "reference_percentile": REFERENCE_PERCENTILE,
+            "max_side": max_side,
+            **asdict(options),
+        },
+        "backbones": rows,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "artifacts.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise LostRegError(f"cannot write {str(folder)!r}: {error.strerror}") from None
+    try:
+        from lost_reg.figures import draw_artifacts
+    except ImportError:
+        return "for figures, install matplotlib: pip install 'lost-reg[figures]'"
+    draw_artifacts(rows, folder)
+    return None
+
+
+def summary_table(rows: list[dict[str, Any]]) -> str:
+    """The rows for people, a line per backbone, of the layer where outliers are looked for."""
+    header = (
+        "backbone", "layer", "above mean + 3 sigma", f"above {rows[0]['layers'][0]['cutoffs']['fixed']:g}",
+        "above reference", "cosine: outliers", "rest", "seeds on outliers", "by chance",
+    )  # fmt: skip
+    lines = []
+    for row in rows:
+        of_outliers, seeds = row["outliers"], row["outliers"]["seeds"]
+        shares = row["layers"][of_outliers["layer"]]["shares"]
+        cosines = [of_outliers["neighbour_cosine"][name] for name in ("outliers", "rest")]
+        lines.append(
+            (
+                row["backbone"],
+                str(of_outliers["layer"]),
+                *(_percent(shares[rule]) for rule in RULES),
+                *("-" if cosine is None else f"{cosine['mean']:.2f}" for cosine in cosines),
+                _percent(seeds["share"]),
+                _percent(seeds["share_by_chance"]),
+            )
+        )
+    return text_table(header, lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+# --- distributions -----------------------------------------------------------------------------------
+
+
+class NormHistograms:
+    """How norms are distributed, layer by layer: counts in bins that are each 1 % wider than the last.
+
+    Quantiles and shares are interpolated within a bin, so that they are exact to 1 % of the norm.
+
+    counts: (L, bins) int64; largest: (L,); moments: exact mean and standard deviation; count: of patches.
+    """
+
+    SMALLEST, BINS = 1e-3, 2100  # up to 1e-3 * 1.01 ** 2100, which is more than a million
+    STEP = math.log(1.01)
+
+    def __init__(self):
+        self.moments = Moments()
+
+    @property
+    def count(self) -> int:
+        return self.moments.count
+
+    def add(self, norms: Tensor) -> None:
+        """Take (L, B, N) norms."""
+        norms = norms.flatten(1).double().cpu()
+        layers = len(norms)
+        if not self.count:
+            self.counts = torch.zeros(layers, self.BINS, dtype=torch.int64)
+            self.largest = torch.zeros(layers, dtype=torch.float64)
+        self.moments.add(norms)
+        self.largest = torch.maximum(self.largest, norms.amax(dim=1))
+        bins = (
+            ((norms.clamp(min=self.SMALLEST) / self.SMALLEST).log() / self.STEP)
+            .long()
+            .clamp(max=self.BINS - 1)
+        )
+        flat = (bins + self.BINS * torch.arange(layers)[:, None]).flatten()
+        self.counts += torch.bincount(flat, minlength=layers * self.BINS).view(layers, self.BINS)
+
+    def share_above(self, layer: int, cutoff: float) -> float:
+        """The share of a layer's patches whose norm is above a cut-off."""
+        if cutoff >= self.largest[layer]:
+            return 0.0
+        place = max(0.0, math.log(max(cutoff, self.SMALLEST) / self.SMALLEST) / self.STEP)
+        index = min(int(place), self.BINS - 1)
+        counts = self.counts[layer]
+        above = float(counts[index + 1 :].sum()) + float(counts[index]) * max(0.0, 1 - (place - index))
+        return above / self.count
+
+    def quantiles(self, share: float) -> Tensor:
+        """(L,) The norm below which a share of each layer's patches is."""
+        below = self.counts.cumsum(dim=1).double()  # (L, bins)
+        wanted = torch.full((len(below), 1), share * self.count, dtype=torch.float64)
+        index = torch.searchsorted(below, wanted).clamp(max=self.BINS - 1)  # (L, 1)
+        inside = self.counts.gather(1, index).double()
+        before = below.gather(1, index) - inside
+        place = (index + ((wanted - before) / inside.clamp(min=1)).clamp(0, 1))[:, 0]
+        return torch.minimum(self.SMALLEST * (place * self.STEP).exp(), self.largest)
+
+    def report(self) -> dict[str, Any]:
+        """For artifacts.json: the bins that any layer needs, by their lower edge and common ratio."""
+        used = self.counts.sum(dim=0).nonzero()[:, 0]
+        first, last = int(used[0]), int(used[-1])
+        return {
+            "first_edge": self.SMALLEST * math.exp(first * self.STEP),
+            "ratio": math.exp(self.STEP),
+            "counts": self.counts[:, first : last + 1].tolist(),
+        }
+
+
+# --- what becomes of outliers ------------------------------------------------------------------------
+
+
+class _Outliers:
+    """What is told of outliers and of the other patches, over ever more images."""
+
+    def __init__(self, backbone: VitBackbone, layer: int, cutoff: float):
+        self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
+        self._cosines = {"outliers": CosineHistogram(), "rest": CosineHistogram()}
+        self._probes = {"outliers": Probe(), "rest": Probe()}
+        self._random = torch.Generator().manual_seed(0)
+        self.images = self.with_any = self.patches = self.count = 0
+        self.seeded = self.seeds_on_outliers = 0
+        self.seeds_by_chance = 0.0
+
+    def add(self, images: Tensor, is_training: bool) -> None:
+        """Take a batch of images, (B, 3, H, W); the probe learns from it or is tested on it."""
+        grid_hw = tuple(side // self._backbone.patch_size for side in images.shape[2:])
+        tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
+        outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
+        self.images += len(images)
+        self.with_any += int(outliers.any(dim=1).sum())
+        self.patches += outliers.numel()
+        self.count += int(outliers.sum())
+        cosines = neighbour_cosines(self._backbone.patch_embeddings(images), grid_hw).cpu()
+        self._cosines["outliers"].add(cosines[outliers])
+        self._cosines["rest"].add(cosines[~outliers])
+        self._seed(images, outliers, grid_hw)
+        self._probe(images, tokens, outliers, grid_hw, is_training)
+
+    def _seed(self, images: Tensor, outliers: Tensor, grid_hw: tuple[int, int]) -> None:
+        """Where LOST as published seeds; an image whose features are not finite has no seed."""
+        features = self._backbone.features(images, LOST_AS_PUBLISHED.facet, LOST_AS_PUBLISHED.layer).float()
+        usable = finite_images(features)
+        if not usable.any():
+            return
+        seeds = run_lost(features[usable], grid_hw, LOST_AS_PUBLISHED).seeds  # (B, 2)
+        outliers = outliers[usable.cpu()]
+        self.seeded += len(seeds)
+        self.seeds_on_outliers += int(outliers.gather(1, seeds[:, :1] * grid_hw[1] + seeds[:, 1:]).sum())
+        self.seeds_by_chance += float(outliers.double().mean(dim=1).sum())
+
+    def _probe(self, images, tokens, outliers: Tensor, grid_hw: tuple[int, int], is_training: bool) -> None:
+        """As many outliers as other patches of each image, so that the two are compared alike."""
+        if not outliers.any():
+            return
+        pixels = F.unfold(images, self._backbone.patch_size, stride=self._backbone.patch_size).mT  # (B, N, P)
+        cells = position_cells(grid_hw).expand(len(images), -1)  # (B, N)
+        others = as_many_others(outliers, self._random)
+        few = outliers.sum(dim=1) * 2 > outliers.shape[1]  # images with more outliers than others
+        outliers = outliers & ~few[:, None]
+        for name, chosen in (("outliers", outliers), ("rest", others & ~few[:, None])):
+            probe = self._probes[name]
+            take = probe.learn if is_training else probe.test
+            take(
+                tokens[chosen.to(tokens.device)].cpu(), cells[chosen], pixels[chosen.to(pixels.device)].cpu()
+            )
+
+    def report(self) -> dict[str, Any]:
+        """For artifacts.json; None where there was nothing to tell of."""
+        return {
+            "count": self.count,
+            "share": self.count / self.patches,
+            "images_with_any": self.with_any,
+            "neighbour_cosine": {name: cosines.report() for name, cosines in self._cosines.items()},
+            "seeds": {
+                "images": self.seeded,
+                "on_outliers": self.seeds_on_outliers,
+                "share": self.seeds_on_outliers / self.seeded if self.seeded else None,
+                "share_by_chance": self.seeds_by_chance / self.seeded if self.seeded else None,
+            },
+            "probes": {name: probe.report() for name, probe in self._probes.items()},
+        }
+
+
+def neighbour_cosines(embeddings: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """The mean cosine similarity of each patch to its neighbours above, below, left and right.
+
+    Darcet et al. take it right after the patch embedding. At the border a patch has fewer neighbours.
+
+    Args:
+        embeddings: (B, N, D), row-major; rows * columns = N.
+
+    Returns:
+        (B, N); nan for a patch without any neighbour.
+    """
+    unit = F.normalize(embeddings.float(), dim=2).unflatten(1, grid_hw)  # (B, rows, columns, D)
+    sums, neighbours = unit.new_zeros(unit.shape[:3]), unit.new_zeros(unit.shape[:3])
+    for dim in (1, 2):
+        pairs = unit.shape[dim] - 1
+        first, second = unit.narrow(dim, 0, pairs), unit.narrow(dim, 1, pairs)
+        cosines = (first * second).sum(dim=3)
+        for start in (0, 1):  # a pair counts for both of its patches
+            sums.narrow(dim, start, pairs).add_(cosines)
+            neighbours.narrow(dim, start, pairs).add_(1)
+    return (sums / neighbours).flatten(1)
+
+
+class CosineHistogram:
+    """How cosines are distributed: their mean, and counts in 100 bins of [-1, 1]."""
+
+    BINS = 100
+
+    def __init__(self):
+        self.counts = torch.zeros(self.BINS, dtype=torch.int64)
+        self.sum = 0.0
+
+    def add(self, cosines: Tensor) -> None:
+        """Take (n,) cosines; nan is passed over."""
+        cosines = cosines[~cosines.isnan()].double()
+        bins = ((cosines + 1) / 2 * self.BINS).long().clamp(0, self.BINS - 1)
+        self.counts += torch.bincount(bins, minlength=self.BINS)
+        self.sum += float(cosines.sum())
+
+    def report(self) -> dict[str, Any] | None:
+        count = int(self.counts.sum())
+        return {"mean": self.sum / count, "count": count, "counts": self.counts.tolist()} if count else None
+
+
+# --- probes ------------------------------------------------------------------------------------------
+
+
+def position_cells(grid_hw: tuple[int, int]) -> Tensor:
+    """(N,) int64: in which of 16 x 16 cells of the image the middle of each patch is, row-major."""
+    rows, columns = ((torch.arange(side) * 2 + 1) * CELLS // (2 * side) for side in grid_hw)
+    return (rows[:, None] * CELLS + columns).flatten()
+
+
+def as_many_others(outliers: Tensor, random: torch.Generator) -> Tensor:
+    """(B, N) bool: of each image as many patches drawn at random as it has outliers, and none of those."""
+    order = torch.rand(outliers.shape, generator=random).masked_fill(outliers, -1.0)
+    ranks = order.argsort(dim=1, descending=True).argsort(dim=1)  # outliers come last
+    return (ranks < outliers.sum(dim=1, keepdim=True)) & ~outliers
+
+
+class Probe:
+    """A linear map from tokens to their position and their pixels, by ridge regression.
+
+    It holds the normal equations alone: (D + 1)^2 and (D + 1) x (256 + P) numbers, whatever the number of
+    patches. The position is one of 256 cells, each an output of its own, and the largest is the answer.
+    """
+
+    def __init__(self):
+        self.learned = self.tested = 0
+        self._solution: Tensor | None = None
+        self._right = self._distance = self._error = 0.0
+
+    def learn(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
+        """Take (n, D) tokens, (n,) cells and (n, P) pixels."""
+        if not len(tokens):
+            return
+        inputs = _with_constant(tokens)
+        targets = torch.cat([F.one_hot(cells, CELLS**2).double(), pixels.double()], dim=1)
+        if not self.learned:
+            self._gram = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64)
+            self._mixed = torch.zeros(inputs.shape[1], targets.shape[1], dtype=torch.float64)
+        self._gram += inputs.mT @ inputs
+        self._mixed += inputs.mT @ targets
+        self.learned += len(tokens)
+
+    def test(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
+        """Take patches that it has not learned from. After the first of them it learns no more."""
+        if not len(tokens) or not self.learned:
+            return
+        if self._solution is None:
+            ridge = RIDGE * self._gram.diagonal().mean() * torch.eye(len(self._gram), dtype=torch.float64)
+            self._solution = torch.linalg.solve(self._gram + ridge, self._mixed)
+        answers = _with_constant(tokens) @ self._solution
+        said = answers[:, : CELLS**2].argmax(dim=1)
+        rows, columns = said // CELLS - cells // CELLS, said % CELLS - cells % CELLS
+        self.tested += len(tokens)
+        self._right += float((said == cells).sum())
+        self._distance += float((rows.square() + columns.square()).double().sqrt().sum())
+        self._error += float((answers[:, CELLS**2 :] - pixels).norm(dim=1).sum())
+
+    def report(self) -> dict[str, Any] | None:
+        """Means over the patches it was tested on."""
+        if not self.tested:
+            return None
+        return {
+            "learned_from": self.learned,
+            "tested_on": self.tested,
+            "position_top1": self._right / self.tested,
+            "position_distance": self._distance / self.tested,
+            "pixel_l2": self._error / self.tested,
+        }
+
+
+def _with_constant(tokens: Tensor) -> Tensor:
+    return F.pad(tokens.double(), (0, 1), value=1.0)

@@ -1,0 +1,135 @@
+"""The planted model: a test fixture whose patches are outliers on purpose. It is no model of anybody's.
+
+DINOv2's weights, whose outliers the registers papers are about, are no part of this repository. The planted
+model shows the same symptom by the same mechanism, so that finding neurons and moving what they write can
+be tested from end to end: a few neurons of one MLP fire at a few low-texture patches of each image and
+write a large vector there.
+
+- It is the bundled backbone with its four registers made part of its class token, (1, 5, D): prefix
+  tokens of its own, of which lost_reg does not know that they were registers once. (The method is for models
+  without registers and refuses others.)
+- The neurons are the three of the middle block's MLP that matter least to it: those of the smallest
+  activation times outgoing weight. They are 0 everywhere but at the chosen patches.
+- The chosen patches are, in each image, the five of least texture (standard deviation of their pixels)
+  among those at the image's border, which is mostly background.
+- The vector is ten times as long as patches of that block typically are. Its direction was chosen to do
+  harm; most random ones do little. LOST seeds at the patch that is similar to the fewest, so the direction
+  is fitted by gradient descent to have, straight through the last block's norm and key projection, a key
+  of negative cosine to the keys of as many patches of some images as can be.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lost_reg.backbones import FACETS, VitBackbone, load_backbone
+from lost_reg.registers import AddedRegisters
+
+NAME = "planted (test fixture)"
+LAYER = 2  # of six: after the middle block
+NEURONS = 3
+PATCHES = 5
+TIMES_TYPICAL = 10.0
+ACTIVATION = 50.0  # of each planted neuron at a chosen patch; typical ones are below 5
+
+
+def without_registers(tiny: VitBackbone) -> VitBackbone:
+    """The bundled backbone, its registers made part of its class token; its features are the same."""
+    model = copy.deepcopy(tiny.model)
+    model.cls_token = nn.Parameter(torch.cat([model.cls_token, model.reg_token], dim=1), requires_grad=False)
+    model.reg_token, model.num_reg_tokens = None, 0
+    return VitBackbone(replace(tiny.spec, name=NAME, registers=0), model, tiny.weights, tiny.device, "fp32")
+
+
+def with_registers(backbone: VitBackbone, added: AddedRegisters) -> VitBackbone:
+    """A backbone with test-time registers; what it was planted with stays in it."""
+    model = copy.deepcopy(backbone.model)
+    if hasattr(model, "plant"):
+        model.plant.attach(model)
+    return VitBackbone(backbone.spec, model, backbone.weights, backbone.device, "fp32", added)
+
+
+def plant(images: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
+    """The planted model, and its planted (layer, neuron) pairs.
+
+    Args:
+        images: (B, 3, H, W), normalised: some images to see typical norms, keys and activations on.
+    """
+    backbone = without_registers(load_backbone("tiny", device="cpu"))
+    model = backbone.model
+    tokens = list(backbone.block_outputs(images))
+    mlp = model.blocks[LAYER].mlp
+    neurons = _least_important(backbone, images)
+    vector = TIMES_TYPICAL * tokens[LAYER].norm(dim=2).median() * _harmful_direction(backbone, images)
+    mlp.fc2.weight[:, neurons] = (vector / (NEURONS * ACTIVATION))[:, None].expand(-1, NEURONS)
+    model.plant = _Plant(neurons)
+    model.plant.attach(model)
+    return backbone, [(LAYER, neuron) for neuron in neurons.tolist()]
+
+
+class _Plant(nn.Module):
+    """Sees the pixels, and sets what the planted neurons give: the input of the MLP's last layer."""
+
+    def __init__(self, neurons: Tensor):
+        super().__init__()
+        self.neurons = neurons
+
+    def attach(self, model) -> None:
+        for hooked in (model.patch_embed, model.blocks[LAYER].mlp.norm):
+            hooked._forward_hooks.clear()  # a copied model's hooks belong to the model it was copied from
+        model.patch_embed.register_forward_hook(self._see)
+        model.blocks[LAYER].mlp.norm.register_forward_hook(self._fire)  # the identity before the last layer
+
+    def _see(self, patch_embed, inputs, _) -> None:
+        self.chosen = low_texture_border_patches(inputs[0], patch_embed.patch_size[0])
+
+    def _fire(self, _, inputs, hidden: Tensor) -> Tensor:
+        hidden = hidden.clone()
+        hidden[:, :, self.neurons] = 0
+        first_patch = hidden.shape[1] - self.chosen.shape[1]  # patches come last
+        hidden[:, first_patch:, self.neurons] = ACTIVATION * self.chosen[:, :, None].to(hidden.dtype)
+        return hidden
+
+
+def low_texture_border_patches(images: Tensor, patch: int) -> Tensor:
+    """(B, 3, H, W) to (B, N) bool: the five of least texture among each image's border patches."""
+    pixels = nn.functional.unfold(images, patch, stride=patch)  # (B, 3 * patch ** 2, N)
+    rows, columns = images.shape[2] // patch, images.shape[3] // patch
+    texture = pixels.unflatten(1, (3, -1)).std(dim=2).mean(dim=1).view(-1, rows, columns)
+    texture[:, 1:-1, 1:-1] = float("inf")
+    lowest = texture.flatten(1).topk(PATCHES, dim=1, largest=False).indices
+    return torch.zeros_like(texture, dtype=torch.bool).flatten(1).scatter(1, lowest, True)
+
+
+@torch.inference_mode()
+def _least_important(backbone: VitBackbone, images: Tensor) -> Tensor:
+    seen = []
+    linear = backbone.model.blocks[LAYER].mlp.fc2
+    handle = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().mean(dim=(0, 1))))
+    list(backbone.block_outputs(images))
+    handle.remove()
+    importance = seen[0] * linear.weight.norm(dim=0)
+    return importance.topk(NEURONS, largest=False).indices.sort().values
+
+
+def _harmful_direction(backbone: VitBackbone, images: Tensor) -> Tensor:
+    """(D,), of length 1 and mean 0 (the norm takes the mean away)."""
+    block = backbone.model.blocks[-1]
+    width = backbone.model.embed_dim
+    start = FACETS.index("k") * width
+    to_key = block.attn.qkv.weight[start : start + width] * block.norm1.weight  # (D, D)
+    keys = nn.functional.normalize(backbone.features(images).clone().flatten(0, 1), dim=1)  # (B * N, D)
+    direction = (-to_key.mT @ keys.mean(dim=0)).requires_grad_()
+    optimizer = torch.optim.Adam([direction], lr=0.05)
+    for _ in range(200):
+        centred = direction - direction.mean()
+        cosines = keys @ nn.functional.normalize(to_key @ centred, dim=0)  # (B * N,)
+        optimizer.zero_grad()
+        nn.functional.softplus(20 * cosines).mean().backward()
+        optimizer.step()
+    centred = direction.detach() - direction.detach().mean()
+    return centred / centred.norm()
