@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -105,9 +105,25 @@ class VitBackbone:
         Raises:
             LostRegError: a facet or layer that the model does not have.
         """
-        if facet not in FACETS:
-            raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
-        return self.facet_of(self.patch_tokens(images, layer), facet, layer)
+        return self.facets(images, [(facet, layer)])[0]
+
+    @torch.inference_mode()
+    def facets(self, images: Tensor, wanted: Sequence[tuple[str, int]]) -> list[Tensor]:
+        """Several facets of several layers, of one forward pass: see `features`.
+
+        Args:
+            wanted: (facet, layer) of each.
+        """
+        for facet, _ in wanted:
+            if facet not in FACETS:
+                raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
+        layers = [self.block_index(layer) for _, layer in wanted]
+        found: dict[tuple[str, int], Tensor] = {}
+        for index, tokens in zip(range(max(layers) + 1), self._tokens_between_blocks(images)):
+            for facet, layer in wanted:
+                if self.block_index(layer) == index:
+                    found[facet, layer] = self.facet_of(tokens[:, self.prefix_tokens :], facet, layer)
+        return [found[one] for one in wanted]
 
     @torch.inference_mode()
     def patch_tokens(self, images: Tensor, layer: int = -1) -> Tensor:

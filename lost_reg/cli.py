@@ -68,6 +68,7 @@ def main() -> None:
     lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
     lost-reg corloc results/                                 CorLoc of all runs below a folder
     lost-reg compare results/a results/b                     do two runs differ, and on which images?
+    lost-reg sweep --backbone dinov2_reg --dataset voc07     which layer and bias? chosen without cheating
     lost-reg report results/                                 a page with charts and a gallery of the images
     """
 
@@ -290,6 +291,106 @@ def _run(
         if strict or not summary.done + summary.done_before:
             raise LostRegError(text)
         _say("Warning", text)
+
+
+@main.command()
+@click.option("--backbone", "-b", default="tiny", show_default=True, help="As for `run`.")
+@click.option("--dataset", "-d", required=True, help="As for `run`; it needs ground truth.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path),
+    help="The sweep folder.  [default: results/DATASET-BACKBONE-sweep]",
+)  # fmt: skip
+@click.option("--facets", default="k", show_default=True, help="Some of k,q,v.")
+@click.option("--layers", default="-1", show_default=True, help="Such as -4:-1 (both ends) or -4,-1.")
+@click.option(
+    "--bias", "biases", default="-1:0:0.05", show_default=True,
+    help="START:STOP:STEP (both ends), numbers and auto, separated by commas.",
+)  # fmt: skip
+@click.option(
+    "--normalize", type=click.Choice(["yes", "no", "both"]), default="both", show_default=True,
+    help="L2-normalised features, raw ones, or each.",
+)  # fmt: skip
+@click.option(
+    "--center", type=click.Choice(["yes", "no", "both"]), default="no", show_default=True,
+    help="Without the image's mean patch feature, with it, or each.",
+)  # fmt: skip
+@click.option("--k-patches", type=click.IntRange(min=1), default=100, show_default=True, help="LOST's k.")
+@_model_options
+@_stream_options
+@_data_root
+@click.option(
+    "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1, show_default=True,
+    help="Share of the images that a setting is chosen on; it is reported on the others.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of those."
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every setting included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line for each setting.")
+def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, data_root, **options) -> None:
+    """Try many settings on a dataset with one forward pass an image, and choose one without cheating.
+
+    The choice is made on some of the images and reported on the others, beside the best in hindsight. Every
+    setting's CorLoc goes into corloc.json in the folder.
+    """
+    from lost_reg import sweep_scores
+    from lost_reg.datasets import data_root as find_root
+    from lost_reg.datasets import find_dataset
+    from lost_reg.results import check_free
+    from lost_reg.sweep_files import SWEEP_FILE
+    from lost_reg.zoo import find_spec
+
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+    protocols = _grid(options)
+    find_spec(backbone)
+    out = out or Path("results", f"{_default_name(dataset, backbone)}-sweep")
+    check_free(out, resume=resume, record_file=SWEEP_FILE)
+    root = find_root(data_root)
+    found = find_dataset(dataset, root)
+    given = {name: options.pop(name) for name in ("batch_size", "workers", "limit")}
+    given = {name: value for name, value in given.items() if value is not None}
+
+    from lost_reg.progress import image_progress
+    from lost_reg.run import failed_summary, source_of_dataset
+    from lost_reg.sweep import sweep as sweep_source
+
+    loaded = _load(backbone, options)
+    with image_progress(loaded.name) as progress:
+        summary = sweep_source(
+            source_of_dataset(found), loaded, out, protocols,
+            resume=resume, data_root=root, progress=progress, note=lambda text: _say("Note", text), **given,
+        )  # fmt: skip
+    if summary.failed:
+        _say("Warning", failed_summary(summary))
+    scores = sweep_scores.score_sweep(
+        out, root=root, tune_fraction=tune_fraction, seed=seed, partial="limit" in given
+    )
+    sweep_scores.write_scores(scores)
+    to_text = (
+        sweep_scores.json_text if as_json else sweep_scores.csv_text if as_csv else sweep_scores.text_table
+    )
+    click.echo(to_text(scores))
+
+
+def _grid(options: dict):
+    """The settings of a sweep, from its options, which are taken out."""
+    from lost_reg.sweep_grid import grid_of_protocols, parse_biases, parse_facets, parse_layers
+
+    each = {"yes": [True], "no": [False], "both": [False, True]}
+    return grid_of_protocols(
+        facets=parse_facets(options.pop("facets")),
+        layers=parse_layers(options.pop("layers")),
+        biases=parse_biases(options.pop("biases")),
+        normalize=each[options.pop("normalize")],
+        center=each[options.pop("center")],
+        k_patches=options.pop("k_patches"),
+        max_side=options.pop("max_side"),
+    )
 
 
 @main.command()

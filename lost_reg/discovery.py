@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,14 @@ from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
-from lost_reg.lost import LostResult, SeedsAndMasks, component_boxes, finite_images, seed_and_expand
+from lost_reg.lost import (
+    LostResult,
+    SeedsAndMasks,
+    component_boxes,
+    degrees_at_biases,
+    finite_images,
+    seed_and_expand,
+)
 from lost_reg.map_files import Maps
 from lost_reg.maps import batch_maps, features_and_norms
 from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
@@ -114,9 +122,41 @@ def discover_stream(
     Raises:
         LostRegError: a batch size, facet or layer that cannot be.
     """
+    for outcome in discover_by_each(
+        images, names, backbone, [protocol],
+        batch_size=batch_size, workers=workers, apply_exif=apply_exif, take_maps=take_maps,
+    ):  # fmt: skip
+        yield outcome if isinstance(outcome, Failure) else outcome[0]
+
+
+def discover_by_each(
+    images: Sequence[ImageInput],
+    names: Sequence[str],
+    backbone: Backbone,
+    protocols: Sequence[Protocol],
+    *,
+    batch_size: int | str | BatchSize = BATCH_SIZE,
+    workers: int | None = None,
+    apply_exif: bool = True,
+    take_maps: MapsTaker | None = None,
+) -> Iterator[list[Prediction] | Failure]:
+    """Find one object in each image by each of several protocols, with one forward pass an image.
+
+    Args:
+        protocols: of one `max_side`. Those with the same features share a Gram matrix if they stand together.
+        take_maps: see `discover_stream`; for one protocol alone.
+
+    Yields:
+        For each image, its predictions in the order of the protocols, or a Failure.
+
+    Raises:
+        LostRegError: as `discover_stream`, and protocols of different `max_side`.
+    """
+    if len({protocol.max_side for protocol in protocols}) != 1:
+        raise LostRegError("protocols that are tried together need the same max_side")
     size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
     batches = decoded_batches(
-        images, names, backbone.patch_size, protocol.max_side,
+        images, names, backbone.patch_size, protocols[0].max_side,
         batch_size=size, workers=workers, apply_exif=apply_exif,
     )  # fmt: skip
     # A GPU gets the next batch before the results of the last are looked at; a CPU would gain nothing.
@@ -126,7 +166,7 @@ def discover_stream(
         if isinstance(batch, Failure):
             yield batch
             continue
-        for started in _start(batch, backbone, protocol, size, take_maps):
+        for started in _start(batch, backbone, protocols, size, take_maps):
             under_way.append(started)
             while len(under_way) > ahead:
                 yield from _finish(under_way.popleft(), backbone)
@@ -214,7 +254,11 @@ def _start_worker(_: int) -> None:
 
 @dataclass(frozen=True)
 class _Started:
-    """A batch that the device is at work on; its tensors on the host are filled once `ready` is."""
+    """A batch that the device is at work on; its tensors on the host are filled once `ready` is.
+
+    found: of the images by the first protocol, then of the images by the second, and so on.
+    finite: (B,) bool, images whose features are finite by all protocols.
+    """
 
     batch: list[DecodedImage]
     grid_hw: tuple[int, int]
@@ -226,7 +270,7 @@ class _Started:
 def _start(
     batch: list[DecodedImage],
     backbone: Backbone,
-    protocol: Protocol,
+    protocols: Sequence[Protocol],
     batch_size: BatchSize,
     take_maps: MapsTaker | None,
 ) -> Iterator[_Started | Failure]:
@@ -234,7 +278,7 @@ def _start(
     padded_hw = batch[0].pixels.shape[:2]
     while batch:
         part = batch[: batch_size.of(padded_hw)]
-        started = _start_if_it_fits(part, backbone, protocol, take_maps)
+        started = _start_if_it_fits(part, backbone, protocols, take_maps)
         if not started and len(part) > 1:
             batch_size.lower(len(part), padded_hw)
             continue
@@ -243,20 +287,26 @@ def _start(
 
 
 def _start_if_it_fits(
-    batch: list[DecodedImage], backbone: Backbone, protocol: Protocol, take_maps: MapsTaker | None
+    batch: list[DecodedImage],
+    backbone: Backbone,
+    protocols: Sequence[Protocol],
+    take_maps: MapsTaker | None,
 ) -> _Started | None:
     """None if the memory does not suffice. What the attempt held is free again by then."""
     try:
         images = normalized(batch, backbone)
         grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
+        wanted = list(dict.fromkeys((protocol.facet, protocol.layer) for protocol in protocols))
         if take_maps:
-            features, norms = features_and_norms(backbone, images, protocol.facet, protocol.layer)
-            _give_maps(take_maps, batch, features, norms, grid_hw, protocol, backbone.patch_size)
+            one, norms = features_and_norms(backbone, images, *wanted[0])
+            _give_maps(take_maps, batch, one, norms, grid_hw, protocols[0], backbone.patch_size)
+            features = {wanted[0]: one}
+        elif len(wanted) == 1:
+            features = {wanted[0]: backbone.features(images, *wanted[0])}  # (B, N, D)
         else:
-            features = backbone.features(images, protocol.facet, protocol.layer)  # (B, N, D)
-        found = seeds_and_masks(features, protocol)
-        tensors = found.seeds, found.degrees, found.masks, finite_images(features)
-        (*found, finite), ready = _to_host(tensors)
+            features = dict(zip(wanted, backbone.facets(images, wanted)))
+        found, finite = _found_by_each(features, protocols)
+        (*found, finite), ready = _to_host([found.seeds, found.degrees, found.masks, finite])
         return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready)
     except torch.OutOfMemoryError:
         return None
@@ -264,6 +314,25 @@ def _start_if_it_fits(
         if "can't allocate memory" in str(error):  # what torch says of the host's memory
             return None
         raise
+
+
+def _found_by_each(
+    features: Mapping[tuple[str, int], Tensor], protocols: Sequence[Protocol]
+) -> tuple[SeedsAndMasks, Tensor]:
+    """Seeds and masks by each protocol, (S * B) of them, and which of the B images are finite.
+
+    features: (B, N, D) of each facet and layer.
+    """
+    finite = torch.stack([finite_images(one) for one in features.values()]).all(dim=0)
+    found = []
+    for (facet, layer, _, _), group in itertools.groupby(protocols, key=_what_is_compared):
+        found += seeds_and_masks(features[facet, layer], list(group))
+    return SeedsAndMasks.joined(found), finite
+
+
+def _what_is_compared(protocol: Protocol) -> tuple[str, int, bool, bool]:
+    """Protocols that agree in this have the same affinities, but for a bias."""
+    return protocol.facet, protocol.layer, protocol.center, protocol.normalize
 
 
 def _give_maps(
@@ -305,7 +374,7 @@ def _too_large(image: DecodedImage, backbone: Backbone) -> Failure:
     return Failure(image.name, reason)
 
 
-def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[Prediction | Failure]:
+def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[list[Prediction] | Failure]:
     """The outcomes of a batch, once they have come from the device."""
     if isinstance(started, Failure):
         yield started
@@ -314,26 +383,33 @@ def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[Predict
         started.ready.synchronize()
     found = component_boxes(started.found, started.grid_hw)
     cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
-    rows = zip(
-        started.batch,
-        found.boxes_xyxy.tolist(),
-        found.seeds.tolist(),
-        found.degrees.tolist(),
-        started.finite.tolist(),
-    )
-    for image, box, seed, degree, finite in rows:
-        if not finite:
+    rows = list(zip(found.boxes_xyxy.tolist(), found.seeds.tolist(), found.degrees.tolist()))
+    images = len(started.batch)
+    for index, (image, finite) in enumerate(zip(started.batch, started.finite.tolist())):
+        if finite:
+            patch = backbone.patch_size
+            yield [_prediction(image, *row, started.grid_hw, patch) for row in rows[index::images]]
+        else:
             yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
-            continue
-        pixels = [side * backbone.patch_size for side in box]
-        yield Prediction(
-            image=image.name,
-            size_hw=image.original_hw,
-            box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
-            seed=tuple(seed),
-            grid_hw=started.grid_hw,
-            degree=degree,
-        )
+
+
+def _prediction(
+    image: DecodedImage,
+    box: list[int],
+    seed: list[int],
+    degree: int,
+    grid_hw: tuple[int, int],
+    patch_size: int,
+) -> Prediction:
+    pixels = [side * patch_size for side in box]
+    return Prediction(
+        image=image.name,
+        size_hw=image.original_hw,
+        box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
+        seed=tuple(seed),
+        grid_hw=grid_hw,
+        degree=degree,
+    )
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
@@ -356,13 +432,24 @@ def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
 
 def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> LostResult:
     """LOST on finite (B, N, D) features as a protocol says."""
-    return component_boxes(seeds_and_masks(features, protocol).cpu(), grid_hw)
+    (found,) = seeds_and_masks(features, [protocol])
+    return component_boxes(found.cpu(), grid_hw)
 
 
-def seeds_and_masks(features: Tensor, protocol: Protocol) -> SeedsAndMasks:
-    """LOST but for the component on (B, N, D) features: centred or not, normalised or raw, with a bias."""
-    features = prepared(features, protocol)
-    return seed_and_expand(features, k_patches=protocol.k_patches, bias=absolute_bias(features, protocol))
+def seeds_and_masks(features: Tensor, protocols: Sequence[Protocol]) -> list[SeedsAndMasks]:
+    """LOST but for the component, on (B, N, D) features, by protocols that differ in bias and k alone."""
+    features = prepared(features, protocols[0])
+    biases = [absolute_bias(features, protocol) for protocol in protocols]
+    if len(protocols) == 1:
+        return [seed_and_expand(features, k_patches=protocols[0].k_patches, bias=biases[0])]
+    features = features.float()
+    none = features.new_zeros(len(features))
+    biases = torch.stack([none if bias is None else bias for bias in biases], dim=1)  # (B, S)
+    degrees = degrees_at_biases(features, biases)  # (B, S, N)
+    return [
+        seed_and_expand(features, k_patches=protocol.k_patches, bias=biases[:, s], degrees=degrees[:, s])
+        for s, protocol in enumerate(protocols)
+    ]
 
 
 def prepared(features: Tensor, protocol: Protocol) -> Tensor:

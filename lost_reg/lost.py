@@ -7,7 +7,8 @@ this module knows nothing of files, pixels or backbones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -85,6 +86,11 @@ class SeedsAndMasks:
 
     def cpu(self) -> SeedsAndMasks:
         return SeedsAndMasks(self.seeds.cpu(), self.degrees.cpu(), self.masks.cpu())
+
+    @classmethod
+    def joined(cls, parts: Sequence[SeedsAndMasks]) -> SeedsAndMasks:
+        """Those of all parts, one after another."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 def seed_and_expand(

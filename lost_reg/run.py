@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,8 +26,8 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images import ImageFiles, shown_names
 from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
-from lost_reg.records import Failure, Protocol
-from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RunWriter
+from lost_reg.records import Failure, Prediction, Protocol
+from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, RunWriter
 from lost_reg.workload import forecast
 
 
@@ -110,7 +110,51 @@ def run(
     Raises:
         LostRegError: a protocol that the backbone cannot follow, or a folder that cannot be written.
     """
-    protocol = _counted_from_last(protocol, backbone)
+    protocol = counted_from_last(protocol, backbone)
+
+    def discover(paths: list[Path], names: list[str], size: BatchSize) -> Iterator[Prediction | Failure]:
+        take_maps = _maps_writer(out / MAPS_FOLDER) if save_maps else None
+        for outcome in discover_stream(
+            paths, names, backbone, protocol,
+            batch_size=size, workers=workers, apply_exif=source.apply_exif, take_maps=take_maps,
+        ):  # fmt: skip
+            yield outcome
+            if visualize and not isinstance(outcome, Failure):  # it is written by now
+                path = source.files.root / outcome.image
+                with contextlib.suppress(UnreadableImage):  # a file that has vanished since
+                    save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
+
+    return write_folder(
+        source, backbone, out, {"protocol": asdict(protocol)}, discover,
+        batch_size=batch_size, workers=workers, limit=limit, resume=resume,
+        data_root=data_root, progress=progress, note=note, largest=protocol,
+    )  # fmt: skip
+
+
+def write_folder(
+    source: Source,
+    backbone: Backbone,
+    out: Path,
+    protocols: dict[str, Any],
+    discover: Callable[[list[Path], list[str], BatchSize], Iterator[Any]],
+    *,
+    largest: Protocol,
+    batch_size: int | str,
+    workers: int | None,
+    limit: int | None,
+    resume: bool,
+    data_root: Path | None,
+    progress: Callable[[int, int, int], None],
+    note: Callable[[str], None],
+    layout: Layout = RUN_LAYOUT,
+) -> RunSummary:
+    """Write what `discover` finds in the images of a source that are not done yet. For others, see `run`.
+
+    Args:
+        protocols: recorded among the settings that the results depend on.
+        discover: from paths, names and the size of batches to outcomes, Failures among them.
+        largest: the protocol that takes longest, by which it is foretold how long that is.
+    """
     names = source.files.names[:limit]
     record = {
         "created": _now(),
@@ -119,32 +163,20 @@ def run(
         "images": len(names),
         "weights_file": str(backbone.weights.path) if backbone.weights.path else None,
     }
-    with RunWriter(out, _settings(source, backbone, protocol), record, resume=resume) as writer:
+    settings = {**_settings(source, backbone), **protocols}
+    with RunWriter(out, settings, record, resume=resume, layout=layout) as writer:
         todo = [name for name in names if name not in writer.done]
-        expected = forecast([source.files.root / name for name in todo], backbone, protocol)
-        for line in expected.warnings(protocol) if expected else []:
+        paths = [source.files.root / name for name in todo]
+        expected = forecast(paths, backbone, largest)
+        for line in expected.warnings(largest) if expected else []:
             note(line)
         size = batch_size_for(backbone, batch_size)
         options = {"batch_size": batch_size, "workers": workers, "limit": limit}
         session = _Session(writer, backbone, options, size)
         progress(0, 0, len(todo))
-        outcomes = discover_stream(
-            [source.files.root / name for name in todo],
-            todo,
-            backbone,
-            protocol,
-            batch_size=size,
-            workers=workers,
-            apply_exif=source.apply_exif,
-            take_maps=_maps_writer(out / MAPS_FOLDER) if save_maps else None,
-        )
         try:
-            for outcome in outcomes:
+            for outcome in discover(paths, todo, size):
                 session.take(outcome)
-                if visualize and not isinstance(outcome, Failure):
-                    path = source.files.root / outcome.image
-                    with contextlib.suppress(UnreadableImage):  # a file that has vanished since
-                        save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
                 progress(session.done, len(session.failed), len(todo))
         except BaseException:
             with contextlib.suppress(LostRegError):  # on a full disk, say: what went wrong first is told
@@ -158,7 +190,7 @@ def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
     return lambda image, maps: write_maps(maps_path(folder, image), maps)
 
 
-def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[str, Any]:
+def _settings(source: Source, backbone: Backbone) -> dict[str, Any]:
     """What the results depend on: a folder of other settings is not continued."""
     # absent without them, as in the folders of earlier versions
     added = {"test_time_registers": backbone.registers.settings} if backbone.registers else {}
@@ -168,7 +200,6 @@ def _settings(source: Source, backbone: Backbone, protocol: Protocol) -> dict[st
         "backbone": backbone.name,
         "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
         "precision": backbone.precision,
-        "protocol": asdict(protocol),
         **added,
     }
 
@@ -207,7 +238,7 @@ class _Session:
         self._writer.write_record()
 
 
-def _counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
+def counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
     """The protocol with its layer as a negative index, so that one layer has one name."""
     if not isinstance(backbone, VitBackbone):
         return protocol

@@ -1,0 +1,268 @@
+"""CorLoc of every setting of a sweep; one is chosen on some of the images and reported on the others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lost_reg import tables
+from lost_reg.corloc import IOU_THRESHOLD, objects_that_count, wilson_interval
+from lost_reg.datasets import Dataset, data_root, find_dataset
+from lost_reg.errors import LostRegError
+from lost_reg.images import shown_names
+from lost_reg.records import Protocol
+from lost_reg.results import Results
+from lost_reg.scoring import describe_backbone
+from lost_reg.sweep_files import SweepResults, read_sweep
+
+SCORES_FILE = "corloc.json"
+
+
+@dataclass(frozen=True)
+class SettingScore:
+    """One setting. tuned: images found of those for choosing; found: of the others."""
+
+    protocol: Protocol
+    tuned: int
+    found: int
+
+
+@dataclass(frozen=True)
+class SweepScores:
+    """A sweep, scored.
+
+    images_tuned, images_scored: how many images choose, and how many others the choice is reported on.
+    unusable: images of both that could not be used, misses of every setting.
+    not_done: images that the sweep has not reached, left out.
+    """
+
+    folder: Path
+    backbone: str
+    dataset: str
+    split: str
+    images_tuned: int
+    images_scored: int
+    unusable: int
+    not_done: int
+    tune_fraction: float
+    seed: int
+    settings: tuple[SettingScore, ...]
+
+    @property
+    def chosen(self) -> SettingScore:
+        """The best on the images for choosing; of several, the first."""
+        return max(self.settings, key=lambda one: one.tuned)
+
+    @property
+    def hindsight(self) -> SettingScore:
+        """The best on the very images that it is reported on."""
+        return max(self.settings, key=lambda one: one.found)
+
+    @property
+    def as_published(self) -> SettingScore | None:
+        """LOST as published, if it was among the settings (at any `max_side`)."""
+        return next((one for one in self.settings if asdict(one.protocol) | _SIZE == _PUBLISHED), None)
+
+    def corloc(self, one: SettingScore) -> float:
+        """In percent, on the images that did not choose."""
+        return 100 * one.found / self.images_scored
+
+    def interval(self, one: SettingScore) -> tuple[float, float]:
+        """Wilson's 95 % interval of it, in percent; too high for the best in hindsight."""
+        low, high = wilson_interval(one.found, self.images_scored)
+        return 100 * low, 100 * high
+
+
+_SIZE = {"max_side": None}
+_PUBLISHED = asdict(Protocol())
+
+
+def score_sweep(
+    folder: Path,
+    *,
+    dataset: str | None = None,
+    root: Path | None = None,
+    tune_fraction: float = 0.1,
+    seed: int = 0,
+    partial: bool = False,
+) -> SweepScores:
+    """Score every setting of a sweep folder.
+
+    Args:
+        dataset: the ground truth, for a sweep on files of the user's.
+        root: the data root.
+        tune_fraction: the share of the images that the choice is made on.
+        seed: of the draw of those.
+        partial: whether a sweep that is incomplete is scored on what is done.
+
+    Raises:
+        LostRegError: an incomplete sweep without `partial`, one of no dataset, ground truth that is not
+            there, or too few images to be split.
+    """
+    sweep = read_sweep(folder)
+    results = sweep.results
+    name = dataset or results.settings.get("dataset")
+    if name is None:
+        raise LostRegError(f"{folder} is a sweep on files of your own: name its ground truth with --dataset")
+    truths = find_dataset(name, data_root(root, results.record.get("data_root")))
+    done, not_done = _done(folder, results, truths, partial)
+    scored = sorted(image for image in done if objects_that_count(truths.truths[image]).boxes_xyxy)
+    found = np.stack([_found(sweep, image, truths) for image in scored], axis=1) if scored else None
+    tuning = _tuning(len(scored), tune_fraction, seed)
+    return SweepScores(
+        folder=folder,
+        backbone=_backbone(results),
+        dataset=truths.title,
+        split=truths.split,
+        images_tuned=int(tuning.sum()),
+        images_scored=int((~tuning).sum()),
+        unusable=sum(image in results.failures for image in scored),
+        not_done=not_done,
+        tune_fraction=tune_fraction,
+        seed=seed,
+        settings=tuple(
+            SettingScore(protocol, int(row[tuning].sum()), int(row[~tuning].sum()))
+            for protocol, row in zip(sweep.protocols, found)
+        ),
+    )
+
+
+def _done(folder: Path, results: Results, truths: Dataset, partial: bool) -> tuple[set[str], int]:
+    """The images that are done, and how many are not."""
+    done = {*results.predictions, *results.failures}
+    unknown = sorted(done - truths.truths.keys())
+    if unknown:
+        raise LostRegError(
+            f"no ground truth for {shown_names(unknown)}: is {folder} a sweep of this dataset?"
+        )
+    missing = len(truths.truths) - len(done)
+    if missing and not partial:
+        raise LostRegError(
+            f"{folder} covers {len(done):,} of the {len(truths.truths):,} images of {truths.title}: --resume "
+            "finishes it, --partial scores what is done"
+        )
+    return done, missing
+
+
+def _found(sweep: SweepResults, image: str, truths: Dataset) -> np.ndarray:
+    """(S,) bool: which settings found an object in an image."""
+    one = sweep.results.predictions.get(image)
+    if one is None:
+        return np.zeros(len(sweep.protocols), bool)
+    boxes = np.array(one.boxes_xyxy, float)[:, None]  # (S, 1, 4)
+    true = np.array(objects_that_count(truths.truths[image]).boxes_xyxy, float)[None]  # (1, N, 4)
+    sides = np.minimum(boxes[..., 2:], true[..., 2:]) - np.maximum(boxes[..., :2], true[..., :2])
+    shared = sides.clip(min=0).prod(axis=2)  # (S, N)
+    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=2) for corners in (boxes, true)]
+    union = areas[0] + areas[1] - shared
+    return (shared >= IOU_THRESHOLD * union).any(axis=1) & (areas[0][:, 0] > 0)
+
+
+def _tuning(images: int, fraction: float, seed: int) -> np.ndarray:
+    """(images,) bool: a seeded draw of the images that the choice is made on."""
+    chosen = round(fraction * images)
+    if not 0 < chosen < images:
+        raise LostRegError(
+            f"{images} images with ground truth cannot be split into {fraction:.0%} to choose on and a rest: "
+            "take another --tune-fraction, or more images"
+        )
+    tuning = np.zeros(images, bool)
+    tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True
+    return tuning
+
+
+def _backbone(results: Results) -> str:
+    """Its name with what sets it apart, but for the protocol, of which there are many here."""
+    settings = {**results.settings, "protocol": _PUBLISHED}
+    return describe_backbone(Results(results.folder, {**results.record, "settings": settings}, {}, {}))
+
+
+# --- tables ------------------------------------------------------------------------------------------
+
+
+def describe_setting(protocol: Protocol) -> str:
+    """A setting in a few words, such as "k of layer -1, normalised, bias -0.2"."""
+    parts = [f"{protocol.facet} of layer {protocol.layer}"]
+    parts += ["centred"] * protocol.center
+    parts.append("normalised" if protocol.normalize else "raw")
+    parts.append(f"bias {protocol.bias:g}" if isinstance(protocol.bias, (int, float)) else "bias auto")
+    parts += [f"k = {protocol.k_patches}"] * (protocol.k_patches != Protocol().k_patches)
+    return ", ".join(parts)
+
+
+def text_table(scores: SweepScores) -> str:
+    """The choice, the best in hindsight and LOST as published, for people."""
+    rows = [("chosen on the others", scores.chosen), ("best in hindsight", scores.hindsight)]
+    if scores.as_published:
+        rows.append(("LOST as published", scores.as_published))
+    cells = []
+    for what, one in rows:
+        low, high = scores.interval(one)
+        interval = f"{low:.1f} to {high:.1f}"
+        cells.append([what, describe_setting(one.protocol), f"{scores.corloc(one):.1f}", interval])
+    return "\n".join(
+        [
+            f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
+            f"CorLoc on {scores.images_scored:,} images",
+            tables.text_table(["", "setting", "CorLoc", "95 % interval"], cells),
+            f"The choice was made on {scores.images_tuned:,} other images (--tune-fraction "
+            f"{scores.tune_fraction:g}, --seed {scores.seed}). The best in hindsight was chosen on the "
+            "images that it is scored on: too high to be compared.",
+            f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",
+        ]
+    )
+
+
+def json_text(scores: SweepScores) -> str:
+    """Everything, every setting included; also what the report draws its curves from."""
+    return json.dumps(as_dict(scores), indent=2)
+
+
+def as_dict(scores: SweepScores) -> dict[str, Any]:
+    """For JSON: the settings in order, the chosen one and the best in hindsight by their index."""
+    return {
+        **{k: v for k, v in asdict(scores).items() if k not in ("settings", "folder")},
+        "chosen": scores.settings.index(scores.chosen),
+        "hindsight": scores.settings.index(scores.hindsight),
+        "settings": [_row(scores, one) for one in scores.settings],
+    }
+
+
+def _row(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
+    low, high = scores.interval(one)
+    return {
+        **asdict(one.protocol),
+        "tuned_corloc": 100 * one.tuned / scores.images_tuned,
+        "found": one.found,
+        "corloc": scores.corloc(one),
+        "interval_low": low,
+        "interval_high": high,
+    }
+
+
+def csv_text(scores: SweepScores) -> str:
+    """A line for each setting, with a header."""
+    text = io.StringIO()
+    rows = [_row(scores, one) for one in scores.settings]
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def write_scores(scores: SweepScores) -> Path:
+    """Write the scores into the sweep folder, as JSON, as a whole or not at all."""
+    path = scores.folder / SCORES_FILE
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(json_text(scores) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise LostRegError(f"cannot write {path}: {error.strerror}") from None
+    return path
