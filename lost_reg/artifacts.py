@@ -23,6 +23,7 @@ from lost_reg.discovery import LOST_AS_PUBLISHED, run_lost
 from lost_reg.errors import LostRegError
 from lost_reg.lost import finite_images
 from lost_reg.records import Failure
+from lost_reg.registers import describe
 from lost_reg.tables import text_table
 from lost_reg.token_stats import (
     ImageStream,
@@ -116,6 +117,7 @@ def measure(
                 outliers.add(images, is_training)
     return {
         "backbone": backbone.name,
+        "label": _label(backbone),
         "weights": {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
         "precision": backbone.precision,
         "test_time_registers": backbone.registers.settings if backbone.registers else None,
@@ -125,6 +127,18 @@ def measure(
         "outliers": {"rule": options.rule, "layer": layer, "cutoff": cutoff, **outliers.report()},
         "norm_histograms": norms.report(),
     }
+
+
+def _label(backbone: VitBackbone) -> str:
+    """A backbone's name, with what sets it apart from its published weights."""
+    notes = []
+    if backbone.weights.source == "random":
+        notes.append("RANDOM WEIGHTS")
+    elif backbone.weights.source == "file":
+        notes.append(backbone.weights.name)
+    if backbone.registers:
+        notes.append(describe(backbone.registers.settings))
+    return backbone.name + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _halves(stream: ImageStream, failures: list[Failure]) -> list[ImageStream]:
@@ -221,7 +235,7 @@ def summary_table(rows: list[dict[str, Any]]) -> str:
         cosines = [of_outliers["neighbour_cosine"][name] for name in ("outliers", "rest")]
         lines.append(
             (
-                row["backbone"],
+                row["label"],
                 str(of_outliers["layer"]),
                 *(_percent(shares[rule]) for rule in RULES),
                 *("-" if cosine is None else f"{cosine['mean']:.2f}" for cosine in cosines),

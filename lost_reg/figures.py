@@ -37,7 +37,7 @@ def draw_artifacts(rows: list[dict[str, Any]], folder: Path) -> None:
         panels = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
         for panel, row in zip(panels, rows):
             draw(panel, row)
-            panel.set_title(row["backbone"])
+            panel.set_title(row["label"], fontsize="medium")
             panel.legend(fontsize="small")
         try:
             figure.savefig(folder / name, dpi=130)

@@ -152,6 +152,8 @@ def test_counts_and_shares_of_the_planted_model(rows, stream):
     plain, model, repaired = rows
     patches = model["patches"]
     assert model["images"] == model["outliers"]["images_with_any"] == 16
+    assert model["label"] == planted.NAME
+    assert repaired["label"] == f"{planted.NAME} (1 test-time register at 3 neurons)"
     assert model["outliers"]["count"] == 16 * planted.PATCHES
     assert model["outliers"]["share"] == pytest.approx(16 * planted.PATCHES / patches)
     after, before = model["layers"][planted.LAYER], model["layers"][planted.LAYER - 1]
@@ -188,6 +190,15 @@ def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
     assert row["mean"] == pytest.approx(float(norms[3].mean()), rel=1e-4)
     assert row["sigma"] == pytest.approx(float(norms[3].std(correction=0)), rel=1e-4)
     assert row["largest"] == pytest.approx(float(norms[3].max()), rel=1e-5)
+
+
+def test_the_layer_decides(stream):
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    few = ImageStream(stream.images[:2], stream.names[:2], max_side=96, apply_exif=False)
+    norms = torch.cat([block_norms(plain, images)[1].flatten() for images in few.batches(plain, [])])
+    cutoff = float(norms.quantile(0.9))
+    outliers = measure(few, plain, ArtifactOptions(rule="fixed", cutoff=cutoff, layer=1))["outliers"]
+    assert outliers["layer"] == 1 and outliers["count"] == int((norms > cutoff).sum())
 
 
 def test_the_rule_decides(rows, stream):
@@ -238,7 +249,8 @@ def test_the_command_writes_json_and_figures(lost_reg, photos, tmp_path):
     models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224")
     result = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out, "--cutoff", 20)
     assert result.exit_code == 0, result.output
-    assert "above 20" in result.stdout and "1 of 4 images could not be used: broken.jpg" in result.stderr
+    assert "above 20" in result.stdout and "tiny (RANDOM WEIGHTS)" in result.stdout
+    assert "1 of 4 images could not be used: broken.jpg" in result.stderr
     assert names(out) == ["artifacts.json", "layers.png", "neighbours.png", "norms.png"]
     content = json.loads((out / "artifacts.json").read_text())
     assert [row["backbone"] for row in content["backbones"]] == ["tiny", "timm:vit_tiny_patch16_224"]
