@@ -31,7 +31,9 @@ def test_biases():
     assert parse_biases("1:1:5") == [1.0]
 
 
-@pytest.mark.parametrize("text", ["", "much", "0:1", "1:0:0.1", "0:1:0", "0:1:-0.1", "0:1:0.1:2", "0,", "nan", "-inf:0:1"])
+@pytest.mark.parametrize(
+    "text", ["", "much", "0:1", "1:0:0.1", "0:1:0", "0:1:-0.1", "0:1:0.1:2", "0,", "nan", "-inf:0:1"]
+)
 def test_biases_that_cannot_be_read(text):
     with pytest.raises(LostRegError, match="cannot read the biases"):
         parse_biases(text)
