@@ -86,6 +86,17 @@ def _diamond(value: float, top: float) -> str:
     return f'<svg x="{_at(value, top)}" y="{_MIDDLE}" class="mark">{path}</svg>'
 
 
+def difference_mark(value: float, interval: tuple[float, float], top: float) -> str:
+    """A difference with its interval on a line whose middle is zero and whose ends are `top` points away."""
+    low, high, at = (_at(top + number, 2 * top) for number in (*interval, value))
+    return (
+        f'<svg class="difference-mark" height="{_HEIGHT}" aria-hidden="true">'
+        f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{_HEIGHT}"/>'
+        f'<line class="whisker" x1="{low}" x2="{high}" y1="{_MIDDLE}" y2="{_MIDDLE}"/>'
+        f'<circle class="bar with" cx="{at}" cy="{_MIDDLE}" r="5"/></svg>'
+    )
+
+
 def _at(value: float, top: float) -> str:
     return f"{100 * value / top:.2f}%"
 

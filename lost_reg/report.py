@@ -19,7 +19,8 @@ from string import Template
 from typing import Any
 
 from lost_reg import __version__
-from lost_reg.charts import Bar, Line, bar_chart
+from lost_reg.charts import Bar, Line, bar_chart, difference_mark
+from lost_reg.compare import LEAST_P, Comparison, compare
 from lost_reg.datasets import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.gallery import THUMBNAILS_FOLDER, GalleryRun, ramp, write_gallery
@@ -98,7 +99,7 @@ def write_report(
     shown = [GalleryRun(run.name, run.results, run.dataset, options.count_hard) for run in runs]
     gallery = write_gallery(shown, out, max_images, progress)
     gallery["pair"] = _default_pair(runs, gallery["runs"])
-    _write(out / PAGE_FILE, page(_sections(runs, errors, gallery), gallery))
+    _write(out / PAGE_FILE, page(_sections(runs, errors, options, gallery), gallery))
     datasets, items = gallery["datasets"], gallery["items"]
     with_maps = sum(any("maps" in entry for entry in item["entries"].values()) for item in items)
     images = sum(dataset["images"] for dataset in datasets)
@@ -187,13 +188,21 @@ def _default_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
 # --- sections -----------------------------------------------------------------------------------------
 
 
-def _sections(runs: list[ReportRun], errors: list[LostRegError], gallery: dict[str, Any]) -> list[Section]:
+def _sections(
+    runs: list[ReportRun], errors: list[LostRegError], options: ScoringOptions, gallery: dict[str, Any]
+) -> list[Section]:
     """The parts of the page in their order; a part that has nothing to show is left out."""
-    sections = (_table_section(runs, errors), _bars_section(runs), _gallery_section(gallery))
+    sections = (
+        _table_section(runs, errors),
+        _bars_section(runs),
+        _paired_section(runs, options),
+        _gallery_section(gallery),
+    )
     return [section for section in sections if section]
 
 
-_NUMBERS = ("images", "found", "CorLoc", "centred box", "whole image")
+_DIFFERENCE = "B \N{MINUS SIGN} A"
+_NUMBERS = ("images", "found", "CorLoc", "centred box", "whole image", "A alone", "B alone", _DIFFERENCE)
 
 
 def _table_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) -> Section | None:
@@ -202,7 +211,7 @@ def _table_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     left_out = f'<div class="notice"><p>Left out:</p><ul>{notes}</ul></div>' if errors else ""
     if not rows:
         return Section("corloc", "CorLoc", left_out) if errors else None
-    header = ("backbone", "dataset", *_NUMBERS[:3], "95 % interval", *_NUMBERS[3:], "published")
+    header = ("backbone", "dataset", *_NUMBERS[:3], "95 % interval", *_NUMBERS[3:5], "published")
     head = "".join(f'<th scope="col"{_numeric(name)}>{escape(name)}</th>' for name in header)
     body = "\n".join(_table_row(name, row, header) for name, row in rows)
     counts = "".join(f"<li>{escape(one_line(text))}</li>" for text in _counts(rows))
@@ -294,6 +303,65 @@ def _baselines(runs: Sequence[ReportRun]) -> list[Line]:
         for kind, label in kinds
         if len({getattr(score, kind) for score in scores}) == 1
     ]
+
+
+def _paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Section | None:
+    """Differences on the same images: with registers less without, or else each run less the first."""
+    compared, notes = [], []
+    for a, b in _pairs_to_compare([run for run in runs if run.row]):
+        try:
+            compared.append((a, b, compare(a.results.folder, b.results.folder, options)))
+        except LostRegError as error:
+            notes.append(f"{a.name} and {b.name}: {error}")
+    if not compared:
+        return None
+    top = max(5.0, *(abs(bound) for *_, one in compared for bound in one.total.interval))
+    columns = list(_paired_cells(*compared[0], top))
+    head = "".join(f'<th scope="col"{_numeric(name)}>{escape(name)}</th>' for name in columns)
+    body = "\n".join(_paired_row(_paired_cells(*one, top)) for one in compared)
+    said = "".join(f"<li>{escape(one_line(note))}</li>" for note in notes)
+    html = (
+        '<p class="lead">B less A in points of CorLoc, on the same images: the 95 % paired bootstrap '
+        "interval, and the p value of McNemar's exact test on the images that one alone found.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Paired differences">'
+        '<table class="paired">\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
+        + (f'<ul class="notes">{said}</ul>' if notes else "")
+    )
+    return Section("paired", "Paired differences", html)
+
+
+def _pairs_to_compare(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, ReportRun]]:
+    pairs = []
+    for title in dict.fromkeys((run.row.dataset, run.row.split) for run in runs):
+        of_dataset = [run for run in runs if (run.row.dataset, run.row.split) == title]
+        pairs += paired_by_registers(of_dataset) or [(of_dataset[0], other) for other in of_dataset[1:]]
+    return pairs
+
+
+def _paired_cells(a: ReportRun, b: ReportRun, comparison: Comparison, top: float) -> dict[str, str]:
+    """The cells of a row, as markup, by their columns."""
+    total = comparison.total
+    low, high = total.interval
+    texts = {
+        "A": a.name,
+        "B": b.name,
+        "dataset": f"{comparison.dataset} {comparison.split}",
+        "images": f"{total.images:,}",
+        "A alone": f"{total.only_a:,}",
+        "B alone": f"{total.only_b:,}",
+        _DIFFERENCE: f"{total.difference:+.1f}",
+        "95 % interval": f"{low:+.1f} to {high:+.1f}",
+        "p": f"{total.p:.4f}" if total.p >= LEAST_P else f"below {LEAST_P}",
+    }
+    cells = {column: escape(one_line(text)) for column, text in texts.items()}
+    return {**cells, "": difference_mark(total.difference, total.interval, top)}
+
+
+def _paired_row(cells: dict[str, str]) -> str:
+    (_, first), *rest = cells.items()
+    columns = "".join(f"<td{_numeric(column)}>{cell}</td>" for column, cell in rest)
+    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
 
 
 def _gallery_section(gallery: dict[str, Any]) -> Section | None:

@@ -234,7 +234,7 @@ def test_names_from_outside_stay_text(hostile, tmp_path):
     assert kinds.count("script") == 2 and not {"img", "u", "b", "i"} & set(kinds)
     assert not [name for _, attributes in elements.tags for name in attributes if name.startswith("on")]
     # the first cell of the rows: shown as they are, except for what cannot be printed
-    shown = [cell for cell in elements.texts["th"] if "hacked" in cell]
+    shown = {cell for cell in elements.texts["th"] if "hacked" in cell}
     assert sorted(shown) == [
         "dino<script>window.hacked=7</script> (<i>fp32)",
         "dinov2_vits14 ('\"><img src=x onerror=window.hacked=8>)",
@@ -297,7 +297,7 @@ def test_only_the_pages_own_script_and_style_may_run(results, tmp_path):
 
 def test_the_table_says_what_corloc_says(results, tmp_path):
     elements = Elements(report(results, tmp_path / "out").page.read_text())
-    first, second = elements.texts["tr"][1:]
+    first, second = elements.texts["tr"][1:3]
     assert first.startswith("dinov2_vits14instances.json all4250.015.0 to 85.0")
     assert second.startswith("dinov2_vits14_reg") and second.endswith("no comparable number")
 
@@ -352,6 +352,40 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, make_coco):
         write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT})
     data = data_of(report(tmp_path / "results", tmp_path / "out").page)
     assert data["runs"] == ["dinov2_vits14, one", "dinov2_vits14, two"]
+
+
+def test_runs_without_and_with_registers_are_compared_on_the_same_images(results, tmp_path):
+    text = report(results, tmp_path / "out").page.read_text("utf-8")
+    (row,) = [row for row in Elements(text).texts["tr"] if row.startswith("dinov2_vits14dinov2_vits14_reg")]
+    assert row == "dinov2_vits14dinov2_vits14_reginstances.json all411+0.0-75.0 to +75.01.0000"
+    assert 'cx="50.00%"' in text and 'x1="0.00%" x2="100.00%"' in text
+
+
+def test_without_pairs_each_run_is_compared_with_the_first(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", OUTCOMES)
+    for name, box, backbone in (
+        ("1", WRONG, "dino_vits16"),
+        ("2", RIGHT, "dino_vits8"),
+        ("3", WRONG, "deit3"),
+    ):
+        write_run(tmp_path / "results" / name, dataset, dict.fromkeys(OUTCOMES, box), backbone=backbone)
+    write_run(tmp_path / "results" / "own", None, {"x.jpg": RIGHT})  # of no dataset: nothing to compare
+    text = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+    rows = [row for row in Elements(text).texts["tr"] if re.match(r"dino_vits16(dino_vits8|deit3)inst", row)]
+    assert rows[0] == "dino_vits16dino_vits8instances.json all404+100.0+100.0 to +100.00.1250"
+    assert rows[1] == "dino_vits16deit3instances.json all400+0.0+0.0 to +0.01.0000"
+
+
+def test_runs_that_cannot_be_compared_are_said(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    for name, images in (("1", ["a.jpg"]), ("2", ["a.jpg"]), ("3", ["b.jpg"])):
+        write_run(tmp_path / "results" / name, dataset, dict.fromkeys(images, RIGHT), backbone=f"dino{name}")
+    text = report(tmp_path / "results", tmp_path / "out", partial=True).page.read_text("utf-8")
+    assert "dino1 and dino3: nothing to compare" in text and "Paired differences" in text
+
+
+def test_one_run_is_compared_with_nothing(results, tmp_path):
+    assert "Paired differences" not in report(results / "a", tmp_path / "out").page.read_text("utf-8")
 
 
 # --- charts -------------------------------------------------------------------------------------------
