@@ -44,6 +44,8 @@ from lost_reg.images import list_images, pad_to_patches, read_image
 from lost_reg.records import Prediction
 from lost_reg.results import RunWriter
 from lost_reg.run import run, source_of_files
+from lost_reg.sweep import sweep
+from lost_reg.sweep_grid import grid_of_protocols, parse_biases, parse_layers
 from lost_reg.workload import feature_operations, matrix_rate
 
 # (width, height): how many of 20 photos have it, about as in VOC (first three) and COCO
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--plain-images", type=int, default=20)
     parser.add_argument("--batch-size", default="8", help="of lost-reg: a number, or auto")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sweep", action="store_true", help="only what a sweep of 168 settings costs")
     parser.add_argument("--startup", action="store_true", help="only the time until the first image")
     options = parser.parse_args()
     print(machine(torch.device(options.device)), flush=True)
@@ -100,6 +103,10 @@ def main() -> None:
         size = options.batch_size if options.batch_size == "auto" else int(options.batch_size)
         for name, precision in itertools.product(names, precisions):
             backbone = load_backbone(name, weights="random", device=options.device, precision=precision)
+            if options.sweep:
+                cost = sweep_cost(backbone, Path(folder), options.rounds)
+                print(f"\n{name}, {precision}: {cost}", flush=True)
+                continue
             shapes = shapes_of(Path(folder), backbone.patch_size)
             bench = Bench(backbone, timm_model(backbone), Path(folder), size, shapes)
             print(f"\n### {name}, {precision}\n\n{measured(bench, options)}", flush=True)
@@ -319,6 +326,26 @@ def memory(bench: Bench) -> str:
     if bench.device.type != "cuda":
         return f"{text}."
     return f"{text}, {torch.cuda.max_memory_allocated(bench.device) / 2**20:,.0f} MiB on the device."
+
+
+def sweep_cost(backbone: VitBackbone, folder: Path, rounds: int) -> str:
+    """How many times as long as one setting a sweep takes: 4 layers, 21 biases, normalised and raw."""
+    source = source_of_files(list_images([folder]), [])
+    protocols = grid_of_protocols(
+        facets=["k"], layers=parse_layers("-4:-1"), biases=parse_biases("-1:0:0.05"),
+        normalize=[False, True], center=[False], k_patches=100, max_side=None,
+    )  # fmt: skip
+    ratios, alone = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as out:
+            one = seconds(lambda: run(source, backbone, Path(out, "run")), backbone.device)
+            many = seconds(lambda: sweep(source, backbone, Path(out, "sweep"), protocols), backbone.device)
+        ratios.append(many / one)
+        alone.append(one / len(source.files.names))
+    return (
+        f"{len(protocols)} settings take {statistics.median(ratios):.2f} times as long as one "
+        f"({min(ratios):.2f} to {max(ratios):.2f}); one takes {statistics.median(alone):.2f} s an image"
+    )
 
 
 def startup(folder: Path) -> str:
