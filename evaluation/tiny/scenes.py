@@ -50,7 +50,7 @@ def pick_colour(rng: Rng) -> np.ndarray:
         )
         % 360
     )
-    saturation = np.clip(rng.beta(1.3, 2.2), 0, 1)
+    saturation = rng.beta(1.2, 3.0)
     value = rng.beta(1.6, 1.5) * 0.92 + 0.05
     hsv = np.array([[[hue, saturation, value]]], dtype=np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0]
@@ -209,7 +209,7 @@ def render_background(rng: Rng, hw: tuple[int, int]) -> np.ndarray:
     if rng.random() < 0.6:
         image = clutter(rng, np.ascontiguousarray(image, np.float32))
     image = image * lighting(rng, hw, rng.exponential(0.35))
-    if rng.random() < 0.55:
+    if rng.random() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 5))
     return to_uint8(image)
 
@@ -342,6 +342,21 @@ def lump(rng: Rng, side: int) -> list[np.ndarray]:
     return parts
 
 
+def marks(rng: Rng, whole: np.ndarray) -> list[np.ndarray]:
+    """One to five patches on the object `whole`: windows, clothes, print; so it is not of one piece."""
+    side, found = whole.shape[0], np.argwhere(whole > 127)
+    parts = []
+    for _ in range(int(rng.integers(1, 6))):
+        centre = found[int(rng.integers(len(found)))][::-1] / side
+        radii = rng.uniform(0.02, 0.2, 2)
+        if rng.random() < 0.5:
+            mark = round_shape(rng, side, centre, radii, 0.2)
+        else:
+            mark = fill(blank(side), centre + radii * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]))
+        parts.append(cv2.bitwise_and(mark, whole))
+    return parts
+
+
 def shade(rng: Rng, mask: np.ndarray, light: np.ndarray) -> np.ndarray:
     """(S, S, 1) Light on the part as if it were inflated: bright towards the light, dark away from it."""
     depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5)
@@ -361,7 +376,9 @@ def render_sprite(rng: Rng, detail: int = 1) -> np.ndarray:
     light = rng.normal([0, -0.6, 1.2], 0.5)
     light /= np.linalg.norm(light)
     contrast = rng.beta(1.5, 1.5)
-    skins = [material(rng, (side, side), contrast) for _ in range(min(len(parts), int(rng.integers(1, 4))))]
+    skins = [material(rng, (side, side), contrast) for _ in range(min(len(parts), int(rng.integers(1, 5))))]
+    if rng.random() < 0.6:
+        parts += marks(rng, np.maximum.reduce(parts))
     colour, alpha = np.zeros((side, side, 3), np.float32), np.zeros((side, side), np.float32)
     for index, mask in enumerate(parts):
         cover = (mask.astype(np.float32) / 255)[..., None]
@@ -382,7 +399,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 def recolour(rng: Rng, rgb: np.ndarray, strength: float) -> np.ndarray:
     """Another light on the same surface: saturation, gain per channel, gamma, at times permuted channels."""
-    saturation = np.exp(rng.normal(0, 0.5 * strength))
+    saturation = np.exp(rng.normal(-0.1, 0.5 * strength))
     gain = np.exp(rng.normal(0, 0.25 * strength) + rng.normal(0, 0.1 * strength, 3))
     order = rng.permutation(3) if rng.random() < 0.15 * strength else [0, 1, 2]
     mix = np.diag(gain) @ (saturation * np.eye(3) + (1 - saturation) / 3)[:, order]
@@ -408,11 +425,17 @@ def fine_detail(rng: Rng, hw: tuple[int, int]) -> np.ndarray:
 
 
 def place(
-    rng: Rng, sprite: np.ndarray, hw: tuple[int, int], scale: float, near: np.ndarray | None
+    rng: Rng,
+    sprite: np.ndarray,
+    hw: tuple[int, int],
+    scale: float,
+    near: np.ndarray | None,
+    stray: float = 0.5,
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
     """The sprite turned, stretched and set down, its box about `scale` of the image's mean side.
 
-    near: (2,) xy in [0, 1], where a companion lies, or None for anywhere. It may reach over the image's edge.
+    near: (2,) xy in [0, 1], where to put its middle, give or take `stray` times its extent (a standard
+    deviation), or None for anywhere. It may reach over the image's edge.
     Returns (h, w, 4) float32 in [0, 1] and the window of the image (rows, columns) it fills.
     """
     height, width = hw
@@ -425,9 +448,11 @@ def place(
     extent = np.abs(linear) @ [w, h]
     room = np.array([width, height]) - extent
     reach = 0.18 * extent  # how much of it may lie outside on one side
-    corner = rng.uniform(np.minimum(room, 0) - reach, np.maximum(room, 0) + reach)
+    low, high = np.minimum(room, 0) - reach, np.maximum(room, 0) + reach
+    draws = 2 if rng.random() < 0.5 else 1  # the mean of two is more often near the middle
+    corner = low + (high - low) * rng.uniform(0, 1, (draws, 2)).mean(0)
     if near is not None:
-        corner = near * [width, height] - extent / 2 + rng.normal(0, 0.5, 2) * extent
+        corner = near * [width, height] - extent / 2 + rng.normal(0, stray, 2) * extent
     left, top = np.clip(corner.astype(int), 0, [width - 2, height - 2])
     right, bottom = np.clip((corner + extent + 1).astype(int), [left + 2, top + 2], [width, height])
     shift = corner + extent / 2 - linear @ [w / 2, h / 2] - [left, top]
@@ -465,7 +490,7 @@ def develop(rng: Rng, image: np.ndarray) -> np.ndarray:
 def pick_scales(rng: Rng) -> list[float]:
     """Sizes of one to four objects: the side of the box over the image's mean side; mostly falling."""
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.27, 0.16, 0.12]))
-    return [rng.uniform(0.34, 1.05), *np.sort(rng.uniform(0.12, 0.5, count - 1))[::-1]]
+    return [rng.uniform(0.3, 1.0), *np.sort(rng.uniform(0.12, 0.5, count - 1))[::-1]]
 
 
 def scatter(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
@@ -479,21 +504,50 @@ def scatter(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
         image[window] += (placed[..., :3] - image[window]) * placed[..., 3:]
 
 
+def furnish(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
+    """Set large things at the image's edge, mostly outside it, which belong to the background."""
+    for _ in range(int(rng.integers(1, 4))):
+        beyond = rng.uniform(-0.05, 1.05, 2)
+        beyond[int(rng.integers(2))] = rng.choice([-0.05, 1.05])
+        sprite = sprites[int(rng.integers(len(sprites)))]
+        placed, window = place(rng, sprite, image.shape[:2], rng.uniform(0.3, 1.1), beyond, stray=0.0)
+        placed[..., :3] = recolour(rng, placed[..., :3], 0.8)
+        placed = cv2.GaussianBlur(placed, (0, 0), rng.exponential(1.0) + 0.3)
+        image[window] += (placed[..., :3] - image[window]) * placed[..., 3:]
+
+
+def blend_in(rng: Rng, placed: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """(h, w, 3) The colours of the object `placed` (h, w, 4), moved towards those of what is `behind` it."""
+    seen, share = placed[placed[..., 3] > 0.5][:, :3], rng.uniform(0.4, 0.9)
+    if not len(seen):
+        return placed[..., :3]
+    spread = (1 - share) + share * behind.std((0, 1)) / (seen.std(0) + 0.02)
+    middle = (1 - share) * seen.mean(0) + share * behind.mean((0, 1))
+    return np.clip((placed[..., :3] - seen.mean(0)) * spread + middle, 0, 1)
+
+
 def compose(rng: Rng, background: np.ndarray, sprites: list[np.ndarray], hw: tuple[int, int]) -> Scene:
-    """Set one to four of the `sprites` (RGBA, uint8) on the background (RGB, uint8), the main one behind."""
+    """Set one to four of six `sprites` (RGBA, uint8) on the background (RGB, uint8), the main one behind.
+
+    The last two are what stands about at the image's edge, if anything does.
+    """
     image = fit(rng, background, hw)
     enlarged = max(hw) > 1.2 * max(background.shape)
     if enlarged:
         image = image * fine_detail(rng, hw)
     instances = np.zeros(hw, np.uint8)
+    if rng.random() < 0.4:
+        furnish(rng, image, sprites[4:])
     if rng.random() < 0.5:
         scatter(rng, image, sprites)
     alike = rng.random() < 0.15  # a herd, a bowl of fruit
     companions = rng.random() < 0.4
     near = None
     for index, scale in enumerate(pick_scales(rng)):
-        placed, window = place(rng, sprites[0 if alike else index % len(sprites)], hw, scale, near)
+        placed, window = place(rng, sprites[0 if alike else index], hw, scale, near)
         placed[..., :3] = recolour(rng, placed[..., :3], 0.3 if alike else 0.8)
+        if rng.random() < 0.25:
+            placed[..., :3] = blend_in(rng, placed, image[window])
         if enlarged:
             placed[..., :3] *= fine_detail(rng, placed.shape[:2])
         if rng.random() < 0.25:  # out of focus
@@ -522,7 +576,7 @@ def make_scene(seed: int, hw: tuple[int, int] = (224, 224)) -> Scene:
     for attempt in range(100):  # a scene whose objects all ended up hidden or outside is drawn again
         rng = np.random.default_rng([seed, attempt])
         background = render_background(rng, (BACKGROUND_SIDE * detail,) * 2)
-        scene = compose(rng, background, [render_sprite(rng, detail) for _ in range(4)], hw)
+        scene = compose(rng, background, [render_sprite(rng, detail) for _ in range(6)], hw)
         if scene.instances.any():
             return scene
     raise RuntimeError(f"no visible object in 100 scenes of seed {seed}")
@@ -543,5 +597,5 @@ def render_part(seed: int, detail: int = 1) -> tuple[np.ndarray, list[np.ndarray
 def compose_from(bank: list[tuple[np.ndarray, list[np.ndarray]]], seed: int, hw: tuple[int, int]) -> Scene:
     """A scene from parts of the bank, each drawn at random; it may, rarely, be without a visible object."""
     rng = np.random.default_rng([seed, 2])
-    sprites = [bank[i // 2][1][i % 2] for i in rng.integers(2 * len(bank), size=4)]
+    sprites = [bank[i // 2][1][i % 2] for i in rng.integers(2 * len(bank), size=6)]
     return compose(rng, bank[int(rng.integers(len(bank)))][0], sprites, hw)

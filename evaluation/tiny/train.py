@@ -63,11 +63,11 @@ class Stage:
 
 SMALL = {(10, 10): 0.15, (10, 14): 0.1, (14, 10): 0.05, (14, 14): 0.4, (12, 16): 0.1, (15, 20): 0.15}
 SMALL[18, 24] = 0.05
-LARGE = {(14, 14): 0.15, (15, 20): 0.2, (20, 15): 0.1, (20, 27): 0.15, (24, 32): 0.15, (27, 40): 0.1}
+LARGE = {(14, 14): 0.3, (15, 20): 0.2, (20, 15): 0.05, (20, 27): 0.1, (24, 32): 0.1, (27, 40): 0.1}
 LARGE |= {(30, 40): 0.1, (40, 30): 0.05}
 STAGES = (
-    Stage(steps=900, rate=1.5e-3, parts=1500, detail=1, batch_tokens=32 * 196, grids=SMALL),
-    Stage(steps=480, rate=8e-4, parts=450, detail=2, batch_tokens=7200, grids=LARGE),
+    Stage(steps=1000, rate=1.5e-3, parts=1500, detail=1, batch_tokens=32 * 196, grids=SMALL),
+    Stage(steps=900, rate=8e-4, parts=450, detail=2, batch_tokens=7200, grids=LARGE),
 )
 # For choices made while training, by the scenes' size (height, width); score.py has others.
 VALIDATION = {(224, 224): range(1_000_000, 1_000_100), (480, 640): range(1_001_000, 1_001_060)}
@@ -157,11 +157,33 @@ def mask_loss(affinity: Tensor, coverage: Tensor, potentials: int) -> Tensor:
     return owner.sum(1) * (inside + outside)
 
 
+def random_filters(images: Tensor, share: float = 0.5) -> Tensor:
+    """The uint8 images (B, 3, H, W), a share of them seen through a random small filter of their own.
+
+    RandConv (Xu et al., ICLR 2021): textures and colours change, shapes stay, so that shapes are what is
+    learned. Each filtered image is mixed with itself and keeps its mean and deviation.
+    """
+    chosen = (torch.rand(len(images)) < share).nonzero().flatten()
+    if not len(chosen):
+        return images
+    plain, size = images[chosen].float(), 2 * int(torch.randint(0, 3, ())) + 1
+    weight = torch.randn(3 * len(chosen), 3, size, size) / (3**0.5 * size)
+    filtered = F.conv2d(plain.flatten(0, 1)[None], weight, padding=size // 2, groups=len(chosen))
+    own = torch.rand(len(chosen), 1, 1, 1)
+    axes = (1, 2, 3)
+    mean, deviation = plain.mean(axes, keepdim=True), plain.std(axes, keepdim=True)
+    mixed = own * plain + (1 - own) * filtered.view_as(plain)
+    mixed = (mixed - mixed.mean(axes, keepdim=True)) / (mixed.std(axes, keepdim=True) + 1)
+    images = images.clone()
+    images[chosen] = (mixed * deviation + mean).clamp(0, 255).byte()
+    return images
+
+
 def loss_of(
     model: torch.nn.Module, images: Tensor, instances: Tensor, potentials: int
 ) -> tuple[Tensor, Tensor]:
     """The loss to minimise and, detached, its three terms (pairs, seed, mask), means over the batch."""
-    features = keys(model, images)
+    features = keys(model, random_filters(images))
     coverage = patch_coverage(instances)
     affinity = features @ features.mT / features.shape[-1] ** 0.5
     foreground = 1 - coverage[..., 0]
