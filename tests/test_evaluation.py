@@ -32,7 +32,9 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("name", ["tiny", "dino_vits16", "dinov2_vits14", "dinov2_vits14_reg"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "dino_vits16", "dinov2_vits14", "dinov2_vits14_reg", "dinov3_vits16"]
+)
 def test_the_plain_pipeline_and_ours_find_the_same(files, name):
     import plain
 
