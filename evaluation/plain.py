@@ -50,8 +50,13 @@ def keys(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
     native = model.pos_embed
     try:
         with torch.inference_mode():
-            model.pos_embed = torch.nn.Parameter(positions(native, grid_hw, backbone), requires_grad=False)
-            forward(model, x[None].to(next(model.parameters()).dtype))
+            batch = x[None].to(next(model.parameters()).dtype)
+            if native is None:  # rotary positions, DINOv3's, are of any grid
+                model.forward_features(batch)
+            else:
+                of_grid = positions(native, grid_hw, backbone)
+                model.pos_embed = torch.nn.Parameter(of_grid, requires_grad=False)
+                forward(model, batch)
     finally:
         handle.remove()
         model.pos_embed = native

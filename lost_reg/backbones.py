@@ -13,7 +13,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
+from timm.models import eva, vision_transformer
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from lost_reg.errors import LostRegError
@@ -51,7 +53,7 @@ class Backbone(Protocol):
 
 
 class VitBackbone:
-    """A timm VisionTransformer that gives one facet of one block's qkv layer.
+    """A ViT of timm, with learned positions or rotary ones, that gives one facet of one block's qkv layer.
 
     Attributes:
         name, patch_size, mean, std: see `Backbone`.
@@ -69,7 +71,7 @@ class VitBackbone:
     def __init__(
         self,
         spec: BackboneSpec,
-        model: VisionTransformer,
+        model: VisionTransformer | Eva,
         weights: Weights,
         device: torch.device,
         precision: str,
@@ -91,7 +93,9 @@ class VitBackbone:
     def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
         """One facet of the output of a block's qkv layer, all heads concatenated, for the patches alone.
 
-        Only the blocks before that one are run, and only the rows of that facet are computed.
+        Queries and keys are those before any rotary position is applied to them: such a position differs
+        from patch to patch, and LOST compares patches wherever they are. Only the blocks before that one are
+        run, and only the rows of that facet are computed.
 
         Args:
             images: (B, 3, H, W), normalised, H and W multiples of the patch size.
@@ -139,7 +143,7 @@ class VitBackbone:
     def facet_of(self, patch_tokens: Tensor, facet: str, layer: int = -1) -> Tensor:
         """One facet of a block's qkv layer for the (B, N, D) patch tokens that enter it: (B, N, D)."""
         block = self.model.blocks[self.block_index(layer)]
-        return _facet_of(block.attn.qkv, block.norm1(patch_tokens), facet)
+        return _facet_of(block.attn, block.norm1(patch_tokens), facet)
 
     @torch.inference_mode()
     def patch_embeddings(self, images: Tensor) -> Tensor:
@@ -161,11 +165,18 @@ class VitBackbone:
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
         """All tokens that enter each block, and those that leave the last; run as they are asked for."""
-        tokens = self._embed(self._patch_embeddings(images))
+        patches = self._patch_embeddings(images)
+        rotation = self._rotation(patches.shape[1:3])
+        tokens = self._embed(patches)
         yield tokens
         for block in self.model.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, **rotation)
             yield tokens
+
+    def _rotation(self, grid_hw: tuple[int, int]) -> dict[str, Tensor]:
+        """What blocks with rotary positions are given beside the tokens: sines and cosines of each patch."""
+        rope = getattr(self.model, "rope", None)
+        return {} if rope is None else {"rope": rope.get_embed(shape=grid_hw)}  # (N, 2 D / heads)
 
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may count from the last.
@@ -262,7 +273,7 @@ def load_backbone(
 
     Args:
         backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any
-            VisionTransformer of timm, or a function (see `CallableBackbone`).
+            VisionTransformer or Eva of timm, or a function (see `CallableBackbone`).
         weights: a weight file, "random", or None for the published weights.
         device: "auto" (CUDA if there is any), or a torch device.
         precision: "fp32", "bf16" or "fp16".
@@ -339,10 +350,25 @@ def _float32_convolutions():
         torch.backends.cudnn.allow_tf32 = before
 
 
-def _facet_of(qkv: nn.Linear, tokens: Tensor, facet: str) -> Tensor:
-    width = qkv.out_features // 3
+def facet_layer(attention: nn.Module, facet: str) -> tuple[Tensor, Tensor | None]:
+    """The part of an attention's qkv layer that gives one facet: weight (D, D), and bias (D,) or None.
+
+    timm fuses q, k and v into one layer or has a layer for each; Eva's fused layer keeps its bias apart.
+    """
+    if attention.qkv is None:
+        layer = getattr(attention, f"{facet}_proj")
+        return layer.weight, layer.bias
+    width = attention.qkv.out_features // 3
     rows = slice(FACETS.index(facet) * width, (FACETS.index(facet) + 1) * width)
-    return F.linear(tokens, qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+    if isinstance(attention, EvaAttention):
+        bias = getattr(attention, f"{facet}_bias")
+    else:
+        bias = None if attention.qkv.bias is None else attention.qkv.bias[rows]
+    return attention.qkv.weight[rows], bias
+
+
+def _facet_of(attention: nn.Module, tokens: Tensor, facet: str) -> Tensor:
+    return F.linear(tokens, *facet_layer(attention, facet))
 
 
 def _device(name: str) -> torch.device:
@@ -382,9 +408,10 @@ def resolve_spec(name: str) -> BackboneSpec:
     return spec
 
 
-def _create(spec: BackboneSpec) -> VisionTransformer:
+def _create(spec: BackboneSpec) -> VisionTransformer | Eva:
     refusal = LostRegError(
-        f"{spec.architecture} is not of timm's VisionTransformer family with plain blocks: not supported"
+        f"{spec.architecture} is not of timm's VisionTransformer or Eva family with plain blocks: not "
+        "supported"
     )
     try:
         model = timm.create_model(
@@ -397,30 +424,43 @@ def _create(spec: BackboneSpec) -> VisionTransformer:
         )
     except (TypeError, AssertionError):  # another family does not know these options
         raise refusal from None
-    if not isinstance(model, VisionTransformer) or not isinstance(model.patch_embed, PatchEmbed):
-        raise refusal
-    if not all(
-        isinstance(b, Block) and isinstance(getattr(b.attn, "qkv", None), nn.Linear) for b in model.blocks
-    ):
+    if not (_is_plain_vit(model) or _is_plain_eva(model)) or not isinstance(model.patch_embed, PatchEmbed):
         raise refusal
     model.norm = nn.Identity()  # comes after the last block
     return model
 
 
-def _random_model(spec: BackboneSpec) -> VisionTransformer:
+def _is_plain_vit(model: nn.Module) -> bool:
+    return isinstance(model, VisionTransformer) and all(
+        isinstance(block, Block) and isinstance(getattr(block.attn, "qkv", None), nn.Linear)
+        for block in model.blocks
+    )
+
+
+def _is_plain_eva(model: nn.Module) -> bool:
+    """Whether it is one of Eva's, such as DINOv3, with a norm before each attention and one rotation for all
+    blocks."""
+    return (
+        isinstance(model, Eva)
+        and not model.rope_mixed
+        and all(isinstance(b, EvaBlock) and isinstance(b.attn, EvaAttention) for b in model.blocks)
+    )
+
+
+def _random_model(spec: BackboneSpec) -> VisionTransformer | Eva:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # the same weights in every run
         return _create(spec)
 
 
-def _fill(model: VisionTransformer, path: Path, spec: BackboneSpec) -> None:
+def _fill(model: VisionTransformer | Eva, path: Path, spec: BackboneSpec) -> None:
     """Load a weight file into a model; refuse a file that does not fit, naming the keys that differ."""
     state = read_state_dict(path)
     wanted = model.state_dict()
     misfits = _misfits_of_another_model(state, wanted, model)
     if not misfits:
         try:
-            state = checkpoint_filter_fn(state, model, adapt_layer_scale=True)
+            state = _with_timms_names(state, model)
         except Exception as error:  # a file of another model can break timm's converter anywhere
             misfits = [f"timm cannot convert it ({first_sentence(error)})"]
     state = {key: tensor for key, tensor in state.items() if not key.startswith(_BEYOND_FEATURES)}
@@ -436,16 +476,40 @@ def _fill(model: VisionTransformer, path: Path, spec: BackboneSpec) -> None:
         more = f" and {len(misfits) - 4} more" if len(misfits) > 4 else ""
         raise LostRegError(f"{str(path)!r} does not fit {spec.name}: {'; '.join(misfits[:4])}{more}")
     model.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+    _make_buffers(model)
+
+
+def _with_timms_names(state: dict[str, Tensor], model: VisionTransformer | Eva) -> dict[str, Tensor]:
+    """Weights under the names of their authors, or of timm, to those of timm."""
+    if isinstance(model, VisionTransformer):
+        return vision_transformer.checkpoint_filter_fn(state, model, adapt_layer_scale=True)
+    if "storage_tokens" in state and model.blocks[0].attn.q_bias is None:
+        # DINOv3's authors carry biases of which keys have none and the others are zero; timm's models leave
+        # them out. What is not zero stays, and is refused under its name.
+        kept = {key: bias for key, bias in state.items() if key.endswith("attn.qkv.bias")}
+        state = {key: tensor for key, tensor in state.items() if key not in kept}
+        kept = {key: bias for key, bias in kept.items() if any(map(torch.any, bias.chunk(3)[::2]))}
+        return eva.checkpoint_filter_fn(state, model) | kept
+    return eva.checkpoint_filter_fn(state, model)
+
+
+def _make_buffers(model: VisionTransformer | Eva) -> None:
+    """Compute what no file holds, for a model made without memory: the frequencies of rotary positions."""
+    for module in model.modules():
+        if hasattr(module, "init_non_persistent_buffers"):
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, torch.empty_like(buffer, device="cpu"))
+            module.init_non_persistent_buffers()
 
 
 def _misfits_of_another_model(
-    state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer
+    state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer | Eva
 ) -> list[str]:
     """What timm's converter would hide, by resampling to the model's size, or break on."""
     misfits = []
     if "register_tokens" in state and "reg_token" not in wanted:
         misfits.append("register_tokens is not part of the model")
-    if "reg_token" in wanted and not {"reg_token", "register_tokens"} & state.keys():
+    if "reg_token" in wanted and not {"reg_token", "register_tokens", "storage_tokens"} & state.keys():
         misfits.append("reg_token is missing")
     projection, position = state.get("patch_embed.proj.weight"), state.get("pos_embed")
     expected = wanted["patch_embed.proj.weight"]

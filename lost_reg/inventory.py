@@ -28,7 +28,7 @@ def backbones_table() -> str:
     return "\n".join(
         [
             text_table(header, rows),
-            f"{zoo.TIMM_PREFIX}NAME takes any other VisionTransformer of timm. Hub weights lie in",
+            f"{zoo.TIMM_PREFIX}NAME takes any other VisionTransformer or Eva of timm. Hub weights lie in",
             f"{hub_cache()}: `lost-reg backbones --download NAME` gets",
             "them, and `lost-reg run --weights FILE` takes a file instead.",
         ]

@@ -17,7 +17,14 @@ from torch import Tensor
 from lost_reg.backbones import VitBackbone
 from lost_reg.errors import LostRegError
 from lost_reg.records import Failure
-from lost_reg.registers import DEFAULT_RULE, RULES, RegisterNeurons, check_can_be_added, last_linears
+from lost_reg.registers import (
+    DEFAULT_RULE,
+    RULES,
+    RegisterNeurons,
+    check_can_be_added,
+    last_linears,
+    trained_registers,
+)
 from lost_reg.token_stats import (
     SIGMAS,
     ImageStream,
@@ -91,7 +98,7 @@ def find_register_neurons(
             trained with registers or has test-time registers, or images without any outlier.
     """
     require_vit(backbone)
-    check_can_be_added(backbone.name, backbone.model.num_reg_tokens)
+    check_can_be_added(backbone.name, trained_registers(backbone.model))
     if backbone.registers:
         raise LostRegError("register neurons are looked for in a model without test-time registers")
     detect, top = _layers(backbone, options)

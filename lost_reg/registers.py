@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lost_reg.errors import LostRegError
 
 if TYPE_CHECKING:
+    from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor, nn
 
@@ -242,7 +243,12 @@ def check_can_be_added(name: str, registers: int) -> None:
         )
 
 
-def add_registers(model: VisionTransformer, added: AddedRegisters, name: str) -> None:
+def trained_registers(model: VisionTransformer | Eva) -> int:
+    """How many registers a model was trained with."""
+    return 0 if model.reg_token is None else model.reg_token.shape[1]
+
+
+def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: str) -> None:
     """Let a model's MLPs move the activations of register neurons, from now on and at each call.
 
     The test-time registers are expected between the model's own prefix tokens and the patches; attention
@@ -252,11 +258,14 @@ def add_registers(model: VisionTransformer, added: AddedRegisters, name: str) ->
         name: what the model is called in errors.
 
     Raises:
-        LostRegError: neurons of another backbone, or that the model does not have; a model with registers.
+        LostRegError: neurons of another backbone, or that the model does not have; a model with registers,
+            or with rotary positions.
     """
     import torch
 
-    added.check_backbone(name, model.num_reg_tokens)
+    added.check_backbone(name, trained_registers(model))
+    if getattr(model, "rope", None) is not None:  # every token after the trained prefix is rotated
+        raise LostRegError(f"test-time registers are not made for rotary positions, which {name} has")
     own_prefix = model.num_prefix_tokens
     registers = slice(own_prefix, own_prefix + added.count)
     outputs = last_linears(model, name)
@@ -271,7 +280,7 @@ def add_registers(model: VisionTransformer, added: AddedRegisters, name: str) ->
         linear.register_forward_pre_hook(move)
 
 
-def last_linears(model: VisionTransformer, name: str) -> list[nn.Linear]:
+def last_linears(model: VisionTransformer | Eva, name: str) -> list[nn.Linear]:
     """The last linear layer of each block's MLP, whose inputs are the neurons.
 
     Raises:

@@ -40,6 +40,8 @@ class SweepScores:
     images_tuned, images_scored: how many images choose, and how many others the choice is reported on.
     unusable: images of both that could not be used, misses of every setting.
     not_done: images that the sweep has not reached, left out.
+    images: the names of those that choose or are scored; found: (settings, images) bool, which setting
+        found an object in which; tuning: (images,) bool, which of them choose.
     """
 
     folder: Path
@@ -53,6 +55,9 @@ class SweepScores:
     tune_fraction: float
     seed: int
     settings: tuple[SettingScore, ...]
+    images: tuple[str, ...]
+    found: np.ndarray
+    tuning: np.ndarray
 
     @property
     def chosen(self) -> SettingScore:
@@ -81,6 +86,7 @@ class SweepScores:
 
 _SIZE = {"max_side": None}
 _PUBLISHED = asdict(Protocol())
+_NOT_IN_JSON = ("settings", "folder", "images", "found", "tuning")
 
 
 def score_sweep(
@@ -130,6 +136,9 @@ def score_sweep(
             SettingScore(protocol, int(row[tuning].sum()), int(row[~tuning].sum()))
             for protocol, row in zip(sweep.protocols, found)
         ),
+        images=tuple(scored),
+        found=found,
+        tuning=tuning,
     )
 
 
@@ -227,7 +236,7 @@ def json_text(scores: SweepScores) -> str:
 def as_dict(scores: SweepScores) -> dict[str, Any]:
     """For JSON: the settings in order, the chosen one and the best in hindsight by their index."""
     return {
-        **{k: v for k, v in asdict(scores).items() if k not in ("settings", "folder")},
+        **{k: v for k, v in vars(scores).items() if k not in _NOT_IN_JSON},
         "chosen": scores.settings.index(scores.chosen),
         "hindsight": scores.settings.index(scores.hindsight),
         "settings": [_row(scores, one) for one in scores.settings],

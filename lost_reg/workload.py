@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lost_reg.backbones import PRECISIONS, Backbone, VitBackbone
+from lost_reg.backbones import PRECISIONS, Backbone, VitBackbone, facet_layer
 from lost_reg.images import scaled_size
 from lost_reg.lost import AFFINITIES_AT_ONCE
 from lost_reg.records import Protocol
@@ -45,7 +45,7 @@ def feature_operations(backbone: VitBackbone, size_hw: tuple[int, int], layer: i
     index = backbone.block_index(layer)
     weights = patches * model.patch_embed.proj.weight.numel()
     weights += tokens * sum(_linear_weights(block) for block in model.blocks[:index])
-    weights += patches * model.blocks[index].attn.qkv.weight.numel() // 3
+    weights += patches * _facet_weights(model.blocks[index])
     attention = index * 2 * tokens**2 * model.embed_dim  # queries with keys, and weights with values
     return 2.0 * (weights + attention)
 
@@ -57,7 +57,7 @@ def forward_operations(backbone: VitBackbone, size_hw: tuple[int, int]) -> float
         patch_count(size_hw, backbone.patch_size) + backbone.prefix_tokens,
     )
     last = tokens * _linear_weights(model.blocks[-1]) + 2 * tokens**2 * model.embed_dim
-    facet = patch_count(size_hw, backbone.patch_size) * model.blocks[-1].attn.qkv.weight.numel() // 3
+    facet = patch_count(size_hw, backbone.patch_size) * _facet_weights(model.blocks[-1])
     return feature_operations(backbone, size_hw) + 2.0 * (last - facet)
 
 
@@ -77,6 +77,8 @@ def peak_bytes(backbone: VitBackbone, padded_hw: tuple[int, int], images: int = 
     hidden = max(m.out_features for m in model.blocks[0].modules() if isinstance(m, nn.Linear))
     width = 2 * model.embed_dim + 2 * max(hidden, 3 * model.embed_dim)
     activations = tokens * width * PRECISIONS[backbone.precision].itemsize
+    if getattr(model, "rope", None) is not None:  # queries and keys, turned in float32, and what that takes
+        activations += 4 * tokens * model.embed_dim * 4
     pixels = 3 * math.prod(padded_hw) * (1 + 4 + PRECISIONS[backbone.precision].itemsize)
     features = 3 * patches * model.embed_dim * 4
     affinities = 2 * 4 * max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
@@ -175,6 +177,10 @@ def matrix_rate(device: torch.device, precision: str, side: int = 0, repeats: in
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _facet_weights(block: nn.Module) -> int:
+    return facet_layer(block.attn, "k")[0].numel()
 
 
 def _linear_weights(module: nn.Module) -> int:

@@ -17,7 +17,7 @@ class BackboneSpec:
     architecture: timm's model name, with the tag of its weights.
     patch_size: in pixels; 0 where only the model itself knows (`timm:NAME`).
     registers: register tokens beside the class token.
-    position_offset: how the position embedding is resampled to other grids. A number is added to
+    position_offset: how a learned position embedding is resampled to other grids. A number is added to
         the grid before it is divided by the native grid, and the quotient is the scale factor of a
         bicubic resampling without antialiasing (DINO and DINOv2, dino/vision_transformer.py and
         dinov2/models/vision_transformer.py). None is timm's way and that of DINOv2 with
@@ -79,6 +79,18 @@ def _dinov2_reg(size: str) -> BackboneSpec:
     )
 
 
+def _dinov3(size: str) -> BackboneSpec:
+    architecture = f"vit_{size}_patch16_dinov3.lvd1689m"
+    return BackboneSpec(
+        name=f"dinov3_vit{size[0]}16",
+        family="DINOv3",
+        architecture=architecture,
+        patch_size=16,
+        registers=4,
+        hub_id=f"timm/{architecture}",
+    )
+
+
 _DINOV2_SIZES = ("small", "base", "large", "giant")
 
 SPECS: tuple[BackboneSpec, ...] = (
@@ -106,6 +118,7 @@ SPECS: tuple[BackboneSpec, ...] = (
     _dino("base", "b", 8, "dino_vitbase8_pretrain.pth"),
     *map(_dinov2, _DINOV2_SIZES),
     *map(_dinov2_reg, _DINOV2_SIZES),
+    *map(_dinov3, ("small", "base", "large")),
     BackboneSpec(
         name="deit3",
         family="DeiT-III",
@@ -123,7 +136,12 @@ SPECS: tuple[BackboneSpec, ...] = (
     ),
 )
 
-ALIASES = {"dino": "dino_vits16", "dinov2": "dinov2_vitl14", "dinov2_reg": "dinov2_vitl14_reg"}
+ALIASES = {
+    "dino": "dino_vits16",
+    "dinov2": "dinov2_vitl14",
+    "dinov2_reg": "dinov2_vitl14_reg",
+    "dinov3": "dinov3_vitl16",
+}
 
 
 def register_pairs() -> dict[str, str]:

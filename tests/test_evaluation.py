@@ -32,7 +32,9 @@ def files(tmp_path):
     return paths
 
 
-@pytest.mark.parametrize("name", ["tiny", "dino_vits16", "dinov2_vits14", "dinov2_vits14_reg"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "dino_vits16", "dinov2_vits14", "dinov2_vits14_reg", "dinov3_vits16"]
+)
 def test_the_plain_pipeline_and_ours_find_the_same(files, name):
     import plain
 
@@ -109,3 +111,134 @@ def test_memory_is_said_on_the_way(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["memory.py", "--images", "20"])
     memory.main()
     assert "| 20 |" in capsys.readouterr().out
+
+
+# --- reproduce.py ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_voc(tmp_path, make_voc):
+    objects = {f"{i:06}": [("thing", 33, 17, 96, 64)] for i in range(12)}
+    return make_voc(tmp_path / "voc", objects)
+
+
+def reproduce_text(monkeypatch, capsys, *arguments) -> str:
+    import reproduce
+
+    monkeypatch.setattr(reproduce, "BIASES", "-0.5:0:0.5")
+    monkeypatch.setattr(
+        sys, "argv", ["reproduce.py", "--device", "cpu", "--workers", "0", *map(str, arguments)]
+    )
+    reproduce.main()
+    return capsys.readouterr().out
+
+
+def test_reproduce_writes_its_table_goes_on_and_says_what_is_missing(
+    small_voc, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    out = tmp_path / "out"
+    arguments = ["--out", out, "--backbones", "tiny", "dino_vits8_300ep", "tiny+test-time",
+                 "--datasets", small_voc, "voc07", "--data-root", tmp_path]  # fmt: skip
+    text = reproduce_text(monkeypatch, capsys, *arguments)
+    assert text == (out / "reproduce.md").read_text()
+    assert "| tiny | LOST as published, all images | k of layer -1, raw, bias 0 | 12 |" in text
+    assert "| tiny | chosen on a tenth, on the rest | k of layer " in text and "normalised" in text
+    assert "| tiny | BEST IN HINDSIGHT on that rest |" in text
+    assert "- dataset voc07: " in text and "`lost-reg datasets --download voc07" in text
+    assert "- backbone dino_vits8_300ep: no hub carries" in text
+    assert "- tiny+test-time on voc: tiny was trained with 4 registers" in text
+    boxes = (out / "tiny-voc" / "boxes.jsonl").read_bytes()
+    assert reproduce_text(monkeypatch, capsys, *arguments) == text
+    assert (out / "tiny-voc" / "boxes.jsonl").read_bytes() == boxes
+
+
+def test_reproduce_labels_random_weights_and_limits(small_voc, tmp_path, monkeypatch, capsys):
+    text = reproduce_text(
+        monkeypatch, capsys, "--out", tmp_path / "out", "--backbones", "tiny", "--datasets", small_voc,
+        "--weights", "random", "--limit", "10",
+    )  # fmt: skip
+    assert "RANDOM WEIGHTS: these numbers mean nothing" in text and "| tiny (RANDOM WEIGHTS) |" in text
+    assert "Only the first 10 images" in text
+    assert "| 10 |" in text and "| 9 |" in text
+
+
+def swept_scores(found, tuning, folder):
+    from lost_reg.records import Protocol
+    from lost_reg.sweep_scores import SettingScore, SweepScores
+
+    found, tuning = np.array(found, bool), np.array(tuning, bool)
+    biases = (0.0, -0.1, -0.2)
+    settings = tuple(
+        SettingScore(
+            Protocol(bias=bias, normalize=index > 0), int(row[tuning].sum()), int(row[~tuning].sum())
+        )
+        for index, (bias, row) in enumerate(zip(biases, found))
+    )
+    images = tuple(f"{index}.jpg" for index in range(len(tuning)))
+    return SweepScores(
+        folder, "b", "voc07", "trainval", int(tuning.sum()), int((~tuning).sum()), 0, 0, 0.1, 0, settings,
+        images, found, tuning,
+    )  # fmt: skip
+
+
+def planted_cells(tmp_path):
+    import reproduce
+
+    from lost_reg.datasets import Dataset
+
+    dataset = Dataset("voc07", "trainval", tmp_path, ("a",) * 5, 5, list)
+    tuning = [1, 0, 0, 0, 0]
+    a = swept_scores([[0, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 1, 0]], tuning, tmp_path)
+    b = swept_scores([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1], [0, 0, 0, 0, 0]], tuning, tmp_path)
+    return [reproduce.Cell("dinov2", dataset, a), reproduce.Cell("dinov2_reg", dataset, b)]
+
+
+def test_reproduce_sets_numbers_beside_the_published_ones_and_pairs_them(tmp_path):
+    import reproduce
+
+    cells = planted_cells(tmp_path)
+    rows = reproduce.rows_of(cells[0], is_random=False)
+    # worked out by hand: 1 of 5 as published; the first bias was best on the tenth, and finds 1 of 4
+    assert [row[3:5] for row in rows] == [
+        ["5", "20.0"],
+        ["4", "25.0"],
+        ["4", "25.0"],
+        ["4", "75.0"],
+        ["4", "75.0"],
+    ]
+    assert [row[6] for row in rows] == ["-", "35.3", "32.2", "35.3", "32.2"]
+    assert rows[1][7].startswith("-10.3 (") and rows[2][7].startswith("-7.2 (")
+    assert "Darcet" in rows[1][8] and "weights not public" in rows[1][8] and "Jiang" in rows[2][8]
+    assert {row[7] for row in reproduce.rows_of(cells[0], is_random=True)} == {"-"}
+    (published,) = reproduce.paired_rows(cells, "as published")
+    assert (
+        published[:6] == ["dinov2", "dinov2_reg", "5", "20.0", "60.0", "+40.0"] and published[7] == "0.5000"
+    )
+    (chosen,) = reproduce.paired_rows(cells, "chosen")
+    assert chosen[:6] == ["dinov2", "dinov2_reg", "4", "25.0", "75.0", "+50.0"] and chosen[7] == "0.6250"
+
+
+def test_reproduce_knows_the_published_rows_of_all_its_backbones(tmp_path):
+    import reproduce
+
+    from lost_reg.published import published_rows
+
+    titles = {row["backbone"] for row in published_rows()}
+    assert {title for names in reproduce.BACKBONES.values() for title in names} <= titles
+    assert {name for pair in reproduce.PAIRS for name in pair} <= reproduce.BACKBONES.keys()
+
+
+def test_reproduce_finds_neurons_and_gives_a_register(small_voc, tmp_path, monkeypatch, capsys):
+    import json
+
+    out = tmp_path / "out"
+    text = reproduce_text(
+        monkeypatch, capsys, "--out", out, "--backbones", "timm:test_vit+test-time", "--datasets", small_voc,
+        "--weights", "random", "--neuron-images", "3",
+    )  # fmt: skip
+    assert "timm:test_vit+test-time (RANDOM WEIGHTS)" in text, text
+    neurons = json.loads((out / "neurons-timm-test_vit-voc.json").read_text())
+    assert neurons["found"]["images"] == 3
+    settings = json.loads((out / "timm-test_vit+test-time-voc" / "sweep.json").read_text())["settings"]
+    assert settings["test_time_registers"]["count"] == 1

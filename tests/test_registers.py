@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lost_reg import zoo
 from lost_reg.backbones import VitBackbone, _facet_of, _random_model, load_backbone, resample_position
+from lost_reg.errors import LostRegError
 from lost_reg.registers import (
     AddedRegisters,
     RegisterNeurons,
@@ -55,6 +56,15 @@ def some_images(backbone: VitBackbone, batch: int = 3, grid_hw=(3, 4)) -> Tensor
     return torch.randn((batch, 3, height, width), generator=torch.Generator().manual_seed(2))
 
 
+def test_rotary_models_are_refused():
+    with pytest.raises(LostRegError, match=r"^dinov3_vits16 was trained with 4 registers: .*$"):
+        load_backbone("dinov3_vits16", weights="random", device="cpu", registers=AddedRegisters(NEURONS))
+    name = "timm:eva02_tiny_patch14_224"
+    line = rf"^test-time registers are not made for rotary positions, which {name} has$"
+    with pytest.raises(LostRegError, match=line):
+        load_backbone(name, weights="random", device="cpu", registers=AddedRegisters(NEURONS))
+
+
 # --- the slow formulation: one image, the register at the end as in the paper, neuron by neuron --------
 
 
@@ -81,7 +91,7 @@ def slow_features(
         slow_move(hidden, neurons, own, added)
         tokens = tokens + block.ls2(hidden @ block.mlp.fc2.weight.T + block.mlp.fc2.bias)
     block = model.blocks[layer]
-    return _facet_of(block.attn.qkv, block.norm1(tokens)[own : -added.count], facet)
+    return _facet_of(block.attn, block.norm1(tokens)[own : -added.count], facet)
 
 
 def slow_hidden(mlp, tokens: Tensor) -> Tensor:
@@ -132,7 +142,7 @@ def test_the_outputs_of_blocks_are_of_patches_alone():
     outputs = list(backbone.block_outputs(images))
     assert [tuple(tokens.shape) for tokens in outputs] == [(3, 12, 48)] * 4
     block = backbone.model.blocks[3]
-    keys = _facet_of(block.attn.qkv, block.norm1(outputs[2]), "k")
+    keys = _facet_of(block.attn, block.norm1(outputs[2]), "k")
     assert torch.allclose(keys, backbone.features(images), atol=1e-5)
     assert backbone.patch_embeddings(images).shape == (3, 12, 48)
 

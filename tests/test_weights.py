@@ -153,6 +153,51 @@ def test_timms_safetensors_are_read(name, tmp_path):
         assert torch.equal(tensor, model.state_dict()[key]), key
 
 
+def rotary_model() -> torch.nn.Module:
+    """timm's DINOv3, with weights whose every part weighs in."""
+    model = timm.create_model("vit_small_patch16_dinov3", **SMALL).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+@torch.inference_mode()
+def has_tokens_of(backbone: VitBackbone, model: torch.nn.Module) -> bool:
+    """Whether the tokens after the last block are those of timm's model, which the rotation decides with."""
+    images = torch.randn((1, 3, 64, 96), generator=torch.Generator().manual_seed(0))
+    model.norm = torch.nn.Identity()
+    expected = model.forward_features(images)[:, 5:]
+    *_, tokens = backbone.block_outputs(images)
+    return bool((tokens - expected).abs().max() < 1e-4 * expected.abs().max())
+
+
+def authors_dinov3(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The same under the names of DINOv3's authors: biases that are zero, and NaN where a mask takes them."""
+    names = {"reg_token": "storage_tokens", ".gamma_1": ".ls1.gamma", ".gamma_2": ".ls2.gamma"}
+    state = {}
+    for key, tensor in model.state_dict().items():
+        for timms, authors in names.items():
+            key = key.replace(timms, authors)
+        state[key] = tensor
+        if key.endswith("qkv.weight"):
+            bias = torch.zeros(len(tensor))
+            bias[48:96] = torch.nan
+            state[key.replace("weight", "bias")] = bias
+            state[key.replace("weight", "bias_mask")] = torch.ones(len(tensor))
+    return state | {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.ones(4)}
+
+
+def test_dinov3_is_read_from_timms_file_and_from_its_authors(tmp_path, capfd):
+    model = rotary_model()
+    timms = saved(tmp_path / "model.safetensors", model.state_dict())
+    authors = saved(tmp_path / "official.pth", authors_dinov3(model))
+    for path in (timms, authors):
+        assert has_tokens_of(load("dinov3_vits16", path), model), path.name
+    assert capfd.readouterr().out == ""
+
+
 # --- refusals --------------------------------------------------------------------------------------
 
 
@@ -189,6 +234,27 @@ def test_weights_without_registers_do_not_fit_a_model_with(tmp_path):
     path = saved(tmp_path / "no_reg.pth", dinov2_state())
     line = refusal("dinov2_vits14_reg", path)
     assert line.startswith(f"{str(path)!r} does not fit dinov2_vits14_reg: reg_token is missing")
+
+
+def test_a_bias_that_dinov3_has_no_place_for_is_refused(tmp_path):
+    state = authors_dinov3(rotary_model())
+    state["blocks.1.attn.qkv.bias"][3] = 0.1
+    line = refusal("dinov3_vits16", saved(tmp_path / "biased.pth", state))
+    assert line.endswith("does not fit dinov3_vits16: blocks.1.attn.qkv.bias is not part of the model")
+
+
+@pytest.mark.parametrize(
+    ("name", "misfit"),
+    [("dinov3_vitb16", "should be (96, 3, 16, 16)"), ("dinov2_vits14", "should be (48, 3, 14, 14)")],
+)
+def test_weights_of_dinov3_do_not_fit_another(name, misfit, tmp_path):
+    line = refusal(name, saved(tmp_path / "v3.safetensors", rotary_model().state_dict()))
+    assert f"does not fit {name}: " in line and misfit in line
+
+
+def test_weights_of_dino_do_not_fit_dinov3(tmp_path):
+    line = refusal("dinov3_vits16", saved(tmp_path / "dino.pth", dino_state()))
+    assert "reg_token is missing" in line and len(line) < 500
 
 
 def test_missing_keys_are_named(tmp_path):

@@ -35,6 +35,18 @@ def test_operations_of_the_whole_model_are_those_that_torch_counts(random_backbo
     assert workload.forward_operations(random_backbone, (32, 48)) == expected
 
 
+@pytest.mark.parametrize("name", ["dinov3_vits16", "timm:eva02_tiny_patch14_224"])
+@pytest.mark.parametrize("layer", [-1, 0])
+def test_operations_of_rotary_models_are_those_that_torch_counts(name, layer):
+    backbone = load_backbone(name, weights="random", device="cpu")
+    size_hw = (2 * backbone.patch_size, 3 * backbone.patch_size)
+    images = torch.zeros(1, 3, *size_hw)
+    expected = counted(backbone.features, images, "v", layer)
+    assert workload.feature_operations(backbone, size_hw, layer) == expected
+    expected = counted(backbone.model.forward_features, images)
+    assert workload.forward_operations(backbone, size_hw) == expected
+
+
 def test_operations_of_one_gram_matrix(random_backbone):
     patches = (32 // random_backbone.patch_size) * (48 // random_backbone.patch_size)
     features = torch.zeros(patches, random_backbone.model.embed_dim)
@@ -66,14 +78,17 @@ def test_more_pixels_and_more_images_take_more_memory(random_backbone_once, rows
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_memory_on_cuda_is_at_most_what_was_foretold(precision):
-    backbone = load_backbone("dinov2_vits14_reg", weights="random", device="cuda", precision=precision)
-    images = torch.zeros(4, 3, 476, 644, device="cuda")
+@pytest.mark.parametrize(
+    ("name", "size_hw"), [("dinov2_vits14_reg", (476, 644)), ("dinov3_vits16", (480, 640))]
+)
+def test_memory_on_cuda_is_at_most_what_was_foretold(name, size_hw, precision):
+    backbone = load_backbone(name, weights="random", device="cuda", precision=precision)
+    images = torch.zeros(4, 3, *size_hw, device="cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     backbone.features(images)
     taken = torch.cuda.max_memory_allocated() - before
-    foretold = workload.peak_bytes(backbone, (476, 644), 4)
+    foretold = workload.peak_bytes(backbone, size_hw, 4)
     assert 0.3 * foretold < taken < foretold
 
 

@@ -30,6 +30,11 @@ DINOV2_REG = [
     ("dinov2_vitl14_reg", 14, "vit_large_patch14_reg4_dinov2.lvd142m"),
     ("dinov2_vitg14_reg", 14, "vit_giant_patch14_reg4_dinov2.lvd142m"),
 ]
+DINOV3 = [
+    ("dinov3_vits16", 16, "vit_small_patch16_dinov3.lvd1689m"),
+    ("dinov3_vitb16", 16, "vit_base_patch16_dinov3.lvd1689m"),
+    ("dinov3_vitl16", 16, "vit_large_patch16_dinov3.lvd1689m"),
+]
 OTHERS = [
     ("deit3", 16, "deit3_base_patch16_224.fb_in22k_ft_in1k"),
     ("openclip", 16, "vit_base_patch16_clip_224.laion2b"),
@@ -37,7 +42,7 @@ OTHERS = [
 
 
 def test_the_table_has_the_rows_of_the_design():
-    rows = [*DINO, *DINOV2, *DINOV2_REG, *OTHERS]
+    rows = [*DINO, *DINOV2, *DINOV2_REG, *DINOV3, *OTHERS]
     assert {spec.name for spec in SPECS} == {"tiny", *(name for name, _, _ in rows)}
     assert len({spec.name for spec in SPECS}) == len(SPECS)
     for name, patch_size, architecture in rows:
@@ -46,8 +51,8 @@ def test_the_table_has_the_rows_of_the_design():
 
 @pytest.mark.parametrize(
     ("rows", "registers", "position_offset"),
-    [(DINO, 0, 0.1), (DINOV2, 0, 0.1), (DINOV2_REG, 4, None), (OTHERS, 0, None)],
-    ids=["dino", "dinov2", "dinov2 with registers", "others"],
+    [(DINO, 0, 0.1), (DINOV2, 0, 0.1), (DINOV2_REG, 4, None), (DINOV3, 4, None), (OTHERS, 0, None)],
+    ids=["dino", "dinov2", "dinov2 with registers", "dinov3", "others"],
 )
 def test_registers_and_position_rule_of_each_family(rows, registers, position_offset):
     for name, _, _ in rows:
@@ -59,6 +64,7 @@ def test_aliases():
         "dino": "dino_vits16",
         "dinov2": "dinov2_vitl14",
         "dinov2_reg": "dinov2_vitl14_reg",
+        "dinov3": "dinov3_vitl16",
     }
     for alias, name in ALIASES.items():
         assert find_spec(alias) is find_spec(name)
