@@ -159,22 +159,46 @@ def _told_apart(runs: list[ReportRun], top: Path) -> list[ReportRun]:
     ]
 
 
+def register_kind(settings: dict[str, Any]) -> str:
+    """What registers a run had, by its settings: "with" trained ones, "test-time" ones, or "without"."""
+    if settings.get("test_time_registers"):
+        return "test-time"
+    return "with" if settings["backbone"] in register_pairs().values() else "without"
+
+
 def paired_by_registers(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, ReportRun]]:
-    """Runs without and with registers that differ in nothing else: one backbone, dataset and protocol."""
-    partner = register_pairs()
+    """Runs without registers, and with trained or test-time ones, that differ in nothing else.
 
-    def conditions(run: ReportRun) -> tuple:
-        settings = run.results.settings
-        dataset = (run.row.dataset, run.row.split) if run.row else run.results.record.get("root")
-        return dataset, json.dumps(settings["protocol"], sort_keys=True), settings["precision"]
-
+    They share backbone, dataset and protocol; those with test-time registers also the very weights. Of each
+    run without, the pairs with trained registers come first.
+    """
     return [
         (one, other)
         for one in runs
+        if register_kind(one.results.settings) == "without"
+        for kind in ("with", "test-time")
         for other in runs
-        if partner.get(one.results.settings["backbone"]) == other.results.settings["backbone"]
-        and conditions(one) == conditions(other)
+        if register_kind(other.results.settings) == kind and _differ_in_registers(one, other)
     ]
+
+
+def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
+    """Whether a run with registers is of the model, the data and the protocol of a run without."""
+    settings, others = one.results.settings, other.results.settings
+    if _conditions(one) != _conditions(other):
+        return False
+    if others.get("test_time_registers"):
+        same_weights = settings["weights"]["sha256"] == others["weights"]["sha256"]
+        return settings["backbone"] == others["backbone"] and same_weights
+    return register_pairs().get(settings["backbone"]) == others["backbone"]
+
+
+def _conditions(run: ReportRun) -> tuple:
+    """What runs share that differ in their registers alone."""
+    settings = run.results.settings
+    dataset = (run.row.dataset, run.row.split) if run.row else run.results.record.get("root")
+    is_random = settings["weights"]["source"] == "random"
+    return dataset, json.dumps(settings["protocol"], sort_keys=True), settings["precision"], is_random
 
 
 def _default_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
@@ -278,13 +302,14 @@ def _bars_section(runs: Sequence[ReportRun]) -> Section | None:
 
 
 def _bars(runs: Sequence[ReportRun]) -> list[Bar]:
-    """A bar for each run; those with registers right after their counterparts without."""
+    """A bar for each run; those with registers of any kind right after their counterparts without."""
     bars, done = [], set()
-    for without, with_registers in paired_by_registers(runs):
-        for run, kind in ((without, "without"), (with_registers, "with")):
+    for pair in paired_by_registers(runs):
+        for run in pair:
             if id(run) not in done:
                 done.add(id(run))
-                bars.append(_bar(run, kind, joined=kind == "with"))
+                kind = register_kind(run.results.settings)
+                bars.append(_bar(run, kind, joined=kind != "without"))
     return bars + [_bar(run, "plain") for run in runs if id(run) not in done]
 
 
