@@ -18,7 +18,7 @@ _MIDDLE = _HEIGHT / 2
 class Bar:
     """One bar; value, interval and published are in percent.
 
-    label: what it is of. kind: "plain", "without" or "with" registers, which chooses its colour.
+    label: what it is of. kind: "plain", or a key of REGISTER_KINDS, which chooses its colour.
     joined: whether it belongs to the bar above.
     """
 
@@ -113,9 +113,15 @@ def _axis(top: float) -> str:
     return f'<svg class="row axis" height="18" aria-hidden="true">{labels}</svg>'
 
 
+REGISTER_KINDS = {
+    "without": "without registers",
+    "with": "with registers",
+    "test-time": "test-time register",
+}
 _KEYS = {
     "without": '<rect class="bar without" x="1" y="3" width="14" height="10" rx="2"/>',
     "with": '<rect class="bar with" x="1" y="3" width="14" height="10" rx="2"/>',
+    "test-time": '<rect class="bar test-time" x="1" y="3" width="14" height="10" rx="2"/>',
     "centred": '<line class="baseline centred" x1="8" x2="8" y1="1" y2="15"/>',
     "whole": '<line class="baseline whole" x1="8" x2="8" y1="1" y2="15"/>',
     "published": '<path class="published" d="M8 2 14 8 8 14 2 8z"/>',
@@ -125,8 +131,7 @@ _KEYS = {
 
 def _legend(bars: Sequence[Bar], lines: Sequence[Line]) -> str:
     kinds = {bar.kind for bar in bars}
-    shown = {"without": "without registers"} if "without" in kinds else {}
-    shown |= {"with": "with registers"} if "with" in kinds else {}
+    shown = {kind: text for kind, text in REGISTER_KINDS.items() if kind in kinds}
     shown |= {"interval": "95 % interval"}
     shown |= {line.kind: f"{line.label}, {line.value:.1f}" for line in lines}
     shown |= {"published": "published"} if any(bar.published is not None for bar in bars) else {}

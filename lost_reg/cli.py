@@ -479,7 +479,8 @@ def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_
 def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
     """A page of the runs below a folder: CorLoc table, charts, and a gallery of the images.
 
-    It opens from disk, in any browser. Runs with --save-maps also show how LOST came to its boxes.
+    It opens from disk, in any browser. Runs with --save-maps also show how LOST came to its boxes. Sweeps and
+    artifacts below the folder are shown, too.
     """
     from lost_reg.progress import image_progress
     from lost_reg.report import counted, write_report

@@ -19,13 +19,17 @@ from string import Template
 from typing import Any
 
 from lost_reg import __version__
+from lost_reg.artifact_charts import load_artifacts
 from lost_reg.charts import Bar, Line, bar_chart, difference_mark
 from lost_reg.compare import LEAST_P, Comparison, compare
 from lost_reg.datasets import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.gallery import THUMBNAILS_FOLDER, GalleryRun, ramp, write_gallery
-from lost_reg.results import MAPS_FOLDER, RUN_FILE, Results, find_runs, read_run
-from lost_reg.scoring import NO_NUMBER, ScoredRun, ScoringOptions, describe_backbone, score_run
+from lost_reg.markup import notes as notes_of
+from lost_reg.markup import table
+from lost_reg.results import MAPS_FOLDER, RUN_FILE, Results, find_runs, folders_with, read_run
+from lost_reg.scoring import NO_NUMBER, ScoredRun, ScoringOptions, describe_backbone, register_kind, score_run
+from lost_reg.sweep_curves import ReportSweep, curves_html, load_sweeps
 from lost_reg.zoo import register_pairs
 
 PAGE_FILE = "index.html"
@@ -46,6 +50,22 @@ class ReportRun:
     results: Results
     dataset: Dataset | None
     row: ScoredRun | None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows beside runs; false if that is nothing.
+
+    unscored: sweep folders without scores; artifacts: markup, of each artifacts.json.
+    """
+
+    sweeps: Sequence[ReportSweep]
+    unscored: Sequence[Path]
+    artifacts: Sequence[str]
+    errors: Sequence[LostRegError]
+
+    def __bool__(self) -> bool:
+        return bool(self.sweeps or self.artifacts)
 
 
 @dataclass(frozen=True)
@@ -92,14 +112,16 @@ def write_report(
         LostRegError: no runs, none that can be shown, or a folder that is not free or cannot be written.
     """
     check_free(out)
-    runs, errors = load_runs(top, options)
-    if not runs:
+    extras = load_extras(top)
+    runs, errors = ([], []) if extras and not folders_with(top, RUN_FILE) else load_runs(top, options)
+    errors += extras.errors
+    if not runs and not extras:
         raise errors[0]
     _prepare(out)
     shown = [GalleryRun(run.name, run.results, run.dataset, options.count_hard) for run in runs]
     gallery = write_gallery(shown, out, max_images, progress)
     gallery["pair"] = _default_pair(runs, gallery["runs"])
-    _write(out / PAGE_FILE, page(_sections(runs, errors, options, gallery), gallery))
+    _write(out / PAGE_FILE, page(_sections(runs, extras, errors, options, gallery), gallery))
     datasets, items = gallery["datasets"], gallery["items"]
     with_maps = sum(any("maps" in entry for entry in item["entries"].values()) for item in items)
     images = sum(dataset["images"] for dataset in datasets)
@@ -126,6 +148,13 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
         except LostRegError as error:
             errors.append(error)
     return _told_apart(runs, top), errors
+
+
+def load_extras(top: Path) -> Extras:
+    """The sweeps and the artifacts at and below a folder."""
+    sweeps, unscored, errors = load_sweeps(top)
+    artifacts, more_errors = load_artifacts(top)
+    return Extras(sweeps, unscored, artifacts, [*errors, *more_errors])
 
 
 def _load_run(folder: Path, options: ScoringOptions, datasets: dict) -> ReportRun:
@@ -160,21 +189,38 @@ def _told_apart(runs: list[ReportRun], top: Path) -> list[ReportRun]:
 
 
 def paired_by_registers(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, ReportRun]]:
-    """Runs without and with registers that differ in nothing else: one backbone, dataset and protocol."""
-    partner = register_pairs()
+    """Runs without registers, and with trained or test-time ones, that differ in nothing else.
 
-    def conditions(run: ReportRun) -> tuple:
-        settings = run.results.settings
-        dataset = (run.row.dataset, run.row.split) if run.row else run.results.record.get("root")
-        return dataset, json.dumps(settings["protocol"], sort_keys=True), settings["precision"]
-
+    They share backbone, dataset and protocol; those with test-time registers also the very weights. Of each
+    run without, the pairs with trained registers come first.
+    """
     return [
         (one, other)
         for one in runs
+        if register_kind(one.results.settings) == "without"
+        for kind in ("with", "test-time")
         for other in runs
-        if partner.get(one.results.settings["backbone"]) == other.results.settings["backbone"]
-        and conditions(one) == conditions(other)
+        if register_kind(other.results.settings) == kind and _differ_in_registers(one, other)
     ]
+
+
+def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
+    """Whether a run with registers is of the model, the data and the protocol of a run without."""
+    settings, others = one.results.settings, other.results.settings
+    if _conditions(one) != _conditions(other):
+        return False
+    if others.get("test_time_registers"):
+        same_weights = settings["weights"]["sha256"] == others["weights"]["sha256"]
+        return settings["backbone"] == others["backbone"] and same_weights
+    return register_pairs().get(settings["backbone"]) == others["backbone"]
+
+
+def _conditions(run: ReportRun) -> tuple:
+    """What runs share that differ in their registers alone."""
+    settings = run.results.settings
+    dataset = (run.row.dataset, run.row.split) if run.row else run.results.record.get("root")
+    is_random = settings["weights"]["source"] == "random"
+    return dataset, json.dumps(settings["protocol"], sort_keys=True), settings["precision"], is_random
 
 
 def _default_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
@@ -189,13 +235,19 @@ def _default_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
 
 
 def _sections(
-    runs: list[ReportRun], errors: list[LostRegError], options: ScoringOptions, gallery: dict[str, Any]
+    runs: list[ReportRun],
+    extras: Extras,
+    errors: list[LostRegError],
+    options: ScoringOptions,
+    gallery: dict[str, Any],
 ) -> list[Section]:
     """The parts of the page in their order; a part that has nothing to show is left out."""
     sections = (
         _table_section(runs, errors),
         _bars_section(runs),
         _paired_section(runs, options),
+        _sweeps_section(extras),
+        _artifacts_section(extras),
         _gallery_section(gallery),
     )
     return [section for section in sections if section]
@@ -212,24 +264,16 @@ def _table_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     if not rows:
         return Section("corloc", "CorLoc", left_out) if errors else None
     header = ("backbone", "dataset", *_NUMBERS[:3], "95 % interval", *_NUMBERS[3:5], "published")
-    head = "".join(f'<th scope="col"{_numeric(name)}>{escape(name)}</th>' for name in header)
-    body = "\n".join(_table_row(name, row, header) for name, row in rows)
-    counts = "".join(f"<li>{escape(one_line(text))}</li>" for text in _counts(rows))
+    cells = [_table_cells(name, row) for name, row in rows]
     html = (
         '<p class="lead">The share of images in which the one box found has an IoU of at least 0.5 with an '
         "object, in percent.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="CorLoc table"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
-        f'<ul class="notes">{counts}</ul>{left_out}'
+        f"{table('CorLoc table', header, cells, _NUMBERS, 'corloc')}{notes_of(_counts(rows))}{left_out}"
     )
     return Section("corloc", "CorLoc", html)
 
 
-def _numeric(column: str) -> str:
-    return ' class="number"' if column in _NUMBERS else ""
-
-
-def _table_row(name: str, row: ScoredRun, header: Sequence[str]) -> str:
+def _table_cells(name: str, row: ScoredRun) -> list[str]:
     low, high = row.score.interval
     published = f"{row.published.corloc:.1f} ({row.published.source})" if row.published else NO_NUMBER
     cells = (
@@ -243,9 +287,7 @@ def _table_row(name: str, row: ScoredRun, header: Sequence[str]) -> str:
         f"{row.score.whole:.1f}",
         published,
     )
-    first, *rest = (escape(one_line(cell)) for cell in cells)
-    columns = "".join(f"<td{_numeric(column)}>{cell}</td>" for column, cell in zip(header[1:], rest))
-    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
+    return [escape(one_line(cell)) for cell in cells]
 
 
 def _counts(rows: Sequence[tuple[str, ScoredRun]]) -> list[str]:
@@ -278,13 +320,14 @@ def _bars_section(runs: Sequence[ReportRun]) -> Section | None:
 
 
 def _bars(runs: Sequence[ReportRun]) -> list[Bar]:
-    """A bar for each run; those with registers right after their counterparts without."""
+    """A bar for each run; those with registers of any kind right after their counterparts without."""
     bars, done = [], set()
-    for without, with_registers in paired_by_registers(runs):
-        for run, kind in ((without, "without"), (with_registers, "with")):
+    for pair in paired_by_registers(runs):
+        for run in pair:
             if id(run) not in done:
                 done.add(id(run))
-                bars.append(_bar(run, kind, joined=kind == "with"))
+                kind = register_kind(run.results.settings)
+                bars.append(_bar(run, kind, joined=kind != "without"))
     return bars + [_bar(run, "plain") for run in runs if id(run) not in done]
 
 
@@ -316,17 +359,12 @@ def _paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Secti
     if not compared:
         return None
     top = max(5.0, *(abs(bound) for *_, one in compared for bound in one.total.interval))
-    columns = list(_paired_cells(*compared[0], top))
-    head = "".join(f'<th scope="col"{_numeric(name)}>{escape(name)}</th>' for name in columns)
-    body = "\n".join(_paired_row(_paired_cells(*one, top)) for one in compared)
-    said = "".join(f"<li>{escape(one_line(note))}</li>" for note in notes)
+    cells = [_paired_cells(*one, top) for one in compared]
+    rows = [list(one.values()) for one in cells]
     html = (
         '<p class="lead">B less A in points of CorLoc, on the same images: the 95 % paired bootstrap '
         "interval, and the p value of McNemar's exact test on the images that one alone found.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Paired differences">'
-        '<table class="paired">\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n"
-        + (f'<ul class="notes">{said}</ul>' if notes else "")
+        f"{table('Paired differences', list(cells[0]), rows, _NUMBERS, 'paired')}{notes_of(notes)}"
     )
     return Section("paired", "Paired differences", html)
 
@@ -358,10 +396,21 @@ def _paired_cells(a: ReportRun, b: ReportRun, comparison: Comparison, top: float
     return {**cells, "": difference_mark(total.difference, total.interval, top)}
 
 
-def _paired_row(cells: dict[str, str]) -> str:
-    (_, first), *rest = cells.items()
-    columns = "".join(f"<td{_numeric(column)}>{cell}</td>" for column, cell in rest)
-    return f'<tr><th scope="row">{first}</th>{columns}</tr>'
+def _sweeps_section(extras: Extras) -> Section | None:
+    if not extras.sweeps and not extras.unscored:
+        return None
+    return Section("sweeps", "Which layer, which bias", curves_html(extras.sweeps, extras.unscored))
+
+
+def _artifacts_section(extras: Extras) -> Section | None:
+    if not extras.artifacts:
+        return None
+    lead = (
+        '<p class="lead">Patches whose token has a norm that stands far out are outliers. Shown are norms by '
+        "layer and how they are distributed, how similar patches are to their neighbours at the patch "
+        "embedding, and how often LOST as published seeds at an outlier.</p>\n"
+    )
+    return Section("artifacts", "Artifacts", lead + "\n".join(extras.artifacts))
 
 
 def _gallery_section(gallery: dict[str, Any]) -> Section | None:
@@ -377,10 +426,8 @@ def _gallery_section(gallery: dict[str, Any]) -> Section | None:
         notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
     if not any("maps" in entry for item in gallery["items"] for entry in item["entries"].values()):
         notes.append("No maps: runs with --save-maps show token norms, degrees, affinities and masks")
-    said = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    said = f'<ul class="notes">{said}</ul>' if notes else ""
     html = (_PAGE_PARTS / "gallery.html").read_text(encoding="utf-8")
-    return Section("gallery", "Gallery", Template(html).substitute(notes=said, ramp=_ramp_stops()))
+    return Section("gallery", "Gallery", Template(html).substitute(notes=notes_of(notes), ramp=_ramp_stops()))
 
 
 def _ramp_stops() -> str:
@@ -418,6 +465,8 @@ def page(sections: Sequence[Section], gallery: dict[str, Any]) -> str:
 
 
 def _summary(gallery: dict[str, Any]) -> str:
+    if not gallery["datasets"]:
+        return "No runs: sweeps and artifacts alone"
     runs = sum(len(dataset["runs"]) for dataset in gallery["datasets"])
     names = ", ".join(dataset["name"] for dataset in gallery["datasets"])
     images = sum(dataset["images"] for dataset in gallery["datasets"])

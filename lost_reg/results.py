@@ -82,12 +82,17 @@ def find_runs(top: Path) -> list[Path]:
     """
     if not top.is_dir():
         raise LostRegError(f"no such folder: {str(top)!r}")
-    runs = sorted(Path(where) for where, _, names in os.walk(top) if RUN_FILE in names)
+    runs = folders_with(top, RUN_FILE)
     if not runs:
         raise LostRegError(
             f"no runs in {str(top)!r}: no {RUN_FILE} in it or below it; `lost-reg run` makes one"
         )
     return runs
+
+
+def folders_with(top: Path, name: str) -> list[Path]:
+    """The folders at and below a folder that hold a file of a name, sorted."""
+    return sorted(Path(where) for where, _, names in os.walk(top) if name in names)
 
 
 def read_run(folder: Path, layout: Layout | None = None) -> Results:
@@ -97,13 +102,18 @@ def read_run(folder: Path, layout: Layout | None = None) -> Results:
         LostRegError: a file that is missing or malformed, with the line.
     """
     layout = layout or RUN_LAYOUT
-    record = _read_record(folder / layout.record_file)
+    record = read_record(folder / layout.record_file)
     predictions = {one.image: one for one in _read_lines(folder / layout.lines_file, layout.parse)}
     failures = {f.image: f for f in _read_lines(folder / ERRORS_FILE, _failure_from_json)}
     return Results(folder, record, predictions, failures)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the file that says what was run.
+
+    Raises:
+        LostRegError: a file that is missing or malformed.
+    """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         for key, kind in (("settings", dict), ("images", int), ("sessions", list)):

@@ -18,8 +18,10 @@ from lost_reg.prediction_files import match_images, read_boxes
 from lost_reg.published import Published, comparable_number
 from lost_reg.records import Box, Protocol
 from lost_reg.results import RUN_FILE, Results, find_runs, read_run
+from lost_reg.zoo import SPECS
 
 NO_NUMBER = "no comparable number"
+REGISTER_BACKBONES = frozenset(spec.name for spec in SPECS if spec.registers)
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,13 @@ def describe_backbone(results: Results) -> str:
     if settings.get("test_time_registers"):
         notes.append(registers.describe(settings["test_time_registers"]))
     return settings["backbone"] + (f" ({', '.join(notes)})" if notes else "")
+
+
+def register_kind(settings: dict[str, Any]) -> str:
+    """What registers a run had, by its settings: "with" trained ones, "test-time" ones, or "without"."""
+    if settings.get("test_time_registers"):
+        return "test-time"
+    return "with" if settings["backbone"] in REGISTER_BACKBONES else "without"
 
 
 # --- tables ------------------------------------------------------------------------------------------

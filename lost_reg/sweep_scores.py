@@ -14,7 +14,7 @@ import numpy as np
 from lost_reg import tables
 from lost_reg.corloc import IOU_THRESHOLD, objects_that_count, wilson_interval
 from lost_reg.datasets import Dataset, data_root, find_dataset
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, one_line
 from lost_reg.images import shown_names
 from lost_reg.records import Protocol
 from lost_reg.results import Results
@@ -275,3 +275,41 @@ def write_scores(scores: SweepScores) -> Path:
     except OSError as error:
         raise LostRegError(f"cannot write {path}: {error.strerror}") from None
     return path
+
+
+def read_scores(folder: Path) -> SweepScores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        LostRegError: a file that is missing, or holds something else.
+    """
+    path = folder / SCORES_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        counts = {
+            name: int(content[name]) for name in ("images_tuned", "images_scored", "unusable", "not_done")
+        }
+        settings = tuple(_setting_of(row, counts["images_tuned"]) for row in content["settings"])
+        if not settings or min(counts["images_tuned"], counts["images_scored"]) < 1:
+            raise ValueError("nothing in it was scored")
+        if any(not 0 <= one.found <= counts["images_scored"] for one in settings):
+            raise ValueError("more images found than scored")
+        return SweepScores(
+            folder=folder,
+            **{name: str(content[name]) for name in ("backbone", "dataset", "split")},
+            **counts,
+            tune_fraction=float(content["tune_fraction"]),
+            seed=int(content["seed"]),
+            settings=settings,
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, LostRegError) as error:
+        reason = one_line(f"{type(error).__name__} {error}")
+        raise LostRegError(f"{path} does not hold the scores of a sweep: {reason}") from None
+
+
+def _setting_of(row: dict[str, Any], images_tuned: int) -> SettingScore:
+    """The setting behind a row of `as_dict`."""
+    protocol = Protocol(**{name: row[name] for name in _PUBLISHED})
+    if not isinstance(protocol.layer, int):
+        raise TypeError(f"expected a layer, but got {protocol.layer!r}")
+    return SettingScore(protocol, round(row["tuned_corloc"] * images_tuned / 100), int(row["found"]))

@@ -342,6 +342,33 @@ def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     assert kinds == ["without", "with", "plain", "plain", "plain", "plain"]
 
 
+def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    added = {"test_time_registers": {"count": 1, "neurons": [[3, 5]], "rule": "paper"}}
+    weights = {"source": "file", "name": "other.pth", "sha256": "1" * 64}
+    for name, settings in {
+        "1": added,
+        "2": {"backbone": "dinov2_vits14_reg"},
+        "3": {},
+        "4": {**added, "weights": weights},  # of other weights than the run without
+        "5": {"backbone": "dinov2_vits14_reg", "weights": {"source": "random", "name": "", "sha256": None}},
+        "6": {"backbone": "openclip", **added},
+        "7": {"backbone": "openclip"},
+    }.items():
+        write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, **settings)
+    runs, _ = load_runs(tmp_path / "results", ScoringOptions())
+    pairs = [(a.results.folder.name, b.results.folder.name) for a, b in paired_by_registers(runs)]
+    assert pairs == [("3", "2"), ("3", "1"), ("7", "6")]
+    summary = report(tmp_path / "results", tmp_path / "out")
+    data, text = data_of(summary.page), summary.page.read_text()
+    assert [data["runs"][run] for run in data["pair"]] == ["dinov2_vits14", "dinov2_vits14_reg"]
+    kinds = re.findall(r'class="bar ([a-z-]+)" x="0"', text)
+    assert kinds == ["without", "with", "test-time", "without", "test-time", "plain", "plain"]
+    assert "</svg>test-time register</li>" in text
+    compared = [row for row in Elements(text).texts["tr"] if re.search(r"instances.json all100\+0", row)]
+    assert len(compared) == 3 and compared[1].startswith("dinov2_vits14dinov2_vits14 (1 test-time register")
+
+
 def test_every_pair_of_the_table_is_a_pair():
     assert register_pairs()["dinov2_vitl14"] == "dinov2_vitl14_reg" and len(register_pairs()) >= 4
 
