@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -232,6 +233,13 @@ def test_reproduce_knows_the_published_rows_of_all_its_backbones(tmp_path):
 def test_reproduce_finds_neurons_and_gives_a_register(small_voc, tmp_path, monkeypatch, capsys):
     import json
 
+    import reproduce
+
+    from lost_reg.neuron_search import SearchOptions
+
+    # no patch of this model at random weights is an outlier by the automatic threshold
+    low = functools.partial(SearchOptions, threshold=1.0, top_layer=2)
+    monkeypatch.setattr(reproduce, "SearchOptions", low)
     out = tmp_path / "out"
     text = reproduce_text(
         monkeypatch, capsys, "--out", out, "--backbones", "timm:test_vit+test-time", "--datasets", small_voc,
