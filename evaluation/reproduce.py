@@ -294,7 +294,7 @@ def paired(a: SweepScores, b: SweepScores, kind: str) -> Paired:
     Raises:
         LostRegError: sweeps of different images.
     """
-    if a.images != b.images:
+    if a.by_image.images != b.by_image.images:
         raise LostRegError(f"not the same images are done in {a.folder} and in {b.folder}")
     found_a, found_b = (found_of(scores, kind) for scores in (a, b))
     both, only_a, only_b = found_a & found_b, found_a & ~found_b, found_b & ~found_a
@@ -305,8 +305,8 @@ def paired(a: SweepScores, b: SweepScores, kind: str) -> Paired:
 def found_of(scores: SweepScores, kind: str) -> np.ndarray:
     """(images,) bool: all images for LOST as published, those that did not choose for the chosen setting."""
     if kind == "as published":
-        return scores.found[0]
-    return scores.found[scores.settings.index(chosen_of(scores))][~scores.tuning]
+        return scores.by_image.found[0]
+    return scores.by_image.found[scores.settings.index(chosen_of(scores))][~scores.by_image.tuning]
 
 
 def report(cells: list[Cell], missing: list[str], args: argparse.Namespace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,25 @@ class SettingScore:
 
 
 @dataclass(frozen=True)
+class FoundByImage:
+    """found: (settings, images) bool, which setting found an object in which image.
+
+    images: the names of those that choose or are scored; tuning: (images,) bool, which of them choose.
+    """
+
+    images: tuple[str, ...]
+    found: np.ndarray
+    tuning: np.ndarray
+
+
+@dataclass(frozen=True)
 class SweepScores:
     """A sweep, scored.
 
     images_tuned, images_scored: how many images choose, and how many others the choice is reported on.
     unusable: images of both that could not be used, misses of every setting.
     not_done: images that the sweep has not reached, left out.
-    images: the names of those that choose or are scored; found: (settings, images) bool, which setting
-        found an object in which; tuning: (images,) bool, which of them choose.
+    by_image: which setting found an object in which image; None for scores that were read from a file.
     """
 
     folder: Path
@@ -55,9 +66,7 @@ class SweepScores:
     tune_fraction: float
     seed: int
     settings: tuple[SettingScore, ...]
-    images: tuple[str, ...]
-    found: np.ndarray
-    tuning: np.ndarray
+    by_image: FoundByImage | None = field(default=None, compare=False)
 
     @property
     def chosen(self) -> SettingScore:
@@ -86,7 +95,7 @@ class SweepScores:
 
 _SIZE = {"max_side": None}
 _PUBLISHED = asdict(Protocol())
-_NOT_IN_JSON = ("settings", "folder", "images", "found", "tuning")
+_NOT_IN_JSON = ("settings", "folder", "by_image")
 
 
 def score_sweep(
@@ -136,9 +145,7 @@ def score_sweep(
             SettingScore(protocol, int(row[tuning].sum()), int(row[~tuning].sum()))
             for protocol, row in zip(sweep.protocols, found)
         ),
-        images=tuple(scored),
-        found=found,
-        tuning=tuning,
+        by_image=FoundByImage(tuple(scored), found, tuning),
     )
 
 

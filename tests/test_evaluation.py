@@ -166,7 +166,7 @@ def test_reproduce_labels_random_weights_and_limits(small_voc, tmp_path, monkeyp
 
 def swept_scores(found, tuning, folder):
     from lost_reg.records import Protocol
-    from lost_reg.sweep_scores import SettingScore, SweepScores
+    from lost_reg.sweep_scores import FoundByImage, SettingScore, SweepScores
 
     found, tuning = np.array(found, bool), np.array(tuning, bool)
     biases = (0.0, -0.1, -0.2)
@@ -179,7 +179,7 @@ def swept_scores(found, tuning, folder):
     images = tuple(f"{index}.jpg" for index in range(len(tuning)))
     return SweepScores(
         folder, "b", "voc07", "trainval", int(tuning.sum()), int((~tuning).sum()), 0, 0, 0.1, 0, settings,
-        images, found, tuning,
+        FoundByImage(images, found, tuning),
     )  # fmt: skip
 
 

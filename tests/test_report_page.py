@@ -53,7 +53,7 @@ def open_page(browser):
     def open_it(path: Path, viewport=DESKTOP, color_scheme="light"):
         contexts.append(browser.new_context(viewport=viewport, color_scheme=color_scheme))
         page = contexts[-1].new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(60000)
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
