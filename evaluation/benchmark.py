@@ -123,12 +123,14 @@ def machine(device: torch.device) -> str:
     )
 
 
-def make_photos(folder: Path, count: int) -> None:
+def make_photos(folder: Path, count: int, shrink: int = 1) -> None:
     """JPEG files of SIZES, in their shares, with detail at every scale, half a byte a pixel as COCO's."""
     random = np.random.default_rng(0)
     sizes = [size for size, share in SIZES.items() for _ in range(share)]
     for index in range(count):
-        width, height = sizes[index * 7 % len(sizes)]  # 7 and 20 have no common factor: shares are kept
+        width, height = (
+            side // shrink for side in sizes[index * 7 % len(sizes)]
+        )  # 7 and 20 have no common factor: shares are kept
         pixels = np.full((height, width, 3), 128, np.float32)
         for cells in 2 ** np.arange(2, 10):
             grid = random.standard_normal((cells, cells, 3), dtype=np.float32)

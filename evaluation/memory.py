@@ -16,7 +16,6 @@ from benchmark import machine, make_photos, uss
 
 from lost_reg.backbones import load_backbone
 from lost_reg.images import list_images
-from lost_reg.records import Protocol
 from lost_reg.run import run, source_of_files
 
 
@@ -31,15 +30,15 @@ def main() -> None:
         photos = Path(folder, "photos")
         link_photos(photos, options.images)
         source = source_of_files(list_images([photos]), [])
-        run(source, backbone, Path(folder, "out"), Protocol(max_side=96), progress=print_every_tenth)
+        run(source, backbone, Path(folder, "out"), progress=print_every_tenth)
 
 
 def link_photos(folder: Path, count: int) -> None:
-    """So many names for 20 photos of the benchmark's sizes."""
+    """So many names for 20 photos, a quarter of the benchmark's in width and height."""
     originals = folder.parent / "originals"
     originals.mkdir()
     folder.mkdir()
-    make_photos(originals, 20)
+    make_photos(originals, 20, shrink=4)
     files = sorted(originals.iterdir())
     for index in range(count):
         os.link(files[index % len(files)], folder / f"{index:07}.jpg")
