@@ -282,6 +282,8 @@ def _run(
     except KeyboardInterrupt:
         _say("Interrupted", f"what was done is in {out}; --resume goes on")
         sys.exit(130)
+    if summary.done_before and (options["visualize"] or options["save_maps"]):
+        _say("Note", f"no pictures or maps were made of the {summary.done_before:,} images done before")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
@@ -355,16 +357,24 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     given = {name: options.pop(name) for name in ("batch_size", "workers", "limit")}
     given = {name: value for name, value in given.items() if value is not None}
 
+    # too few to choose on is said before the work is done
+    sweep_scores.tuning_images(len(found.images[: given.get("limit")]), tune_fraction, seed)
+
     from lost_reg.progress import image_progress
     from lost_reg.run import failed_summary, source_of_dataset
     from lost_reg.sweep import sweep as sweep_source
 
     loaded = _load(backbone, options)
-    with image_progress(loaded.name) as progress:
-        summary = sweep_source(
-            source_of_dataset(found), loaded, out, protocols,
-            resume=resume, data_root=root, progress=progress, note=lambda text: _say("Note", text), **given,
-        )  # fmt: skip
+    try:
+        with image_progress(loaded.name) as progress:
+            summary = sweep_source(
+                source_of_dataset(found), loaded, out, protocols,
+                resume=resume, data_root=root, progress=progress,
+                note=lambda text: _say("Note", text), **given,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        _say("Interrupted", f"what was done is in {out}; --resume goes on")
+        sys.exit(130)
     if summary.failed:
         _say("Warning", failed_summary(summary))
     scores = sweep_scores.score_sweep(

@@ -311,7 +311,8 @@ def _start_if_it_fits(
     except torch.OutOfMemoryError:
         return None
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # what torch says of the host's memory
+        # what torch says of the host's memory, and of that of CUDA's libraries
+        if "can't allocate memory" in str(error) or "ALLOC_FAILED" in str(error):
             return None
         raise
 

@@ -22,6 +22,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.records import Failure, Prediction
 
 RUN_FILE = "run.json"
+SWEEP_FILE = "sweep.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
@@ -68,6 +69,11 @@ def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> No
     """
     if folder.exists() and not folder.is_dir():
         raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; name a folder by --out")
+    other = next(
+        (name for name in (RUN_FILE, SWEEP_FILE) if name != record_file and (folder / name).exists()), None
+    )
+    if other:
+        raise LostRegError(f"{str(folder)!r} holds other results ({other}): name another --out")
     if (folder / record_file).exists() and not resume:
         raise LostRegError(
             f"{str(folder)!r} holds a run already: --resume continues it, or name another --out"
@@ -105,6 +111,7 @@ def read_run(folder: Path, layout: Layout | None = None) -> Results:
     record = read_record(folder / layout.record_file)
     predictions = {one.image: one for one in _read_lines(folder / layout.lines_file, layout.parse)}
     failures = {f.image: f for f in _read_lines(folder / ERRORS_FILE, _failure_from_json)}
+    failures = {name: one for name, one in failures.items() if name not in predictions}  # tried again since
     return Results(folder, record, predictions, failures)
 
 
@@ -223,8 +230,9 @@ class RunWriter:
         try:
             _drop_unfinished_line(lines)
             self._lines = lines.open("ab", buffering=0)
-            # what failed is tried again: a drive that was gone may be back
-            self._errors = (self.folder / ERRORS_FILE).open("wb", buffering=0)
+            # What failed is tried again, as a drive that was gone may be back; until then it has failed.
+            _drop_unfinished_line(self.folder / ERRORS_FILE)
+            self._errors = (self.folder / ERRORS_FILE).open("ab", buffering=0)
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
         self.record = {**record, **kept, "settings": settings}

@@ -103,6 +103,11 @@ def curves_html(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> str:
     ]
     if not sweeps:
         return notes(left_out)
+    left_out += [
+        f"{sweep.scores.folder} is incomplete: {sweep.scores.not_done:,} images are not done and left out"
+        for sweep in sweeps
+        if sweep.scores.not_done
+    ]
     panels = _panels(sweeps)
     layers = sorted({curve.layer for curves in panels for curve in curves})
     top = axis_top([sweep.scores.corloc(sweep.scores.hindsight) for sweep in sweeps])

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from lost_reg.errors import LostRegError
 from lost_reg.records import Box, Protocol
-from lost_reg.results import Layout, Results, read_run
+from lost_reg.results import SWEEP_FILE, Layout, Results, read_run
 
-SWEEP_FILE = "sweep.json"
 BOXES_FILE = "boxes.jsonl"
 
 

@@ -129,7 +129,7 @@ def score_sweep(
     done, not_done = _done(folder, results, truths, partial)
     scored = sorted(image for image in done if objects_that_count(truths.truths[image]).boxes_xyxy)
     found = np.stack([_found(sweep, image, truths) for image in scored], axis=1) if scored else None
-    tuning = _tuning(len(scored), tune_fraction, seed)
+    tuning = tuning_images(len(scored), tune_fraction, seed)
     return SweepScores(
         folder=folder,
         backbone=_backbone(results),
@@ -180,7 +180,7 @@ def _found(sweep: SweepResults, image: str, truths: Dataset) -> np.ndarray:
     return (shared >= IOU_THRESHOLD * union).any(axis=1) & (areas[0][:, 0] > 0)
 
 
-def _tuning(images: int, fraction: float, seed: int) -> np.ndarray:
+def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     """(images,) bool: a seeded draw of the images that the choice is made on."""
     chosen = round(fraction * images)
     if not 0 < chosen < images:

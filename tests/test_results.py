@@ -61,10 +61,11 @@ def test_outcomes_are_on_disk_as_soon_as_they_are_written(tmp_path):
 )
 def test_any_name_survives(tmp_path, name):
     found = Prediction(name, (96, 128), (0, 0, 8, 8), (0, 0), (6, 8), 1)
-    write_run(tmp_path, found, Failure(name, f"cannot read {name}"))
+    failure = Failure(f"bad {name}", f"cannot read {name}")
+    write_run(tmp_path, found, failure)
     got = read_run(tmp_path)
     assert got.predictions == {name: found}
-    assert got.failures == {name: Failure(name, f"cannot read {name}")}
+    assert got.failures == {failure.image: failure}
     assert write_run(tmp_path, resume=True) == {name}
 
 
@@ -214,6 +215,17 @@ def test_resume_keeps_what_is_done_and_tries_again_what_failed(tmp_path):
     assert write_run(tmp_path, mended, resume=True) == {"a.jpg"}
     got = read_run(tmp_path)
     assert (got.predictions, got.failures) == ({"a.jpg": A, "broken.jpg": mended}, {})
+
+
+def test_what_failed_has_failed_until_it_is_tried_again(tmp_path):
+    other = Failure("other.jpg", "not an image")
+    write_run(tmp_path, A, BROKEN, other)
+    mended = Prediction("broken.jpg", (96, 128), (0, 0, 16, 16), (0, 0), (6, 8), 3)
+    write_run(tmp_path, mended, resume=True)  # and was interrupted
+    assert read_run(tmp_path).failures == {"other.jpg": other}
+    again = Failure("other.jpg", "no such file")
+    write_run(tmp_path, again, resume=True)
+    assert read_run(tmp_path).failures == {"other.jpg": again}
 
 
 def test_resume_keeps_the_record_of_earlier_sessions(tmp_path):

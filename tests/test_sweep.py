@@ -139,7 +139,7 @@ def planted_sweep(folder: Path, voc: Path, found: dict[str, list[bool]], failure
 
 def test_the_choice_is_made_on_images_that_it_is_not_scored_on(voc, tmp_path):
     names = [f"{i:06}.jpg" for i in range(10)]
-    tuning = np.flatnonzero(sweep_scores._tuning(10, 0.3, 7))
+    tuning = np.flatnonzero(sweep_scores.tuning_images(10, 0.3, 7))
     # the second setting finds all that choose and nothing else, the third the reverse
     found = {name: [False, i in tuning, i not in tuning] for i, name in enumerate(names)}
     found["000010.jpg"] = [True, True, True]  # without an object: counts nowhere
@@ -171,11 +171,11 @@ def test_failures_are_misses_of_every_setting_and_what_is_not_done_is_left_out(v
 def test_the_draw_is_of_the_share_asked_for_and_repeats(images, fraction, seed):
     if not 0 < round(fraction * images) < images:
         with pytest.raises(LostRegError, match="cannot be split"):
-            sweep_scores._tuning(images, fraction, seed)
+            sweep_scores.tuning_images(images, fraction, seed)
         return
-    drawn = sweep_scores._tuning(images, fraction, seed)
+    drawn = sweep_scores.tuning_images(images, fraction, seed)
     assert drawn.sum() == round(fraction * images)
-    assert np.array_equal(drawn, sweep_scores._tuning(images, fraction, seed))
+    assert np.array_equal(drawn, sweep_scores.tuning_images(images, fraction, seed))
 
 
 corner = st.integers(0, 12)
@@ -261,3 +261,22 @@ def test_a_malformed_line_and_a_missing_sweep_are_said(voc, tmp_path):
     (folder / "boxes.jsonl").write_text('{"image": "a", "size_hw": [1, 1], "boxes_xyxy": []}\n')
     with pytest.raises(LostRegError, match=r"has 0 boxes for a, but there are 1 settings"):
         read_sweep(folder)
+
+
+def test_a_run_and_a_sweep_do_not_share_a_folder(voc, tmp_path):
+    assert invoke("run", "--dataset", voc, "--out", tmp_path / "r").exit_code == 0
+    (tmp_path / "r" / "errors.jsonl").write_text('{"image": "a", "reason": "gone"}\n')
+    for arguments in ([], ["--resume"]):
+        result = invoke("sweep", "--dataset", voc, "--out", tmp_path / "r", "--bias", "0", *arguments)
+        assert result.exit_code == 1 and "holds other results (run.json)" in result.stderr
+    assert "gone" in (tmp_path / "r" / "errors.jsonl").read_text()
+    sweep_options = ["--bias", "0", "--tune-fraction", "0.3"]
+    assert invoke("sweep", "--dataset", voc, "--out", tmp_path / "s", *sweep_options).exit_code == 0
+    result = invoke("run", "--dataset", voc, "--out", tmp_path / "s")
+    assert result.exit_code == 1 and "holds other results (sweep.json)" in result.stderr
+
+
+def test_too_few_images_to_choose_on_are_said_before_the_work(voc, tmp_path):
+    result = invoke("sweep", "--dataset", voc, "--out", tmp_path / "s", "--limit", "3", "--bias", "0")
+    assert result.exit_code == 1 and "3 images with ground truth cannot be split" in result.stderr
+    assert not (tmp_path / "s").exists()
