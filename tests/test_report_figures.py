@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,12 @@ def test_a_sweep_without_scores_is_left_out_with_a_note(tmp_path):
     text = page_of(tmp_path)
     assert re.search(r"<li>[^<]*cut &lt;b&gt;short is left out: it has no corloc.json", text)
     assert len(rows_of(text, "Sweeps")) == 3 and "No runs: sweeps and artifacts alone" in text
+
+
+def test_a_sweep_that_is_incomplete_is_shown_and_said_to_be(tmp_path):
+    scores = write_sweep(tmp_path / "results" / "part")
+    write_scores(replace(scores, not_done=1234))
+    assert "part is incomplete: 1,234 images are not done and left out" in page_of(tmp_path)
 
 
 def test_runs_stand_beside_sweeps_and_artifacts(tmp_path, make_coco):
