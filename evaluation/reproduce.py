@@ -1,7 +1,7 @@
 """Do registers restore object discovery? The published tables, computed anew with the public weights.
 
     python evaluation/reproduce.py --out results/reproduce [--data-root DATA] [--device cuda]
-    python evaluation/reproduce.py --out /tmp/try --backbones tiny --datasets samples --data-root data
+    python evaluation/reproduce.py --out results/try --backbones tiny --datasets samples --data-root data
 
 Darcet et al. 2024, table 3, and Jiang et al. 2025, table 5. For each backbone and dataset one sweep folder
 under --out, which an interrupted call goes on with; then, as Markdown on the screen and in reproduce.md,
