@@ -14,6 +14,7 @@ import click
 
 from lost_reg import __version__
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.protocols import PRESETS
 
 
 class _Commands(click.Group):
@@ -30,7 +31,7 @@ class _Commands(click.Group):
             _say("Error", f"{error.format_message()} (see `{command} --help`)")
             context.exit(error.exit_code)
         except KeyboardInterrupt:
-            _say("Interrupted", "nothing was lost that was done")
+            _say("Interrupted", "stopped before the end")
             context.exit(130)
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -138,7 +139,7 @@ def _stream_options(command):
 @click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
 @_data_root
 @click.option(
-    "--protocol", type=click.Choice(["lost", "registers"]), default="lost", show_default=True,
+    "--protocol", type=click.Choice(PRESETS), default="lost", show_default=True,
     help="LOST as published; or ours for DINOv2: normalised, --bias auto. The options below change parts.",
 )  # fmt: skip
 @click.option("--facet", type=click.Choice(["k", "q", "v"]), help="Keys, queries or values.  [default: k]")
@@ -280,8 +281,7 @@ def _run(
                 **given,
             )
     except KeyboardInterrupt:
-        _say("Interrupted", f"what was done is in {out}; --resume goes on")
-        sys.exit(130)
+        _interrupted(out)
     if summary.done_before and (options["visualize"] or options["save_maps"]):
         _say("Note", f"no pictures or maps were made of the {summary.done_before:,} images done before")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
@@ -346,8 +346,7 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     from lost_reg.sweep_files import SWEEP_FILE
     from lost_reg.zoo import find_spec
 
-    if as_json and as_csv:
-        raise click.UsageError("choose one of --json and --csv")
+    to_text = _text_function(sweep_scores, as_json, as_csv)
     protocols = _grid(options)
     find_spec(backbone)
     out = out or Path("results", f"{_default_name(dataset, backbone)}-sweep")
@@ -373,18 +372,30 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
                 note=lambda text: _say("Note", text), **given,
             )  # fmt: skip
     except KeyboardInterrupt:
-        _say("Interrupted", f"what was done is in {out}; --resume goes on")
-        sys.exit(130)
+        _interrupted(out)
     if summary.failed:
         _say("Warning", failed_summary(summary))
     scores = sweep_scores.score_sweep(
         out, root=root, tune_fraction=tune_fraction, seed=seed, partial="limit" in given
     )
     sweep_scores.write_scores(scores)
-    to_text = (
-        sweep_scores.json_text if as_json else sweep_scores.csv_text if as_csv else sweep_scores.text_table
-    )
     click.echo(to_text(scores))
+
+
+def _interrupted(out: Path) -> None:
+    _say("Interrupted", f"what was done is in {out}; --resume goes on")
+    sys.exit(130)
+
+
+def _text_function(module, as_json: bool, as_csv: bool):
+    """What of a module turns its result into JSON, CSV or a table for people."""
+    _not_both(as_json, as_csv)
+    return module.json_text if as_json else module.csv_text if as_csv else module.text_table
+
+
+def _not_both(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
 
 
 def _grid(options: dict):
@@ -419,12 +430,10 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
     """
     from lost_reg import scoring
 
-    if as_json and as_csv:
-        raise click.UsageError("choose one of --json and --csv")
+    to_text = _text_function(scoring, as_json, as_csv)
     options = scoring.ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
     rows, errors = scoring.score_path(path, options)
     if rows:
-        to_text = scoring.json_text if as_json else scoring.csv_text if as_csv else scoring.text_table
         click.echo(to_text(rows))
     for error in errors:
         _say("Error", str(error))
@@ -457,8 +466,7 @@ def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_
     from lost_reg.compare import compare as compare_runs
     from lost_reg.scoring import ScoringOptions
 
-    if as_json and as_csv:
-        raise click.UsageError("choose one of --json and --csv")
+    _not_both(as_json, as_csv)
     options = ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
     comparison = compare_runs(a, b, options)
     if as_json:

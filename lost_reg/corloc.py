@@ -107,17 +107,22 @@ def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
     return bool(found_objects(box, truth_boxes).any())
 
 
-def found_objects(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool."""
+def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
     return iou(box, truth_boxes) >= IOU_THRESHOLD
 
 
-def iou(box: Box, others: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """Intersection over union of one box with each of (N, 4) boxes, all xyxy: (N,). Empty boxes give 0."""
-    box, others = np.asarray(box, dtype=float), np.asarray(others, dtype=float).reshape(-1, 4)
-    overlap = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])  # (N, 2)
-    intersection = overlap.clip(min=0).prod(axis=1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - intersection
+def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); of (S, 4) boxes, (S, N).
+
+    Empty boxes give 0.
+    """
+    box = np.asarray(box, dtype=float)[..., None, :]  # (1, 4) or (S, 1, 4)
+    others = np.asarray(others, dtype=float).reshape(-1, 4)
+    overlap = np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
+    intersection = overlap.clip(min=0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
+    union = areas[0] + areas[1] - intersection
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 

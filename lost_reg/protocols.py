@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from lost_reg.errors import LostRegError
 from lost_reg.records import AUTO, Protocol
 from lost_reg.zoo import BackboneSpec
@@ -12,18 +10,7 @@ from lost_reg.zoo import BackboneSpec
 _FAMILIES_OF_VALUES = ("DeiT-III", "OpenCLIP")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """about: where it comes from, for people."""
-
-    name: str
-    about: str
-
-
-PRESETS = (
-    Preset("lost", "LOST as published, for every backbone"),
-    Preset("registers", "ours, as the registers papers do not tell theirs in full"),
-)
+PRESETS = ("lost", "registers")
 
 
 def preset_protocol(name: str, spec: BackboneSpec) -> Protocol:
@@ -41,6 +28,4 @@ def preset_protocol(name: str, spec: BackboneSpec) -> Protocol:
     if name == "registers":
         facet = "v" if spec.family in _FAMILIES_OF_VALUES else "k"
         return Protocol(facet=facet, normalize=True, bias=AUTO)
-    raise LostRegError(
-        f"unknown protocol {name!r}: choose among {', '.join(preset.name for preset in PRESETS)}"
-    )
+    raise LostRegError(f"unknown protocol {name!r}: choose among {', '.join(PRESETS)}")

@@ -16,7 +16,7 @@ from lost_reg.discovery import BATCH_SIZE, discover_by_each
 from lost_reg.errors import LostRegError
 from lost_reg.records import Failure, Protocol
 from lost_reg.run import RunSummary, Source, counted_from_last, write_folder
-from lost_reg.sweep_files import SWEEP_LAYOUT, SweptImage
+from lost_reg.sweep_files import SCORES_FILE, SWEEP_LAYOUT, SweptImage
 
 
 def sweep(
@@ -47,6 +47,7 @@ def sweep(
     protocols = [counted_from_last(protocol, backbone) for protocol in protocols]
 
     def discover(paths: list[Path], names: list[str], size: BatchSize) -> Iterator[SweptImage | Failure]:
+        (out / SCORES_FILE).unlink(missing_ok=True)  # of fewer images than there will be
         for outcome in discover_by_each(
             paths, names, backbone, protocols,
             batch_size=size, workers=workers, apply_exif=source.apply_exif,

@@ -14,8 +14,8 @@ from lost_reg.plots import Plot, dot, legend, linear_axis
 from lost_reg.records import AUTO, Protocol
 from lost_reg.results import folders_with, read_record
 from lost_reg.scoring import register_kind
-from lost_reg.sweep_files import SWEEP_FILE
-from lost_reg.sweep_scores import SCORES_FILE, SettingScore, SweepScores, describe_setting, read_scores
+from lost_reg.sweep_files import SCORES_FILE, SWEEP_FILE
+from lost_reg.sweep_scores import SettingScore, SweepScores, describe_setting, read_scores
 from lost_reg.zoo import register_pairs
 
 CHOSEN = '<path class="chosen" d="M-6-5H6L0 6z"/>'

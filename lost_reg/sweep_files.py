@@ -11,6 +11,7 @@ from lost_reg.records import Box, Protocol
 from lost_reg.results import SWEEP_FILE, Layout, Results, read_run
 
 BOXES_FILE = "boxes.jsonl"
+SCORES_FILE = "corloc.json"
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from lost_reg import tables
-from lost_reg.corloc import IOU_THRESHOLD, objects_that_count, wilson_interval
+from lost_reg.corloc import found_objects, objects_that_count, wilson_interval
 from lost_reg.datasets import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.images import shown_names
 from lost_reg.records import Protocol
 from lost_reg.results import Results
 from lost_reg.scoring import describe_backbone
-from lost_reg.sweep_files import SweepResults, read_sweep
-
-SCORES_FILE = "corloc.json"
+from lost_reg.sweep_files import SCORES_FILE, SweepResults, read_sweep
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,8 @@ def score_sweep(
     truths = find_dataset(name, data_root(root, results.record.get("data_root")))
     done, not_done = _done(folder, results, truths, partial)
     scored = sorted(image for image in done if objects_that_count(truths.truths[image]).boxes_xyxy)
-    found = np.stack([_found(sweep, image, truths) for image in scored], axis=1) if scored else None
     tuning = tuning_images(len(scored), tune_fraction, seed)
+    found = np.stack([_found(sweep, image, truths) for image in scored], axis=1)
     return SweepScores(
         folder=folder,
         backbone=_backbone(results),
@@ -171,13 +169,8 @@ def _found(sweep: SweepResults, image: str, truths: Dataset) -> np.ndarray:
     one = sweep.results.predictions.get(image)
     if one is None:
         return np.zeros(len(sweep.protocols), bool)
-    boxes = np.array(one.boxes_xyxy, float)[:, None]  # (S, 1, 4)
-    true = np.array(objects_that_count(truths.truths[image]).boxes_xyxy, float)[None]  # (1, N, 4)
-    sides = np.minimum(boxes[..., 2:], true[..., 2:]) - np.maximum(boxes[..., :2], true[..., :2])
-    shared = sides.clip(min=0).prod(axis=2)  # (S, N)
-    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=2) for corners in (boxes, true)]
-    union = areas[0] + areas[1] - shared
-    return (shared >= IOU_THRESHOLD * union).any(axis=1) & (areas[0][:, 0] > 0)
+    true = objects_that_count(truths.truths[image]).boxes_xyxy
+    return found_objects(np.array(one.boxes_xyxy), true).any(axis=1)
 
 
 def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:

@@ -52,12 +52,10 @@ def feature_operations(backbone: VitBackbone, size_hw: tuple[int, int], layer: i
 
 def forward_operations(backbone: VitBackbone, size_hw: tuple[int, int]) -> float:
     """Operations of the whole model, for one image."""
-    model, tokens = (
-        backbone.model,
-        patch_count(size_hw, backbone.patch_size) + backbone.prefix_tokens,
-    )
+    model, patches = backbone.model, patch_count(size_hw, backbone.patch_size)
+    tokens = patches + backbone.prefix_tokens
     last = tokens * _linear_weights(model.blocks[-1]) + 2 * tokens**2 * model.embed_dim
-    facet = patch_count(size_hw, backbone.patch_size) * _facet_weights(model.blocks[-1])
+    facet = patches * _facet_weights(model.blocks[-1])
     return feature_operations(backbone, size_hw) + 2.0 * (last - facet)
 
 
@@ -98,9 +96,8 @@ def pixels_at_once(backbone: Backbone) -> float:
     busy = _BUSY_PATCHES.get(backbone.device.type, _BUSY_PATCHES["cpu"]) * backbone.patch_size**2
     if not isinstance(backbone, VitBackbone):
         return busy
-    side = (
-        32 * backbone.patch_size
-    )  # where attention takes no more memory than the rest, all grows with pixels
+    # memory grows with pixels, as attention never holds a square of the patches: any size tells
+    side = 32 * backbone.patch_size
     per_pixel = peak_bytes(backbone, (side, side), 64) / (64 * side**2)
     return min(busy, _SHARE_OF_FREE_MEMORY * free_bytes(backbone.device) / per_pixel)
 

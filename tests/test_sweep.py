@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lost_reg import sweep_scores
+from lost_reg.backbones import load_backbone
 from lost_reg.cli import main
 from lost_reg.corloc import is_found, score
 from lost_reg.datasets import find_dataset
@@ -274,6 +275,29 @@ def test_a_run_and_a_sweep_do_not_share_a_folder(voc, tmp_path):
     assert invoke("sweep", "--dataset", voc, "--out", tmp_path / "s", *sweep_options).exit_code == 0
     result = invoke("run", "--dataset", voc, "--out", tmp_path / "s")
     assert result.exit_code == 1 and "holds other results (sweep.json)" in result.stderr
+
+
+def test_scores_do_not_outlive_a_sweep_that_goes_on(voc, tmp_path, random_backbone):
+    options = ["--bias", "0", "--tune-fraction", "0.3", "--limit", "6"]
+    assert invoke("sweep", "--dataset", voc, "--out", tmp_path / "s", *options).exit_code == 0
+    scores = tmp_path / "s" / "corloc.json"
+    assert scores.is_file()
+    invoke("sweep", "--dataset", voc, "--out", tmp_path / "s", "--bias", "0,1", "--resume")  # is refused
+    assert scores.is_file()
+    source, protocols = (
+        source_of_dataset(find_dataset(str(voc), tmp_path)),
+        read_sweep(tmp_path / "s").protocols,
+    )
+    with pytest.raises(KeyboardInterrupt):
+        sweep(
+            source, load_backbone("tiny"), tmp_path / "s", protocols, workers=0, resume=True, progress=_stop
+        )
+    assert not scores.exists()
+
+
+def _stop(done, failed, total):
+    if done:
+        raise KeyboardInterrupt
 
 
 def test_too_few_images_to_choose_on_are_said_before_the_work(voc, tmp_path):
