@@ -69,6 +69,23 @@ def test_each_setting_finds_what_a_run_of_its_own_finds(photos, random_backbone)
         assert [found[str(path)][index] for path in photos] == alone, protocol
 
 
+def test_neighbours_that_differ_in_one_thing_do_not_share_affinities(photos, random_backbone):
+    neighbours = [
+        Protocol(),
+        Protocol(center=True),
+        Protocol(center=True, normalize=True),
+        Protocol(center=True, normalize=True, facet="v"),
+        Protocol(center=True, normalize=True, facet="v", layer=-2),
+        Protocol(center=True, normalize=True, facet="v", layer=-2, k_patches=2),
+    ]
+    names = [str(path) for path in photos]
+    outcomes = discover_by_each(photos, names, random_backbone, neighbours, workers=0)
+    found = {outcome[0].image: outcome for outcome in outcomes}
+    for index, protocol in enumerate(neighbours):
+        alone = discover(photos, random_backbone, protocol, workers=0)
+        assert [found[name][index] for name in names] == alone, protocol
+
+
 def test_an_image_that_cannot_be_read_fails_once(tmp_path, photos, random_backbone):
     (tmp_path / "bad.jpg").write_text("no image")
     outcomes = list(discover_by_each([tmp_path / "bad.jpg"], ["bad"], random_backbone, GRID))
