@@ -50,11 +50,27 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class FoundObject:
+    """One object that was found in an image.
+
+    seed: (row, column) of the seed in the patch grid; degree: the seed's degree.
+    affinity: mean cosine between the seed's feature and those of the patches in the box; None where it was
+        not recorded, as in results of earlier versions.
+    """
+
+    box_xyxy: Box
+    seed: tuple[int, int]
+    degree: int
+    affinity: float | None = None
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """The object found in one image.
+    """The object found in one image, and further ones if they were asked for.
 
     image: its name: the path relative to the input root, with forward slashes.
-    seed: (row, column) of the seed in the patch grid; degree: the seed's degree.
+    seed, degree, affinity: see `FoundObject`.
+    further: other objects, in the order in which they were found.
     """
 
     image: str
@@ -63,6 +79,13 @@ class Prediction:
     seed: tuple[int, int]
     grid_hw: tuple[int, int]
     degree: int
+    affinity: float | None = None
+    further: tuple[FoundObject, ...] = ()
+
+    @property
+    def objects(self) -> tuple[FoundObject, ...]:
+        """All that was found, in order; LOST's one object first."""
+        return (FoundObject(self.box_xyxy, self.seed, self.degree, self.affinity), *self.further)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
-from lost_reg.records import Failure, Prediction
+from lost_reg.records import Box, Failure, FoundObject, Prediction
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
@@ -147,21 +147,28 @@ def _read_lines(path: Path, parse) -> Iterator:
 
 
 def _prediction_from_json(row: dict) -> Prediction:
-    box = tuple(row["box_xyxy"])
-    if (
-        not isinstance(row["image"], str)
-        or len(box) != 4
-        or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in box)
-    ):
-        raise ValueError("expected an image name and a box of four numbers")
+    if not isinstance(row["image"], str):
+        raise ValueError("expected an image name")
     return Prediction(
         image=row["image"],
         size_hw=tuple(row["size_hw"]),
-        box_xyxy=box,
+        box_xyxy=_box(row["box_xyxy"]),
         seed=tuple(row["seed"]),
         grid_hw=tuple(row["grid_hw"]),
         degree=row["degree"],
+        affinity=row.get("affinity"),  # absent in earlier versions, as are further objects
+        further=tuple(_object_from_json(one) for one in row.get("further", ())),
     )
+
+
+def _object_from_json(row: dict) -> FoundObject:
+    return FoundObject(_box(row["box_xyxy"]), tuple(row["seed"]), row["degree"], row["affinity"])
+
+
+def _box(sides: list) -> Box:
+    if len(sides) != 4 or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in sides):
+        raise ValueError("expected a box of four numbers")
+    return tuple(sides)
 
 
 RUN_LAYOUT = Layout(RUN_FILE, PREDICTIONS_FILE, _prediction_from_json)
