@@ -18,7 +18,7 @@ class Signals:
     """Signals of one box that need no labels.
 
     area: its share of the image's area.
-    degree: the share of the image's other patches that are similar to the seed: its degree, over their number.
+    degree: its seed's degree over the number of the image's other patches: how many are similar to it.
     affinity: see `FoundObject`; None where it was not recorded.
     borders: how many of the image's four edges it touches.
     """

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from lost_reg import workload
 from lost_reg.backbones import Backbone
 from lost_reg.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.bias import otsu_bias
+from lost_reg.decoding import Decoding, ImageInput, NamedImage, decode
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images import array_to_rgb, limit_side, pad_to_patches, read_image
 from lost_reg.lost import (
     LostResult,
     SeedsAndMasks,
@@ -36,12 +31,11 @@ from lost_reg.map_files import Maps
 from lost_reg.maps import batch_maps, features_and_norms
 from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
 
-ImageInput = str | Path | np.ndarray
 BATCH_SIZE = 8
 LOST_AS_PUBLISHED = Protocol()
 MapsTaker = Callable[[str, Maps], None]
 
-# Below this many images, starting decoding processes takes longer than decoding.
+# Of fewer images, `discover` starts no processes that decode them: that would take longer than decoding.
 _IMAGES_WORTH_WORKERS = 32
 
 
@@ -87,9 +81,12 @@ def discover(
             raise LostRegError(f"expected paths or (H, W, 3) uint8 arrays, but got a {type(image).__name__}")
     names = [f"[{i}]" if isinstance(image, np.ndarray) else str(image) for i, image in enumerate(images)]
     found: dict[str, Prediction] = {}
+    if workers is None and len(images) < _IMAGES_WORTH_WORKERS:
+        workers = 0
     for outcome in discover_stream(
-        images, names, backbone, protocol, batch_size=batch_size, workers=workers, apply_exif=apply_exif
-    ):
+        zip(names, images), backbone, protocol,
+        batch_size=batch_size, workers=workers, apply_exif=apply_exif,
+    ):  # fmt: skip
         if isinstance(outcome, Failure):
             raise UnreadableImage(f"{outcome.image}: {outcome.reason}")
         found[outcome.image] = outcome
@@ -97,8 +94,7 @@ def discover(
 
 
 def discover_stream(
-    images: Sequence[ImageInput],
-    names: Sequence[str],
+    images: Iterable[NamedImage],
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
@@ -110,10 +106,11 @@ def discover_stream(
     """Find one object in each image and give the outcomes as they are done, with bounded memory.
 
     Args:
-        names: what each image is called in its outcome.
+        images: what each is called in its outcome, and its path, content (bytes) or array; gone through as
+            they are needed.
         take_maps: called with an image's name and its maps, before its outcome is given; maps are only made
             where this is.
-        images, and the others: see `discover`.
+        The others: see `discover`.
 
     Yields:
         One outcome for each image; a Failure for one that cannot be used. Not in the order of the
@@ -123,15 +120,14 @@ def discover_stream(
         LostRegError: a batch size, facet or layer that cannot be.
     """
     for outcome in discover_by_each(
-        images, names, backbone, [protocol],
+        images, backbone, [protocol],
         batch_size=batch_size, workers=workers, apply_exif=apply_exif, take_maps=take_maps,
     ):  # fmt: skip
         yield outcome if isinstance(outcome, Failure) else outcome[0]
 
 
 def discover_by_each(
-    images: Sequence[ImageInput],
-    names: Sequence[str],
+    images: Iterable[NamedImage],
     backbone: Backbone,
     protocols: Sequence[Protocol],
     *,
@@ -156,7 +152,7 @@ def discover_by_each(
         raise LostRegError("protocols that are tried together need the same max_side")
     size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
     batches = decoded_batches(
-        images, names, backbone.patch_size, protocols[0].max_side,
+        images, backbone.patch_size, protocols[0].max_side,
         batch_size=size, workers=workers, apply_exif=apply_exif,
     )  # fmt: skip
     # A GPU gets the next batch before the results of the last are looked at; a CPU would gain nothing.
@@ -191,8 +187,7 @@ def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
 
 
 def decoded_batches(
-    images: Sequence[ImageInput],
-    names: Sequence[str],
+    images: Iterable[NamedImage],
     patch_size: int,
     max_side: int | None = None,
     *,
@@ -206,50 +201,12 @@ def decoded_batches(
         Batches, and a Failure for each image that cannot be read.
     """
     batcher = GridBatcher(batch_size)
-    for image in _decode(_Decoder(images, names, apply_exif, max_side, patch_size), workers):
+    for image in decode(images, Decoding(apply_exif, max_side, patch_size), workers=workers):
         if isinstance(image, Failure):
             yield image
         else:
             yield from batcher.add(image)
     yield from batcher.flush()
-
-
-class _Decoder(Dataset):
-    """Images by index, decoded, scaled down if asked for, and padded; runs in the workers."""
-
-    def __init__(self, images, names, apply_exif: bool, max_side: int | None, patch_size: int):
-        self.images, self.names = images, names
-        self.apply_exif, self.max_side, self.patch_size = apply_exif, max_side, patch_size
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> DecodedImage | Failure:
-        image, name = self.images[index], self.names[index]
-        try:
-            if isinstance(image, np.ndarray):
-                pixels = array_to_rgb(image)
-            else:
-                pixels = read_image(image, apply_exif=self.apply_exif)
-        except UnreadableImage as error:
-            return Failure(name, str(error))
-        scaled = limit_side(pixels, self.max_side)
-        return DecodedImage(name, pad_to_patches(scaled, self.patch_size), scaled.shape[:2], pixels.shape[:2])
-
-
-def _decode(decoder: _Decoder, workers: int | None) -> Iterator[DecodedImage | Failure]:
-    if workers is None:
-        workers = min(8, os.cpu_count() or 1) if len(decoder) >= _IMAGES_WORTH_WORKERS else 0
-    with warnings.catch_warnings():
-        # the number of workers is the user's to choose
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = iter(DataLoader(decoder, batch_size=None, num_workers=workers, worker_init_fn=_start_worker))
-    yield from loader
-
-
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to act on
-    cv2.setNumThreads(0)  # OpenCV's own threads do not survive the fork into a worker
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,14 +94,14 @@ def _is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES
 
 
-def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
-    """Decode one image file to 8-bit RGB.
+def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
+    """Decode one image to 8-bit RGB.
 
     Grey, palette and CMYK images are converted as Pillow does; transparency is dropped and the
     colours below it kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
 
     Args:
-        path: the file; its content decides the format, not its suffix.
+        source: the file, or what would be in it; its content decides the format, not its suffix.
         apply_exif: whether the EXIF orientation is applied. LOST does not for its datasets; for a
             user's own photos it should be. A TIFF's is applied always: its decoders do so.
 
@@ -112,10 +113,10 @@ def read_image(path: str | Path, *, apply_exif: bool) -> np.ndarray:
             that has no one reading as 8-bit.
     """
     try:
-        with Image.open(path) as image:
-            rgb = _to_rgb(image, path)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            rgb = _to_rgb(image, source)
             return np.asarray(_upright(rgb) if apply_exif else rgb)
-    except UnreadableImage:
+    except (UnreadableImage, MemoryError):
         raise
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
@@ -134,7 +135,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
     if image.mode in ("I", "F"):
         raise UnreadableImage(
             f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
@@ -142,15 +143,16 @@ def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
     # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
     stored_as = str(image.tile[0][3] if image.tile else "")
     if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
-        return _scale_16_bit(image, path)  # BGR;16 has 16 bits for all three colours
+        return _scale_16_bit(image, source)  # BGR;16 has 16 bits for all three colours
     image.info.pop("transparency", None)  # Pillow would warn that RGB cannot hold it
     return image.convert("RGB")
 
 
-def _scale_16_bit(image: Image.Image, path: str | Path) -> Image.Image:
+def _scale_16_bit(image: Image.Image, source: str | Path | bytes) -> Image.Image:
     image.load()  # Pillow notices a truncated file, OpenCV does not
     flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
-    pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), flags)
+    encoded = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
+    pixels = cv2.imdecode(encoded, flags)
     if pixels is None or pixels.dtype != np.uint16 or (pixels.ndim == 3 and pixels.shape[2] < 3):
         raise UnreadableImage(
             "cannot be decoded: its 16-bit pixels are stored in a way that is not supported"
