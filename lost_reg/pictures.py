@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -36,6 +37,8 @@ def _seed_patch(prediction: Prediction) -> tuple[float, float, float, float]:
 def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool) -> Path:
     """Draw a prediction on its image file and write it as JPEG into a folder, under the image's name.
 
+    The picture is written as a whole, or not at all.
+
     Raises:
         LostRegError: a folder that cannot be written.
     """
@@ -43,9 +46,13 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     # b.png and b.jpg are to stay two pictures
     target = folder / (name if Path(name).suffix.lower() in (".jpg", ".jpeg") else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
+    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target, format="JPEG", quality=90)
+        picture.save(part, format="JPEG", quality=90)
+        part.replace(target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise LostRegError(f"cannot write the picture {target}: {error.strerror or error}") from None
     return target

@@ -259,11 +259,16 @@ class RunWriter:
             ) from None
 
     def write_record(self) -> None:
-        """Write the record as a whole, or not at all."""
+        """Write the record as a whole, or not at all, whenever the power goes; after the lines it counts."""
         path = self.folder / self._layout.record_file
         part = path.with_name(path.name + ".part")
         try:
-            part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+            for lines in (self._lines, self._errors):
+                os.fsync(lines.fileno())
+            with part.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(self.record, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):

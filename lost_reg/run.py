@@ -118,11 +118,11 @@ def run(
             paths, names, backbone, protocol,
             batch_size=size, workers=workers, apply_exif=source.apply_exif, take_maps=take_maps,
         ):  # fmt: skip
-            yield outcome
-            if visualize and not isinstance(outcome, Failure):  # it is written by now
+            if visualize and not isinstance(outcome, Failure):
                 path = source.files.root / outcome.image
                 with contextlib.suppress(UnreadableImage):  # a file that has vanished since
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
+            yield outcome  # after its picture: what is done has one, whenever the run is killed
 
     return write_folder(
         source, backbone, out, {"protocol": asdict(protocol)}, discover,
