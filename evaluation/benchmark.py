@@ -40,7 +40,8 @@ import torch
 from lost_reg.backbones import PRECISIONS, VitBackbone, load_backbone
 from lost_reg.batching import DecodedImage
 from lost_reg.discovery import LOST_AS_PUBLISHED, normalized, run_lost
-from lost_reg.images import list_images, pad_to_patches, read_image
+from lost_reg.images import pad_to_patches, read_image
+from lost_reg.inputs import list_images
 from lost_reg.records import Prediction
 from lost_reg.results import RunWriter
 from lost_reg.run import run, source_of_files

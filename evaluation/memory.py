@@ -15,7 +15,7 @@ import torch
 from benchmark import machine, make_photos, uss
 
 from lost_reg.backbones import load_backbone
-from lost_reg.images import list_images
+from lost_reg.inputs import list_images
 from lost_reg.run import run, source_of_files
 
 

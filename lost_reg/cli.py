@@ -232,7 +232,7 @@ def _run(
 ) -> None:  # fmt: skip
     from lost_reg.acquire import DOWNLOADABLE
     from lost_reg.datasets import find_dataset
-    from lost_reg.images import list_images
+    from lost_reg.inputs import list_images
     from lost_reg.protocols import preset_protocol
     from lost_reg.records import Protocol
     from lost_reg.results import PICTURES_FOLDER, check_free
@@ -674,7 +674,7 @@ def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **opti
 
 def _image_files(inputs, options: dict):
     """The names of the images, and a function that makes a stream of them; takes its options out."""
-    from lost_reg.images import list_images
+    from lost_reg.inputs import list_images
 
     files = list_images(inputs)
     names = files.names[: options.pop("limit")]

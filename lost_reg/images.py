@@ -1,97 +1,22 @@
-"""From image files to 8-bit RGB pixels, and the listing of a user's files."""
+"""From image files to 8-bit RGB pixels."""
 
 from __future__ import annotations
 
-import glob
 import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.errors import UnreadableImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 # Pillow warns from here on and refuses at twice this: a guard against decompression bombs. Raised from
 # its default of 89 million so that a 150-megapixel camera's files pass without a warning.
 Image.MAX_IMAGE_PIXELS = 200_000_000
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files under one root; `names` are their paths relative to it, with forward slashes."""
-
-    root: Path
-    names: tuple[str, ...]
-
-
-def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> ImageFiles:
-    """Find the images that the inputs name.
-
-    Args:
-        inputs: files, folders (searched recursively for SUFFIXES in any case) and glob patterns
-            (`**` recurses). A file that is named itself is taken whatever its suffix.
-        exclude: a folder to leave out, such as the one results are written to.
-
-    Returns:
-        The files, sorted within each input, each once. The root is the folder that was given, or the
-        deepest folder that holds all of them.
-
-    Raises:
-        LostRegError: an input that does not exist, or that holds no images.
-    """
-    excluded = exclude and Path(os.path.abspath(exclude))
-    files: dict[Path, None] = {}
-    tops = []
-    for text in map(str, inputs):
-        found, top = _files_of(text)
-        found = [file for file in found if excluded is None or not file.is_relative_to(excluded)]
-        if not found:
-            raise LostRegError(
-                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or pattern"
-            )
-        files.update(dict.fromkeys(found))
-        tops.append(top)
-    root = Path(os.path.commonpath(tops))
-    return ImageFiles(root, tuple(file.relative_to(root).as_posix() for file in files))
-
-
-def _files_of(text: str) -> tuple[list[Path], Path]:
-    """The files of one input, absolute and sorted, and the folder they are named from."""
-    if not text:
-        raise LostRegError("an input is empty: name a file, folder or pattern")
-    path = Path(os.path.abspath(text))
-    if path.is_dir():
-        return sorted(_walk(path)), path
-    if path.exists():
-        return [path], path.parent
-    if glob.has_magic(text):
-        matches = [Path(os.path.abspath(match)) for match in glob.glob(text, recursive=True)]
-        files = {file for match in matches for file in (_walk(match) if match.is_dir() else [match])}
-        parts = Path(text).parts
-        fixed = Path(*parts[: _first_magic(parts)])
-        found = sorted(file for file in files if _is_image(file))
-        # after its wildcard, a pattern may lead out of its fixed part by ".."
-        return found, Path(os.path.commonpath([os.path.abspath(fixed), *found]))
-    raise LostRegError(f"no such file or folder: {text!r}")
-
-
-def _first_magic(parts: tuple[str, ...]) -> int:
-    return next(index for index, part in enumerate(parts) if glob.has_magic(part))
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for where, _, names in os.walk(folder):
-        yield from (file for name in names if _is_image(file := Path(where, name)))
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES
 
 
 def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:

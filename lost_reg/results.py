@@ -8,17 +8,20 @@ run.json            everything needed to repeat the run
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
+from lost_reg.ranks import ALONE, Ranks
 from lost_reg.records import Box, Failure, FoundObject, Prediction
 
 RUN_FILE = "run.json"
@@ -109,10 +112,47 @@ def read_run(folder: Path, layout: Layout | None = None) -> Results:
     """
     layout = layout or RUN_LAYOUT
     record = read_record(folder / layout.record_file)
-    predictions = {one.image: one for one in _read_lines(folder / layout.lines_file, layout.parse)}
-    failures = {f.image: f for f in _read_lines(folder / ERRORS_FILE, _failure_from_json)}
+    predictions = {one.image: one for one in read_outcomes(folder, layout)}
+    failures = {one.image: one for one in _read_lines(folder, ERRORS_FILE, _failure_from_json)}
     failures = {name: one for name, one in failures.items() if name not in predictions}  # tried again since
     return Results(folder, record, predictions, failures)
+
+
+def read_outcomes(folder: Path, layout: Layout | None = None) -> Iterator[Any]:
+    """What was found in each image, one after another, as `read_run` reads them, with constant memory.
+
+    An image may come twice, with the same result, if it was listed twice.
+
+    Raises:
+        LostRegError: a line that is malformed.
+    """
+    layout = layout or RUN_LAYOUT
+    return _read_lines(folder, layout.lines_file, layout.parse)
+
+
+class NameSet:
+    """A great many names, in 16 bytes each: their hashes, of which no two are alike in practice."""
+
+    def __init__(self, names: Iterable[str] = ()):
+        digests = bytearray()
+        for name in names:
+            digests += _digest(name)
+        self._digests = np.unique(np.frombuffer(digests, dtype=_DIGEST))
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __contains__(self, name: str) -> bool:
+        digest = np.frombuffer(_digest(name), dtype=_DIGEST)
+        index = np.searchsorted(self._digests, digest)[0]
+        return index < len(self) and self._digests[index] == digest[0]
+
+
+_DIGEST = np.dtype("S16")
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -123,7 +163,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        for key, kind in (("settings", dict), ("images", int), ("sessions", list)):
+        for key, kind in (("settings", dict), ("images", (int, type(None))), ("sessions", list)):
             if not isinstance(record[key], kind):
                 raise TypeError(f"{key} of another type")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -131,12 +171,20 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _read_lines(path: Path, parse) -> Iterator:
-    try:
-        lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    except OSError as error:
-        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
-    for number, line in enumerate(lines[:-1], start=1):  # after the last newline is nothing, or half a line
+def _read_lines(folder: Path, name: str, parse: Callable[[dict[str, Any]], Any]) -> Iterator:
+    """The lines of a file, and of the parts that ranks have written and that are not joined to it yet."""
+    for path in (folder / name, *_parts(folder, name)):
+        try:
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                yield from _parsed(file, path, parse)
+        except OSError as error:
+            raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _parsed(lines: Iterable[bytes], path: Path, parse: Callable[[dict[str, Any]], Any]) -> Iterator:
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n"):  # half a line, which a killed run left
+            return
         try:
             yield parse(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
@@ -144,6 +192,17 @@ def _read_lines(path: Path, parse) -> Iterator:
             raise LostRegError(
                 f"malformed line {number} of {path}: {reason}; mend or delete the line"
             ) from None
+
+
+def _part(folder: Path, name: str, rank: int) -> Path:
+    """The part of a file that a rank writes, predictions.rank3.jsonl; the first writes the file itself."""
+    path = folder / name
+    return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
+
+
+def _parts(folder: Path, name: str) -> list[Path]:
+    path = Path(name)
+    return sorted(folder.glob(f"{path.stem}.rank*{path.suffix}"))
 
 
 def _prediction_from_json(row: dict) -> Prediction:
@@ -181,12 +240,19 @@ def _failure_from_json(row: dict) -> Failure:
 class RunWriter:
     """Writes a run folder, one outcome at a time; a context manager that holds the folder's lock.
 
+    Of several ranks, the first keeps the folder and the others write parts, which it joins to its files in
+    the end (`join`), or at the start of the next session if a rank has died.
+
     Args:
         folder: created if it is not there.
         settings: what the results depend on; a folder with other settings is refused.
         record: what else is worth keeping (versions, device, ...), written into run.json.
         resume: whether a folder that holds a run already is continued.
         layout: what the folder consists of.
+        ranks: this process among those of the run; they all wait for the first.
+
+    Attributes:
+        done: the names of the images that earlier sessions did, a NameSet.
 
     Raises:
         LostRegError: a folder that cannot be written, is in use, holds a run and `resume` is not
@@ -201,50 +267,83 @@ class RunWriter:
         *,
         resume: bool = False,
         layout: Layout = RUN_LAYOUT,
+        ranks: Ranks = ALONE,
     ):
-        self.folder, self._layout = folder, layout
+        self.folder, self._layout, self._ranks = folder, layout, ranks
+        self.record: dict[str, Any] = {}
+        self._lock = self._locked() if ranks.first else None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / _LOCK_FILE)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise LostRegError(
-                f"{str(folder)!r} is being written by another run: wait, or name another --out"
-            ) from None
-        except OSError as error:
-            raise LostRegError(
-                f"cannot write results to {str(folder)!r}: {error.strerror or error}"
-            ) from None
-        try:
-            self.done = self._start(settings, record, resume)
+            if ranks.first:
+                self._start(settings, record, resume)
+            ranks.wait()  # the folder is ready
+            self.done = NameSet(one.image for one in read_outcomes(folder, layout))
+            ranks.wait()  # all have read what was done before any writes
+            self._open()
         except BaseException:
-            self._lock.release()
+            self._unlock()
             raise
 
-    def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> set[str]:
-        """Write the record and open the files; the names of the images that are done already."""
-        done: set[str] = set()
+    def _locked(self) -> FileLock:
+        shown = repr(str(self.folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / _LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise LostRegError(
+                f"{shown} is being written by another run: wait, or name another --out"
+            ) from None
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {shown}: {error.strerror or error}") from None
+        return lock
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> None:
+        """Check the folder, put what it holds in order, and write the record."""
         kept: dict[str, Any] = {"sessions": []}
-        lines, record_file = self.folder / self._layout.lines_file, self._layout.record_file
+        record_file = self._layout.record_file
         check_free(self.folder, resume=resume, record_file=record_file)
         if (self.folder / record_file).exists():
-            earlier = read_run(self.folder, self._layout)
-            _check_settings(self.folder, earlier.settings, settings)
-            done = set(earlier.predictions)
-            kept = {key: earlier.record[key] for key in ("created", "sessions") if key in earlier.record}
+            earlier = read_record(self.folder / record_file)
+            _check_settings(self.folder, earlier["settings"], settings)
+            kept = {key: earlier[key] for key in ("created", "sessions") if key in earlier}
             # a smaller --limit does not undo what was done
-            kept["images"] = max(record.get("images", 0), len(done))
-        try:
-            _drop_unfinished_line(lines)
-            self._lines = lines.open("ab", buffering=0)
-            # What failed is tried again, as a drive that was gone may be back; until then it has failed.
-            _drop_unfinished_line(self.folder / ERRORS_FILE)
-            self._errors = (self.folder / ERRORS_FILE).open("ab", buffering=0)
-        except OSError as error:
-            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+            kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
+        self.join()
         self.record = {**record, **kept, "settings": settings}
         self.write_record()
-        return done
+
+    def _open(self) -> None:
+        lines, errors = (
+            _part(self.folder, name, self._ranks.rank) for name in (self._layout.lines_file, ERRORS_FILE)
+        )
+        try:
+            self._lines = lines.open("ab", buffering=0)
+            # What failed is tried again, as a drive that was gone may be back; until then it has failed.
+            self._errors = errors.open("ab", buffering=0)
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+
+    def join(self) -> None:
+        """Cut off lines that were not finished, and add the parts that ranks wrote to the files they are of.
+
+        Each part is deleted once it is added. Killed in between, the next join adds none of its images twice.
+
+        Raises:
+            LostRegError: a file that cannot be written.
+        """
+        try:
+            for name in (self._layout.lines_file, ERRORS_FILE):
+                _drop_unfinished_line(self.folder / name)
+                for part in _parts(self.folder, name):
+                    _drop_unfinished_line(part)
+                    _add_lines(part, self.folder / name)
+                    part.unlink()
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def write(self, outcome: Any) -> None:
         """Append one outcome, a Failure or what the layout is of, as one line in one write."""
@@ -281,7 +380,7 @@ class RunWriter:
     def __exit__(self, *_) -> None:
         self._lines.close()
         self._errors.close()
-        self._lock.release()
+        self._unlock()
 
 
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -294,6 +393,18 @@ def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) 
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
+
+
+def _add_lines(part: Path, whole: Path) -> None:
+    """Append the lines of a part that the whole does not have, which it has if this was cut short before."""
+    with whole.open("a+b") as file, part.open("rb") as lines:
+        file.seek(0)
+        there = NameSet(line.decode() for line in file)
+        for line in lines:
+            if line.decode() not in there:
+                file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _drop_unfinished_line(path: Path) -> None:

@@ -12,7 +12,7 @@ from helpers import refusal
 
 from lost_reg.errors import one_line
 from lost_reg.records import Failure, Prediction
-from lost_reg.results import RunWriter, check_free, find_runs, read_run
+from lost_reg.results import RunWriter, check_free, find_runs, read_outcomes, read_run
 
 SETTINGS = {"dataset": "voc07", "backbone": "tiny", "protocol": {"facet": "k", "bias": 0.0}}
 RECORD = {"images": 3, "versions": {"torch": "2.5"}}
@@ -25,7 +25,9 @@ def write_run(folder: Path, *outcomes, settings=SETTINGS, resume=False) -> set[s
     with RunWriter(folder, settings, RECORD, resume=resume) as writer:
         for outcome in outcomes:
             writer.write(outcome)
-        return writer.done
+        done = {one.image for one in read_outcomes(folder) if one.image in writer.done}
+        assert len(done) == len(writer.done)
+        return done
 
 
 def contents(folder: Path) -> dict[str, bytes]:
