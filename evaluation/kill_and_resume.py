@@ -2,10 +2,10 @@
 
     python evaluation/kill_and_resume.py [--kills 200] [--seed 0]
 
-One process imports everything once, and forks a child for each session of `lost-reg run --resume`. The child gets
-SIGKILL, SIGTERM or SIGINT at a random moment, or the folder of its images goes away, as a network drive does.
-After each the run folder must read, and hold all that it held before; once a session comes to its end, the
-run must be the same as one that nothing happened to. Needs Linux.
+One process imports everything once, and forks a child for each session of `lost-reg run --resume`. The child
+gets SIGKILL, SIGTERM or SIGINT at a random moment, or the folder of its images goes away, as a network drive
+does. After each the run folder must read, and hold all that it held before; once a session comes to its end,
+the run must be the same as one that nothing happened to. Needs Linux.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,11 +33,8 @@ import torch
 from benchmark import machine
 
 # imported before the forks, so that no session spends its time on it
-import lost_reg.backbones
-import lost_reg.progress
-import lost_reg.run
 from lost_reg.cli import main as lost_reg_command
-from lost_reg.map_files import maps_path, read_maps
+from lost_reg.map_files import read_maps
 from lost_reg.results import (
     ERRORS_FILE,
     MAPS_FOLDER,
@@ -51,6 +49,8 @@ IMAGES, DAMAGED = 240, 4
 SIZES_HW = ((64, 96), (96, 64), (80, 112))
 KINDS = {"SIGKILL": 0.6, "SIGTERM": 0.15, "SIGINT": 0.15, "images gone": 0.1}
 PHASES = ("before its first line", "amid its lines", "after its last line")
+FILES_OF = {"--save-maps": ".npz", "--visualize": ".jpg"}
+ALL_FILES = tuple(FILES_OF)
 FLOAT_MAPS = ("norms", "degrees", "affinities")
 GIVEN_UP_AFTER = 120.0  # seconds that a session may take
 PR_SET_CHILD_SUBREAPER = 36
@@ -81,8 +81,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.set_num_threads(1)  # a process with threads of OpenMP cannot be forked
-    cv2.setNumThreads(0)
+    get_ready_to_fork()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)  # what a killed session leaves becomes our child
     rng = random.Random(options.seed)
     folder = Path(tempfile.mkdtemp(prefix="kill-and-resume-"))
@@ -93,6 +92,12 @@ def main() -> None:
     shutil.rmtree(folder)
     print(machine(torch.device("cpu")))
     print(table(tally))
+
+
+def get_ready_to_fork() -> None:
+    """Start no threads, which would not survive a fork."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
 
 
 def kill_many(folder: Path, rng: random.Random, kills: int) -> Tally:
@@ -124,10 +129,18 @@ def make_images(folder: Path, rng: random.Random) -> None:
         (folder / f"damaged{index}.jpg").write_bytes(noise.bytes(500))
 
 
-def arguments(photos: Path, out: Path, workers: int = 0) -> list[str]:
+def arguments(photos: Path, out: Path, *options: str) -> list[str]:
     return [
-        *("run", str(photos), "--backbone", "tiny", "--device", "cpu", "--out", str(out), "--resume"),
-        *("--save-maps", "--visualize", "--workers", str(workers)),
+        "run",
+        str(photos),
+        "--backbone",
+        "tiny",
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        "--resume",
+        *options,
     ]
 
 
@@ -183,7 +196,7 @@ class Reference:
 
 
 def uninterrupted(photos: Path, out: Path) -> Reference:
-    child = session(arguments(photos, out), out.with_suffix(".log"))
+    child = session(arguments(photos, out, *ALL_FILES, "--workers", "0"), out.with_suffix(".log"))
     wait_until(lambda: has_ended(child))
     results = read_run(out)
     if (len(results.predictions), len(results.failures)) != (IMAGES, DAMAGED):
@@ -197,16 +210,17 @@ def one_run(photos: Path, out: Path, reference: Reference, rng: random.Random, t
     kinds = set()
     while True:
         before = Contents.of(out)
-        child = session(arguments(photos, out, workers=rng.choice((0, 2))), log)
+        child = session(arguments(photos, out, *ALL_FILES, "--workers", rng.choice("02")), log)
         tally.sessions += 1
         kind = interrupted(child, photos, out, before, rng, tally)
-        check(out, before, reference, log, tally)
+        check(out, before, reference, log)
+        tally.half_lines += has_half_line(out)
         if kind is None:
             break
         kinds.add(kind)
         phase = phase_of(before, Contents.of(out))
         tally.phases[kind][phase] += 1
-    check_end(out, reference, pictures="images gone" not in kinds)
+    check_end(out, reference, ALL_FILES[:1] if "images gone" in kinds else ALL_FILES)
 
 
 def interrupted(
@@ -241,7 +255,7 @@ def ended(child: int) -> bool:
 
 
 def moment(out: Path, before: Contents, rng: random.Random):
-    """A function that tells whether a random moment has come: after some time, or so many bytes of results."""
+    """A function that tells whether a random moment has come: after a time, or so many bytes of results."""
     if rng.random() < 0.25:
         at = time.monotonic() + rng.uniform(0, 0.6)  # mostly before the first line
         return lambda: time.monotonic() >= at
@@ -277,6 +291,11 @@ def whole_lines(path: Path) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
+def has_half_line(out: Path) -> bool:
+    """Whether a prediction was cut off while it was written."""
+    return file_size(out / PREDICTIONS_FILE) > len(whole_lines(out / PREDICTIONS_FILE))
+
+
 def file_size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -284,7 +303,7 @@ def file_size(path: Path) -> int:
 def extra_files(out: Path) -> list[Path]:
     """Maps and pictures, by their paths in a run folder, but for those that were being written."""
     paths = [path for name in (MAPS_FOLDER, PICTURES_FOLDER) for path in (out / name).rglob("*")]
-    return [path.relative_to(out) for path in paths if path.suffix in (".npz", ".jpg")]
+    return [path.relative_to(out) for path in paths if path.suffix in FILES_OF.values()]
 
 
 def same_file(one: Path, other: Path) -> bool:
@@ -303,7 +322,7 @@ def same_file(one: Path, other: Path) -> bool:
     )
 
 
-def check(out: Path, before: Contents, reference: Reference, log: Path, tally: Tally) -> None:
+def check(out: Path, before: Contents, reference: Reference, log: Path) -> None:
     """Nothing that was there is lost, and all that is there is right.
 
     Raises:
@@ -312,14 +331,10 @@ def check(out: Path, before: Contents, reference: Reference, log: Path, tally: T
     now = Contents.of(out)
     if not (now.predictions.startswith(before.predictions) and now.errors.startswith(before.errors)):
         raise Lost("an earlier line was lost or altered")
-    if file_size(out / PREDICTIONS_FILE) > len(now.predictions):
-        tally.half_lines += 1
     if (out / RUN_FILE).exists():
         found = read_run(out).predictions  # raises for anything that is malformed
         if any(reference.results.predictions[name] != one for name, one in found.items()):
             raise Lost("a prediction is another than without interruptions")
-        if not all(maps_path(out / MAPS_FOLDER, name).exists() for name in found):
-            raise Lost("an image that is done has no maps")
     elif now.predictions:
         raise Lost("there are predictions without a record")
     if not all(same_file(out / path, reference.folder / path) for path in extra_files(out)):
@@ -328,18 +343,19 @@ def check(out: Path, before: Contents, reference: Reference, log: Path, tally: T
         raise Lost(f"a traceback in {log}")
 
 
-def check_end(out: Path, reference: Reference, *, pictures: bool) -> None:
+def check_end(out: Path, reference: Reference, complete: Sequence[str]) -> None:
     """A run that came to its end is the same as without interruptions, up to the order of its lines.
 
-    pictures: whether all of them must be there: of an image that is gone none can be made.
+    complete: the options whose files must all be there. Of an image that is gone no picture can be made.
     """
     lines = whole_lines(out / PREDICTIONS_FILE).splitlines()
     if sorted(lines) != sorted(reference.lines):
         raise Lost("the predictions are not those of an uninterrupted run")
     if read_run(out).failures != reference.results.failures:
         raise Lost("the failures are not those of an uninterrupted run")
+    suffixes = [FILES_OF[option] for option in complete]
     missing = {*extra_files(reference.folder)} - {*extra_files(out)}
-    if any(pictures or path.suffix == ".npz" for path in missing):
+    if any(path.suffix in suffixes for path in missing):
         raise Lost(f"maps or pictures are missing: {sorted(missing)[:3]}")
 
 
@@ -355,9 +371,10 @@ def phase_of(before: Contents, now: Contents) -> str:
 
 def table(tally: Tally) -> str:
     lines = [
-        f"\n{tally.kills} interruptions of {tally.runs} runs in {tally.sessions} sessions; every run ended as the "
-        f"uninterrupted one.\nHalf lines that were left behind, and not read: {tally.half_lines}. Longest time that "
-        f"a decoding process outlived its run: {tally.outlived:.2f} s.\n",
+        f"\n{tally.kills} interruptions of {tally.runs} runs in {tally.sessions} sessions; every run ended "
+        "as the uninterrupted one.",
+        f"Half lines that were left behind, and not read: {tally.half_lines}.",
+        f"Longest time that a decoding process outlived its run: {tally.outlived:.2f} s.\n",
         f"| interrupted by | times | {' | '.join(PHASES)} | longest until it had ended |",
         "|---|---|---|---|---|---|",
     ]

@@ -283,11 +283,8 @@ def _run(
     except KeyboardInterrupt:
         _interrupted(out)
     if summary.done_before and (options["visualize"] or options["save_maps"]):
-        _say(
-            "Note",
-            f"of the {summary.done_before:,} images done before there are pictures and maps only if they were "
-            "asked for then",
-        )
+        done_before = f"the {summary.done_before:,} images done before"
+        _say("Note", f"of {done_before} there are pictures and maps only if they were asked for then")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"

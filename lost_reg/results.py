@@ -346,24 +346,27 @@ class RunWriter:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def write(self, outcome: Any) -> None:
-        """Append one outcome, a Failure or what the layout is of, as one line in one write."""
+        """Append one outcome, a Failure or what the layout is of, as one line."""
         file = self._errors if isinstance(outcome, Failure) else self._lines
         line = (json.dumps(asdict(outcome)) + "\n").encode()
+        with self._line_errors():
+            while line:  # a disk that is nearly full takes a part, and says only of the next that it is full
+                line = line[file.write(line) :]
+
+    @contextlib.contextmanager
+    def _line_errors(self) -> Iterator[None]:
         try:
-            if file.write(line) != len(line):
-                raise OSError(0, "the line was cut off")
+            yield
         except OSError as error:
             raise LostRegError(
                 f"cannot write to {self.folder}: {error.strerror}; what was done is kept, --resume goes on"
             ) from None
 
     def write_record(self) -> None:
-        """Write the record as a whole, or not at all, whenever the power goes; after the lines it counts."""
+        """Write the record as a whole, or not at all, even if the power goes."""
         path = self.folder / self._layout.record_file
         part = path.with_name(path.name + ".part")
         try:
-            for lines in (self._lines, self._errors):
-                os.fsync(lines.fileno())
             with part.open("w", encoding="utf-8") as file:
                 file.write(json.dumps(self.record, indent=2) + "\n")
                 file.flush()
@@ -377,10 +380,16 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(self, *_) -> None:
-        self._lines.close()
-        self._errors.close()
-        self._unlock()
+    def __exit__(self, failed: type[BaseException] | None, *_) -> None:
+        try:
+            with self._line_errors(), self._lines, self._errors:
+                for file in (self._lines, self._errors):
+                    os.fsync(file.fileno())  # some file systems tell only now that they were full
+        except LostRegError:
+            if not failed:  # else what went wrong first is told
+                raise
+        finally:
+            self._unlock()
 
 
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:

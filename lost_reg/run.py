@@ -115,7 +115,7 @@ def run(
     def discover(paths: list[Path], names: list[str], size: BatchSize) -> Iterator[Prediction | Failure]:
         take_maps = _maps_writer(out / MAPS_FOLDER) if save_maps else None
         for outcome in discover_stream(
-            paths, names, backbone, protocol,
+            zip(names, paths), backbone, protocol,
             batch_size=size, workers=workers, apply_exif=source.apply_exif, take_maps=take_maps,
         ):  # fmt: skip
             if visualize and not isinstance(outcome, Failure):

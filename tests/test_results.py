@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import refusal
 
-from lost_reg.errors import one_line
+from lost_reg.errors import LostRegError, one_line
 from lost_reg.records import Failure, Prediction
 from lost_reg.results import RunWriter, check_free, find_runs, read_outcomes, read_run
 
@@ -91,14 +91,14 @@ def test_record_is_replaced_as_a_whole(tmp_path, monkeypatch):
 
 
 def test_record_stays_whole_when_the_disk_is_full(tmp_path, monkeypatch):
-    def half(self, text, **_):
-        self.write_bytes(text.encode()[: len(text) // 2])
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with RunWriter(tmp_path, SETTINGS, RECORD) as writer:
         before = (tmp_path / "run.json").read_bytes()
-        monkeypatch.setattr(Path, "write_text", half)
+        monkeypatch.setattr(os, "fsync", full)
         assert "run.json: No space left on device" in refusal(writer.write_record)
+        monkeypatch.undo()
     assert (tmp_path / "run.json").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
 
@@ -173,20 +173,31 @@ def test_malformed_failure_is_named_by_file_and_line(tmp_path, line):
     assert f"malformed line 2 of {path}" in refusal(read_run, tmp_path)
 
 
-def test_full_disk_is_one_line_and_keeps_what_was_done(tmp_path):
-    class FullDisk:
-        """Takes half a line and no more."""
+class FullDisk:
+    """A file that takes so many bytes more, and says only of the next that the disk is full."""
 
-        def __init__(self, file):
-            self.file, self.close = file, file.close
+    def __init__(self, file, room: int):
+        self.file, self.room, self.close, self.fileno = file, room, file.close, file.fileno
 
-        def write(self, line):
-            self.file.write(line[: len(line) // 2])
+    def write(self, line):
+        if not self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = self.file.write(line[: self.room])
+        self.room -= taken
+        return taken
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+@pytest.mark.parametrize("room", [0, 1, 50])
+def test_full_disk_is_one_line_and_keeps_what_was_done(tmp_path, room):
     with RunWriter(tmp_path, SETTINGS, RECORD) as writer:
         writer.write(A)
-        writer._lines = FullDisk(writer._lines)
+        writer._lines = FullDisk(writer._lines, room)
         text = refusal(writer.write, B)
     assert str(tmp_path) in text and "No space left on device" in text and "--resume" in text
     assert read_run(tmp_path).predictions == {"a.jpg": A}
@@ -194,18 +205,56 @@ def test_full_disk_is_one_line_and_keeps_what_was_done(tmp_path):
     assert read_run(tmp_path).predictions == {"a.jpg": A, "folder/b.png": B}
 
 
-def test_line_that_the_disk_took_half_of_is_an_error(tmp_path):
-    class ShortWrite:
-        def __init__(self, file):
-            self.file, self.close = file, file.close
-
+def test_line_that_the_disk_takes_in_pieces_is_whole(tmp_path):
+    class InPieces(FullDisk):
         def write(self, line):
             return self.file.write(line[:5])
 
     with RunWriter(tmp_path, SETTINGS, RECORD) as writer:
-        writer._lines = ShortWrite(writer._lines)
-        assert "cut off" in refusal(writer.write, A)
-    assert read_run(tmp_path).predictions == {}
+        writer._lines = InPieces(writer._lines, 0)
+        writer.write(A)
+    assert read_run(tmp_path).predictions == {"a.jpg": A}
+
+
+def test_record_is_on_the_disk_before_it_has_its_name_and_lines_when_the_run_ends(tmp_path, monkeypatch):
+    """A power cut must not leave an empty file where a whole one was."""
+    steps = []
+    fsync, replace = os.fsync, Path.replace
+
+    def name_of(descriptor: int) -> str:
+        return Path(f"/proc/self/fd/{descriptor}").resolve().name
+
+    def watched_fsync(descriptor):
+        steps.append(("fsync", name_of(descriptor), os.fstat(descriptor).st_size > 0))
+        fsync(descriptor)
+
+    def watched_replace(self, target):
+        steps.append(("replace", self.name, True))
+        return replace(self, target)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the names of open files are not known here")
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    write_run(tmp_path, A)
+    record = [("fsync", "run.json.part", True), ("replace", "run.json.part", True)]
+    assert steps == [*record, ("fsync", "predictions.jsonl", True), ("fsync", "errors.jsonl", False)]
+
+
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_disk_that_tells_at_the_end_that_it_was_full(tmp_path, monkeypatch, failed_before):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def run():
+        with RunWriter(tmp_path, SETTINGS, RECORD):
+            monkeypatch.setattr(os, "fsync", full)
+            if failed_before:
+                raise LostRegError("what went wrong first")
+
+    assert ("what went wrong first" if failed_before else "No space left on device") in refusal(run)
+    monkeypatch.undo()
+    assert write_run(tmp_path, A, resume=True) == set()  # the folder is not locked
 
 
 # --- resuming, and folders that are refused ----------------------------------------------------------
