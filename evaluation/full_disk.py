@@ -167,8 +167,8 @@ def what(said: str, out: str) -> str:
 
 def table(tally: Tally) -> str:
     lines = [
-        f"\n{tally.full.total()} sessions of {tally.runs} runs found no room; every run ended as the one that "
-        f"had it.\nHalf lines that were left behind, and not read: {tally.half_lines}.\n",
+        f"\n{tally.full.total()} sessions of {tally.runs} runs found no room; every run ended as one "
+        f"that had it.\nHalf lines that were left behind, and not read: {tally.half_lines}.\n",
         "| no room for | sessions |",
         "|---|---|",
         *(f"| {kind} | {count} |" for kind, count in tally.full.most_common()),
