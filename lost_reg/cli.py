@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,18 @@ import click
 from lost_reg import __version__
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.protocols import PRESETS
+from lost_reg.ranks import ALONE
+from lost_reg.stopping import prompt_stop
 
 
 class _Commands(click.Group):
     """A group whose library errors become one line on standard error and an exit code."""
 
     def invoke(self, context: click.Context):
+        with prompt_stop(lambda text: _say("Interrupted", text)) as context.obj:
+            return self._invoke(context)
+
+    def _invoke(self, context: click.Context):
         try:
             return super().invoke(context)
         except LostRegError as error:
@@ -30,9 +37,9 @@ class _Commands(click.Group):
             command = (error.ctx or context).command_path
             _say("Error", f"{error.format_message()} (see `{command} --help`)")
             context.exit(error.exit_code)
-        except KeyboardInterrupt:
-            _say("Interrupted", "stopped before the end")
-            context.exit(130)
+        except KeyboardInterrupt as stopped:
+            _say("Interrupted", context.obj.message())
+            context.exit(getattr(stopped, "exit_code", 130))
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
@@ -118,7 +125,7 @@ def _stream_options(command):
 
 
 @main.command()
-@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS...")
+@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS_SHARDS...")
 @click.option(
     "--backbone",
     "-b",
@@ -135,6 +142,10 @@ def _stream_options(command):
     type=click.Path(path_type=Path),
     help="The run folder.  [default: results/DATASET-BACKBONE]",
 )
+@click.option(
+    "--files-from", metavar="LIST",
+    help="A file that names the images, one path in a line (or ended by NUL); - is the standard input.",
+)  # fmt: skip
 @click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks.")
 @click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
 @_data_root
@@ -187,22 +198,24 @@ def _stream_options(command):
 )
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
-    inputs, dataset, backbone, out, download, strict,
+    inputs, files_from, dataset, backbone, out, download, strict,
     test_time_registers, register_neurons, register_rule, **options,
 ) -> None:  # fmt: skip
-    """Discover one object in each image of a dataset, or of files and folders of yours.
+    """Discover one object in each image of a dataset, or of files, folders and tar shards of yours.
 
     The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
-    half-open, in pixels of the original image.
+    half-open, in pixels of the original image. Started by torchrun, the processes share the images.
     """
     from lost_reg.datasets import data_root
 
-    if bool(inputs) == bool(dataset):
-        raise click.UsageError("name either images (files, folders, patterns) or a --dataset")
+    if sum(map(bool, (inputs, files_from, dataset))) != 1:
+        raise click.UsageError(
+            "name either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
+        )
     registers = _added_registers(backbone, test_time_registers, register_neurons, register_rule)
     root = data_root(options.pop("data_root"))
-    out = out or Path("results", _default_name(dataset or inputs[0], backbone))
-    _run(inputs, dataset, backbone, out, root, download, strict, registers, **options)
+    out = out or Path("results", _default_name(dataset or files_from or inputs[0], backbone))
+    _run(inputs, files_from, dataset, backbone, out, root, download, strict, registers, **options)
 
 
 def _added_registers(backbone: str, count: int | None, neurons_file: Path | None, rule: str | None):
@@ -227,73 +240,110 @@ def _default_name(source: str, backbone: str) -> str:
 
 
 def _run(
-    inputs, dataset, backbone, out, root, download, strict, registers,
+    inputs, files_from, dataset, backbone, out, root, download, strict, registers,
     *, protocol, weights, device, precision, **options,
 ) -> None:  # fmt: skip
-    from lost_reg.acquire import DOWNLOADABLE
-    from lost_reg.datasets import find_dataset
-    from lost_reg.inputs import list_images
     from lost_reg.protocols import preset_protocol
+    from lost_reg.ranks import joined, ranks_of_environment
     from lost_reg.records import Protocol
-    from lost_reg.results import PICTURES_FOLDER, check_free
+    from lost_reg.results import check_free
     from lost_reg.weights import RANDOM, weight_file
     from lost_reg.zoo import find_spec
 
     # What can be wrong is looked at before torch is imported and weights are read.
+    ranks = ranks_of_environment()
     protocol = preset_protocol(protocol, find_spec(backbone))
     parts = {name: options.pop(name) for name in Protocol.__dataclass_fields__}
     protocol = replace(protocol, **{name: value for name, value in parts.items() if value is not None})
     if weights not in (None, RANDOM):
         weight_file(weights)
-    check_free(out, resume=options["resume"])
-    if dataset:
-        if download and dataset in DOWNLOADABLE:
-            _download_dataset(dataset, root)
-        found = find_dataset(dataset, root)
-        files = None
-    else:
-        files = list_images(inputs, exclude=out / PICTURES_FOLDER)
+    if ranks.first:  # the others may come when it has begun
+        check_free(out, resume=options["resume"])
+    source = _source(inputs, files_from, dataset, root, out, download and ranks.first, ranks)
 
     from lost_reg.backbones import load_backbone
-    from lost_reg.progress import image_progress
-    from lost_reg.run import failed_summary, source_of_dataset, source_of_files
     from lost_reg.run import run as run_source
 
-    source = source_of_files(files, inputs) if files else source_of_dataset(found)
-    loaded = load_backbone(
-        backbone, weights=weights, device=device, precision=precision, download=download, registers=registers
-    )
     given = {name: value for name, value in options.items() if value is not None}
-    if weights == "random":
-        _say("Note", f"{loaded.name} runs with random weights: its boxes mean nothing")
-    if registers and not registers.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
-        _say("Note", f"the register neurons were found in other weights than {loaded.weights.name}")
-    try:
-        with image_progress(loaded.name) as progress:
+    with joined(ranks):
+        loaded = load_backbone(
+            backbone, weights=weights, device=ranks.device(device), precision=precision,
+            download=download, registers=registers,
+        )  # fmt: skip
+        note = (lambda text: _say("Note", text)) if ranks.first else (lambda text: None)
+        if weights == "random":
+            note(f"{loaded.name} runs with random weights: its boxes mean nothing")
+        if registers and not registers.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
+            note(f"the register neurons were found in other weights than {loaded.weights.name}")
+        with _progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(
                 source,
                 loaded,
                 out,
                 protocol,
                 data_root=root if dataset else None,
+                ranks=ranks,
                 progress=progress,
-                note=lambda text: _say("Note", text),
+                note=note,
                 **given,
             )
-    except KeyboardInterrupt:
-        _interrupted(out)
+    if not ranks.first:
+        return
     if summary.done_before and (options["visualize"] or options["save_maps"]):
         done_before = f"the {summary.done_before:,} images done before"
-        _say("Note", f"of {done_before} there are pictures and maps only if they were asked for then")
+        note(f"of {done_before} there are pictures and maps only if they were asked for then")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
     click.echo(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
     if summary.failed:
+        from lost_reg.run import failed_summary
+
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:
             raise LostRegError(text)
         _say("Warning", text)
+
+
+def _source(inputs, files_from, dataset, root: Path, out: Path, download: bool, ranks):
+    """The images that the options name."""
+    from lost_reg.acquire import DOWNLOADABLE
+    from lost_reg.datasets import find_dataset
+    from lost_reg.inputs import STANDARD_INPUT, ListedFiles, find_shards, list_images
+    from lost_reg.results import PICTURES_FOLDER
+
+    if dataset:
+        if download and dataset in DOWNLOADABLE:
+            _download_dataset(dataset, root)
+        found = find_dataset(dataset, root)
+    elif files_from:
+        if files_from == STANDARD_INPUT and ranks.count > 1:
+            raise LostRegError("only one process can read the standard input: --files-from takes a file, too")
+        images = ListedFiles.read(files_from)
+    else:
+        images = find_shards(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
+
+    from lost_reg.run import source_of_dataset, source_of_files
+
+    return source_of_dataset(found) if dataset else source_of_files(images, inputs or [files_from])
+
+
+@contextmanager
+def _progress_of_run(what: str, out: Path, ranks=ALONE):
+    """Progress to be shown by the first rank, and to be told if the run is stopped."""
+    from lost_reg.progress import image_progress
+
+    done_now = 0
+    stopping = click.get_current_context().find_root().obj
+    stopping.message = lambda: f"{done_now:,} images were done; what was done is in {out}; --resume goes on"
+
+    def counted(done: int, failed: int, total: int | None) -> None:
+        nonlocal done_now
+        done_now = done
+        show(done, failed, total)
+
+    with image_progress(what) if ranks.first else nullcontext(lambda *_: None) as show:
+        yield counted
 
 
 @main.command()
@@ -360,20 +410,16 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     # too few to choose on is said before the work is done
     sweep_scores.tuning_images(len(found.images[: given.get("limit")]), tune_fraction, seed)
 
-    from lost_reg.progress import image_progress
     from lost_reg.run import failed_summary, source_of_dataset
     from lost_reg.sweep import sweep as sweep_source
 
     loaded = _load(backbone, options)
-    try:
-        with image_progress(loaded.name) as progress:
-            summary = sweep_source(
-                source_of_dataset(found), loaded, out, protocols,
-                resume=resume, data_root=root, progress=progress,
-                note=lambda text: _say("Note", text), **given,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        _interrupted(out)
+    with _progress_of_run(loaded.name, out) as progress:
+        summary = sweep_source(
+            source_of_dataset(found), loaded, out, protocols,
+            resume=resume, data_root=root, progress=progress,
+            note=lambda text: _say("Note", text), **given,
+        )  # fmt: skip
     if summary.failed:
         _say("Warning", failed_summary(summary))
     scores = sweep_scores.score_sweep(
@@ -381,11 +427,6 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     )
     sweep_scores.write_scores(scores)
     click.echo(to_text(scores))
-
-
-def _interrupted(out: Path) -> None:
-    _say("Interrupted", f"what was done is in {out}; --resume goes on")
-    sys.exit(130)
 
 
 def _text_function(module, as_json: bool, as_csv: bool):

@@ -67,7 +67,7 @@ class Decoding:
 
 
 def decode(
-    images: Iterable[NamedImage],
+    images: Iterable[NamedImage | Failure],
     decoding: Decoding,
     *,
     workers: int | None = None,
@@ -77,7 +77,8 @@ def decode(
     """Decode images in their order, a few ahead of what is asked for.
 
     Args:
-        images: names, and paths, encoded files (bytes) or arrays; gone through as they are needed.
+        images: names, and paths, encoded files (bytes) or arrays; gone through as they are needed. A Failure
+            among them is given as it is.
         workers: processes; None chooses by the machine, 0 decodes in this process, without protection.
         seconds: the longest that one image may take in a process.
         command: what starts a process, for tests.
@@ -91,14 +92,17 @@ def decode(
     if workers is None:
         workers = min(_MOST_PROCESSES, os.cpu_count() or 1)
     if not workers:
-        yield from (decoding.prepare(name, image) for name, image in images)
+        yield from (one if isinstance(one, Failure) else decoding.prepare(*one) for one in images)
         return
     processes = [DecoderProcess(decoding, seconds, command) for _ in range(workers)]
     idle: SimpleQueue[DecoderProcess] = SimpleQueue()
     for process in processes:
         idle.put(process)
 
-    def work(name: str, image: ImageInput) -> DecodedImage | Failure:
+    def work(one: NamedImage | Failure) -> DecodedImage | Failure:
+        if isinstance(one, Failure):
+            return one
+        name, image = one
         if isinstance(image, np.ndarray):
             return decoding.prepare(name, image)
         process = idle.get()
@@ -109,14 +113,14 @@ def decode(
 
     threads = ThreadPoolExecutor(workers)
     try:
-        yield from _ahead(images, lambda one: threads.submit(work, *one), 2 * workers)
+        yield from _ahead(images, lambda one: threads.submit(work, one), 2 * workers)
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.close()
 
 
-def _ahead(images: Iterable[NamedImage], submit: Callable[[NamedImage], Future], most: int) -> Iterator:
+def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterator[DecodedImage | Failure]:
     """The results of the images in order, with at most so many under way."""
     images = iter(images)
     under_way = deque(submit(one) for one in islice(images, most))

@@ -94,7 +94,7 @@ def discover(
 
 
 def discover_stream(
-    images: Iterable[NamedImage],
+    images: Iterable[NamedImage | Failure],
     backbone: Backbone,
     protocol: Protocol = LOST_AS_PUBLISHED,
     *,
@@ -127,7 +127,7 @@ def discover_stream(
 
 
 def discover_by_each(
-    images: Iterable[NamedImage],
+    images: Iterable[NamedImage | Failure],
     backbone: Backbone,
     protocols: Sequence[Protocol],
     *,
@@ -187,7 +187,7 @@ def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
 
 
 def decoded_batches(
-    images: Iterable[NamedImage],
+    images: Iterable[NamedImage | Failure],
     patch_size: int,
     max_side: int | None = None,
     *,

@@ -137,8 +137,8 @@ def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     return np.pad(pixels, ((0, -height % patch_size), (0, -width % patch_size), (0, 0)))
 
 
-def shown_names(names: Iterable[str], most: int = 3) -> str:
-    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'."""
+def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of` is their number, if not all are given."""
     names = list(names)
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    left = (of or len(names)) - min(most, len(names))
+    return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,14 +21,24 @@ from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.batching import BatchSize
 from lost_reg.datasets import Dataset, missing_images
+from lost_reg.decoding import NamedImage
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, batch_size_for, discover_stream
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images import ImageFiles, shown_names
+from lost_reg.images import shown_names
+from lost_reg.inputs import STANDARD_INPUT, ImageFiles, Images
 from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
+from lost_reg.ranks import ALONE, Ranks
 from lost_reg.records import Failure, Prediction, Protocol
 from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, RunWriter
-from lost_reg.workload import forecast
+from lost_reg.workload import SAMPLED, forecast
+
+_FAILURES_SHOWN = 3
+Progress = Callable[[int, int, int | None], None]  # called with the images done, failed and to do
+
+
+def no_progress(done: int, failed: int, total: int | None) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,22 @@ class Source:
     settings: what of it the results depend on.
     """
 
-    files: ImageFiles
+    images: Images
     apply_exif: bool
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now."""
+    """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now.
+
+    failures: a few of those that failed, by which the others can be told.
+    """
 
     folder: Path
     done: int
-    failed: tuple[Failure, ...]
+    failed: int
+    failures: tuple[Failure, ...]
     done_before: int
     seconds: float
 
@@ -72,10 +86,14 @@ def source_of_dataset(dataset: Dataset) -> Source:
     return Source(ImageFiles(dataset.root, dataset.images), apply_exif=False, settings=settings)
 
 
-def source_of_files(files: ImageFiles, inputs: Sequence[str]) -> Source:
-    """The user's own images."""
-    settings = {"dataset": None, "split": None, "inputs": [str(Path(text).absolute()) for text in inputs]}
-    return Source(files, apply_exif=True, settings=settings)
+def source_of_files(images: Images, inputs: Sequence[str]) -> Source:
+    """The user's own images, and the inputs that named them."""
+    settings = {"dataset": None, "split": None, "inputs": [_absolute(text) for text in inputs]}
+    return Source(images, apply_exif=True, settings=settings)
+
+
+def _absolute(name: str) -> str:
+    return name if name == STANDARD_INPUT else str(Path(name).absolute())
 
 
 def run(
@@ -91,7 +109,8 @@ def run(
     visualize: bool = False,
     save_maps: bool = False,
     data_root: Path | None = None,
-    progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
+    ranks: Ranks = ALONE,
+    progress: Progress = no_progress,
     note: Callable[[str], None] = lambda text: None,
 ) -> RunSummary:
     """Discover objects in all images of a source and write a run folder.
@@ -104,22 +123,26 @@ def run(
         data_root: recorded, so that scoring finds the ground truth again.
         batch_size: how many images of one grid are run together, or "auto"; less once the memory did not
             suffice, which run.json records.
+        ranks: this process among those of the run, see `ranks.joined`: each does a share of the images.
         note: called with a line on what would not fit the memory or take long, before it starts.
-        progress: called after each image with the images done, failed and to do, of this session.
+        progress: called after each image with the images done and failed and those to do (None if unknown),
+            of this session and this rank.
 
     Raises:
         LostRegError: a protocol that the backbone cannot follow, or a folder that cannot be written.
     """
     protocol = counted_from_last(protocol, backbone)
+    if visualize and not source.images.are_files:
+        raise LostRegError("--visualize works on image files, not on tar shards: unpack them first")
 
-    def discover(paths: list[Path], names: list[str], size: BatchSize) -> Iterator[Prediction | Failure]:
+    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
         take_maps = _maps_writer(out / MAPS_FOLDER) if save_maps else None
         for outcome in discover_stream(
-            zip(names, paths), backbone, protocol,
+            images, backbone, protocol,
             batch_size=size, workers=workers, apply_exif=source.apply_exif, take_maps=take_maps,
         ):  # fmt: skip
             if visualize and not isinstance(outcome, Failure):
-                path = source.files.root / outcome.image
+                path = source.images.root / outcome.image
                 with contextlib.suppress(UnreadableImage):  # a file that has vanished since
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
             yield outcome  # after its picture: what is done has one, whenever the run is killed
@@ -127,7 +150,7 @@ def run(
     return write_folder(
         source, backbone, out, {"protocol": asdict(protocol)}, discover,
         batch_size=batch_size, workers=workers, limit=limit, resume=resume,
-        data_root=data_root, progress=progress, note=note, largest=protocol,
+        data_root=data_root, ranks=ranks, progress=progress, note=note, largest=protocol,
     )  # fmt: skip
 
 
@@ -136,7 +159,7 @@ def write_folder(
     backbone: Backbone,
     out: Path,
     protocols: dict[str, Any],
-    discover: Callable[[list[Path], list[str], BatchSize], Iterator[Any]],
+    discover: Callable[[Iterable[NamedImage], BatchSize], Iterator[Any]],
     *,
     largest: Protocol,
     batch_size: int | str,
@@ -144,7 +167,8 @@ def write_folder(
     limit: int | None,
     resume: bool,
     data_root: Path | None,
-    progress: Callable[[int, int, int], None],
+    ranks: Ranks,
+    progress: Progress,
     note: Callable[[str], None],
     layout: Layout = RUN_LAYOUT,
 ) -> RunSummary:
@@ -152,38 +176,40 @@ def write_folder(
 
     Args:
         protocols: recorded among the settings that the results depend on.
-        discover: from paths, names and the size of batches to outcomes, Failures among them.
+        discover: from named images and the size of batches to outcomes, Failures among them.
         largest: the protocol that takes longest, by which it is foretold how long that is.
     """
-    names = source.files.names[:limit]
+    images = source.images
+    count = images.count if images.count is None or limit is None else min(limit, images.count)
     record = {
         "created": _now(),
-        "root": str(source.files.root.absolute()),
+        "root": str(images.root.absolute()),
         "data_root": str(data_root.absolute()) if data_root else None,
-        "images": len(names),
+        "images": count,
         "weights_file": str(backbone.weights.path) if backbone.weights.path else None,
     }
     settings = {**_settings(source, backbone), **protocols}
-    with RunWriter(out, settings, record, resume=resume, layout=layout) as writer:
-        todo = [name for name in names if name not in writer.done]
-        paths = [source.files.root / name for name in todo]
-        expected = forecast(paths, backbone, largest)
-        for line in expected.warnings(largest) if expected else []:
-            note(line)
+    with RunWriter(out, settings, record, resume=resume, layout=layout, ranks=ranks) as writer:
+        left = None if count is None else max(0, count - len(writer.done))
+        if ranks.first and left != 0:
+            expected = forecast(images.sample(SAMPLED), left, backbone, largest, devices=ranks.count)
+            for line in expected.warnings(largest) if expected else []:
+                note(line)
         size = batch_size_for(backbone, batch_size)
         options = {"batch_size": batch_size, "workers": workers, "limit": limit}
-        session = _Session(writer, backbone, options, size)
-        progress(0, 0, len(todo))
+        session = _Session(writer, backbone, options, size, ranks)
+        total = None if left is None else -(-left // ranks.count)
+        progress(0, 0, total)
         try:
-            for outcome in discover(paths, todo, size):
+            for outcome in discover(images.todo(writer.done, ranks, limit), size):
                 session.take(outcome)
-                progress(session.done, len(session.failed), len(todo))
+                progress(session.done, session.failed, total)
         except BaseException:
             with contextlib.suppress(LostRegError):  # on a full disk, say: what went wrong first is told
-                session.close()
+                session.record()
             raise
-        session.close()
-    return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
+        session.finish()
+    return session.summary(out, len(writer.done))
 
 
 def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
@@ -207,35 +233,63 @@ def _settings(source: Source, backbone: Backbone) -> dict[str, Any]:
 class _Session:
     """One stretch of work on a run folder: counts outcomes, and records itself in run.json."""
 
-    def __init__(self, writer: RunWriter, backbone: Backbone, options: dict[str, Any], size: BatchSize):
-        self._writer = writer
-        self._size = size
-        self._started = time.perf_counter()
+    def __init__(
+        self,
+        writer: RunWriter,
+        backbone: Backbone,
+        options: dict[str, Any],
+        size: BatchSize,
+        ranks: Ranks,
+    ):
+        self._writer, self._size, self._ranks = writer, size, ranks
+        self._began = time.perf_counter()
         self._facts = {
             "started": _now(),
             "device": device_name(backbone),
             "versions": versions(),
             **options,
+            **({"ranks": ranks.count} if ranks.count > 1 else {}),
         }
-        self.done = 0
-        self.failed: list[Failure] = []
-        self.seconds = 0.0
+        self.done = self.failed = 0
+        self.failures: list[Failure] = []
 
     def take(self, outcome) -> None:
         self._writer.write(outcome)
-        if isinstance(outcome, Failure):
-            self.failed.append(outcome)
-        else:
+        if not isinstance(outcome, Failure):
             self.done += 1
+            return
+        self.failed += 1
+        if len(self.failures) < _FAILURES_SHOWN:
+            self.failures.append(outcome)
 
-    def close(self) -> None:
-        self.seconds = time.perf_counter() - self._started
-        rate = self.done / self.seconds if self.seconds else 0.0
-        counts = {"images": self.done, "failed": len(self.failed)}
-        timings = {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 3)}
+    def finish(self) -> None:
+        """Once all is done: join what the ranks did, and record it."""
+        self.done, self.failed, self._size.lowered = self._ranks.total(
+            self.done, self.failed, self._size.lowered
+        )
+        if self._ranks.first:
+            self._writer.join()
+            self.record()
+        self._ranks.wait()  # the folder is whole
+
+    def record(self) -> None:
+        """Add this session to the record, which the first rank keeps."""
+        if not self._ranks.first:
+            return
+        seconds = self.seconds
+        rate = self.done / seconds if seconds else 0.0
+        counts = {"images": self.done, "failed": self.failed}
+        timings = {"seconds": round(seconds, 3), "images_per_second": round(rate, 3)}
         memory = {"out_of_memory": self._size.lowered} if self._size.lowered else {}
         self._writer.record["sessions"].append({**self._facts, **counts, **timings, **memory})
         self._writer.write_record()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def summary(self, folder: Path, done_before: int) -> RunSummary:
+        return RunSummary(folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds)
 
 
 def counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
@@ -266,9 +320,9 @@ def _now() -> str:
 
 def failed_summary(summary: RunSummary) -> str:
     """One line on the images that could not be used."""
-    shown = shown_names(f"{failure.image} ({failure.reason})" for failure in summary.failed)
-    tried = summary.done + len(summary.failed)
+    shown = shown_names((f"{one.image} ({one.reason})" for one in summary.failures), of=summary.failed)
+    tried = summary.done + summary.failed
     return (
-        f"{len(summary.failed):,} of {tried:,} images could not be used: {shown}; "
+        f"{summary.failed:,} of {tried:,} images could not be used: {shown}; "
         f"{summary.folder / ERRORS_FILE} has them all"
     )

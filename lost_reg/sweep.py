@@ -6,16 +6,18 @@ sweep.json, everything needed to repeat it. It is scored by `sweep_scores.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from lost_reg.backbones import Backbone
 from lost_reg.batching import BatchSize
+from lost_reg.decoding import NamedImage
 from lost_reg.discovery import BATCH_SIZE, discover_by_each
 from lost_reg.errors import LostRegError
+from lost_reg.ranks import ALONE
 from lost_reg.records import Failure, Protocol
-from lost_reg.run import RunSummary, Source, counted_from_last, write_folder
+from lost_reg.run import Progress, RunSummary, Source, counted_from_last, no_progress, write_folder
 from lost_reg.sweep_files import SCORES_FILE, SWEEP_LAYOUT, SweptImage
 
 
@@ -30,7 +32,7 @@ def sweep(
     limit: int | None = None,
     resume: bool = False,
     data_root: Path | None = None,
-    progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
+    progress: Progress = no_progress,
     note: Callable[[str], None] = lambda text: None,
 ) -> RunSummary:
     """Discover objects in all images of a source by each of several protocols, and write a sweep folder.
@@ -46,10 +48,10 @@ def sweep(
         raise LostRegError("a sweep needs at least one setting")
     protocols = [counted_from_last(protocol, backbone) for protocol in protocols]
 
-    def discover(paths: list[Path], names: list[str], size: BatchSize) -> Iterator[SweptImage | Failure]:
+    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[SweptImage | Failure]:
         (out / SCORES_FILE).unlink(missing_ok=True)  # of fewer images than there will be
         for outcome in discover_by_each(
-            paths, names, backbone, protocols,
+            images, backbone, protocols,
             batch_size=size, workers=workers, apply_exif=source.apply_exif,
         ):  # fmt: skip
             yield outcome if isinstance(outcome, Failure) else _swept(outcome)
@@ -58,7 +60,7 @@ def sweep(
     return write_folder(
         source, backbone, out, {"protocols": [asdict(protocol) for protocol in protocols]}, discover,
         batch_size=batch_size, workers=workers, limit=limit, resume=resume, data_root=data_root,
-        progress=progress, note=note, largest=deepest, layout=SWEEP_LAYOUT,
+        ranks=ALONE, progress=progress, note=note, largest=deepest, layout=SWEEP_LAYOUT,
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lost_reg.backbones import Backbone, VitBackbone
-from lost_reg.discovery import BATCH_SIZE, ImageInput, batch_size_for, decoded_batches, normalized
+from lost_reg.decoding import ImageInput
+from lost_reg.discovery import BATCH_SIZE, batch_size_for, decoded_batches, normalized
 from lost_reg.errors import LostRegError
 from lost_reg.records import Failure
 
@@ -33,7 +34,7 @@ def part_of(progress: Progress, index: int, parts: int) -> Progress:
 class ImageStream:
     """Images that can be gone through more than once, in batches as a backbone takes them.
 
-    images, names, max_side and the others: see `discovery.discover_stream`.
+    names: what the images are called; max_side and the others: see `discovery.discover_stream`.
     """
 
     images: Sequence[ImageInput]
@@ -59,7 +60,7 @@ class ImageStream:
         progress(0, 0, len(self.images))
         size = batch_size_for(backbone, self.batch_size)
         for batch in decoded_batches(
-            self.images, self.names, backbone.patch_size, self.max_side,
+            zip(self.names, self.images), backbone.patch_size, self.max_side,
             batch_size=size, workers=self.workers, apply_exif=self.apply_exif,
         ):  # fmt: skip
             if isinstance(batch, Failure):

@@ -6,11 +6,11 @@ vision transformer is a few per cent of them.
 
 from __future__ import annotations
 
+import io
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from lost_reg.backbones import PRECISIONS, Backbone, VitBackbone, facet_layer
+from lost_reg.decoding import ImageInput
 from lost_reg.images import scaled_size
 from lost_reg.lost import AFFINITIES_AT_ONCE
 from lost_reg.records import Protocol
@@ -25,7 +26,7 @@ from lost_reg.records import Protocol
 # Patches that keep a device busy: about eight photos of 640 x 480 in patches of 16 on a CPU.
 _BUSY_PATCHES = {"cpu": 2**13, "cuda": 2**15}
 _SHARE_OF_FREE_MEMORY = 0.6
-_SAMPLE = 64  # image headers that are looked at to judge a run
+SAMPLED = 64  # image headers that are looked at to judge a run
 LONG_RUN_SECONDS = 3600.0
 _WORTH_MEASURING = 1e14  # operations below which no run is long: minutes at 100 billion a second
 # Whole backbones reach about this share of the rate of one large matrix product (evaluation/results).
@@ -134,24 +135,30 @@ class Forecast:
         return lines
 
 
-def forecast(paths: Sequence[Path], backbone: Backbone, protocol: Protocol) -> Forecast | None:
-    """Judge a run by the headers of a few of its images, spread over all.
+def forecast(
+    sample: Iterable[ImageInput], images: int | None, backbone: Backbone, protocol: Protocol, devices: int = 1
+) -> Forecast | None:
+    """Judge a run by the headers of a few of its images.
+
+    Args:
+        sample: paths or encoded images, such as SAMPLED of them.
+        images: how many there are, or None if that is not known.
+        devices: how many share them.
 
     Returns:
         None for a function as backbone, of which nothing is known, or if no header can be read.
     """
-    step = max(1, len(paths) // _SAMPLE)
-    sizes = [size for path in paths[::step] if (size := _header_size(path))]
+    sizes = [size for image in sample if (size := _header_size(image))]
     if not sizes or not isinstance(backbone, VitBackbone):
         return None
     sizes = [scaled_size(size, protocol.max_side) for size in sizes]
     work = [feature_operations(backbone, s, protocol.layer) + gram_operations(backbone, s) for s in sizes]
-    total = sum(work) / len(work) * len(paths)
+    total = sum(work) / len(work) * (images or 0) / devices
     largest = max(sizes, key=math.prod)
     seconds = None
     if total > _WORTH_MEASURING:
         seconds = total / (_USUAL_SHARE_OF_RATE * matrix_rate(backbone.device, backbone.precision))
-    return Forecast(len(paths), seconds, largest, peak_bytes(backbone, largest), free_bytes(backbone.device))
+    return Forecast(images or 0, seconds, largest, peak_bytes(backbone, largest), free_bytes(backbone.device))
 
 
 def matrix_rate(device: torch.device, precision: str, side: int = 0, repeats: int = 3) -> float:
@@ -184,9 +191,9 @@ def _linear_weights(module: nn.Module) -> int:
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
 
 
-def _header_size(path: Path) -> tuple[int, int] | None:
+def _header_size(source: ImageInput) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return image.height, image.width
     except Exception:  # the run itself says what is wrong with it
         return None

@@ -93,7 +93,7 @@ def test_the_backbone_of_the_run_has_them(lost_reg, photos, neurons_file, tmp_pa
     monkeypatch.setattr(
         run,
         "discover_stream",
-        lambda *args, **options: seen.append(args[2]) or discover_stream(*args, **options),
+        lambda *args, **options: seen.append(args[1]) or discover_stream(*args, **options),
     )
     added = ("--test-time-registers", 3, "--register-neurons", neurons_file)
     assert lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out").exit_code == 0

@@ -17,6 +17,7 @@ from lost_reg import discovery, workload
 from lost_reg.backbones import load_backbone
 from lost_reg.batching import BatchSize, DecodedImage
 from lost_reg.bias import otsu_bias
+from lost_reg.decoding import decode
 from lost_reg.discovery import box_in_original, discover, discover_stream, normalized, run_lost
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.records import Failure, Prediction, Protocol
@@ -188,18 +189,16 @@ def test_in_float32_the_result_depends_on_neither_batches_nor_workers(photos, ra
 
 def test_many_images_are_decoded_by_workers_unless_told_otherwise(colours, monkeypatch):
     counts = []
-    loader = discovery.DataLoader
 
-    def counting(*args, num_workers, **kwargs):
-        counts.append(num_workers)
-        return loader(*args, num_workers=0, **kwargs)
+    def counting(images, decoding, *, workers):
+        counts.append(workers)
+        return decode(images, decoding, workers=0)
 
-    monkeypatch.setattr(discovery, "DataLoader", counting)
-    monkeypatch.setattr(discovery.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(discovery, "decode", counting)
     discover([planted()] * 31, colours)
     discover([planted()] * 32, colours)
     discover([planted()] * 32, colours, workers=0)
-    assert counts == [0, 3, 0]
+    assert counts == [0, None, 0]
 
 
 def test_images_of_one_grid_are_run_together_and_no_others():
@@ -218,9 +217,8 @@ def test_outcomes_are_given_as_they_are_done(tmp_path, colours):
     """Memory would not be bounded if all images were decoded first."""
     Image.fromarray(planted()).save(tmp_path / "0.png")
     Image.fromarray(planted()).save(tmp_path / "1.png")
-    stream = discover_stream(
-        [tmp_path / "0.png", tmp_path / "1.png"], ["0", "1"], colours, batch_size=1, workers=0
-    )
+    images = [("0", tmp_path / "0.png"), ("1", tmp_path / "1.png")]
+    stream = discover_stream(images, colours, batch_size=1, workers=0)
     assert next(stream).image == "0"
     (tmp_path / "1.png").unlink()
     assert next(stream) == Failure("1", "no such file")
@@ -361,7 +359,7 @@ def test_an_unreadable_image_is_an_error_with_its_name(tmp_path, colours):
 def test_an_unreadable_image_is_a_failure_in_a_stream_and_the_others_go_on(tmp_path, colours, workers):
     (tmp_path / "bad.jpg").write_text("no image")
     images = [planted(), tmp_path / "bad.jpg", tmp_path / "gone.jpg", planted(box_xyxy=(0, 0, 8, 8))]
-    outcomes = list(discover_stream(images, ["a", "bad", "gone", "b"], colours, workers=workers))
+    outcomes = list(discover_stream(zip(["a", "bad", "gone", "b"], images), colours, workers=workers))
     failed = {one.image: one.reason for one in outcomes if isinstance(one, Failure)}
     assert failed == {
         "bad": "not an image, or of a format that is not supported",
@@ -390,18 +388,18 @@ def test_features_that_are_not_finite_fail_their_image_alone(value):
     grey = planted()
     grey[0, 0] = 128
     images = [planted(), grey, planted(box_xyxy=(0, 0, 8, 8))]
-    outcomes = list(discover_stream(images, ["a", "grey", "b"], _overflowing("fp16", value)))
+    outcomes = list(discover_stream(zip(["a", "grey", "b"], images), _overflowing("fp16", value)))
     failures = [one for one in outcomes if isinstance(one, Failure)]
     assert failures == [Failure("grey", "its features are not finite in fp16: use --precision fp32")]
     boxes = {one.image: one.box_xyxy for one in outcomes if isinstance(one, Prediction)}
     assert boxes == {"a": (16, 8, 40, 24), "b": (0, 0, 8, 8)}
     # all of a batch
-    assert list(discover_stream([grey], ["grey"], _overflowing("fp16", value))) == failures
+    assert list(discover_stream([("grey", grey)], _overflowing("fp16", value))) == failures
 
 
 def test_no_other_precision_is_advised_where_float32_is_not_finite():
     grey = np.full((48, 64, 3), 128, np.uint8)
-    (failure,) = discover_stream([grey], ["grey"], _overflowing("fp32", float("nan")))
+    (failure,) = discover_stream([("grey", grey)], _overflowing("fp32", float("nan")))
     assert failure == Failure("grey", "its features are not finite in fp32")
 
 
@@ -458,7 +456,7 @@ def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, mon
         raise torch.OutOfMemoryError("too much")
 
     monkeypatch.setattr(random_backbone, "features", features)
-    (outcome,) = discover_stream([np.zeros((32, 48, 3), np.uint8)], ["a"], random_backbone, workers=0)
+    (outcome,) = discover_stream([("a", np.zeros((32, 48, 3), np.uint8))], random_backbone, workers=0)
     assert (
         isinstance(outcome, Failure) and "48 x 32 pixels" in outcome.reason and "--max-side" in outcome.reason
     )

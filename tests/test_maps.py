@@ -30,7 +30,9 @@ def taken(images, backbone, protocol=PROTOCOLS[0], **options) -> dict[str, Maps]
     """The maps of arrays, by their index."""
     found: dict[str, Maps] = {}
     names = [str(index) for index in range(len(images))]
-    for outcome in discover_stream(images, names, backbone, protocol, take_maps=found.__setitem__, **options):
+    for outcome in discover_stream(
+        zip(names, images), backbone, protocol, take_maps=found.__setitem__, **options
+    ):
         assert outcome.image in found  # given before the outcome is
         assert outcome.seed == found[outcome.image].seed
     return found
@@ -105,7 +107,7 @@ def test_maps_cost_nothing_where_they_are_not_asked_for(random_backbone, monkeyp
 
     monkeypatch.setattr("lost_reg.discovery.batch_maps", fail)
     monkeypatch.setattr("lost_reg.discovery.features_and_norms", fail)
-    assert len(list(discover_stream([smooth((64, 64))], ["a"], random_backbone))) == 1
+    assert len(list(discover_stream([("a", smooth((64, 64)))], random_backbone))) == 1
 
 
 def test_images_without_usable_features_get_no_maps():
@@ -117,7 +119,7 @@ def test_images_without_usable_features_get_no_maps():
     dark, light = np.zeros((16, 24, 3), np.uint8), np.full((16, 24, 3), 200, np.uint8)
     found: dict[str, Maps] = {}
     outcomes = list(
-        discover_stream([light, dark, light], ["a", "b", "c"], backbone, take_maps=found.__setitem__)
+        discover_stream([("a", light), ("b", dark), ("c", light)], backbone, take_maps=found.__setitem__)
     )
     assert len(outcomes) == 3 and set(found) == {"a", "c"}
     assert found["c"].norms == pytest.approx(np.full((2, 3), found["c"].norms[0, 0]))

@@ -60,9 +60,7 @@ def voc(tmp_path, make_voc) -> Path:
 
 
 def test_each_setting_finds_what_a_run_of_its_own_finds(photos, random_backbone):
-    outcomes = discover_by_each(
-        photos, [str(p) for p in photos], random_backbone, GRID, batch_size=2, workers=0
-    )
+    outcomes = discover_by_each(zip(map(str, photos), photos), random_backbone, GRID, batch_size=2, workers=0)
     found = {outcome[0].image: outcome for outcome in outcomes}
     for index, protocol in enumerate(GRID):
         alone = discover(photos, random_backbone, protocol, batch_size=2, workers=0)
@@ -79,7 +77,7 @@ def test_neighbours_that_differ_in_one_thing_do_not_share_affinities(photos, ran
         Protocol(center=True, normalize=True, facet="v", layer=-2, k_patches=2),
     ]
     names = [str(path) for path in photos]
-    outcomes = discover_by_each(photos, names, random_backbone, neighbours, workers=0)
+    outcomes = discover_by_each(zip(names, photos), random_backbone, neighbours, workers=0)
     found = {outcome[0].image: outcome for outcome in outcomes}
     for index, protocol in enumerate(neighbours):
         alone = discover(photos, random_backbone, protocol, workers=0)
@@ -88,13 +86,13 @@ def test_neighbours_that_differ_in_one_thing_do_not_share_affinities(photos, ran
 
 def test_an_image_that_cannot_be_read_fails_once(tmp_path, photos, random_backbone):
     (tmp_path / "bad.jpg").write_text("no image")
-    outcomes = list(discover_by_each([tmp_path / "bad.jpg"], ["bad"], random_backbone, GRID))
+    outcomes = list(discover_by_each([("bad", tmp_path / "bad.jpg")], random_backbone, GRID))
     assert outcomes == [Failure("bad", "not an image, or of a format that is not supported")]
 
 
 def test_settings_of_different_sizes_are_refused(photos, random_backbone):
     with pytest.raises(LostRegError, match="the same max_side"):
-        list(discover_by_each(photos, ["a"] * 5, random_backbone, [Protocol(), Protocol(max_side=9)]))
+        list(discover_by_each(zip("aaaaa", photos), random_backbone, [Protocol(), Protocol(max_side=9)]))
 
 
 def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(voc, tmp_path, random_backbone):
