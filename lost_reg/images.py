@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,9 +19,18 @@ from lost_reg.errors import UnreadableImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-# Pillow warns from here on and refuses at twice this: a guard against decompression bombs. Raised from
-# its default of 89 million so that a 150-megapixel camera's files pass without a warning.
-Image.MAX_IMAGE_PIXELS = 200_000_000
+# What a file's header may announce: a 150-megapixel camera's files pass, decompression bombs do not. The
+# limit of a side keeps an image that is a pixel high, and padded to a patch, from growing sixteenfold.
+MOST_PIXELS = 200_000_000
+MOST_SIDE = 100_000
+MOST_BYTES = 2**31
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow itself refuses at twice this
+
+# Of the formats that Pillow knows. Others have rarely been attacked, and EPS is handed to Ghostscript.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+
+_PIXELS_PER_STRIP = 2**20
+_LONGEST_REASON = 300
 
 
 def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
@@ -37,10 +51,28 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
         UnreadableImage: a file that is not there, not an image, damaged, or of a kind (32-bit, float)
             that has no one reading as 8-bit.
     """
+    with _refusals(), _opened(source) as image:
+        rgb = _to_rgb(image, source)
+        return np.asarray(_upright(rgb) if apply_exif else rgb)
+
+
+def image_size(source: str | Path | bytes) -> tuple[int, int]:
+    """The height and width in pixels that an image's header tells; nothing is decoded, EXIF not applied.
+
+    Raises:
+        UnreadableImage: as `read_image`.
+    """
+    with _refusals(), _opened(source) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns whatever a file makes the libraries raise into one line, and their warnings into nothing."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            rgb = _to_rgb(image, source)
-            return np.asarray(_upright(rgb) if apply_exif else rgb)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except (UnreadableImage, MemoryError):
         raise
     except FileNotFoundError:
@@ -48,9 +80,46 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
     except UnidentifiedImageError:
         raise UnreadableImage("not an image, or of a format that is not supported") from None
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too large: {error}") from None
+        raise _too_large(int(re.search(r"\d+", str(error))[0])) from None
     except Exception as error:  # a damaged file can break a decoder anywhere
-        raise UnreadableImage(f"cannot be decoded: {error}") from None
+        if isinstance(error, OSError) and error.strerror:  # the file system's word, and no decoder's
+            raise UnreadableImage(f"cannot be read: {error.strerror}") from None
+        raise UnreadableImage(f"cannot be decoded: {error}"[:_LONGEST_REASON]) from None
+
+
+@contextmanager
+def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """An image of which no more than the header is read, once that has passed."""
+    if not isinstance(source, bytes):
+        _check_file(os.stat(source))
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise _too_large(image.width * image.height)
+        if max(image.size) > MOST_SIDE:
+            raise UnreadableImage(
+                f"too large: a side of {max(image.size):,} pixels, and at most {MOST_SIDE:,} are taken: "
+                "cut it into pieces"
+            )
+        yield image
+
+
+def _check_file(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise UnreadableImage("is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage("is no regular file, but a pipe, socket or device")  # may never end
+    if status.st_size > MOST_BYTES:
+        raise UnreadableImage(
+            f"too large: {status.st_size / 2**30:,.1f} GiB, and at most {MOST_BYTES // 2**30} are read: "
+            "is it an image? Convert it to a smaller file"
+        )
+
+
+def _too_large(pixels: int) -> UnreadableImage:
+    return UnreadableImage(
+        f"too large: {pixels / 1e6:,.0f} million pixels, and at most {MOST_PIXELS / 1e6:.0f} are decoded: "
+        "scale it down or cut it into pieces"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -69,26 +138,37 @@ def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
     stored_as = str(image.tile[0][3] if image.tile else "")
     if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
         return _scale_16_bit(image, source)  # BGR;16 has 16 bits for all three colours
+    if image.mode == "RGB":
+        image.load()
+        return image  # not converted, which would copy it
     image.info.pop("transparency", None)  # Pillow would warn that RGB cannot hold it
     return image.convert("RGB")
 
 
 def _scale_16_bit(image: Image.Image, source: str | Path | bytes) -> Image.Image:
     image.load()  # Pillow notices a truncated file, OpenCV does not
+    sides, info = sorted(image.size), dict(image.info)
+    image.close()  # its pixels, before there are others
     flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
     encoded = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
     pixels = cv2.imdecode(encoded, flags)
-    if pixels is None or pixels.dtype != np.uint16 or (pixels.ndim == 3 and pixels.shape[2] < 3):
+    # OpenCV has turned a TIFF
+    fits = pixels is not None and pixels.dtype == np.uint16 and sorted(pixels.shape[:2]) == sides
+    if not fits or (pixels.ndim == 3 and pixels.shape[2] < 3):
         raise UnreadableImage(
             "cannot be decoded: its 16-bit pixels are stored in a way that is not supported"
         )
-    pixels = ((pixels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    if pixels.ndim == 2:
-        rgb = Image.fromarray(pixels).convert("RGB")
-    else:
-        rgb = Image.fromarray(np.ascontiguousarray(pixels[:, :, 2::-1]))  # BGR or BGRA
-    rgb.info = dict(image.info)  # the EXIF among it
-    return rgb
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, 2::-1]  # BGR or BGRA
+    height, width = pixels.shape[:2]
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _PIXELS_PER_STRIP // width)
+    for top in range(0, height, rows):
+        strip = pixels[top : top + rows].astype(np.uint32)
+        rgb[top : top + rows] = (strip * 255 + 32767) // 65535
+    del pixels
+    scaled = Image.fromarray(rgb)
+    scaled.info = info  # the EXIF among it
+    return scaled
 
 
 def array_to_rgb(array: np.ndarray) -> np.ndarray:
@@ -138,7 +218,7 @@ def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
-    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of` is their number, if not all are given."""
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: how many there are, if more."""
     names = list(names)
     left = (of or len(names)) - min(most, len(names))
     return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")

@@ -6,7 +6,6 @@ vision transformer is a few per cent of them.
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Iterable
@@ -14,12 +13,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from PIL import Image
 from torch import nn
 
 from lost_reg.backbones import PRECISIONS, Backbone, VitBackbone, facet_layer
 from lost_reg.decoding import ImageInput
-from lost_reg.images import scaled_size
+from lost_reg.errors import UnreadableImage
+from lost_reg.images import image_size, scaled_size
 from lost_reg.lost import AFFINITIES_AT_ONCE
 from lost_reg.records import Protocol
 
@@ -193,7 +192,6 @@ def _linear_weights(module: nn.Module) -> int:
 
 def _header_size(source: ImageInput) -> tuple[int, int] | None:
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.height, image.width
-    except Exception:  # the run itself says what is wrong with it
+        return image_size(source)
+    except UnreadableImage:  # the run itself says what is wrong with it
         return None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import subprocess
+import sys
 import warnings
+import zlib
 from pathlib import Path
 
 import cv2
@@ -264,10 +268,80 @@ def test_32_bit_images_are_refused(tmp_path, dtype, mode):
     assert refusal(tmp_path / "a.tif").startswith(f"32-bit images are not supported (mode {mode})")
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
-    Image.new("1", (30, 30)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # refused at twice this
-    assert refusal(tmp_path / "a.png").startswith("too large: ")
+@pytest.mark.parametrize("size_wh", [(14_143, 14_143), (20_000, 20_000), (60_000, 60_000)])
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, size_wh):
+    size, limit, cure = f"{size_wh[0] * size_wh[1] / 1e6:,.0f} million pixels", "200", "scale it down"
+    (tmp_path / "a.png").write_bytes(png_header(size_wh))
+    text = refusal(tmp_path / "a.png")
+    assert text.startswith("too large: ") and all(part in text for part in (size, limit, cure))
+
+
+def png_header(size_wh) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size_wh, 8, 2, 0, 0, 0)
+    checked = header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + checked + struct.pack(">I", 10) + b"IDAT"
+
+
+def test_a_side_that_would_grow_by_padding_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_header((150_000_000, 1)))
+    assert "a side of 150,000,000 pixels, and at most 100,000" in refusal(tmp_path / "a.png")
+
+
+def test_a_file_that_no_image_needs_is_not_read(tmp_path):
+    with (tmp_path / "a.webp").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    assert refusal(tmp_path / "a.webp").startswith("too large: 1,024.0 GiB, and at most 2")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    for name in ("a.jpg", "b.jpg"):
+        assert refusal(tmp_path / name).startswith("is no regular file")
+
+
+def test_what_the_file_system_says_is_not_taken_for_damage(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("a.jpg")
+    assert refusal(tmp_path / "a.jpg") == "cannot be read: Too many levels of symbolic links"
+
+
+def test_formats_that_run_other_programs_are_refused(tmp_path):
+    """Pillow hands EPS to Ghostscript, which is a whole programming language."""
+    Image.fromarray(RGB).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    assert refusal(tmp_path / "a.jpg") == "not an image, or of a format that is not supported"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "ppm"])
+def test_other_common_formats_are_read(tmp_path, suffix):
+    Image.fromarray(RGB).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}", apply_exif=True).shape == RGB.shape
+
+
+def test_nothing_is_printed_or_warned_of(tmp_path, recwarn, capfd):
+    """A folder of odd files must not flood the terminal."""
+    image = Image.fromarray(RGB).convert("P")
+    image.info["transparency"] = b"\x00\x80"
+    image.save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.jpg", exif=b"Exif\0\0II*\0\xff\0\0\0")
+    for name in ("a.png", "b.jpg"):
+        read_image(tmp_path / name, apply_exif=True)
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def test_a_large_16_bit_image_takes_little_more_than_its_pixels(tmp_path):
+    """Its 16-bit pixels and the 8-bit ones together: not several copies of them in 32 bits."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((3000, 3000, 3), np.uint16))
+    script = (
+        "import sys, resource; from pathlib import Path; from lost_reg.images import read_image;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+        "read_image(Path(sys.argv[1]), apply_exif=True); print((peak() - before) * 1024 / 3000**2)"
+    )
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", script, str(tmp_path / "a.png")]
+    bytes_per_pixel = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert bytes_per_pixel < 16
 
 
 def test_a_camera_of_150_megapixels_is_no_bomb():
@@ -279,7 +353,7 @@ def test_whatever_a_decoder_raises_is_a_refusal(tmp_path, monkeypatch, error):
     def broken(*_):
         raise error
 
-    Image.fromarray(RGB).save(tmp_path / "a.png")
+    Image.fromarray(RGB[:, :, 0]).save(tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "convert", broken)
     assert refusal(tmp_path / "a.png") == f"cannot be decoded: {error}"
 
