@@ -138,7 +138,7 @@ def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
-    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of` is their number, if not all are given."""
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: how many there are, if more."""
     names = list(names)
     left = (of or len(names)) - min(most, len(names))
     return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")
