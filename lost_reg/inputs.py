@@ -70,7 +70,7 @@ class ImageFiles:
         return ranks.share((name, self.root / name) for name in self.names[:limit] if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:
-        return [self.root / name for name in self.names[:: max(1, len(self.names) // most)]]
+        return [self.root / name for name in self.names[:: -(-len(self.names) // most)]]
 
 
 def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> ImageFiles:
@@ -167,7 +167,7 @@ class ListedFiles:
         """
         shown = "the standard input" if name == STANDARD_INPUT else repr(name)
         try:
-            file = _spooled(sys.stdin.buffer) if name == STANDARD_INPUT else Path(name).open("rb")
+            file = _spooled(sys.stdin.buffer) if name == STANDARD_INPUT else open(name, "rb")  # noqa: SIM115
             end = b"\0" if b"\0" in file.read(2**16) else b"\n"
             file.seek(0)
             count, root = 0, ""
@@ -192,7 +192,7 @@ class ListedFiles:
         return ranks.share((name, Path(path)) for name, path in named if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:
-        return [Path(path) for path in islice(self._all(), 0, None, max(1, self.count // most))]
+        return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]
 
     def _all(self) -> Iterator[str]:
         self._list.seek(0)
@@ -200,7 +200,7 @@ class ListedFiles:
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the run goes
     while block := stream.read(2**20):
         file.write(block)
     file.seek(0)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
+from helpers import refusal
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from lost_reg import inputs
 from lost_reg.errors import LostRegError
 from lost_reg.images import SUFFIXES, read_image
-from lost_reg.inputs import list_images
+from lost_reg.inputs import ImageFiles, ListedFiles, find_shards, list_images
+from lost_reg.ranks import Ranks
+from lost_reg.records import Failure
+from lost_reg.results import NameSet
 
 
 @pytest.fixture
@@ -142,3 +151,195 @@ def test_names_that_are_no_utf_8_are_listed_and_read(tmp_path):
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
     found = list_images([tmp_path])
     assert read_image(found.root / found.names[0], apply_exif=True)[1, 2].tolist() == [255, 0, 9]
+
+
+# Lists of paths
+
+
+def listed(images, done=(), **options) -> list[tuple[str, object]]:
+    return list(images.todo(NameSet(done), **options))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_list_is_read_with_paths_from_the_working_directory(tree, end, closed):
+    entries = ["photos/b.jpg", str(tree / "photos/sub/c.jpeg"), "./photos/other/../gone.jpg"]
+    (tree / "list").write_text(end.join(entries) + (end if closed else ""), newline="")
+    found = ListedFiles.read("list")
+    assert (found.root, found.count) == (tree / "photos", 3)
+    assert listed(found) == [
+        ("b.jpg", tree / "photos/b.jpg"),
+        ("sub/c.jpeg", tree / "photos/sub/c.jpeg"),
+        ("gone.jpg", tree / "photos/gone.jpg"),
+    ]
+    assert listed(found) == listed(found)  # it can be gone through again
+    assert [name for name, _ in listed(found, done=["sub/c.jpeg"])] == ["b.jpg", "gone.jpg"]
+    assert [name for name, _ in listed(found, done=["b.jpg"], limit=2)] == ["sub/c.jpeg"]
+
+
+def test_the_root_of_a_list_is_the_deepest_folder_above_all(tree):
+    for entries, root in {
+        ("photos/sub/b.jpg", "photos/sub/c.jpeg"): "photos/sub",
+        ("photos/sub/b.jpg", "photos/sub2/c.jpeg"): "photos",
+        ("photos/sub2/b.jpg", "photos/sub/c.jpeg"): "photos",
+        ("photos/sub/deep/b.jpg", "photos/sub/c.jpeg"): "photos/sub",
+        ("photos/sub/c.jpeg", "photos/sub/deep/b.jpg"): "photos/sub",
+    }.items():
+        (tree / "list").write_text("\n".join(entries))
+        assert ListedFiles.read("list").root == tree / root
+    (tree / "list").write_text("/a.jpg\n/x/b.jpg")
+    found = ListedFiles.read("list")
+    assert [name for name, _ in listed(found)] == ["a.jpg", "x/b.jpg"] and found.root == Path("/")
+
+
+def test_names_of_any_bytes_stand_in_a_list(tree):
+    name = os.fsdecode(b"caf\xe9\nof two lines.jpg")
+    (tree / name).write_bytes(b"x")
+    (tree / "list").write_bytes(os.fsencode(name) + b"\0")
+    ((found, path),) = listed(ListedFiles.read("list"))
+    assert found == name and path.read_bytes() == b"x"
+
+
+def test_the_standard_input_is_a_list(tree, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"photos/b.jpg\nphotos/a.PNG\n")))
+    found = ListedFiles.read("-")
+    assert [name for name, _ in listed(found)] == [name for name, _ in listed(found)] == ["b.jpg", "a.PNG"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", None])
+def test_a_list_that_names_nothing_is_refused(tree, content):
+    if content is not None:
+        (tree / "list").write_text(content)
+    text = refusal(ListedFiles.read, "list")
+    assert "'list'" in text and ("names no images" in text or "No such file" in text)
+
+
+def test_a_long_list_is_sampled_throughout(tree):
+    (tree / "list").write_text("".join(f"{number}.jpg\n" for number in range(1000)))
+    sample = ListedFiles.read("list").sample(10)
+    assert [path.name for path in sample] == [f"{number}.jpg" for number in range(0, 1000, 100)]
+
+
+@given(st.integers(0, 30), st.integers(1, 5), st.sets(st.integers(0, 29)), st.none() | st.integers(1, 40))
+def test_ranks_share_what_is_not_done(count, ranks, done, limit):
+    images = ImageFiles(Path("/root"), tuple(map(str, range(count))))
+    shares = [
+        [name for name, _ in images.todo(NameSet(map(str, done)), Ranks(rank, ranks), limit)]
+        for rank in range(ranks)
+    ]
+    todo = [str(number) for number in range(min(count, limit or count)) if number not in done]
+    assert sorted(name for share in shares for name in share) == sorted(todo)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+# Tar shards
+
+
+def make_shard(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def shards(tree):
+    """Three shards in WebDataset's form, of two images each with labels beside them."""
+    for number in range(3):
+        members = {}
+        for key in range(2 * number, 2 * number + 2):
+            members |= {f"{key:04}.jpg": b"image %d" % key, f"{key:04}.json": b"{}", f"{key:04}.cls": b"1"}
+        make_shard(tree / f"data/shard-{number:03}.tar", members)
+    return tree / "data"
+
+
+ALL_IMAGES = [(f"shard-{key // 2:03}.tar/{key:04}.jpg", b"image %d" % key) for key in range(6)]
+
+
+@pytest.mark.parametrize("given", ["data/shard-{000..002}.tar", "data/*.tar", "data/shard-00[0-2].tar"])
+def test_shards_are_gone_through_in_order(shards, given):
+    found = find_shards([given])
+    assert found.root == shards
+    assert listed(found) == listed(found) == ALL_IMAGES
+    assert listed(found, done=["shard-001.tar/0002.jpg"]) == [*ALL_IMAGES[:2], *ALL_IMAGES[3:]]
+    assert listed(found, done=["shard-000.tar/0000.jpg"], limit=3) == ALL_IMAGES[1:3]
+    assert found.sample(4) == [content for _, content in ALL_IMAGES[:4]]
+
+
+def test_each_rank_takes_whole_shards(shards):
+    found = find_shards(["data/shard-{000..002}.tar"])
+    assert listed(found, ranks=Ranks(0, 2)) == [*ALL_IMAGES[:2], *ALL_IMAGES[4:]]
+    assert listed(found, ranks=Ranks(1, 2)) == ALL_IMAGES[2:4]
+    assert listed(found, ranks=Ranks(3, 4)) == []
+    assert "--limit" in refusal(found.todo, (), Ranks(0, 2), 5)
+
+
+def test_inputs_without_shards_are_left_to_others_and_mixed_ones_refused(shards):
+    assert find_shards(["photos", "photos/b.jpg"]) is None
+    assert "'photos'" in refusal(find_shards, ["data/shard-000.tar", "photos"])
+    assert "'data/shard-003.tar'" in refusal(find_shards, ["data/shard-{000..003}.tar"])
+
+
+def test_braces_in_the_name_of_a_file_are_its_name(tree):
+    make_shard(tree / "a{0..1}.tar", {"x.jpg": b"x"})
+    assert listed(find_shards(["a{0..1}.tar"])) == [("a{0..1}.tar/x.jpg", b"x")]
+
+
+@pytest.mark.parametrize("suffix, mode", [(".tar.gz", "w:gz"), (".tgz", "w:gz"), (".TAR", "w")])
+def test_compressed_shards_are_read(tree, suffix, mode):
+    make_shard(tree / f"a{suffix}", {"./folder/x.PNG": b"x"}, mode)
+    assert listed(find_shards([f"a{suffix}"])) == [(f"a{suffix}/folder/x.PNG", b"x")]
+
+
+def test_hostile_members_are_recorded_and_never_leave_the_shard(tree):
+    bad = ["/etc/x.jpg", "../x.jpg", "a/../../x.jpg", ".."]
+    make_shard(tree / "a.tar", {**dict.fromkeys(bad, b"x"), "a/../b.jpg": b"fine"})
+    with tarfile.open(tree / "a.tar", "a") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
+            member = tarfile.TarInfo("link.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+    *failures, fine = listed(find_shards(["a.tar"]))
+    assert fine == ("a.tar/b.jpg", b"fine")
+    assert [one.reason for one in failures] == ["its name leads out of its shard"] * 3
+
+
+def test_a_member_of_absurd_size_is_not_read_into_memory(tree, monkeypatch):
+    monkeypatch.setattr(inputs, "_LARGEST_MEMBER", 100)
+    make_shard(tree / "a.tar", {"big.jpg": b"x" * 101, "fine.jpg": b"x" * 100})
+    failure, fine = listed(find_shards(["a.tar"]))
+    assert failure.image == "a.tar/big.jpg" and "101 bytes" in failure.reason
+    assert fine[0] == "a.tar/fine.jpg"
+
+
+@pytest.mark.parametrize("where", ["header", "content", "end mark", "all", "none of it"])
+def test_a_damaged_shard_is_said_and_the_others_go_on(shards, where):
+    path = shards / "shard-001.tar"
+    content = bytearray(path.read_bytes())
+    third = 4 * 512 + 2 * 512  # the header of the fourth member, the second image
+    if where == "header":
+        content[third : third + 100] = bytes(range(100, 200))
+    elif where == "content":
+        del content[third + 600 :]
+    elif where == "end mark":
+        del content[12 * 512 :]
+    elif where == "all":
+        content[:] = os.urandom(3000)
+    else:
+        content.clear()
+    path.write_bytes(content)
+    found = listed(find_shards(["data/shard-{000..002}.tar"]))
+    assert found[:2] == ALL_IMAGES[:2] and found[-2:] == ALL_IMAGES[4:]
+    (failure,) = [one for one in found if isinstance(one, Failure)]
+    assert failure.image == "shard-001.tar" and "cannot be read to its end" in failure.reason
+    assert (ALL_IMAGES[2] in found) == (where in ("header", "content", "end mark"))
+
+
+def test_a_shard_that_is_gone_is_said(shards):
+    found = find_shards(["data/shard-{000..002}.tar"])
+    (shards / "shard-002.tar").unlink()
+    failure = listed(found)[-1]
+    assert failure.image == "shard-002.tar" and "No such file" in failure.reason

@@ -128,7 +128,6 @@ def files(tmp_path):
 
 def test_a_run_is_judged_by_a_sample_of_its_images(files, random_backbone, monkeypatch):
     monkeypatch.setattr(workload, "_WORTH_MEASURING", 0.0)
-    monkeypatch.setattr(workload, "_SAMPLE", 200)
     monkeypatch.setattr(workload, "matrix_rate", lambda device, precision: 1e6 / 0.6)
 
     def cost(size_hw):
@@ -136,34 +135,40 @@ def test_a_run_is_judged_by_a_sample_of_its_images(files, random_backbone, monke
             random_backbone, size_hw
         )
 
-    found = workload.forecast(files, random_backbone, Protocol())
+    found = workload.forecast(files, 200, random_backbone, Protocol())
     expected = (20 * cost((60, 90)) + 179 * cost((20, 40))) / 199 * 200 / 1e6
     assert found.seconds == pytest.approx(expected)
     assert found.images == 200 and found.largest_hw == (60, 90)
     assert found.its_bytes == workload.peak_bytes(random_backbone, (60, 90))
-    scaled = workload.forecast(files, random_backbone, Protocol(max_side=45))
+    scaled = workload.forecast(files, 200, random_backbone, Protocol(max_side=45))
     assert scaled.largest_hw == (30, 45) and scaled.seconds < found.seconds
 
 
-def test_only_a_few_headers_are_read(files, random_backbone, monkeypatch):
-    opened = []
-    whole = workload._header_size
-    monkeypatch.setattr(workload, "_header_size", lambda path: opened.append(path) or whole(path))
-    workload.forecast(files * 50, random_backbone, Protocol())
-    assert len(opened) <= 100
+def test_devices_share_the_time_and_an_unknown_number_of_images_has_none(files, random_backbone, monkeypatch):
+    monkeypatch.setattr(workload, "_WORTH_MEASURING", 0.0)
+    monkeypatch.setattr(workload, "matrix_rate", lambda device, precision: 1e6)
+    alone, shared = (workload.forecast(files, 1000, random_backbone, Protocol(), n) for n in (1, 4))
+    assert alone.seconds == pytest.approx(4 * shared.seconds)
+    unknown = workload.forecast(files, None, random_backbone, Protocol())
+    assert unknown.seconds is None and unknown.largest_hw == (60, 90)
+
+
+def test_encoded_images_are_judged_like_files(files, random_backbone):
+    encoded = [file.read_bytes() for file in files]
+    assert workload.forecast(encoded, 200, random_backbone, Protocol()).largest_hw == (60, 90)
 
 
 def test_nothing_is_measured_for_a_small_run(files, random_backbone, monkeypatch):
     monkeypatch.setattr(workload, "matrix_rate", None)
-    found = workload.forecast(files, random_backbone, Protocol())
+    found = workload.forecast(files, 200, random_backbone, Protocol())
     assert found.seconds is None and found.warnings(Protocol()) == []
 
 
 def test_nothing_is_known_of_functions_and_of_no_images(files, random_backbone):
     function = load_backbone(lambda images: images, patch_size=8, device="cpu")
-    assert workload.forecast(files, function, Protocol()) is None
-    assert workload.forecast([], random_backbone, Protocol()) is None
-    assert workload.forecast(files[3:4], random_backbone, Protocol()) is None
+    assert workload.forecast(files, 200, function, Protocol()) is None
+    assert workload.forecast([], 0, random_backbone, Protocol()) is None
+    assert workload.forecast(files[3:4], 1, random_backbone, Protocol()) is None
 
 
 def test_what_does_not_fit_and_what_takes_long_is_said_with_the_option_that_helps():
