@@ -28,7 +28,7 @@ def load_artifacts(top: Path) -> tuple[list[str], list[LostRegError]]:
             content = _read(folder / ARTIFACTS_FILE)
             heading = f"<h3>{text(str(folder.relative_to(top)))}</h3>\n" if len(folders) > 1 else ""
             shown.append(heading + artifacts_html(content))
-        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
             reason = one_line(f"{type(error).__name__} {error}")
             errors.append(LostRegError(f"{folder / ARTIFACTS_FILE} does not hold artifacts: {reason}"))
         except OSError as error:

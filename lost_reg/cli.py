@@ -60,6 +60,10 @@ class _OrAuto(click.ParamType):
         return value if value == "auto" else self.other.convert(value, param, context)
 
 
+def _tell(text: str) -> None:
+    click.echo(one_line(text))
+
+
 def _say(kind: str, text: str) -> None:
     click.echo(f"{kind}: {one_line(text)}", err=True)
 
@@ -295,7 +299,7 @@ def _run(
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
-    click.echo(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    _tell(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
     if summary.failed:
         from lost_reg.run import failed_summary
 
@@ -552,9 +556,7 @@ def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
         summary, errors = write_report(path, out, options, progress=progress, **given)
     shown = f"{summary.shown:,} of " if summary.shown < summary.images else ""
     shown += counted(summary.images, "image")
-    click.echo(
-        f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}"
-    )
+    _tell(f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}")
     if summary.without_picture:
         _say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
     for error in errors:
@@ -586,7 +588,7 @@ def datasets(download, data_root) -> None:
     root = find_root(data_root)
     if download:
         _download_dataset(download, root)
-        click.echo(f"{download} is in {root}")
+        _tell(f"{download} is in {root}")
     else:
         click.echo(inventory.datasets_table(root))
 
@@ -646,7 +648,7 @@ def register_neurons(inputs, backbone, out, register_rule, **options) -> None:
     _warn_of(failures, len(files))
     facts = found.found
     share = f"{100 * facts['outlier_share']:.2f} % of the patches"
-    click.echo(
+    _tell(
         f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
         f"{share} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
     )
@@ -707,7 +709,7 @@ def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **opti
     if missing:
         _say("Note", missing)
     click.echo(summary_table(rows))
-    click.echo(f"all of it is in {out}")
+    _tell(f"all of it is in {out}")
 
 
 def _image_files(inputs, options: dict):

@@ -284,7 +284,7 @@ def _read_coco(annotations: Path):
             coco = COCO(str(annotations))
         if not all(isinstance(one["file_name"], str) and "id" in one for one in coco.dataset["images"]):
             raise ValueError("an image without file_name or id")
-    except (ValueError, KeyError, TypeError, AssertionError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AssertionError, OSError, RecursionError) as error:
         raise LostRegError(
             f"{str(annotations)!r} is not a COCO annotation file: {type(error).__name__} {error}"
         ) from None
@@ -295,7 +295,9 @@ def _cached(cache: Path, annotations: Path, names: tuple[str, ...]) -> list[Imag
     """`read_coco_truths` from a small cache, made anew when the annotations or the names have changed."""
     stat = annotations.stat()
     stamp = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no cache, or not a whole one
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError, RecursionError
+    ):  # no cache, or not a whole one
         content = json.loads(cache.read_text())
         if content["source"] == stamp and [row["image"] for row in content["truths"]] == list(names):
             return [_truth_from_json(row) for row in content["truths"]]

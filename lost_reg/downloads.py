@@ -31,6 +31,7 @@ from PIL import Image
 
 from lost_reg import __version__
 from lost_reg.errors import LostRegError
+from lost_reg.images import FORMATS
 
 TIMEOUT_SECONDS = 30.0  # how long a server may be silent
 RETRY_WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each new try after a failure that may pass
@@ -389,7 +390,7 @@ def _read_all(url: str) -> bytes:
 def _check_image(body: bytes, size_hw: tuple[int, int]) -> None:
     """Raises _FetchError unless the bytes decode, to the last row, to an image of this size."""
     try:
-        with Image.open(io.BytesIO(body)) as image:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             image.load()
             width, height = image.size
     except Exception as error:  # decoders raise many kinds

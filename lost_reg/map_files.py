@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lost_reg.errors import LostRegError
+from lost_reg.results import path_within
 
 SUFFIX = ".npz"
 _LEVELS = 255
@@ -52,7 +53,7 @@ class Maps:
 
 def maps_path(folder: Path, image: str) -> Path:
     """The file of an image's maps in a folder of maps: "a.png" and "a.jpg" have two."""
-    return folder / (image + SUFFIX)
+    return path_within(folder, image + SUFFIX)
 
 
 def write_maps(path: Path, maps: Maps) -> None:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from lost_reg.errors import LostRegError
 from lost_reg.images import read_image
 from lost_reg.records import Prediction
+from lost_reg.results import path_within
 
 BOX_COLOUR = (255, 214, 10)
 SEED_COLOUR = (230, 57, 70)
@@ -44,7 +45,8 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     """
     name = prediction.image
     # b.png and b.jpg are to stay two pictures
-    target = folder / (name if Path(name).suffix.lower() in (".jpg", ".jpeg") else f"{name}.jpg")
+    is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
+    target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
     part = target.with_name(target.name + ".part")
     try:

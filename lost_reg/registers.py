@@ -133,7 +133,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LostRegError(f"cannot read the neurons file {str(path)!r}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LostRegError(f"{str(path)!r} is no neurons file: it is not JSON ({error})") from None
     try:
         return _neurons_of(content)

@@ -31,6 +31,7 @@ ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
 _LOCK_FILE = ".lock"
+_LONGEST_NAME = 230  # bytes; with what is added to a name, file systems take 255
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,22 @@ class Layout:
     record_file: str
     lines_file: str
     parse: Callable[[dict[str, Any]], Any]
+
+
+def path_within(folder: Path, image: str) -> Path:
+    """The file of an image in a folder, by its name: none leads out of the folder, or is too long."""
+    parts = (image if os.sep == "/" else image.replace(os.sep, "/")).split("/")
+    return folder.joinpath(*(_harmless(part) for part in parts if part not in ("", ".")))
+
+
+def _harmless(part: str) -> str:
+    if part == "..":
+        return "%2E%2E"
+    encoded = part.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _LONGEST_NAME:
+        return part
+    suffix = os.path.splitext(part)[1][:10]
+    return f"{part[:50]}-{hashlib.sha256(encoded).hexdigest()[:16]}{suffix}"
 
 
 def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> None:
@@ -166,7 +183,7 @@ def read_record(path: Path) -> dict[str, Any]:
         for key, kind in (("settings", dict), ("images", (int, type(None))), ("sessions", list)):
             if not isinstance(record[key], kind):
                 raise TypeError(f"{key} of another type")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LostRegError(f"{path} is not the record of a run: {type(error).__name__} {error}") from None
     return record
 
@@ -187,7 +204,7 @@ def _parsed(lines: Iterable[bytes], path: Path, parse: Callable[[dict[str, Any]]
             return
         try:
             yield parse(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             reason = f"{type(error).__name__} {error}"
             raise LostRegError(
                 f"malformed line {number} of {path}: {reason}; mend or delete the line"
@@ -210,18 +227,24 @@ def _prediction_from_json(row: dict) -> Prediction:
         raise ValueError("expected an image name")
     return Prediction(
         image=row["image"],
-        size_hw=tuple(row["size_hw"]),
+        size_hw=_pair(row["size_hw"], least=1),
         box_xyxy=_box(row["box_xyxy"]),
-        seed=tuple(row["seed"]),
-        grid_hw=tuple(row["grid_hw"]),
-        degree=row["degree"],
+        seed=_pair(row["seed"]),
+        grid_hw=_pair(row["grid_hw"], least=1),
+        degree=int(row["degree"]),
         affinity=row.get("affinity"),  # absent in earlier versions, as are further objects
         further=tuple(_object_from_json(one) for one in row.get("further", ())),
     )
 
 
 def _object_from_json(row: dict) -> FoundObject:
-    return FoundObject(_box(row["box_xyxy"]), tuple(row["seed"]), row["degree"], row["affinity"])
+    return FoundObject(_box(row["box_xyxy"]), _pair(row["seed"]), int(row["degree"]), row["affinity"])
+
+
+def _pair(numbers: list, least: int = 0) -> tuple[int, int]:
+    if len(numbers) != 2 or not all(isinstance(one, int) and one >= least for one in numbers):
+        raise ValueError(f"expected two whole numbers of at least {least}")
+    return tuple(numbers)
 
 
 def _box(sides: list) -> Box:

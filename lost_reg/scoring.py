@@ -13,7 +13,7 @@ from typing import Any
 from lost_reg import registers, tables
 from lost_reg.corloc import Score, score
 from lost_reg.datasets import Dataset, data_root, find_dataset
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, one_line
 from lost_reg.prediction_files import match_images, read_boxes
 from lost_reg.published import Published, comparable_number
 from lost_reg.records import Box, Protocol
@@ -267,9 +267,10 @@ def text_table(rows: Sequence[ScoredRun]) -> str:
     lines = [
         tables.text_table(list(_COLUMNS), [[column(row) for column in _COLUMNS.values()] for row in rows])
     ]
-    lines += [f"{row.path}: {_counts(row.score)}" for row in rows]
+    lines += [f"{one_line(str(row.path))}: {_counts(row.score)}" for row in rows]
     lines += [
-        f"{row.path}: {row.other_size:,} images are not of the size that was annotated: turned by EXIF?"
+        f"{one_line(str(row.path))}: {row.other_size:,} images are not of the size that was annotated: "
+        "turned by EXIF?"
         for row in rows
         if row.other_size
     ]
@@ -292,6 +293,7 @@ def csv_text(rows: Sequence[ScoredRun]) -> str:
     """The rows as CSV, with a header."""
     text = io.StringIO()
     flat = [_flat(row) for row in rows]
+    flat = [{key: one_line(v) if isinstance(v, str) else v for key, v in row.items()} for row in flat]
     writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(flat)

@@ -302,7 +302,9 @@ def read_scores(folder: Path) -> SweepScores:
             seed=int(content["seed"]),
             settings=settings,
         )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, LostRegError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError, LostRegError
+    ) as error:  # fmt: skip
         reason = one_line(f"{type(error).__name__} {error}")
         raise LostRegError(f"{path} does not hold the scores of a sweep: {reason}") from None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lost_reg.errors import one_line
+
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell; numbers to the right, words to the left."""
+    header, *rows = ([one_line(cell) for cell in row] for row in (header, *rows))
     columns = list(zip(header, *rows))
     widths = [max(len(cell) for cell in column) for column in columns]
     numeric = [all(_starts_a_number(cell) for cell in column[1:] if cell) for column in columns]
