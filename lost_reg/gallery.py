@@ -148,7 +148,10 @@ def evenly_spaced(images: Sequence[str], most: int) -> list[str]:
 def _item(group: _Group, image: str, names: list[str], pictures: _Pictures) -> dict[str, Any]:
     """What the page knows of one image."""
     truth = group.truth(image)
-    thumbnail, size_hw = pictures.thumbnail(*group.file(image))
+    if any(image in predictions for predictions in group.predictions):
+        thumbnail, size_hw = pictures.thumbnail(*group.file(image))
+    else:  # it could not be read, which may have taken a process down: it is not tried in this one
+        thumbnail, size_hw = None, None
     entries = {}
     for run, predictions, failures in zip(group.runs, group.predictions, group.failures):
         if image in predictions:

@@ -14,6 +14,7 @@ from lost_reg.cli import main
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DATA_README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
 COMMANDS = sorted(set(re.findall(r"^(?:\$ |    )(lost-reg [^\n#]*?) *(?:#.*)?$", README, flags=re.MULTILINE)))
 
 
@@ -59,3 +60,8 @@ def test_the_samples_are_as_many_as_the_table_says():
     samples = datasets.find_dataset("samples", ROOT / "data")
     assert samples.is_full and datasets.missing_images(samples) == []
     assert all(truth.boxes_xyxy for truth in samples.truths.values())
+
+
+def test_what_the_promises_of_reliability_are_held_by_is_there():
+    held_by = re.findall(r"(?:tests|evaluation)/[\w/]+\.(?:py|md)", RELIABILITY)
+    assert len(set(held_by)) > 15 and [path for path in set(held_by) if not (ROOT / path).is_file()] == []

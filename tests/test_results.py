@@ -18,6 +18,8 @@ SETTINGS = {"dataset": "voc07", "backbone": "tiny", "protocol": {"facet": "k", "
 RECORD = {"images": 3, "versions": {"torch": "2.5"}}
 A = Prediction("a.jpg", (96, 128), (32, 16, 96, 64), (2, 3), (6, 8), 4)
 B = Prediction("folder/b.png", (50, 40), (0.5, 1.25, 39.75, 50.0), (0, 0), (4, 3), 0)
+VALID = {"image": "b.jpg", "size_hw": [9, 9], "box_xyxy": [1, 2, 3, 4], "seed": [0, 0], "grid_hw": [1, 1]}
+VALID["degree"] = 0
 BROKEN = Failure("broken.jpg", "cannot be decoded: image file is truncated")
 
 
@@ -155,6 +157,18 @@ def test_half_a_first_line_is_cut_off_on_resume(tmp_path):
         '{"image": "b.jpg", "box_xyxy": 5}',
         '{"image": 5, "box_xyxy": [1, 2, 3, 4]}',
         '{"image": "b.jpg", "box_xyxy": [1, 2, 3, 4], "size_hw": 5}',
+        *(
+            json.dumps({**VALID, **wrong})
+            for wrong in (
+                {"size_hw": [0, 9]},
+                {"size_hw": ["9", "9"]},
+                {"size_hw": [9]},
+                {"grid_hw": [1, 0]},
+                {"seed": [-1, 0]},
+                {"seed": [0.5, 0]},
+                {"degree": "many"},
+            )
+        ),
     ],
 )
 def test_malformed_prediction_is_named_by_file_and_line(tmp_path, line):
