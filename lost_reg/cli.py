@@ -17,11 +17,22 @@ from lost_reg import __version__
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.protocols import PRESETS
 from lost_reg.ranks import ALONE
-from lost_reg.stopping import prompt_stop
+from lost_reg.stopping import STOPPED_CODES, prompt_stop
 
 
 class _Commands(click.Group):
     """A group whose library errors become one line on standard error and an exit code."""
+
+    def __call__(self, *args, **options):
+        """As a program: once it is stopped it is gone, without the second that torch takes to be put away."""
+        try:
+            return super().__call__(*args, **options)
+        except SystemExit as ended:
+            if ended.code in STOPPED_CODES:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(ended.code)
+            raise
 
     def invoke(self, context: click.Context):
         with prompt_stop(lambda text: _say("Interrupted", text)) as context.obj:
@@ -39,7 +50,7 @@ class _Commands(click.Group):
             context.exit(error.exit_code)
         except KeyboardInterrupt as stopped:
             _say("Interrupted", context.obj.message())
-            context.exit(getattr(stopped, "exit_code", 130))
+            context.exit(getattr(stopped, "exit_code", STOPPED_CODES[0]))
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)

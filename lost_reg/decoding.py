@@ -8,11 +8,13 @@ they start quickly, share no state with the run, and end when their input does, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +34,7 @@ ImageInput = str | Path | bytes | np.ndarray
 NamedImage = tuple[str, ImageInput]
 
 SECONDS_PER_IMAGE = 60.0  # after which a decoder is taken to hang
+_SECONDS_BETWEEN_LOOKS = 0.2
 _MOST_PROCESSES = 8
 # `-c` and the path of this interpreter: the working directory is never searched for modules.
 _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.decoder_process import main; main()"
@@ -112,9 +115,12 @@ def decode(
             idle.put(process)
 
     threads = ThreadPoolExecutor(workers)
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(processes, over), daemon=True).start()
     try:
         yield from _ahead(images, lambda one: threads.submit(work, one), 2 * workers)
     finally:
+        over.set()
         threads.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.close()
@@ -129,16 +135,24 @@ def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterat
         under_way.extend(submit(one) for one in islice(images, 1))
 
 
+def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
+    """Look now and then for processes that hang."""
+    while not over.wait(_SECONDS_BETWEEN_LOOKS):
+        for process in processes:
+            process.end_if_late()
+
+
 class DecoderProcess:
     """A process that decodes one image after another; started when first needed, and anew once it has died.
 
-    Not for several threads at once, but for `close`.
+    Not for several threads at once, but for `end_if_late` and `close`.
     """
 
     def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
         self._settings, self._seconds = asdict(decoding), seconds
         self._command = command or [sys.executable, "-c", _COMMAND.format(path=sys.path)]
         self._process: subprocess.Popen | None = None
+        self._deadline = math.inf
         self._closed = False
 
     def decode(self, name: str, image: str | Path | bytes) -> DecodedImage | Failure:
@@ -148,19 +162,24 @@ class DecoderProcess:
             LostRegError: the process cannot be started.
         """
         process = self._process or self._start()
-        late = threading.Timer(self._seconds, process.kill)
-        late.start()
+        self._deadline = time.monotonic() + self._seconds
         try:
             _send(process, image)
             answer = _receive(process, name)
         except OSError:  # a pipe whose other end is gone
             answer = None
-        timed_out = not late.is_alive()
-        late.cancel()
+        was_late = time.monotonic() > self._deadline
+        self._deadline = math.inf
         if answer is not None:
             return answer
         self._process = None
-        return Failure(name, _how_it_ended(process, self._seconds if timed_out else None))
+        return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
+
+    def end_if_late(self) -> None:
+        """End the process if it has taken too long over its image."""
+        process = self._process
+        if process and time.monotonic() > self._deadline:
+            process.kill()
 
     def close(self) -> None:
         """End the process, at once, whatever it does."""

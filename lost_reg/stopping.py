@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 SECONDS_TO_END = 1.5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED_CODES = tuple(128 + one for one in _SIGNALS)  # a shell's exit codes for them
 _SHOW_CURSOR = "\x1b[?25h"  # which a progress bar hides
 
 
