@@ -161,6 +161,10 @@ def _stream_options(command):
     help="Scale larger images down; boxes stay in pixels of the original.  [default: native resolution]",
 )  # fmt: skip
 @click.option(
+    "--max-objects", type=click.IntRange(min=1), metavar="N",
+    help="Up to N objects an image, found one after another; corloc scores the first alone.  [default: 1]",
+)  # fmt: skip
+@click.option(
     "--test-time-registers", type=click.IntRange(min=1), metavar="N",
     help="Add N registers to a model that was trained without; needs --register-neurons.",
 )  # fmt: skip
@@ -190,7 +194,7 @@ def run(
     inputs, dataset, backbone, out, download, strict,
     test_time_registers, register_neurons, register_rule, **options,
 ) -> None:  # fmt: skip
-    """Discover one object in each image of a dataset, or of files and folders of yours.
+    """Discover objects in the images of a dataset, or of files and folders of yours: one in each by default.
 
     The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
     half-open, in pixels of the original image.
@@ -256,7 +260,7 @@ def _run(
 
     from lost_reg.backbones import load_backbone
     from lost_reg.progress import image_progress
-    from lost_reg.run import failed_summary, source_of_dataset, source_of_files
+    from lost_reg.run import failed_summary, implausible_summary, source_of_dataset, source_of_files
     from lost_reg.run import run as run_source
 
     source = source_of_files(files, inputs) if files else source_of_dataset(found)
@@ -288,6 +292,8 @@ def _run(
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
     click.echo(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    if summary.implausible:
+        click.echo(implausible_summary(summary))
     if summary.failed:
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.batching import BatchSize
+from lost_reg.confidence import IMPLAUSIBLE, implausible_kinds
 from lost_reg.datasets import Dataset, missing_images
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, batch_size_for, discover_stream
 from lost_reg.errors import LostRegError, UnreadableImage
@@ -46,13 +48,17 @@ class Source:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now."""
+    """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now.
+
+    implausible: how many of the boxes found now are of which implausible kind (see `confidence.py`).
+    """
 
     folder: Path
     done: int
     failed: tuple[Failure, ...]
     done_before: int
     seconds: float
+    implausible: Mapping[str, int]
 
 
 def source_of_dataset(dataset: Dataset) -> Source:
@@ -125,7 +131,7 @@ def run(
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
 
     return write_folder(
-        source, backbone, out, {"protocol": asdict(protocol)}, discover,
+        source, backbone, out, {"protocol": protocol.recorded()}, discover,
         batch_size=batch_size, workers=workers, limit=limit, resume=resume,
         data_root=data_root, progress=progress, note=note, largest=protocol,
     )  # fmt: skip
@@ -183,7 +189,9 @@ def write_folder(
                 session.close()
             raise
         session.close()
-    return RunSummary(out, session.done, tuple(session.failed), len(writer.done), session.seconds)
+    return RunSummary(
+        out, session.done, tuple(session.failed), len(writer.done), session.seconds, session.implausible
+    )
 
 
 def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
@@ -219,22 +227,26 @@ class _Session:
         }
         self.done = 0
         self.failed: list[Failure] = []
+        self.implausible: Counter[str] = Counter()
         self.seconds = 0.0
 
     def take(self, outcome) -> None:
         self._writer.write(outcome)
         if isinstance(outcome, Failure):
             self.failed.append(outcome)
-        else:
-            self.done += 1
+            return
+        self.done += 1
+        if isinstance(outcome, Prediction):
+            self.implausible.update(implausible_kinds(outcome))
 
     def close(self) -> None:
         self.seconds = time.perf_counter() - self._started
         rate = self.done / self.seconds if self.seconds else 0.0
         counts = {"images": self.done, "failed": len(self.failed)}
         timings = {"seconds": round(self.seconds, 3), "images_per_second": round(rate, 3)}
+        odd = {"implausible": dict(self.implausible)} if self.implausible else {}
         memory = {"out_of_memory": self._size.lowered} if self._size.lowered else {}
-        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **memory})
+        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **odd, **memory})
         self._writer.write_record()
 
 
@@ -272,3 +284,12 @@ def failed_summary(summary: RunSummary) -> str:
         f"{len(summary.failed):,} of {tried:,} images could not be used: {shown}; "
         f"{summary.folder / ERRORS_FILE} has them all"
     )
+
+
+def implausible_summary(summary: RunSummary) -> str:
+    """One line on the boxes that are of shapes no object has."""
+    counts = summary.implausible
+    total = sum(counts.values())
+    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
+    boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
+    return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves such out)"
