@@ -280,5 +280,6 @@ def test_images_that_are_done_leave_the_batch(colours, monkeypatch):
 
     monkeypatch.setattr(objects.Graph, "lost", counted)
     one = painted("..........", "..rr......", "..rr......", *[".........."] * 5)
-    discover([one, SCENE], colours, Protocol(max_objects=10), workers=0)
-    assert asked == [[0, 1], [1], [1]]
+    empty = painted(*["." * 10] * 8)  # its first box is the whole image
+    discover([one, empty, SCENE], colours, Protocol(max_objects=10), workers=0)
+    assert asked == [[0, 2], [2], [2]]
