@@ -2,8 +2,8 @@
 
     python evaluation/scale.py [--entries 1000000] [--shard-images 100000]
 
-Prints markdown: the memory of the run's own process as it goes, and the speed. The backbone is a function that
-costs next to nothing, so that what is measured is all that is around it: reading the list, decoding in
+Prints markdown: the memory of the run's own process as it goes, and the speed. The backbone is a function
+that costs next to nothing, so that what is measured is all that is around it: reading the list, decoding in
 processes, batches, LOST, and writing results.
 """
 
