@@ -479,6 +479,14 @@ def decode_all(
         idle.put(process)
         note(seen)
 
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            for process in processes:
+                process.end_if_late()
+
+    threading.Thread(target=watch, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as threads:
         room = threading.Semaphore(4 * workers)  # not all files at once in memory
         futures = []
@@ -488,6 +496,7 @@ def decode_all(
             futures[-1].add_done_callback(lambda _: room.release())
         for future in futures:
             future.result()
+    over.set()
     for process in processes:
         process.close()
     return seen

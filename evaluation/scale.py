@@ -2,9 +2,9 @@
 
     python evaluation/scale.py [--entries 1000000] [--shard-images 100000]
 
-Prints markdown: the memory of the run's own process as it goes, and the speed. The backbone is a function that costs
-next to nothing, so that what is measured is all that is around it: reading the list, decoding in processes,
-batches, LOST, and writing results.
+Prints markdown: the memory of the run's own process as it goes, and the speed. The backbone is a function
+that costs next to nothing, so that what is measured is all that is around it: reading the list, decoding in
+processes, batches, LOST, and writing results.
 """
 
 from __future__ import annotations
@@ -81,9 +81,8 @@ def measure_listing(folder: Path, count: int) -> None:
     listed = list_images([folder])
     grown = process.memory_info().rss - before
     seconds = time.perf_counter() - began
-    print(
-        f"a folder of {listed.count:,} files: {seconds:.1f} s and {grown / listed.count:.0f} bytes each to list"
-    )
+    each = grown / listed.count
+    print(f"a folder of {listed.count:,} files: {seconds:.1f} s and {each:.0f} bytes each to list")
 
 
 def patch_means(images: torch.Tensor) -> torch.Tensor:

@@ -187,6 +187,10 @@ def _stream_options(command):
     help="Scale larger images down; boxes stay in pixels of the original.  [default: native resolution]",
 )  # fmt: skip
 @click.option(
+    "--max-objects", type=click.IntRange(min=1), metavar="N",
+    help="Up to N objects an image, found one after another; corloc scores the first alone.  [default: 1]",
+)  # fmt: skip
+@click.option(
     "--test-time-registers", type=click.IntRange(min=1), metavar="N",
     help="Add N registers to a model that was trained without; needs --register-neurons.",
 )  # fmt: skip
@@ -216,7 +220,7 @@ def run(
     inputs, files_from, dataset, backbone, out, download, strict,
     test_time_registers, register_neurons, register_rule, **options,
 ) -> None:  # fmt: skip
-    """Discover one object in each image of a dataset, or of files, folders and tar shards of yours.
+    """Discover objects in the images of a dataset, or of files, folders and tar shards of yours.
 
     The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
     half-open, in pixels of the original image. Started by torchrun, the processes share the images.
@@ -277,6 +281,7 @@ def _run(
     source = _source(inputs, files_from, dataset, root, out, download and ranks.first, ranks)
 
     from lost_reg.backbones import load_backbone
+    from lost_reg.run import failed_summary, implausible_summary
     from lost_reg.run import run as run_source
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -311,9 +316,9 @@ def _run(
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
     _tell(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    if summary.implausible:
+        _tell(implausible_summary(summary))
     if summary.failed:
-        from lost_reg.run import failed_summary
-
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:
             raise LostRegError(text)

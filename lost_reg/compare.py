@@ -44,8 +44,8 @@ UNKNOWN_SIZE = "of unknown size"
 SIGNIFICANT = 0.05  # a difference is called one where p is below this
 LEAST_P = 0.0001  # smaller ones are shown as below it
 
-# Settings that say where the images were, not what was done with them.
-_NO_CAUSE = ("dataset", "split", "inputs")
+# Settings that say where the images were, or how many objects follow the first, which alone is compared.
+_NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
 
 
 @dataclass(frozen=True)

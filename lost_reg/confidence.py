@@ -18,7 +18,8 @@ class Signals:
     """Signals of one box that need no labels.
 
     area: its share of the image's area.
-    degree: its seed's degree over the number of the image's other patches: how many are similar to it.
+    degree: the share of the image's other patches that are similar to the seed: its degree over their number.
+        Of a further object, only those count as similar that no earlier object had taken.
     affinity: see `FoundObject`; None where it was not recorded.
     borders: how many of the image's four edges it touches.
     """
@@ -45,20 +46,27 @@ def signals(found: FoundObject, image: Prediction) -> Signals:
 def implausible(found: FoundObject, image: Prediction) -> str | None:
     """Which of IMPLAUSIBLE a box is, or None.
 
-    Whole image: over 85 % of its area. Single patch: no larger than a patch of the grid. Border strip: along
-    the whole of one edge and thinner than an eighth of the image, as letterbox bars are.
+    Whole image: over 85 % of its area. Single patch: one of the grid, or with the sliver of another that the
+    image ends in. Border strip: along the whole of one edge and thinner than an eighth of the image, as
+    letterbox bars are.
     """
     (height, width), (rows, columns) = image.size_hw, image.grid_hw
     wide, high = _extent(found.box_xyxy)
     left, top, right, bottom = _touched(found.box_xyxy, image.size_hw)
     if wide * high > _WHOLE_SHARE * height * width:
         return WHOLE_IMAGE
-    # the grid covers the padded image, so a patch is at most this large
+    # The grid covers the padded image, so a patch can be a little larger than a cell of the image.
     if wide * columns < 1.5 * width and high * rows < 1.5 * height:
         return SINGLE_PATCH
     lies = left and right and (top or bottom) and high < _STRIP_SHARE * height
     stands = top and bottom and (left or right) and wide < _STRIP_SHARE * width
     return BORDER_STRIP if lies or stands else None
+
+
+def implausible_kinds(image: Prediction) -> list[str]:
+    """The kinds of those of an image's objects whose boxes are implausible."""
+    kinds = (implausible(one, image) for one in image.objects)
+    return [kind for kind in kinds if kind]
 
 
 def _extent(box_xyxy: Box) -> tuple[float, float]:

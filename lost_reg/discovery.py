@@ -29,7 +29,8 @@ from lost_reg.lost import (
 )
 from lost_reg.map_files import Maps
 from lost_reg.maps import batch_maps, features_and_norms
-from lost_reg.records import AUTO, Box, Failure, Prediction, Protocol
+from lost_reg.objects import Graph, with_further_objects
+from lost_reg.records import AUTO, Box, Failure, FoundObject, Prediction, Protocol
 
 BATCH_SIZE = 8
 LOST_AS_PUBLISHED = Protocol()
@@ -48,7 +49,7 @@ def discover(
     workers: int | None = None,
     apply_exif: bool = True,
 ) -> list[Prediction]:
-    """Find one object in each image.
+    """Find one object in each image, and further ones if the protocol says so.
 
     Args:
         images: paths, or (H, W, 3) uint8 RGB arrays.
@@ -138,6 +139,8 @@ def discover_by_each(
 ) -> Iterator[list[Prediction] | Failure]:
     """Find one object in each image by each of several protocols, with one forward pass an image.
 
+    Only of one protocol alone do predictions have affinities, and further objects.
+
     Args:
         protocols: of one `max_side`. Those with the same features share a Gram matrix if they stand together.
         take_maps: see `discover_stream`; for one protocol alone.
@@ -146,10 +149,12 @@ def discover_by_each(
         For each image, its predictions in the order of the protocols, or a Failure.
 
     Raises:
-        LostRegError: as `discover_stream`, and protocols of different `max_side`.
+        LostRegError: as `discover_stream`, and protocols of different `max_side` or of several objects.
     """
     if len({protocol.max_side for protocol in protocols}) != 1:
         raise LostRegError("protocols that are tried together need the same max_side")
+    if len(protocols) > 1 and any(protocol.max_objects > 1 for protocol in protocols):
+        raise LostRegError("protocols that are tried together find one object each: max_objects is 1")
     size = batch_size if isinstance(batch_size, BatchSize) else batch_size_for(backbone, batch_size)
     batches = decoded_batches(
         images, backbone.patch_size, protocols[0].max_side,
@@ -165,9 +170,9 @@ def discover_by_each(
         for started in _start(batch, backbone, protocols, size, take_maps):
             under_way.append(started)
             while len(under_way) > ahead:
-                yield from _finish(under_way.popleft(), backbone)
+                yield from _finish(under_way.popleft(), backbone, protocols[0])
     for started in under_way:
-        yield from _finish(started, backbone)
+        yield from _finish(started, backbone, protocols[0])
 
 
 def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
@@ -215,6 +220,7 @@ class _Started:
 
     found: of the images by the first protocol, then of the images by the second, and so on.
     finite: (B,) bool, images whose features are finite by all protocols.
+    features: (B, N, D) on the device, where further objects are looked for; else None.
     """
 
     batch: list[DecodedImage]
@@ -222,6 +228,7 @@ class _Started:
     found: SeedsAndMasks
     finite: Tensor
     ready: torch.cuda.Event | None
+    features: Tensor | None
 
 
 def _start(
@@ -263,8 +270,9 @@ def _start_if_it_fits(
         else:
             features = dict(zip(wanted, backbone.facets(images, wanted)))
         found, finite = _found_by_each(features, protocols)
-        (*found, finite), ready = _to_host([found.seeds, found.degrees, found.masks, finite])
-        return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready)
+        (finite, *found), ready = _to_host([finite, *found.tensors()])
+        kept = features[wanted[0]] if protocols[0].max_objects > 1 else None
+        return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready, kept)
     except torch.OutOfMemoryError:
         return None
     except RuntimeError as error:
@@ -282,9 +290,10 @@ def _found_by_each(
     features: (B, N, D) of each facet and layer.
     """
     finite = torch.stack([finite_images(one) for one in features.values()]).all(dim=0)
+    alone = len(protocols) == 1  # who tries many wants their boxes, and is spared the cosines
     found = []
     for (facet, layer, _, _), group in itertools.groupby(protocols, key=_what_is_compared):
-        found += seeds_and_masks(features[facet, layer], list(group))
+        found += seeds_and_masks(features[facet, layer], list(group), cosines=alone)
     return SeedsAndMasks.joined(found), finite
 
 
@@ -332,41 +341,76 @@ def _too_large(image: DecodedImage, backbone: Backbone) -> Failure:
     return Failure(image.name, reason)
 
 
-def _finish(started: _Started | Failure, backbone: Backbone) -> Iterator[list[Prediction] | Failure]:
-    """The outcomes of a batch, once they have come from the device."""
+def _finish(
+    started: _Started | Failure, backbone: Backbone, protocol: Protocol
+) -> Iterator[list[Prediction] | Failure]:
+    """The outcomes of a batch, once they have come from the device.
+
+    protocol: that by which further objects are looked for.
+    """
     if isinstance(started, Failure):
         yield started
         return
     if started.ready:
         started.ready.synchronize()
-    found = component_boxes(started.found, started.grid_hw)
+    found = _predictions(started, backbone, protocol)
     cure = "" if backbone.precision == "fp32" else ": use --precision fp32"
-    rows = list(zip(found.boxes_xyxy.tolist(), found.seeds.tolist(), found.degrees.tolist()))
-    images = len(started.batch)
-    for index, (image, finite) in enumerate(zip(started.batch, started.finite.tolist())):
-        if finite:
-            patch = backbone.patch_size
-            yield [_prediction(image, *row, started.grid_hw, patch) for row in rows[index::images]]
+    for index, image in enumerate(started.batch):
+        if index in found:
+            yield found[index]
         else:
             yield Failure(image.name, f"its features are not finite in {backbone.precision}{cure}")
 
 
-def _prediction(
+def _predictions(started: _Started, backbone: Backbone, protocol: Protocol) -> dict[int, list[Prediction]]:
+    """Those of the images whose features are finite, by their place in the batch."""
+    batch, grid_hw = started.batch, started.grid_hw
+
+    def in_pixels(index: int, row: tuple) -> FoundObject:
+        return _found_object(batch[index], *row, backbone.patch_size)
+
+    result = component_boxes(started.found, grid_hw)
+    rows = result.rows()  # B of each protocol
+    found = {
+        index: [_prediction(image, in_pixels(index, row), grid_hw) for row in rows[index :: len(batch)]]
+        for index, (image, finite) in enumerate(zip(batch, started.finite.tolist()))
+        if finite
+    }
+    if started.features is None:
+        return found
+    alone = {index: one for index, (one,) in found.items()}
+    graph = graph_of(started.features, grid_hw, protocol)
+    further = with_further_objects(alone, result, graph, protocol.max_objects, in_pixels)
+    return {index: [one] for index, one in further.items()}
+
+
+def _found_object(
     image: DecodedImage,
     box: list[int],
     seed: list[int],
     degree: int,
-    grid_hw: tuple[int, int],
+    affinity: float | None,
     patch_size: int,
-) -> Prediction:
+) -> FoundObject:
+    """A row of LOST's result, its box in pixels of the original."""
     pixels = [side * patch_size for side in box]
+    return FoundObject(
+        box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
+        seed=tuple(seed),
+        degree=degree,
+        affinity=None if affinity is None else round(affinity, 4),
+    )
+
+
+def _prediction(image: DecodedImage, found: FoundObject, grid_hw: tuple[int, int]) -> Prediction:
     return Prediction(
         image=image.name,
         size_hw=image.original_hw,
-        box_xyxy=box_in_original(pixels, image.size_hw, image.original_hw),
-        seed=tuple(seed),
+        box_xyxy=found.box_xyxy,
+        seed=found.seed,
         grid_hw=grid_hw,
-        degree=degree,
+        degree=found.degree,
+        affinity=found.affinity,
     )
 
 
@@ -394,18 +438,29 @@ def run_lost(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> 
     return component_boxes(found.cpu(), grid_hw)
 
 
-def seeds_and_masks(features: Tensor, protocols: Sequence[Protocol]) -> list[SeedsAndMasks]:
+def graph_of(features: Tensor, grid_hw: tuple[int, int], protocol: Protocol) -> Graph:
+    """What LOST works on, from (B, N, D) features as a backbone gives them."""
+    features = prepared(features, protocol)
+    return Graph(features, absolute_bias(features, protocol), protocol.k_patches, grid_hw)
+
+
+def seeds_and_masks(
+    features: Tensor, protocols: Sequence[Protocol], *, cosines: bool = True
+) -> list[SeedsAndMasks]:
     """LOST but for the component, on (B, N, D) features, by protocols that differ in bias and k alone."""
     features = prepared(features, protocols[0])
     biases = [absolute_bias(features, protocol) for protocol in protocols]
     if len(protocols) == 1:
-        return [seed_and_expand(features, k_patches=protocols[0].k_patches, bias=biases[0])]
+        k_patches = protocols[0].k_patches
+        return [seed_and_expand(features, k_patches=k_patches, bias=biases[0], cosines=cosines)]
     features = features.float()
     none = features.new_zeros(len(features))
     biases = torch.stack([none if bias is None else bias for bias in biases], dim=1)  # (B, S)
     degrees = degrees_at_biases(features, biases)  # (B, S, N)
     return [
-        seed_and_expand(features, k_patches=protocol.k_patches, bias=biases[:, s], degrees=degrees[:, s])
+        seed_and_expand(
+            features, k_patches=protocol.k_patches, bias=biases[:, s], degrees=degrees[:, s], cosines=cosines
+        )
         for s, protocol in enumerate(protocols)
     ]
 

@@ -187,6 +187,8 @@ def _entry(
         "seed": _seed_box(prediction.seed, prediction.grid_hw, (1.0, 1.0)),
         "degree": prediction.degree,
     }
+    if prediction.further:
+        entry["further"] = [_fractions(one.box_xyxy, prediction.size_hw) for one in prediction.further]
     path = maps_path(run.results.folder / MAPS_FOLDER, prediction.image)
     if path.is_file():
         try:

@@ -29,11 +29,19 @@ class LostResult:
     boxes_xyxy: (B, 4) int64 on the CPU, half-open [xmin, ymin, xmax, ymax].
     seeds: (B, 2) int64 on the CPU, (row, column).
     degrees: (B,) int64 on the CPU, the degree of the seed.
+    affinities: (B,) float64 on the CPU, mean cosine between the seed's feature and those of the patches in
+        the box; None where cosines were not asked for.
     """
 
     boxes_xyxy: Tensor
     seeds: Tensor
     degrees: Tensor
+    affinities: Tensor | None
+
+    def rows(self) -> list[tuple[list[int], list[int], int, float | None]]:
+        """Box, seed, degree and affinity of each image, as plain numbers."""
+        affinities = [None] * len(self.seeds) if self.affinities is None else self.affinities.tolist()
+        return list(zip(self.boxes_xyxy.tolist(), self.seeds.tolist(), self.degrees.tolist(), affinities))
 
 
 def lost(
@@ -78,19 +86,25 @@ class SeedsAndMasks:
 
     seeds: (B,) int64, row-major indices of patches; degrees: (B,) int64, those of the seeds.
     masks: (B, N) bool.
+    cosines: (B, N) float, of each patch's feature and the seed's; None where they were not asked for.
     """
 
     seeds: Tensor
     degrees: Tensor
     masks: Tensor
+    cosines: Tensor | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """What there is, in the order of the fields."""
+        return [one for field in fields(self) if (one := getattr(self, field.name)) is not None]
 
     def cpu(self) -> SeedsAndMasks:
-        return SeedsAndMasks(self.seeds.cpu(), self.degrees.cpu(), self.masks.cpu())
+        return SeedsAndMasks(*(one.cpu() for one in self.tensors()))
 
     @classmethod
     def joined(cls, parts: Sequence[SeedsAndMasks]) -> SeedsAndMasks:
-        """Those of all parts, one after another."""
-        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        """Those of all parts, one after another; all of them with cosines, or all without."""
+        return cls(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
 
 
 def seed_and_expand(
@@ -99,6 +113,8 @@ def seed_and_expand(
     k_patches: int = K_PATCHES,
     bias: Tensor | None = None,
     degrees: Tensor | None = None,
+    remaining: Tensor | None = None,
+    cosines: bool = True,
 ) -> SeedsAndMasks:
     """Seeds and expansion masks, without waiting for the device.
 
@@ -107,17 +123,22 @@ def seed_and_expand(
             mean nothing, and disturbs no other.
         bias: (B,), added to every affinity; None for none.
         degrees: (B, N) int64, the patches' degrees at this bias, where they are known.
+        remaining: (B, N) bool, the patches that the graph consists of; None for all. The others count in no
+            degree, and are no seed, no candidate and in no mask. An image without any gets a seed and a mask
+            that mean nothing.
+        cosines: whether to give them, too.
     """
     precise = features if features.dtype == torch.float64 else features.float()
     # Of an affinity without a bias only the sign counts, and rounding float32 sums to bfloat16 keeps it; on
     # a GPU, products of bfloat16 are many times as fast.
     by_sign = features.is_cuda and features.dtype == torch.bfloat16 and bias is None
     if degrees is None:
-        degrees = patch_degrees(features if by_sign else precise, bias)
-    candidates = lowest_degree_patches(degrees, k_patches)
-    seeds = candidates[:, :1]
-    masks = expansion_masks(precise, candidates, bias)
-    return SeedsAndMasks(seeds[:, 0], degrees.gather(1, seeds)[:, 0], masks)
+        degrees = patch_degrees(features if by_sign else precise, bias, remaining)
+    candidates = lowest_degree_patches(degrees, k_patches, remaining)
+    seeds = candidates[:, 0]
+    masks = expansion_masks(precise, candidates, bias, remaining)
+    of_seeds = degrees.gather(1, seeds[:, None])[:, 0]
+    return SeedsAndMasks(seeds, of_seeds, masks, seed_cosines(precise, seeds) if cosines else None)
 
 
 def component_boxes(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> LostResult:
@@ -126,7 +147,11 @@ def component_boxes(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> LostResul
     seeds_rc = torch.stack([found.seeds // columns, found.seeds % columns], dim=1)
     masks_hw = found.masks.view(-1, rows, columns).to(torch.uint8).numpy()
     boxes = [_component_box(mask, seed) for mask, seed in zip(masks_hw, seeds_rc.tolist())]
-    return LostResult(torch.tensor(boxes), seeds_rc, found.degrees)
+    affinities = None
+    if found.cosines is not None:
+        cosines_hw = found.cosines.detach().view(-1, rows, columns).numpy()
+        affinities = torch.tensor([_mean_in_box(*one) for one in zip(cosines_hw, boxes)], dtype=torch.float64)
+    return LostResult(torch.tensor(boxes), seeds_rc, found.degrees, affinities)
 
 
 def finite_images(features: Tensor) -> Tensor:
@@ -135,26 +160,28 @@ def finite_images(features: Tensor) -> Tensor:
     return torch.isfinite(features.abs().amax(dim=(1, 2)))
 
 
-def patch_degrees(features: Tensor, bias: Tensor | None) -> Tensor:
+def patch_degrees(features: Tensor, bias: Tensor | None, remaining: Tensor | None = None) -> Tensor:
     """Degree of each patch: the number of other patches with a positive affinity to it.
 
     Args:
         features: (B, N, D).
         bias: (B,), added to every affinity; None for none.
+        remaining: (B, N) bool, the patches that count; None for all.
 
     Returns:
         (B, N) int64.
     """
     biases = features.new_zeros(len(features), 1) if bias is None else bias[:, None]
-    return degrees_at_biases(features, biases)[:, 0]
+    return degrees_at_biases(features, biases, remaining)[:, 0]
 
 
-def degrees_at_biases(features: Tensor, biases: Tensor) -> Tensor:
+def degrees_at_biases(features: Tensor, biases: Tensor, remaining: Tensor | None = None) -> Tensor:
     """Degrees of each patch at several biases, of one Gram matrix.
 
     Args:
         features: (B, N, D).
         biases: (B, S), each added to every affinity of its image.
+        remaining: (B, N) bool, the patches that count; None for all.
 
     Returns:
         (B, S, N) int64.
@@ -166,49 +193,60 @@ def degrees_at_biases(features: Tensor, biases: Tensor) -> Tensor:
         rows = features[:, start : start + rows_at_once]  # (B, R, D)
         affinities = rows @ features.mT  # (B, R, N)
         counts = [
-            _positive_others(affinities, threshold, start, torch.empty_like(affinities))
+            _positive_others(affinities, threshold, start, remaining, torch.empty_like(affinities))
             for threshold in -biases.T[:-1]
         ]
-        counts.append(_positive_others(affinities, -biases[:, -1], start, affinities))  # in place
+        counts.append(_positive_others(affinities, -biases[:, -1], start, remaining, affinities))  # in place
         counted.append(torch.stack(counts, dim=1))  # (B, S, R)
     return torch.cat(counted, dim=2).long()
 
 
-def _positive_others(affinities: Tensor, threshold: Tensor, start: int, out: Tensor) -> Tensor:
+def _positive_others(
+    affinities: Tensor, threshold: Tensor, start: int, remaining: Tensor | None, out: Tensor
+) -> Tensor:
     """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
 
-    start: the patch of the first row. out: of the affinities' shape and type; overwritten.
+    start: the patch of the first row. remaining: (B, N) bool, the patches q that count; None for all.
+    out: of the affinities' shape and type; overwritten.
     """
     # As 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and their sum in float32
     # is exact up to 2**24.
     positive = torch.gt(affinities, threshold.view(-1, 1, 1), out=out)
     positive.diagonal(offset=start, dim1=1, dim2=2).zero_()
+    if remaining is not None:
+        positive.mul_(remaining[:, None])
     return positive.sum(dim=2, dtype=torch.float32)
 
 
-def lowest_degree_patches(degrees: Tensor, k_patches: int) -> Tensor:
+def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | None = None) -> Tensor:
     """The patches of lowest degree, ordered by (degree, row-major index); the first is the seed.
 
     Args:
         degrees: (B, N) int64.
+        remaining: (B, N) bool, the patches that come first; None for all.
 
     Returns:
         (B, min(k_patches, N)) int64, indices of patches.
     """
     patches = degrees.shape[1]
+    if remaining is not None:
+        degrees = degrees.masked_fill(~remaining, patches)  # more than any has
     # topk is not stable on ties, so the index is made part of the key: no two keys are equal.
     keys = degrees * patches + torch.arange(patches, device=degrees.device)
     lowest = keys.topk(min(k_patches, patches), dim=1, largest=False, sorted=True).values
     return lowest % patches
 
 
-def expansion_masks(features: Tensor, candidates: Tensor, bias: Tensor | None) -> Tensor:
+def expansion_masks(
+    features: Tensor, candidates: Tensor, bias: Tensor | None, remaining: Tensor | None = None
+) -> Tensor:
     """The patches whose summed affinity to the seed's similar patches is positive.
 
     Args:
         features: (B, N, D).
         candidates: (B, k) int64, patches of lowest degree, the seed first.
         bias: (B,), added to every affinity; None for none.
+        remaining: (B, N) bool, the patches that can be similar or in the mask; None for all.
 
     Returns:
         (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as
@@ -219,11 +257,33 @@ def expansion_masks(features: Tensor, candidates: Tensor, bias: Tensor | None) -
     low = features.gather(1, index)  # (B, k, D)
     seed = low[:, :1]  # (B, 1, D)
     similar = (seed @ low.mT)[:, 0] > -bias[:, None]  # (B, k): S among the candidates
+    if remaining is not None:
+        similar &= remaining.gather(1, candidates)
     # M_q = sum over p in S of (F_q . F_p + b) = F_q . (sum over S of F_p) + b |S|
     summed = similar.to(features.dtype)[:, None] @ low  # (B, 1, D)
     total_bias = bias * similar.sum(dim=1)  # (B,)
     masks = (features @ summed.mT)[:, :, 0] + total_bias[:, None] > 0
+    if remaining is not None:
+        masks &= remaining
     return masks.scatter(1, candidates[:, :1], True)
+
+
+def seed_cosines(features: Tensor, seeds: Tensor) -> Tensor:
+    """The cosine between each patch's feature and the seed's.
+
+    Args:
+        features: (B, N, D), float32 or float64.
+        seeds: (B,) int64.
+
+    Returns:
+        (B, N) in [-1, 1]; 0 for a feature of no length, or of one that the type cannot hold.
+    """
+    at = seeds[:, None]
+    seed = features.gather(1, at[:, :, None].expand(-1, -1, features.shape[2]))  # (B, 1, D)
+    # not a matrix product, whose rounding depends on the number of images
+    products = torch.linalg.vecdot(features, seed)
+    norms = features.norm(dim=2)
+    return (products / (norms * norms.gather(1, at))).nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
 
 
 def _component_box(mask: np.ndarray, seed: list[int]) -> tuple[int, int, int, int]:
@@ -232,6 +292,11 @@ def _component_box(mask: np.ndarray, seed: list[int]) -> tuple[int, int, int, in
     # floodFill answers with the rectangle it filled; 4-connected is its default.
     x, y, width, height = cv2.floodFill(np.ascontiguousarray(mask), None, (column, row), 2)[3]
     return x, y, x + width, y + height
+
+
+def _mean_in_box(values_hw: np.ndarray, box_xyxy: tuple[int, int, int, int]) -> float:
+    xmin, ymin, xmax, ymax = box_xyxy
+    return float(values_hw[ymin:ymax, xmin:xmax].mean(dtype=np.float64))
 
 
 def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tensor:

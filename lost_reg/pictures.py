@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from lost_reg.errors import LostRegError
 from lost_reg.images import read_image
-from lost_reg.records import Prediction
+from lost_reg.records import Box, Prediction
 from lost_reg.results import path_within
 
 BOX_COLOUR = (255, 214, 10)
@@ -17,14 +17,23 @@ SEED_COLOUR = (230, 57, 70)
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """A copy of an image of size `prediction.size_hw` with the box and the seed's patch drawn in."""
+    """A copy of an image of size `prediction.size_hw` with the box and the seed's patch drawn in.
+
+    The boxes of further objects are drawn half as thick, and without their seeds.
+    """
     picture = image.copy()
     draw = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 160))
-    xmin, ymin, xmax, ymax = prediction.box_xyxy  # half-open, so the last pixel is one before
-    draw.rectangle((xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)), outline=BOX_COLOUR, width=width)
+    for further in prediction.further:
+        draw.rectangle(_drawn(further.box_xyxy), outline=BOX_COLOUR, width=width // 2)
+    draw.rectangle(_drawn(prediction.box_xyxy), outline=BOX_COLOUR, width=width)
     draw.rectangle(_seed_patch(prediction), outline=SEED_COLOUR, width=max(1, width // 2))
     return picture
+
+
+def _drawn(box_xyxy: Box) -> Box:
+    xmin, ymin, xmax, ymax = box_xyxy  # half-open, so the last pixel is one before
+    return xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)
 
 
 def _seed_patch(prediction: Prediction) -> tuple[float, float, float, float]:

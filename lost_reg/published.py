@@ -11,6 +11,7 @@ from typing import Any
 from lost_reg.zoo import TIMM_PREFIX
 
 # What must agree before two numbers are compared; a row that does not know one of them (null) never does.
+# Not max_objects: CorLoc is of the first object, which is the same however many follow it.
 _SAME = ("facet", "layer", "normalize", "bias", "k_patches", "max_side")
 
 

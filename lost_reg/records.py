@@ -7,7 +7,8 @@ Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels of the original image; 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lost_reg.errors import LostRegError
 
@@ -27,6 +28,7 @@ class Protocol:
         for normalised features); "auto" finds one in each image (see `bias.py`).
     k_patches: LOST's k.
     max_side: images are scaled down to this longest side, in pixels; None is native resolution.
+    max_objects: how many objects are found in an image at most (see `objects.py`); the first is LOST's one.
     """
 
     facet: str = "k"
@@ -36,6 +38,7 @@ class Protocol:
     bias: float | str = 0.0
     k_patches: int = 100
     max_side: int | None = None
+    max_objects: int = 1
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that no run can have."""
@@ -47,13 +50,23 @@ class Protocol:
             raise LostRegError(f"expected k_patches of at least 1, but got {self.k_patches}")
         if self.max_side is not None and self.max_side < 1:
             raise LostRegError(f"expected a max_side of at least 1 pixel, but got {self.max_side}")
+        if self.max_objects < 1:
+            raise LostRegError(f"expected max_objects of at least 1, but got {self.max_objects}")
+
+    def recorded(self) -> dict[str, Any]:
+        """What results say of it: without max_objects where that is 1, as in those of earlier versions."""
+        values = asdict(self)
+        if self.max_objects == 1:
+            del values["max_objects"]
+        return values
 
 
 @dataclass(frozen=True)
 class FoundObject:
     """One object that was found in an image.
 
-    seed: (row, column) of the seed in the patch grid; degree: the seed's degree.
+    seed: (row, column) of the seed in the patch grid.
+    degree: the seed's degree; of a further object, among the patches that no earlier one had taken.
     affinity: mean cosine between the seed's feature and those of the patches in the box; None where it was
         not recorded, as in results of earlier versions.
     """

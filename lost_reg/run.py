@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from lost_reg import __version__
 from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.batching import BatchSize
+from lost_reg.confidence import IMPLAUSIBLE, implausible_kinds
 from lost_reg.datasets import Dataset, missing_images
 from lost_reg.decoding import NamedImage
 from lost_reg.discovery import BATCH_SIZE, LOST_AS_PUBLISHED, batch_size_for, discover_stream
@@ -59,6 +61,7 @@ class RunSummary:
     """How a run ended: images done now, failed now, and done by earlier sessions; seconds spent now.
 
     failures: a few of those that failed, by which the others can be told.
+    implausible: how many of the boxes found now are of which implausible kind (see `confidence.py`).
     """
 
     folder: Path
@@ -67,6 +70,7 @@ class RunSummary:
     failures: tuple[Failure, ...]
     done_before: int
     seconds: float
+    implausible: Mapping[str, int]
 
 
 def source_of_dataset(dataset: Dataset) -> Source:
@@ -148,7 +152,7 @@ def run(
             yield outcome  # after its picture: what is done has one, whenever the run is killed
 
     return write_folder(
-        source, backbone, out, {"protocol": asdict(protocol)}, discover,
+        source, backbone, out, {"protocol": protocol.recorded()}, discover,
         batch_size=batch_size, workers=workers, limit=limit, resume=resume,
         data_root=data_root, ranks=ranks, progress=progress, note=note, largest=protocol,
     )  # fmt: skip
@@ -252,25 +256,33 @@ class _Session:
         }
         self.done = self.failed = 0
         self.failures: list[Failure] = []
+        self.implausible: Counter[str] = Counter()
 
     def take(self, outcome) -> None:
         self._writer.write(outcome)
-        if not isinstance(outcome, Failure):
-            self.done += 1
+        if isinstance(outcome, Failure):
+            self.failed += 1
+            if len(self.failures) < _FAILURES_SHOWN:
+                self.failures.append(outcome)
             return
-        self.failed += 1
-        if len(self.failures) < _FAILURES_SHOWN:
-            self.failures.append(outcome)
+        self.done += 1
+        if isinstance(outcome, Prediction):
+            self.implausible.update(implausible_kinds(outcome))
 
     def finish(self) -> None:
         """Once all is done: join what the ranks did, and record it."""
-        self.done, self.failed, self._size.lowered = self._ranks.total(
-            self.done, self.failed, self._size.lowered
-        )
+        self._add_other_ranks()
         if self._ranks.first:
             self._writer.join()
             self.record()
         self._ranks.wait()  # the folder is whole
+
+    def _add_other_ranks(self) -> None:
+        odd = (self.implausible[kind] for kind in IMPLAUSIBLE)
+        self.done, self.failed, self._size.lowered, *odd = self._ranks.total(
+            self.done, self.failed, self._size.lowered, *odd
+        )
+        self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
 
     def record(self) -> None:
         """Add this session to the record, which the first rank keeps."""
@@ -280,8 +292,9 @@ class _Session:
         rate = self.done / seconds if seconds else 0.0
         counts = {"images": self.done, "failed": self.failed}
         timings = {"seconds": round(seconds, 3), "images_per_second": round(rate, 3)}
+        odd = {"implausible": dict(self.implausible)} if self.implausible else {}
         memory = {"out_of_memory": self._size.lowered} if self._size.lowered else {}
-        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **memory})
+        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **odd, **memory})
         self._writer.write_record()
 
     @property
@@ -289,7 +302,9 @@ class _Session:
         return time.perf_counter() - self._began
 
     def summary(self, folder: Path, done_before: int) -> RunSummary:
-        return RunSummary(folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds)
+        return RunSummary(
+            folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds, self.implausible
+        )
 
 
 def counted_from_last(protocol: Protocol, backbone: Backbone) -> Protocol:
@@ -326,3 +341,12 @@ def failed_summary(summary: RunSummary) -> str:
         f"{summary.failed:,} of {tried:,} images could not be used: {shown}; "
         f"{summary.folder / ERRORS_FILE} has them all"
     )
+
+
+def implausible_summary(summary: RunSummary) -> str:
+    """One line on the boxes that are of shapes no object has."""
+    counts = summary.implausible
+    total = sum(counts.values())
+    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
+    boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
+    return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves such out)"

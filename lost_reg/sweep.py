@@ -7,7 +7,6 @@ sweep.json, everything needed to repeat it. It is scored by `sweep_scores.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from lost_reg.backbones import Backbone
@@ -58,7 +57,7 @@ def sweep(
 
     deepest = max(protocols, key=lambda protocol: protocol.layer)
     return write_folder(
-        source, backbone, out, {"protocols": [asdict(protocol) for protocol in protocols]}, discover,
+        source, backbone, out, {"protocols": [protocol.recorded() for protocol in protocols]}, discover,
         batch_size=batch_size, workers=workers, limit=limit, resume=resume, data_root=data_root,
         ranks=ALONE, progress=progress, note=note, largest=deepest, layout=SWEEP_LAYOUT,
     )  # fmt: skip

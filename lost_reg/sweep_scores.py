@@ -246,7 +246,7 @@ def as_dict(scores: SweepScores) -> dict[str, Any]:
 def _row(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
     low, high = scores.interval(one)
     return {
-        **asdict(one.protocol),
+        **one.protocol.recorded(),
         "tuned_corloc": 100 * one.tuned / scores.images_tuned,
         "found": one.found,
         "corloc": scores.corloc(one),

@@ -151,7 +151,10 @@ def forecast(
     if not sizes or not isinstance(backbone, VitBackbone):
         return None
     sizes = [scaled_size(size, protocol.max_side) for size in sizes]
-    work = [feature_operations(backbone, s, protocol.layer) + gram_operations(backbone, s) for s in sizes]
+    grams = protocol.max_objects  # one for each object that is looked for
+    work = [
+        feature_operations(backbone, s, protocol.layer) + grams * gram_operations(backbone, s) for s in sizes
+    ]
     total = sum(work) / len(work) * (images or 0) / devices
     largest = max(sizes, key=math.prod)
     seconds = None

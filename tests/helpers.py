@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def run_settings(**other) -> dict:
         "backbone": "dino_vits16",
         "weights": {"source": "hub", "name": "timm/vit_small_patch16_224.dino", "sha256": "0" * 64},
         "precision": "fp32",
-        "protocol": asdict(Protocol()),
+        "protocol": Protocol().recorded(),
         **other,
     }
 

@@ -6,6 +6,8 @@ flood fill by hand. It shares no code with the package and knows nothing of torc
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +19,8 @@ FLOAT32_STEP = 2.0**-23
 class OracleResult:
     """box: (xmin, ymin, xmax, ymax), half-open, in patches; seed: (row, column); degree: the seed's.
 
+    affinity: mean cosine between the seed's feature and those in the box, 0 where one of them is zero.
+
     ambiguous: a number whose sign decides something lies within float32 rounding of zero, so that another
     order of summation may decide otherwise. Exact zeros of exact (integer) arithmetic count as ambiguous too:
     a test that knows its arithmetic to be exact pays no heed.
@@ -25,35 +29,42 @@ class OracleResult:
     box: tuple[int, int, int, int]
     seed: tuple[int, int]
     degree: int
+    affinity: float
     ambiguous: bool
 
 
 def oracle_lost(
-    features: np.ndarray, grid_hw: tuple[int, int], k_patches: int = 100, bias: float = 0.0
+    features: np.ndarray,
+    grid_hw: tuple[int, int],
+    k_patches: int = 100,
+    bias: float = 0.0,
+    taken: Collection[int] = (),
 ) -> OracleResult:
-    """LOST on the (N, D) features of one image."""
+    """LOST on the (N, D) features of one image, on the graph of all patches but those that are taken."""
     features = np.asarray(features, dtype=np.float64)
     rows, columns = grid_hw
     patches = rows * columns
     assert features.shape[0] == patches
     gram = (features @ features.T + bias).tolist()
 
-    degrees = []
-    for p in range(patches):
-        degrees.append(sum(1 for q in range(patches) if q != p and gram[p][q] > 0))
-    order = sorted(range(patches), key=lambda p: (degrees[p], p))
+    there = [p for p in range(patches) if p not in taken]
+    degrees = {}
+    for p in there:
+        degrees[p] = sum(1 for q in there if q != p and gram[p][q] > 0)
+    order = sorted(there, key=lambda p: (degrees[p], p))
     seed, candidates = order[0], order[:k_patches]
 
     similar = [p for p in candidates if gram[seed][p] > 0]
     summed = [sum(gram[p][q] for p in similar) for q in range(patches)]
-    mask = [value > 0 for value in summed]
+    mask = [summed[q] > 0 and q in there for q in range(patches)]
     mask[seed] = True  # it is already, unless `similar` is empty
 
     component = _flood(mask, seed, rows, columns)
     at_rows, at_columns = [p // columns for p in component], [p % columns for p in component]
     box = min(at_columns), min(at_rows), max(at_columns) + 1, max(at_rows) + 1
     ambiguous = _is_ambiguous(features, gram, bias, seed, candidates, similar, summed)
-    return OracleResult(box, (seed // columns, seed % columns), degrees[seed], ambiguous)
+    affinity = _mean_cosine(features.tolist(), seed, box, columns)
+    return OracleResult(box, (seed // columns, seed % columns), degrees[seed], affinity, ambiguous)
 
 
 def _flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:
@@ -67,6 +78,18 @@ def _flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:
                 reached.add(patch)
                 to_visit.append(patch)
     return reached
+
+
+def _mean_cosine(
+    features: list[list[float]], seed: int, box: tuple[int, int, int, int], columns: int
+) -> float:
+    cosines = []
+    for row in range(box[1], box[3]):
+        for column in range(box[0], box[2]):
+            a, b = features[seed], features[row * columns + column]
+            lengths = math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
+            cosines.append(sum(x * y for x, y in zip(a, b)) / lengths if lengths else 0.0)
+    return sum(cosines) / len(cosines)
 
 
 def _is_ambiguous(features, gram, bias, seed, candidates, similar, summed) -> bool:

@@ -19,6 +19,8 @@ from lost_reg.backbones import VitBackbone, load_backbone
 from lost_reg.cli import main
 from lost_reg.discovery import discover
 from lost_reg.errors import UnreadableImage
+from lost_reg.records import Protocol
+from lost_reg.results import read_run
 
 
 @pytest.fixture
@@ -107,7 +109,10 @@ class TestRun:
         for row in by_name.values():
             xmin, ymin, xmax, ymax = row["box_xyxy"]
             assert 0 <= xmin < xmax <= row["size_hw"][1] and 0 <= ymin < ymax <= row["size_hw"][0]
-            assert {"image", "size_hw", "box_xyxy", "seed", "grid_hw", "degree", "affinity"} <= set(row)
+            assert set(row) == {
+                "image", "size_hw", "box_xyxy", "seed", "grid_hw", "degree", "affinity", "further"
+            }  # fmt: skip
+            assert -1 <= row["affinity"] <= 1 and row["further"] == []
 
     def test_the_command_and_the_library_find_the_same(self, lost_reg, photos, tmp_path):
         lost_reg("run", photos, "--out", tmp_path / "out")
@@ -141,6 +146,46 @@ class TestRun:
         session = record["sessions"][0]
         assert session["images"] == 3 and session["seconds"] > 0 and session["device"].startswith("cpu")
         assert {"torch", "timm", "python", "lost-reg"} <= set(session["versions"])
+
+    def test_further_objects_are_asked_for_by_number(self, lost_reg, photos, tmp_path):
+        assert lost_reg("run", photos, "--out", tmp_path / "one").exit_code == 0
+        run = ("run", photos, "--weights", "random", "--max-objects", 3, "--center")
+        assert lost_reg(*run, "--out", tmp_path / "three").exit_code == 0
+        found = read_run(tmp_path / "three")
+        assert found.settings["protocol"]["max_objects"] == 3
+        assert (
+            "max_objects" not in read_run(tmp_path / "one").settings["protocol"]
+        )  # as earlier versions had it
+        expected = discover(
+            [photos / name for name in found.predictions],
+            load_backbone("tiny", weights="random"),
+            Protocol(max_objects=3, center=True),
+        )
+        got = [one.objects for one in found.predictions.values()]
+        assert got == [one.objects for one in expected] and max(map(len, got)) > 1
+
+    def test_runs_of_another_number_of_objects_are_not_continued(self, lost_reg, refused, photos, tmp_path):
+        out = tmp_path / "out"
+        lost_reg("run", photos, "--out", out, "--max-objects", 2, "--limit", 1)
+        assert "max_objects" in refused("run", photos, "--out", out, "--resume")
+        assert lost_reg("run", photos, "--out", out, "--max-objects", 2, "--resume").exit_code == 0
+        assert len(predictions(out)) == 2
+
+    def test_implausible_boxes_are_counted(self, lost_reg, tmp_path, save_scene):
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (9, 5), (200, 30, 30)).save(
+                tmp_path / name
+            )  # smaller than a patch: the whole image
+        result = lost_reg("run", tmp_path / "*.png", "--out", tmp_path / "out", "--limit", 1)
+        assert "1 implausible box: 1 whole image (kept; " in result.stdout
+        lost_reg("run", tmp_path / "*.png", "--out", tmp_path / "out", "--resume")
+        sessions = json.loads((tmp_path / "out" / "run.json").read_text())["sessions"]
+        assert [session["implausible"] for session in sessions] == [{"whole image": 1}] * 2
+        save_scene(tmp_path / "plausible.jpg")
+        result = lost_reg("run", tmp_path / "plausible.jpg", "--out", tmp_path / "plausible")
+        assert "implausible box" not in result.stdout
+        (session,) = json.loads((tmp_path / "plausible" / "run.json").read_text())["sessions"]
+        assert "implausible" not in session
 
     def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(self, lost_reg, voc, tmp_path):
         image = voc / "VOCdevkit/VOC2007/JPEGImages/000001.jpg"

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import helpers
@@ -244,7 +244,7 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
         backbone="dinov2_vitl14_reg",
         weights={"source": "file", "name": "mine.pth", "sha256": "1" * 64},
         precision="bf16",
-        protocol=asdict(Protocol(layer=-2, max_side=512)),
+        protocol=Protocol(layer=-2, max_side=512).recorded(),
         registers={"test_time": 1},
     )
     found = compare(a, other)
@@ -283,6 +283,13 @@ def test_where_the_images_were_is_no_cause(a, root, tmp_path):
     found = compare(a, own, ScoringOptions(data_root=root))
     assert found.causes == ("apply_exif",)
     assert {one.setting for one in found.differences} == {"dataset", "split", "inputs", "apply_exif"}
+
+
+def test_further_objects_are_no_cause(a, root, tmp_path):
+    several = Protocol(max_objects=3).recorded()
+    found = compare(a, helpers.write_run(tmp_path / "several", root, BOXES_B, protocol=several))
+    assert [(one.setting, one.a, one.b) for one in found.differences] == [("max_objects", None, 3)]
+    assert found.causes == ()
 
 
 # --- the same images ---------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def reference(path: Path, backbone, protocol: Protocol) -> Prediction | None:
     found = oracle_lost(features, (rows, columns), protocol.k_patches, bias)
     xmin, ymin, xmax, ymax = (side * size for side in found.box)
     box = xmin, ymin, min(xmax, width), min(ymax, height)
-    exact = Prediction(str(path), (height, width), box, found.seed, (rows, columns), found.degree)
+    affinity = pytest.approx(found.affinity, abs=1e-4)  # to four decimals
+    exact = Prediction(str(path), (height, width), box, found.seed, (rows, columns), found.degree, affinity)
     return None if found.ambiguous else exact
 
 
@@ -145,8 +146,10 @@ def test_paths_and_arrays_are_taken_and_their_order_kept(tmp_path, colours):
 
 def test_a_prediction_holds_seed_grid_and_degree(colours):
     (found,) = discover([planted()], colours)
-    # 3 x 2 patches are white, so each is similar to 5 others
-    assert found == Prediction("[0]", (48, 64), (16, 8, 40, 24), seed=(1, 2), grid_hw=(6, 8), degree=5)
+    # 3 x 2 patches are white, so each is similar to 5 others, which are of the very same colour
+    assert found == Prediction(
+        "[0]", (48, 64), (16, 8, 40, 24), seed=(1, 2), grid_hw=(6, 8), degree=5, affinity=1.0
+    )
     assert all(type(side) is int for side in found.box_xyxy)
 
 
@@ -174,6 +177,26 @@ def test_a_single_image_instead_of_a_list_is_refused(colours, image):
 def test_a_batch_size_below_1_is_refused(colours, batch_size):
     with pytest.raises(LostRegError, match=f"batch size of at least 1, or 'auto', but got {batch_size}"):
         discover([planted()], colours, batch_size=batch_size)
+
+
+# Affinity
+
+
+def test_affinity_is_of_the_features_as_they_are_compared(colours):
+    # Grey levels of a line: 1 and 1/2 against -1. Raw, white and grey have the cosine 1; without the mean of
+    # (1 + 1/2 - 6) / 8 = -9/16, still; with colours that differ, centring changes it.
+    pixels = np.zeros((8, 64, 3), np.uint8)
+    pixels[:, 16:24], pixels[:, 24:32] = (255, 255, 0), (255, 255, 255)
+    raw = np.where(pixels[4, 4::8] > 0, 1.0, -1.0)
+    for center in (False, True):
+        (found,) = discover([pixels], colours, Protocol(center=center))
+        expected = oracle_lost(raw - raw.mean(axis=0) * center, (1, 8))
+        assert found.box_xyxy == (16, 0, 32, 8) == tuple(8 * np.array(expected.box) * (1, 1, 1, 1))
+        assert found.affinity == round(expected.affinity, 4)
+    (centred, published) = (
+        discover([pixels], colours, Protocol(center=center))[0].affinity for center in (True, False)
+    )
+    assert centred != published
 
 
 # Batches and workers
@@ -257,7 +280,7 @@ def test_boxes_are_clipped_to_the_image(colours):
 def test_an_image_smaller_than_a_patch_is_its_own_box(random_backbone, size_hw):
     (found,) = discover([np.full((*size_hw, 3), 77, np.uint8)], random_backbone)
     height, width = size_hw
-    assert found == Prediction("[0]", size_hw, (0, 0, width, height), (0, 0), (1, 1), 0)
+    assert found == Prediction("[0]", size_hw, (0, 0, width, height), (0, 0), (1, 1), 0, affinity=1.0)
 
 
 def test_max_side_gives_boxes_in_pixels_of_the_original(colours):

@@ -11,8 +11,12 @@ import pytest
 from PIL import Image
 
 from lost_reg.backbones import load_backbone
+from lost_reg.datasets import find_dataset
+from lost_reg.detection import count_images, total
 from lost_reg.discovery import discover
-from lost_reg.records import Prediction
+from lost_reg.records import Prediction, Protocol
+from lost_reg.results import read_run
+from lost_reg.run import run, source_of_dataset
 
 EVALUATION = Path(__file__).parent.parent / "evaluation"
 
@@ -112,6 +116,30 @@ def test_memory_is_said_on_the_way(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["memory.py", "--images", "20"])
     memory.main()
     assert "| 20 |" in capsys.readouterr().out
+
+
+def test_several_objects_are_scored(tmp_path, make_voc, monkeypatch, capsys):
+    import objects
+
+    make_voc(tmp_path / "voc", {"000001": [("a", 33, 17, 96, 64)], "000002": [("a", 1, 1, 50, 50)] * 2})
+    dataset = find_dataset(str(tmp_path / "voc"), tmp_path)
+    run(
+        source_of_dataset(dataset),
+        load_backbone("tiny", device="cpu"),
+        tmp_path / "ours",
+        Protocol(max_objects=3),
+    )
+    monkeypatch.setattr(sys, "argv", ["objects.py", str(tmp_path / "ours")])
+    objects.main()
+    output = capsys.readouterr().out
+    assert output.startswith("2 images of") and "with 3 objects" in output
+    assert "| the whole image | 1 | 2 | 0 | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |" in output
+    predictions = read_run(tmp_path / "ours").predictions
+    counts = total(count_images({name: [one.box_xyxy] for name, one in predictions.items()}, dataset.truths))
+    assert f"| ours | 1 | 2 | {counts.matched} | {100 * counts.precision:.1f} (" in output
+    boxes = sum(len(one.objects) for one in predictions.values())
+    assert f"| ours | 3 | {boxes} |" in output and f"| ours | 1 | 2 | {counts.matched} | " in output
+    assert "| first | 2 | affinity |" in output and "| ours | plausible | " in output
 
 
 # --- reproduce.py ------------------------------------------------------------------------------------

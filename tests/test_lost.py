@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 
 from lost_reg import lost as lost_module
-from lost_reg.lost import degrees_at_biases, lost, lowest_degree_patches, patch_degrees
+from lost_reg.lost import (
+    component_boxes,
+    degrees_at_biases,
+    lost,
+    lowest_degree_patches,
+    patch_degrees,
+    seed_and_expand,
+    seed_cosines,
+)
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (2, 2), (3, 3), (2, 5), (5, 4), (4, 7), (6, 6), (8, 5)]
 
@@ -47,6 +55,7 @@ def compare_with_oracle(features, grid_hw, k_patches, biases, *, exact: bool) ->
             found.degrees[index].item(),
         )
         assert got == (expected.box, expected.seed, expected.degree), (index, image.tolist(), biases[index])
+        assert found.affinities[index].item() == pytest.approx(expected.affinity, abs=1e-5)
     return compared
 
 
@@ -216,6 +225,106 @@ def test_a_bias_for_each_image_is_that_images():
     assert len({*together.degrees.tolist()}) > 1  # the biases matter
 
 
+# The graph of some of the patches
+
+
+def among(features, grid_hw, remaining, *, k_patches=100, bias=None):
+    """LOST on the patches that remain, of a batch."""
+    return component_boxes(
+        seed_and_expand(features, k_patches=k_patches, bias=bias, remaining=remaining), grid_hw
+    )
+
+
+def same_as_oracle(features, grid_hw, remaining, k_patches, biases, *, exact: bool) -> int:
+    """Assert that each image is as by the oracle on the remaining patches; give how many were compared."""
+    found = among(features, grid_hw, remaining, k_patches=k_patches, bias=biases)
+    compared = 0
+    for index, image in enumerate(features.numpy()):
+        taken = set((~remaining[index]).nonzero()[:, 0].tolist())
+        if len(taken) == len(image):
+            continue  # nothing is said of an image without patches
+        expected = oracle_lost(image, grid_hw, k_patches, biases[index].item(), taken)
+        if expected.ambiguous and not exact:
+            continue
+        compared += 1
+        box, seed, degree, affinity = found.rows()[index]
+        assert (tuple(box), tuple(seed), degree) == (expected.box, expected.seed, expected.degree), index
+        assert affinity == pytest.approx(expected.affinity, abs=1e-5)
+    return compared
+
+
+@pytest.mark.parametrize("grid_hw", GRIDS, ids=str)
+@pytest.mark.parametrize("k_patches", [2, 100])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_lost_on_some_of_the_patches_is_the_oracles(grid_hw, k_patches, share):
+    random = torch.Generator().manual_seed(100 * grid_hw[0] + grid_hw[1])
+    patches = grid_hw[0] * grid_hw[1]
+    remaining = torch.rand(20, patches, generator=random) < share
+    remaining[torch.arange(20), torch.randint(patches, (20,), generator=random)] = True  # at least one
+    integers = torch.randint(-2, 3, (20, patches, 3), generator=random).float()
+    biases = torch.randint(-2, 3, (20,), generator=random).float()
+    assert same_as_oracle(integers, grid_hw, remaining, k_patches, biases, exact=True) == 20
+    smooth = torch.randn(20, patches, 16, generator=random)
+    assert same_as_oracle(smooth, grid_hw, remaining, k_patches, biases, exact=False) >= 18
+
+
+def test_patches_that_are_not_there_count_in_nothing():
+    # A of (1, 0), (1, 1), (0, 1), (-1, 1): 1 1 0 -1; 1 2 1 0; 0 1 1 1; -1 0 1 2. Degrees 1, 2, 2, 1.
+    features = torch.tensor([[[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [-1.0, 1.0]]])
+    assert found_in(features, (1, 4)) == ((0, 0, 3, 1), (0, 0), 1)  # S = {0, 1}, M = (2, 3, 1, -1)
+    # Without the first: degrees 1, 2, 1, the second is the seed, S = {1, 2}, M = (-, 3, 2, 1).
+    found = among(features, (1, 4), torch.tensor([[False, True, True, True]]))
+    assert found.rows()[0][:3] == ([1, 0, 4, 1], [0, 1], 1)
+    # The outer two, which are not similar: the first is the seed, S = {0}, M = (1, -, -, -1).
+    found = among(features, (1, 4), torch.tensor([[True, False, False, True]]))
+    assert found.rows()[0][:3] == ([0, 0, 1, 1], [0, 0], 0)
+
+
+def test_all_patches_are_as_if_none_were_named():
+    features = torch.randn(6, 30, 8, generator=torch.Generator().manual_seed(2))
+    bias = torch.linspace(-1, 1, 6)
+    everything = torch.ones(6, 30, dtype=torch.bool)
+    assert same(among(features, (5, 6), everything, bias=bias), lost(features, (5, 6), bias=bias))
+
+
+def test_an_image_without_patches_disturbs_no_other():
+    features = torch.randn(3, 30, 8, generator=torch.Generator().manual_seed(2))
+    remaining = torch.ones(3, 30, dtype=torch.bool)
+    remaining[1] = False
+    found, whole = among(features, (5, 6), remaining), lost(features, (5, 6))
+    assert found.rows()[0] == whole.rows()[0] and found.rows()[2] == whole.rows()[2]
+
+
+# Affinity
+
+
+def test_affinity_is_the_mean_cosine_over_the_whole_box():
+    # 'o' and '.' have the cosine -1/4 / sqrt(17/16) = -1/sqrt(17); 7 of the box's 9 patches are 'o'
+    features, grid_hw = drawn("......", ".ooo..", ".o....", ".ooo..", "......")
+    (row,) = lost(features, grid_hw).rows()
+    assert row[0] == [1, 1, 4, 4] and row[3] == pytest.approx((7 - 2 / 17**0.5) / 9)
+
+
+def test_cosines_do_not_depend_on_scale_and_are_finite_whatever_the_features():
+    random = torch.Generator().manual_seed(1)
+    features = torch.randn(2, 12, 5, generator=random)
+    seeds = torch.tensor([3, 0])
+    expected = seed_cosines(features, seeds)
+    assert torch.allclose(seed_cosines(features * torch.rand(2, 12, 1, generator=random), seeds), expected)
+    assert expected[[0, 1], seeds].tolist() == pytest.approx([1, 1]) and expected.abs().max() <= 1
+    features[0, 4] = 0
+    features[1, 0] = 1e30  # its square is more than float32 holds
+    found = seed_cosines(features, seeds)
+    assert found.isfinite().all() and found[0, 4] == 0 and not found[1].any()
+    assert lost(torch.zeros(1, 12, 5), (3, 4)).affinities.tolist() == [0]
+
+
+def test_cosines_are_left_out_where_they_are_not_asked_for():
+    found = seed_and_expand(torch.randn(2, 12, 5), cosines=False)
+    assert found.cosines is None and component_boxes(found, (3, 4)).affinities is None
+    assert [row[3] for row in component_boxes(found, (3, 4)).rows()] == [None, None]
+
+
 # Batches, blocks and types
 
 
@@ -304,7 +413,7 @@ def test_the_result_is_int64_on_the_cpu_and_the_input_is_left_alone():
     features = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(7))
     before = features.clone()
     found = lost(features, (2, 3), bias=-0.5)
-    assert {t.dtype for t in vars(found).values()} == {torch.int64}
+    assert {t.dtype for name, t in vars(found).items() if name != "affinities"} == {torch.int64}
     assert {t.device.type for t in vars(found).values()} == {"cpu"}
     assert torch.equal(features, before)
 

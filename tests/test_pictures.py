@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lost_reg.errors import LostRegError
 from lost_reg.pictures import BOX_COLOUR, SEED_COLOUR, draw_prediction, save_picture
-from lost_reg.records import Prediction
+from lost_reg.records import FoundObject, Prediction
 
 
 def prediction(image="a.png", size_hw=(48, 64), box_xyxy=(8, 8, 48, 40), seed=(2, 3), grid_hw=(6, 8)):
@@ -37,6 +39,16 @@ def test_box_and_seed_are_drawn_on_their_borders_and_nothing_else_changes():
     assert (is_colour(picture, BOX_COLOUR) == in_box).all()
     assert (is_colour(picture, SEED_COLOUR) == in_seed).all()
     assert (is_colour(picture, (1, 2, 3)) == ~(in_box | in_seed)).all()
+
+
+def test_further_boxes_are_half_as_thick_and_below_the_first():
+    first = prediction()
+    further = FoundObject((0, 4, 20, 30), (0, 0), 0)
+    picture = draw_prediction(Image.new("RGB", (64, 48)), replace(first, further=(further,)))
+    alone = draw_prediction(Image.new("RGB", (64, 48)), first)
+    thin = frame((48, 64), further.box_xyxy, 1) & ~is_colour(alone, SEED_COLOUR)
+    assert (is_colour(picture, BOX_COLOUR) == (is_colour(alone, BOX_COLOUR) | thin)).all()
+    assert (is_colour(picture, SEED_COLOUR) == is_colour(alone, SEED_COLOUR)).all()
 
 
 def test_the_image_itself_is_not_drawn_on():

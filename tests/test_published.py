@@ -111,6 +111,11 @@ def test_another_protocol_is_not_comparable(difference):
     assert comparable_number(run_settings(**difference), "voc07", is_full_split=True) is None
 
 
+def test_further_objects_change_nothing_in_the_first():
+    found = comparable_number(run_settings(max_objects=5), "voc07", is_full_split=True)
+    assert found == comparable_number(run_settings(), "voc07", is_full_split=True) is not None
+
+
 @pytest.mark.parametrize(
     "difference", [{"precision": "bf16"}, {"precision": "fp16"}, {"apply_exif": True}, {"backbone": None}]
 )

@@ -140,6 +140,17 @@ def test_colours_rise_from_dark_to_bright():
     assert len(brightness) == 253 and all(low <= high for low, high in pairwise(brightness))
 
 
+def test_further_boxes_are_shown_in_fractions(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    run = write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT, "b.jpg": WRONG})
+    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
+    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
+    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    a, b = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
+    assert a["further"] == [[0, 0.5, 0.5, 1]] and a["iou"] == 1
+    assert "further" not in b
+
+
 def test_maps_know_how_much_of_the_grid_the_image_covers(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
     maps = some_maps(covered_hw=(0.8, 0.5))

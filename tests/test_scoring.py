@@ -249,6 +249,8 @@ def test_no_runs(tmp_path):
             {"protocol": asdict(Protocol(k_patches=50, max_side=512))},
             "dino_vits16 (k_patches=50, max_side=512)",
         ),
+        ({"protocol": asdict(Protocol())}, "dino_vits16"),
+        ({"protocol": Protocol(max_objects=3).recorded()}, "dino_vits16 (max_objects=3)"),
     ],
 )
 def test_name_tells_what_is_not_as_published(root, tmp_path, settings, expected):

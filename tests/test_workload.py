@@ -140,6 +140,10 @@ def test_a_run_is_judged_by_a_sample_of_its_images(files, random_backbone, monke
     assert found.seconds == pytest.approx(expected)
     assert found.images == 200 and found.largest_hw == (60, 90)
     assert found.its_bytes == workload.peak_bytes(random_backbone, (60, 90))
+    several = workload.forecast(files, 200, random_backbone, Protocol(max_objects=4))  # three more Grams
+    grams = 20 * workload.gram_operations(random_backbone, (60, 90))
+    grams += 179 * workload.gram_operations(random_backbone, (20, 40))
+    assert several.seconds - found.seconds == pytest.approx(3 * grams / 199 * 200 / 1e6)
     scaled = workload.forecast(files, 200, random_backbone, Protocol(max_side=45))
     assert scaled.largest_hw == (30, 45) and scaled.seconds < found.seconds
 

@@ -180,7 +180,7 @@
   const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
 
   const panels = (item, entry, name) => {
-    const boxes = overlay([...item.truth.map((box) => [box, "true"]), [entry.box, "predicted"], ...(entry.maps ? [] : [[entry.seed, "seed"]])]);
+    const boxes = overlay([...item.truth.map((box) => [box, "true"]), ...(entry.further || []).map((box) => [box, "predicted further"]), [entry.box, "predicted"], ...(entry.maps ? [] : [[entry.seed, "seed"]])]);
     const result = panel("Boxes", pane(item, photo(item, `${item.name}: boxes of ${name}`), boxes));
     if (!entry.maps) return make("div", "panels", result);
     const { ranges } = entry.maps;
