@@ -19,6 +19,7 @@ from lost_reg.cli_common import load as _load
 from lost_reg.cli_common import model_options as _model_options
 from lost_reg.cli_common import say as _say
 from lost_reg.cli_common import stream_options as _stream_options
+from lost_reg.cli_export import export
 from lost_reg.cli_registers import artifacts, register_neurons
 from lost_reg.errors import LostRegError
 from lost_reg.protocols import PRESETS
@@ -74,6 +75,7 @@ def main() -> None:
     lost-reg compare results/a results/b                     do two runs differ, and on which images?
     lost-reg sweep --backbone dinov2_reg --dataset voc07     which layer and bias? chosen without cheating
     lost-reg report results/                                 a page with charts and a gallery of the images
+    lost-reg export results/a --to coco --out a.json         the boxes for other programs
     """
 
 
@@ -511,5 +513,5 @@ def _download_dataset(name: str, root: Path) -> None:
         download_dataset(name, root, report)
 
 
-for command in (register_neurons, artifacts):
+for command in (register_neurons, artifacts, export):
     main.add_command(command)
