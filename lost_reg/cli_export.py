@@ -45,7 +45,10 @@ from lost_reg.errors import one_line
     help="None whose patches are less similar to the seed, on average.",
 )
 @click.option(
-    "--max-borders", type=click.IntRange(min=0, max=4), help="None that touch more of the image's four edges."
+    "--max-borders",
+    type=click.IntRange(min=0, max=4),
+    metavar="N",
+    help="None that touch more of the image's four edges.",
 )
 def export(run, to, out, crops, images, image_root, **filters) -> None:
     """Write the boxes of a run for other programs: COCO, YOLO, VOC, LOST's own scripts, or a table.

@@ -112,7 +112,7 @@ def read_yolo(out: Path, sizes: dict) -> dict:
     return boxes
 
 
-def read_voc(out: Path) -> dict:
+def read_voc(out: Path, sizes: dict) -> dict:
     """By torchvision; and our own reader finds the same."""
     dataset = VOCDetection(out, year="2012", image_set="trainval")
     called = {Path(line["file"]).stem: line["image"] for line in table_of(out / "names.csv")}
@@ -128,7 +128,7 @@ def read_voc(out: Path) -> dict:
         boxes[called[path.stem]] = [(xmin - 1, ymin - 1, xmax, ymax) for xmin, ymin, xmax, ymax in sides]
         truth = ours[f"{path.stem}.jpg"]
         assert list(truth.boxes_xyxy) == boxes[called[path.stem]] and not any(truth.hard)
-        assert truth.size_hw == (int(target["size"]["height"]), int(target["size"]["width"]))
+        assert truth.size_hw == sizes[called[path.stem]]
     return boxes
 
 
@@ -150,9 +150,10 @@ def table_of(path: Path) -> list[dict]:
 
 def read_back(tmp: Path, to: str, predictions) -> dict:
     out = tmp / f"out{FORMATS[to].suffix}"
-    if to == "yolo":
-        return read_yolo(out, {escaped(one.image): one.size_hw for one in predictions})
-    return {"csv": read_csv, "coco": read_coco, "voc": read_voc, "lost": read_lost}[to](out)
+    if to in ("yolo", "voc"):
+        read = {"yolo": read_yolo, "voc": read_voc}[to]
+        return read(out, {escaped(one.image): one.size_hw for one in predictions})
+    return {"csv": read_csv, "coco": read_coco, "lost": read_lost}[to](out)
 
 
 def escaped(name: str) -> str:
@@ -499,7 +500,7 @@ def test_stems_by_hand():
         "x.png",
         "a/x.jpg",
         "a_x.jpg",
-        "a.b/c d.jpg",
+        "a.b/c  d.jpg",
         "??.jpg",
         "!!.jpg",
         "..",
@@ -602,6 +603,17 @@ def test_crops_are_the_pixels_of_the_boxes(tmp_path, photos):
     assert list(table["xmax"]) == [96, 20] * 3
     assert summary.not_cropped.count == 2
     assert "2 of 5 images gave no crops: gone.jpg (no file of that name), shard" in warnings(summary)[0]
+
+
+def test_thin_boxes_give_crops_too(tmp_path, photos):
+    root, _ = photos
+    export(
+        tmp_path,
+        [prediction("a.jpg", (5, 9.6, 5.3, 20), size_hw=(96, 128))],
+        root=root,
+        crops=tmp_path / "crops",
+    )
+    assert Image.open(tmp_path / "crops/a_0.jpg").size == (1, 10)
 
 
 def test_images_that_changed_since_are_counted(tmp_path, photos, save_scene):
