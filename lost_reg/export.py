@@ -94,7 +94,7 @@ def export_run(
         not_linked=pictures.missing,
         not_cropped=not_cropped,
         failed=len(results.failures),
-        not_done=max(0, results.record["images"] - len(results.predictions) - len(results.failures)),
+        not_done=max(0, (results.record["images"] or 0) - len(results.predictions) - len(results.failures)),
         notes=tuple(export.notes),
     )
 
