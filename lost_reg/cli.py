@@ -14,7 +14,16 @@ from pathlib import Path
 import click
 
 from lost_reg import __version__
-from lost_reg.errors import LostRegError, one_line
+from lost_reg.cli_common import data_root_option as _data_root
+from lost_reg.cli_common import default_name as _default_name
+from lost_reg.cli_common import load as _load
+from lost_reg.cli_common import model_options as _model_options
+from lost_reg.cli_common import say as _say
+from lost_reg.cli_common import stream_options as _stream_options
+from lost_reg.cli_common import tell as _tell
+from lost_reg.cli_export import export
+from lost_reg.cli_registers import artifacts, register_neurons
+from lost_reg.errors import LostRegError
 from lost_reg.protocols import PRESETS
 from lost_reg.ranks import ALONE
 from lost_reg.stopping import STOPPED_CODES, prompt_stop
@@ -71,14 +80,6 @@ class _OrAuto(click.ParamType):
         return value if value == "auto" else self.other.convert(value, param, context)
 
 
-def _tell(text: str) -> None:
-    click.echo(one_line(text))
-
-
-def _say(kind: str, text: str) -> None:
-    click.echo(f"{kind}: {one_line(text)}", err=True)
-
-
 @click.group(
     cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
@@ -93,50 +94,8 @@ def main() -> None:
     lost-reg compare results/a results/b                     do two runs differ, and on which images?
     lost-reg sweep --backbone dinov2_reg --dataset voc07     which layer and bias? chosen without cheating
     lost-reg report results/                                 a page with charts and a gallery of the images
+    lost-reg export results/a --to coco --out a.json         the boxes for other programs
     """
-
-
-_data_root = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
-)
-
-
-_MODEL_OPTIONS = ("weights", "download", "device", "precision")
-
-
-def _model_options(command):
-    """The options of commands that load a model and no more."""
-    for option in (
-        click.option(
-            "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
-        ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-        click.option("--download", is_flag=True, help="Get weights that are not on this machine."),
-        click.option("--weights", help="A weight file (.pth, .safetensors), or `random`."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def _stream_options(command):
-    """The options of commands that go through images and find no boxes."""
-    for option in (
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
-        click.option(
-            "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
-        ),
-        click.option(
-            "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
-            help="Scale larger images down.  [default: native resolution]",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
 
 
 @main.command()
@@ -250,12 +209,6 @@ def _added_registers(backbone: str, count: int | None, neurons_file: Path | None
     spec = find_spec(backbone)
     registers.check_backbone(spec.name, spec.registers)
     return registers
-
-
-def _default_name(source: str, backbone: str) -> str:
-    return f"{Path(source).absolute().stem.replace('*', '') or 'images'}-{backbone}".replace(
-        ":", "-"
-    ).replace("/", "-")
 
 
 def _run(
@@ -609,162 +562,13 @@ def datasets(download, data_root) -> None:
         click.echo(inventory.datasets_table(root))
 
 
-@main.command("register-neurons")
-@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
-@click.option("--backbone", "-b", required=True, help="A model that was trained without registers.")
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path), metavar="FILE.json",
-    help="The neurons file.  [default: register-neurons-BACKBONE.json]",
-)  # fmt: skip
-@click.option(
-    "--threshold", type=float,
-    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma of all patches]",
-)  # fmt: skip
-@click.option(
-    "--detect-layer", type=int, default=-2, show_default=True,
-    help="Block after which norms are compared with the threshold.",
-)  # fmt: skip
-@click.option(
-    "--top-layer", type=int,
-    help="Last block whose neurons are looked at.  [default: the block where outliers begin]",
-)  # fmt: skip
-@click.option("--top-k", type=click.IntRange(min=1), help="How many neurons.  [default: 45]")
-@click.option(
-    "--register-rule", type=click.Choice(["paper", "code"]),
-    help="Rank by activation (paper) or by its magnitude (code).  [default: paper]",
-)  # fmt: skip
-@_model_options
-@_stream_options
-def register_neurons(inputs, backbone, out, register_rule, **options) -> None:
-    """Find the neurons that make outliers, from images without labels, for `run --register-neurons`.
-
-    After Jiang et al. 2025: the neurons of the early blocks that are most active where norms are large.
-    """
-    from lost_reg.registers import check_can_be_added, check_new, write_neurons
-    from lost_reg.zoo import find_spec
-
-    spec = find_spec(backbone)
-    check_can_be_added(spec.name, spec.registers)
-    out = out or Path(f"{_default_name('register-neurons', backbone)}.json")
-    check_new(out)
-    search = {name: options.pop(name) for name in ("threshold", "detect_layer", "top_layer", "top_k")}
-    search["rule"] = register_rule
-    given = {name: value for name, value in search.items() if value is not None}
-    files, stream = _image_files(inputs, options)
-
-    from lost_reg.neuron_search import SearchOptions, find_register_neurons
-    from lost_reg.progress import image_progress
-
-    chosen = SearchOptions(**given)
-    loaded = _load(backbone, options)
-    failures: list = []
-    with image_progress(loaded.name) as progress:
-        found = find_register_neurons(stream(), loaded, chosen, failures=failures, progress=progress)
-    write_neurons(out, found)
-    _warn_of(failures, len(files))
-    facts = found.found
-    share = f"{100 * facts['outlier_share']:.2f} % of the patches"
-    _tell(
-        f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
-        f"{share} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
-    )
-
-
-@main.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
-@click.option(
-    "--backbone", "-b", "backbones", multiple=True, required=True, help="May be given more than once."
-)
-@click.option(
-    "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
-    help="The folder of artifacts.json and its figures.",
-)  # fmt: skip
-@click.option(
-    "--layer", type=int, default=-2, show_default=True, help="Block after which outliers are looked for."
-)
-@click.option("--cutoff", type=float, help="The fixed cut-off of norms.  [default: 150]")
-@click.option(
-    "--outliers", type=click.Choice(["sigma", "fixed", "reference"]), default="sigma", show_default=True,
-    help="Which are outliers: norms above mean + 3 sigma, the fixed cut-off, or the reference's percentile.",
-)  # fmt: skip
-@click.option(
-    "--reference", help="The backbone whose 98th percentile is a cut-off.  [default: the first --backbone]"
-)
-@_model_options
-@_stream_options
-def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **options) -> None:
-    """Measure the outliers of backbones: norms by layer, their share, and what they do.
-
-    Writes artifacts.json, and figures if matplotlib is installed.
-    """
-    from lost_reg.registers import check_new
-    from lost_reg.zoo import find_spec
-
-    reference = find_spec(reference or backbones[0]).name
-    wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
-    if options["weights"] not in (None, "random") and len(wanted) > 1:
-        raise click.UsageError("a weight file is of one backbone: name one --backbone with --weights FILE")
-    check_new(out / "artifacts.json")
-    names, stream = _image_files(inputs, options)
-
-    from lost_reg.artifacts import ArtifactOptions, measure, summary_table, write_artifacts
-    from lost_reg.progress import image_progress
-
-    given = {} if cutoff is None else {"cutoff": cutoff}
-    chosen = ArtifactOptions(layer=layer, rule=outliers, **given)
-    rows: list = []
-    failures: list = []
-    for name in wanted:  # one model at a time, the reference first
-        loaded = _load(name, options)
-        with image_progress(loaded.name) as progress:
-            first = rows[0] if rows else None
-            rows.append(measure(stream(), loaded, chosen, first, failures=failures, progress=progress))
-        del loaded
-    missing = write_artifacts(out, rows, reference, chosen, max_side=stream().max_side)
-    _warn_of(failures, len(names))
-    if missing:
-        _say("Note", missing)
-    click.echo(summary_table(rows))
-    _tell(f"all of it is in {out}")
-
-
-def _image_files(inputs, options: dict):
-    """The names of the images, and a function that makes a stream of them; takes its options out."""
-    from lost_reg.inputs import list_images
-
-    files = list_images(inputs)
-    names = files.names[: options.pop("limit")]
-    given = {name: options.pop(name) for name in ("max_side", "batch_size", "workers")}
-    given = {name: value for name, value in given.items() if value is not None}
-
-    def stream():
-        from lost_reg.token_stats import ImageStream
-
-        return ImageStream([files.root / name for name in names], names, **given)
-
-    return names, stream
-
-
-def _load(backbone: str, options: dict, **more):
-    from lost_reg.backbones import load_backbone
-
-    loaded = load_backbone(backbone, **{**{name: options[name] for name in _MODEL_OPTIONS}, **more})
-    if loaded.weights.source == "random":
-        _say("Note", f"{loaded.name} runs with random weights: what it shows means nothing")
-    return loaded
-
-
-def _warn_of(failures, images: int) -> None:
-    from lost_reg.images import shown_names
-
-    if failures:
-        shown = shown_names(f"{failure.image} ({failure.reason})" for failure in failures)
-        _say("Warning", f"{len(failures):,} of {images:,} images could not be used: {shown}")
-
-
 def _download_dataset(name: str, root: Path) -> None:
     from lost_reg.acquire import download_dataset
     from lost_reg.progress import download_progress
 
     with download_progress() as report:
         download_dataset(name, root, report)
+
+
+for command in (register_neurons, artifacts, export):
+    main.add_command(command)

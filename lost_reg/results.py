@@ -109,6 +109,10 @@ def find_runs(top: Path) -> list[Path]:
     if not top.is_dir():
         raise LostRegError(f"no such folder: {str(top)!r}")
     runs = folders_with(top, RUN_FILE)
+    if not runs and folders_with(top, SWEEP_FILE):
+        raise LostRegError(
+            f"{str(top)!r} holds a sweep and no run: `lost-reg sweep` with --resume prints its scores"
+        )
     if not runs:
         raise LostRegError(
             f"no runs in {str(top)!r}: no {RUN_FILE} in it or below it; `lost-reg run` makes one"

@@ -182,6 +182,8 @@ def read_run_boxes(folder: Path) -> FoundBoxes:
 
 def read_file_boxes(path: Path) -> FoundBoxes:
     """The boxes of a LOST pickle or a COCO-style detections file; see `read_boxes`."""
+    if (path.parent / RUN_FILE).is_file() and path.suffix == ".jsonl":
+        raise LostRegError(f"{str(path)!r} is a part of a run: name its folder, {str(path.parent)!r}")
     return FoundBoxes(path, path.name, None, None, read_boxes(path), {}, frozenset())
 
 

@@ -42,10 +42,21 @@ def run_settings(**other) -> dict:
 
 def write_run(folder: Path, root: Path | None, boxes, failures=(), *, size_hw=(96, 128), **settings) -> Path:
     """Write a run folder: boxes by image name, and the names of images that could not be used."""
-    record = {"images": len(boxes) + len(failures), "data_root": str(root) if root else None}
+    predictions = [Prediction(image, size_hw, box, (0, 0), (6, 8), 1) for image, box in boxes.items()]
+    return write_predictions(folder, predictions, failures, data_root=str(root) if root else None, **settings)
+
+
+def write_predictions(
+    folder: Path, predictions, failures=(), *, data_root=None, root=None, **settings
+) -> Path:
+    """Write a run folder of predictions, and the names of images that could not be used.
+
+    root: the folder of the images, as it is recorded.
+    """
+    record = {"images": len(predictions) + len(failures), "data_root": data_root, "root": root and str(root)}
     with RunWriter(folder, run_settings(**settings), record) as writer:
-        for image, box in boxes.items():
-            writer.write(Prediction(image, size_hw, box, (0, 0), (6, 8), 1))
+        for prediction in predictions:
+            writer.write(prediction)
         for image in failures:
             writer.write(Failure(image, "cannot be decoded"))
     return folder

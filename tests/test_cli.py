@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,35 @@ class TestRun:
                 "image", "size_hw", "box_xyxy", "seed", "grid_hw", "degree", "affinity", "further"
             }  # fmt: skip
             assert -1 <= row["affinity"] <= 1 and row["further"] == []
+
+    def test_lists_and_shards_give_what_the_folder_gives(self, lost_reg, photos, tmp_path):
+        lost_reg("run", photos, "--out", tmp_path / "folder")
+        expected = {row["image"]: row for row in predictions(tmp_path / "folder")}
+        (tmp_path / "list").write_text(f"{photos}/a.jpg\n{photos}/sub/B.PNG\n{photos}/gone.jpg\n")
+        result = lost_reg("run", "--files-from", tmp_path / "list", "--out", tmp_path / "listed")
+        assert result.exit_code == 0 and "1 of 3 images could not be used: gone.jpg" in result.stderr
+        assert {row["image"]: row for row in predictions(tmp_path / "listed")} == expected
+
+        with tarfile.open(tmp_path / "shard-000.tar", "w") as tar:
+            tar.add(photos, arcname=".")
+        shards = ("run", str(tmp_path / "shard-{000..000}.tar"), "--out", tmp_path / "shards")
+        result = lost_reg(*shards)
+        assert result.exit_code == 0, result.output
+        found = {row["image"]: row for row in predictions(tmp_path / "shards")}
+        assert {f"shard-000.tar/{name}": row["box_xyxy"] for name, row in expected.items()} == {
+            name: row["box_xyxy"] for name, row in found.items()
+        }
+        assert "2 were done before" in lost_reg(*shards, "--resume").output
+
+        result = lost_reg("export", tmp_path / "shards", "--to", "csv", "--out", tmp_path / "boxes.csv")
+        assert result.exit_code == 0 and len((tmp_path / "boxes.csv").read_text().splitlines()) == 3
+        result = lost_reg("export", tmp_path / "shards", "--crops", tmp_path / "crops")
+        assert result.exit_code == 0 and "2 of 2 images gave no crops" in result.stderr
+
+    def test_pictures_are_not_made_of_shards(self, refused, photos, tmp_path):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar:
+            tar.add(photos, arcname=".")
+        assert "--visualize" in refused("run", tmp_path / "a.tar", "--out", tmp_path / "out", "--visualize")
 
     def test_the_command_and_the_library_find_the_same(self, lost_reg, photos, tmp_path):
         lost_reg("run", photos, "--out", tmp_path / "out")

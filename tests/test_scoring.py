@@ -320,3 +320,13 @@ def test_file_that_is_no_prediction_file(root, tmp_path):
     path = tmp_path / "preds.pkl"
     path.write_text("000005 32 16 96 64\n")
     assert "neither a LOST pickle nor COCO" in refusal(path, dataset="voc07", data_root=root)
+
+
+def test_a_part_of_a_run_and_a_sweep_are_refused_with_what_to_name_instead(tmp_path):
+    helpers.write_run(tmp_path / "run", None, {"a.jpg": (0, 0, 1, 1)})
+    options = ScoringOptions("voc07")
+    text = helpers.refusal(score_path, tmp_path / "run/predictions.jsonl", options)
+    assert "name its folder" in text and str(tmp_path / "run") in text
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept/sweep.json").write_text("{}")
+    assert "`lost-reg sweep`" in helpers.refusal(score_path, tmp_path / "swept", options)

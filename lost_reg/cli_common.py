@@ -1,0 +1,77 @@
+"""What several modules of the command line share: options, and how things are said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lost_reg.errors import one_line
+
+
+def tell(text: str) -> None:
+    """One line of what was asked for, on standard output."""
+    click.echo(one_line(text))
+
+
+def say(kind: str, text: str) -> None:
+    """One line on standard error, such as "Note: ..."."""
+    click.echo(f"{kind}: {one_line(text)}", err=True)
+
+
+data_root_option = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
+)
+MODEL_OPTIONS = ("weights", "download", "device", "precision")
+
+
+def model_options(command):
+    """The options of commands that load a model and no more."""
+    for option in (
+        click.option(
+            "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+        click.option("--download", is_flag=True, help="Get weights that are not on this machine."),
+        click.option("--weights", help="A weight file (.pth, .safetensors), or `random`."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def stream_options(command):
+    """The options of commands that go through images and find no boxes."""
+    for option in (
+        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
+        click.option(
+            "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
+        ),
+        click.option(
+            "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
+            help="Scale larger images down.  [default: native resolution]",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def default_name(source: str, backbone: str) -> str:
+    """What results are called if no name is given."""
+    return f"{Path(source).absolute().stem.replace('*', '') or 'images'}-{backbone}".replace(
+        ":", "-"
+    ).replace("/", "-")
+
+
+def load(backbone: str, options: dict, **more):
+    """The backbone that a command's model options ask for."""
+    from lost_reg.backbones import load_backbone
+
+    loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **more})
+    if loaded.weights.source == "random":
+        say("Note", f"{loaded.name} runs with random weights: what it shows means nothing")
+    return loaded
