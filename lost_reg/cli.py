@@ -14,13 +14,15 @@ from pathlib import Path
 import click
 
 from lost_reg import __version__
-from lost_reg.cli_common import data_root_option as _data_root
-from lost_reg.cli_common import default_name as _default_name
-from lost_reg.cli_common import load as _load
-from lost_reg.cli_common import model_options as _model_options
-from lost_reg.cli_common import say as _say
-from lost_reg.cli_common import stream_options as _stream_options
-from lost_reg.cli_common import tell as _tell
+from lost_reg.cli_common import (
+    data_root_option,
+    default_name,
+    load,
+    model_options,
+    say,
+    stream_options,
+    tell,
+)
 from lost_reg.cli_export import export
 from lost_reg.cli_registers import artifacts, register_neurons
 from lost_reg.errors import LostRegError
@@ -44,28 +46,28 @@ class _Commands(click.Group):
             raise
 
     def invoke(self, context: click.Context):
-        with prompt_stop(lambda text: _say("Interrupted", text)) as context.obj:
+        with prompt_stop(lambda text: say("Interrupted", text)) as context.obj:
             return self._invoke(context)
 
     def _invoke(self, context: click.Context):
         try:
             return super().invoke(context)
         except LostRegError as error:
-            _say("Error", str(error))
+            say("Error", str(error))
             context.exit(error.exit_code)
         except click.UsageError as error:
             command = (error.ctx or context).command_path
-            _say("Error", f"{error.format_message()} (see `{command} --help`)")
+            say("Error", f"{error.format_message()} (see `{command} --help`)")
             context.exit(error.exit_code)
         except KeyboardInterrupt as stopped:
-            _say("Interrupted", context.obj.message())
+            say("Interrupted", context.obj.message())
             context.exit(getattr(stopped, "exit_code", STOPPED_CODES[0]))
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
         except OSError as error:  # a path that is too long, a disk that is full
             where = f": {error.filename!r}" if error.filename else ""
-            _say("Error", f"{error.strerror or error}{where}")
+            say("Error", f"{error.strerror or error}{where}")
             context.exit(1)
 
 
@@ -122,7 +124,7 @@ def main() -> None:
 )  # fmt: skip
 @click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks.")
 @click.option("--download", is_flag=True, help="Get data and weights that are not on this machine.")
-@_data_root
+@data_root_option
 @click.option(
     "--protocol", type=click.Choice(PRESETS), default="lost", show_default=True,
     help="LOST as published; or ours for DINOv2: normalised, --bias auto. The options below change parts.",
@@ -192,7 +194,7 @@ def run(
         )
     registers = _added_registers(backbone, test_time_registers, register_neurons, register_rule)
     root = data_root(options.pop("data_root"))
-    out = out or Path("results", _default_name(dataset or files_from or inputs[0], backbone))
+    out = out or Path("results", default_name(dataset or files_from or inputs[0], backbone))
     _run(inputs, files_from, dataset, backbone, out, root, download, strict, registers, **options)
 
 
@@ -243,7 +245,7 @@ def _run(
             backbone, weights=weights, device=ranks.device(device), precision=precision,
             download=download, registers=registers,
         )  # fmt: skip
-        note = (lambda text: _say("Note", text)) if ranks.first else (lambda text: None)
+        note = (lambda text: say("Note", text)) if ranks.first else (lambda text: None)
         if weights == "random":
             note(f"{loaded.name} runs with random weights: its boxes mean nothing")
         if registers and not registers.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
@@ -268,14 +270,14 @@ def _run(
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
-    _tell(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    tell(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
     if summary.implausible:
-        _tell(implausible_summary(summary))
+        tell(implausible_summary(summary))
     if summary.failed:
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:
             raise LostRegError(text)
-        _say("Warning", text)
+        say("Warning", text)
 
 
 def _source(inputs, files_from, dataset, root: Path, out: Path, download: bool, ranks):
@@ -341,9 +343,9 @@ def _progress_of_run(what: str, out: Path, ranks=ALONE):
     help="Without the image's mean patch feature, with it, or each.",
 )  # fmt: skip
 @click.option("--k-patches", type=click.IntRange(min=1), default=100, show_default=True, help="LOST's k.")
-@_model_options
-@_stream_options
-@_data_root
+@model_options
+@stream_options
+@data_root_option
 @click.option(
     "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1, show_default=True,
@@ -373,7 +375,7 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     to_text = _text_function(sweep_scores, as_json, as_csv)
     protocols = _grid(options)
     find_spec(backbone)
-    out = out or Path("results", f"{_default_name(dataset, backbone)}-sweep")
+    out = out or Path("results", f"{default_name(dataset, backbone)}-sweep")
     check_free(out, resume=resume, record_file=SWEEP_FILE)
     root = find_root(data_root)
     found = find_dataset(dataset, root)
@@ -386,15 +388,15 @@ def sweep(backbone, dataset, out, tune_fraction, seed, resume, as_json, as_csv, 
     from lost_reg.run import failed_summary, source_of_dataset
     from lost_reg.sweep import sweep as sweep_source
 
-    loaded = _load(backbone, options)
+    loaded = load(backbone, options)
     with _progress_of_run(loaded.name, out) as progress:
         summary = sweep_source(
             source_of_dataset(found), loaded, out, protocols,
             resume=resume, data_root=root, progress=progress,
-            note=lambda text: _say("Note", text), **given,
+            note=lambda text: say("Note", text), **given,
         )  # fmt: skip
     if summary.failed:
-        _say("Warning", failed_summary(summary))
+        say("Warning", failed_summary(summary))
     scores = sweep_scores.score_sweep(
         out, root=root, tune_fraction=tune_fraction, seed=seed, partial="limit" in given
     )
@@ -432,7 +434,7 @@ def _grid(options: dict):
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--dataset", "-d", help="The ground truth, for files and for runs on files of your own.")
-@_data_root
+@data_root_option
 @click.option("--partial", is_flag=True, help="Score incomplete runs on the images that are done.")
 @click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -451,7 +453,7 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
     if rows:
         click.echo(to_text(rows))
     for error in errors:
-        _say("Error", str(error))
+        say("Error", str(error))
     if errors:
         sys.exit(1)
 
@@ -460,7 +462,7 @@ def corloc(path, dataset, data_root, partial, no_hard, as_json, as_csv) -> None:
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--dataset", "-d", help="The ground truth, if neither run names it.")
-@_data_root
+@data_root_option
 @click.option("--partial", is_flag=True, help="Compare incomplete runs on the images that both did.")
 @click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
 @click.option("--images", "all_images", is_flag=True, help="List every image that only one of them found.")
@@ -502,7 +504,7 @@ def compare(a, b, dataset, data_root, partial, no_hard, all_images, as_json, as_
     help="The folder of the report; an earlier report in it is replaced.",
 )  # fmt: skip
 @click.option("--dataset", "-d", help="The ground truth of runs on files of your own.")
-@_data_root
+@data_root_option
 @click.option("--partial", is_flag=True, help="Take incomplete runs, too, on the images that are done.")
 @click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard).")
 @click.option(
@@ -525,11 +527,11 @@ def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
         summary, errors = write_report(path, out, options, progress=progress, **given)
     shown = f"{summary.shown:,} of " if summary.shown < summary.images else ""
     shown += counted(summary.images, "image")
-    _tell(f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}")
+    tell(f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}")
     if summary.without_picture:
-        _say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
+        say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
     for error in errors:
-        _say("Error", str(error))
+        say("Error", str(error))
     if errors:
         sys.exit(1)
 
@@ -548,7 +550,7 @@ def backbones(download) -> None:
 
 @main.command()
 @click.option("--download", metavar="NAME", help="Get a dataset into the data root.")
-@_data_root
+@data_root_option
 def datasets(download, data_root) -> None:
     """List the datasets: what each is, and whether it is on this machine."""
     from lost_reg import inventory
@@ -557,7 +559,7 @@ def datasets(download, data_root) -> None:
     root = find_root(data_root)
     if download:
         _download_dataset(download, root)
-        _tell(f"{download} is in {root}")
+        tell(f"{download} is in {root}")
     else:
         click.echo(inventory.datasets_table(root))
 

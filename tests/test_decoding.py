@@ -54,7 +54,9 @@ def faulty(tmp_path):
                 elif what == "hang":
                     time.sleep(60)
                 elif what == "swell":
-                    np.ones(2**40, np.uint8)
+                    np.empty(10 * 2**30, np.uint8)  # none of it is touched
+                elif what == "interrupt":
+                    os.kill(os.getpid(), signal.SIGINT)
                 elif what == "chatter":
                     print("noise" * 10_000, flush=True)
                     os.write(1, b"more noise")
@@ -147,6 +149,11 @@ def test_the_time_limit_is_of_one_image_and_not_of_all(tmp_path, faulty):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory")
 def test_a_decoder_that_takes_too_much_memory_is_refused_it(tmp_path, faulty):
     assert outcomes({"1": "swell", "2": "fine"}, tmp_path, faulty) == {"1": "takes too much memory to decode"}
+
+
+def test_ctrl_c_is_not_the_decoders_to_act_on(tmp_path, faulty):
+    """A terminal sends it to all processes, and no image is to be blamed for it."""
+    assert outcomes({"1": "interrupt", "2": "fine"}, tmp_path, faulty) == {}
 
 
 def test_what_a_decoder_prints_disturbs_nothing(tmp_path, faulty, capfd):

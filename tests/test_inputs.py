@@ -315,6 +315,19 @@ def test_a_member_of_absurd_size_is_not_read_into_memory(tree, monkeypatch):
     assert fine[0] == "a.tar/fine.jpg"
 
 
+def test_memory_does_not_grow_with_the_members_of_a_shard(tree, monkeypatch):
+    make_shard(tree / "a.tar", {f"{number}.jpg": b"x" for number in range(9)})
+    kept, open_ = [], tarfile.open
+
+    def opened(*args, **options):
+        kept.append(open_(*args, **options))
+        return kept[-1]
+
+    monkeypatch.setattr(inputs.tarfile, "open", opened)
+    counts = [len(kept[-1].members) for _ in find_shards(["a.tar"]).todo(())]
+    assert len(counts) == 9 and max(counts) <= 1
+
+
 @pytest.mark.parametrize("where", ["header", "content", "end mark", "all", "none of it"])
 def test_a_damaged_shard_is_said_and_the_others_go_on(shards, where):
     path = shards / "shard-001.tar"
