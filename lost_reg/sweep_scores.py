@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ class SweepScores:
     @property
     def as_published(self) -> SettingScore | None:
         """LOST as published, if it was among the settings (at any `max_side`)."""
-        return next((one for one in self.settings if asdict(one.protocol) | _SIZE == _PUBLISHED), None)
+        return next((one for one in self.settings if one.protocol.recorded() | _SIZE == _PUBLISHED), None)
 
     def corloc(self, one: SettingScore) -> float:
         """In percent, on the images that did not choose."""
@@ -92,7 +92,7 @@ class SweepScores:
 
 
 _SIZE = {"max_side": None}
-_PUBLISHED = asdict(Protocol())
+_PUBLISHED = Protocol().recorded()
 _NOT_IN_JSON = ("settings", "folder", "by_image")
 
 

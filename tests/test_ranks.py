@@ -68,9 +68,10 @@ def test_what_a_dead_rank_did_is_taken_up_by_any_number_of_ranks(tmp_path):
     with writer(tmp_path, 0, 2, resume=True) as first, writer(tmp_path, 1, 2, resume=True) as second:
         assert [name for name in "abc" if name in first.done] == ["a", "c"]
         assert [name for name in "abc" if name in second.done] == ["a", "c"]
+        first.write(found("d"))
         second.write(found("b"))
         first.join()
-    assert set(read_run(tmp_path).predictions) == {"a", "b", "c"}
+    assert set(read_run(tmp_path).predictions) == {"a", "b", "c", "d"}
     assert not list(tmp_path.glob("*.rank*"))
 
 
@@ -140,7 +141,7 @@ def test_each_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [Ranks(8 + local, 16, local).device("auto") for local in (0, 3, 5)] == [
+    assert [Ranks(9 + local, 16, local).device("auto") for local in (0, 3, 5)] == [
         "cuda:0",
         "cuda:3",
         "cuda:1",
