@@ -152,7 +152,7 @@ class DecoderProcess:
         self._settings, self._seconds = asdict(decoding), seconds
         self._command = command or [sys.executable, "-c", _COMMAND.format(path=sys.path)]
         self._process: subprocess.Popen | None = None
-        self._deadline = math.inf
+        self._deadline, self._lock = math.inf, threading.Lock()
         self._closed = False
 
     def decode(self, name: str, image: str | Path | bytes) -> DecodedImage | Failure:
@@ -168,18 +168,21 @@ class DecoderProcess:
             answer = _receive(process, name)
         except OSError:  # a pipe whose other end is gone
             answer = None
-        was_late = time.monotonic() > self._deadline
-        self._deadline = math.inf
+        with self._lock:
+            was_late = time.monotonic() > self._deadline
+            self._deadline = math.inf
+        if was_late or answer is None:  # it may have been ended just after it answered
+            self._process = None
+            _end(process)
         if answer is not None:
             return answer
-        self._process = None
         return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
 
     def end_if_late(self) -> None:
         """End the process if it has taken too long over its image."""
-        process = self._process
-        if process and time.monotonic() > self._deadline:
-            process.kill()
+        with self._lock:
+            if self._process and time.monotonic() > self._deadline:
+                self._process.kill()
 
     def close(self) -> None:
         """End the process, at once, whatever it does."""
@@ -190,6 +193,7 @@ class DecoderProcess:
     def _start(self) -> subprocess.Popen:
         if self._closed:
             raise LostRegError("decoding has been stopped")
+        self._deadline = time.monotonic() + self._seconds
         try:
             # What image libraries print about files goes nowhere: each file's reason is recorded instead.
             process = subprocess.Popen(
@@ -237,7 +241,6 @@ def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | N
 
 
 def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
-    _end(process)
     if seconds is not None:
         return f"took more than {seconds:g} s to decode and was given up"
     code = process.returncode
