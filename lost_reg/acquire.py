@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
 from lost_reg.archives import extract
 from lost_reg.datasets import COCO20K_ANNOTATIONS, COCO20K_LIST, find_dataset, missing_images
-from lost_reg.downloads import Checksum, ImageJob, fetch, fetch_images
+from lost_reg.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
 from lost_reg.errors import LostRegError
 
 # Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).
@@ -55,12 +57,16 @@ def download_dataset(name: str, root: Path, report: Report = lambda what, done, 
         LostRegError: a dataset that cannot be downloaded, or a download that failed; calling again
             goes on where it stopped.
     """
-    if name in VOC_ARCHIVES:
-        _download_voc(name, root, report)
-    elif name == "coco20k":
-        _download_coco20k(root, report)
-    else:
+    if name not in DOWNLOADABLE:
         raise LostRegError(f"{name!r} cannot be downloaded: only {', '.join(DOWNLOADABLE)} can")
+    with disk_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        # Several processes may ask for it, ranks among them: one brings it, the others wait and find it.
+        with FileLock(root / f".{name}.lock"):
+            if name in VOC_ARCHIVES:
+                _download_voc(name, root, report)
+            else:
+                _download_coco20k(root, report)
 
 
 def _download_voc(name: str, root: Path, report: Report) -> None:

@@ -233,7 +233,7 @@ def _run(
         weight_file(weights)
     if ranks.first:  # the others may come when it has begun
         check_free(out, resume=options["resume"])
-    source = _source(inputs, files_from, dataset, root, out, download and ranks.first, ranks)
+    source = _source(inputs, files_from, dataset, root, out, download, ranks)
 
     from lost_reg.backbones import load_backbone
     from lost_reg.run import failed_summary, implausible_summary

@@ -99,7 +99,7 @@ def fetch(url: str, destination: Path, checksum: Checksum, *, report: Report | N
             cannot be written.
     """
     destination = Path(destination)
-    with _disk_errors(destination):
+    with disk_errors(destination):
         if checksum.fits(destination):
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -309,7 +309,7 @@ def _persist(attempt: Callable[[], Any], progress: Callable[[], int] = lambda: 0
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """What the disk refuses, as one line; filelock raises NotImplementedError where it cannot lock."""
     try:
         yield
@@ -372,7 +372,7 @@ def _fetch_image(job: ImageJob) -> str | None:
     except _FetchError as error:
         return f"{job.url}: {error}"
     partial = Path(f"{job.destination}.{os.getpid()}-{threading.get_ident()}.part")
-    with _disk_errors(job.destination):
+    with disk_errors(job.destination):
         job.destination.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_bytes(body)

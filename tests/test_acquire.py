@@ -8,6 +8,7 @@ import json
 import tarfile
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_voc_end_to_end(server, voc07, tmp_path):
     assert server.requests == ["/voc2007/VOCtrainval.tar"]
     download_dataset("voc07", root)
     assert len(server.requests) == 1  # all is there: nothing is asked for
+
+
+def test_several_that_ask_at_once_get_one_download(server, voc07, tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(download_dataset, "voc07", tmp_path) for _ in range(4)]:
+            done.result()
+    assert missing_images(find_dataset("voc07", tmp_path)) == []
+    assert server.requests == ["/voc2007/VOCtrainval.tar"]
 
 
 def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
