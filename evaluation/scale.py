@@ -71,18 +71,19 @@ def measure(what: str, images, count: int, folder: Path) -> None:
 
 def measure_listing(folder: Path, count: int) -> None:
     """What it takes to hold the names of a folder's files."""
-    image = make_images(folder / "0", 1)[0]
     for number in range(count // 1000):
-        (folder / f"{number:04}").mkdir(parents=True, exist_ok=True)
-        for name in range(1000):
-            (folder / f"{number:04}" / f"{name:08}.png").hardlink_to(image)
+        image = make_images(folder / f"{number:04}", 1)[0]
+        for name in range(1, 1000):  # a file system has a limit of links to one file
+            (image.parent / f"{name:06}.jpg").hardlink_to(image)
     process, began = psutil.Process(), time.perf_counter()
     before = process.memory_info().rss
     listed = list_images([folder])
     grown = process.memory_info().rss - before
     seconds = time.perf_counter() - began
     each = grown / listed.count
-    print(f"a folder of {listed.count:,} files: {seconds:.1f} s and {each:.0f} bytes each to list")
+    print(
+        f"a folder of {listed.count:,} files: {seconds:.1f} s and {each:.0f} bytes each to list", flush=True
+    )
 
 
 def patch_means(images: torch.Tensor) -> torch.Tensor:
