@@ -35,6 +35,7 @@ NamedImage = tuple[str, ImageInput]
 
 SECONDS_PER_IMAGE = 60.0  # after which a decoder is taken to hang
 _SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_OF_SLEEP = 2.0  # between two looks: no load of the machine takes so long
 _MOST_PROCESSES = 8
 # `-c` and the path of this interpreter: the working directory is never searched for modules.
 _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.decoder_process import main; main()"
@@ -137,15 +138,19 @@ def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterat
 
 def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
     """Look now and then for processes that hang."""
+    looked = time.monotonic()
     while not over.wait(_SECONDS_BETWEEN_LOOKS):
+        slept, looked = time.monotonic() - looked, time.monotonic()
         for process in processes:
+            if slept > _SECONDS_OF_SLEEP:  # the run was stopped (Ctrl-Z), and so were they
+                process.postpone(slept)
             process.end_if_late()
 
 
 class DecoderProcess:
     """A process that decodes one image after another; started when first needed, and anew once it has died.
 
-    Not for several threads at once, but for `end_if_late` and `close`.
+    Not for several threads at once, but for `postpone`, `end_if_late` and `close`.
     """
 
     def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
@@ -177,6 +182,11 @@ class DecoderProcess:
         if answer is not None:
             return answer
         return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
+
+    def postpone(self, seconds: float) -> None:
+        """Give the image that it is at so much more time."""
+        with self._lock:
+            self._deadline += seconds
 
     def end_if_late(self) -> None:
         """End the process if it has taken too long over its image."""

@@ -5,8 +5,9 @@ The names of files are held in memory; lists and shards are gone through as a ru
 
 from __future__ import annotations
 
-import contextlib
+import codecs
 import glob
+import gzip
 import os
 import posixpath
 import sys
@@ -14,7 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -28,8 +29,12 @@ from lost_reg.records import Failure
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 STANDARD_INPUT = "-"
-# An image file of a shard is read as a whole. The largest image that is decoded has 600 MB of pixels.
-_LARGEST_MEMBER = 2**30
+# An image file of a shard is read as a whole, and some are read ahead.
+_LARGEST_MEMBER = 2**28
+_MOST_SAMPLED = 16  # images of a shard, each of which must be read to see its size
+# Of a header that says more, a damaged or hostile one, tarfile would seek for ever, or fill the memory.
+_LARGEST_IN_HEADER = 2**36
+_LONGEST_NAME = 2**20
 
 
 class Images(Protocol):
@@ -48,16 +53,20 @@ class Images(Protocol):
     ) -> Iterator[NamedImage | Failure]:
         """Those of the first `limit` images that are not done and this rank's."""
 
-    def sample(self, most: int) -> list[ImageInput]:
+    def sample(self, most: int) -> Iterable[ImageInput]:
         """A few of them, by which a run is judged."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Image files under one root; `names` are their paths relative to it, with forward slashes."""
+    """Image files under one root; `names` are their paths relative to it, with forward slashes.
+
+    failures: folders that could not be listed.
+    """
 
     root: Path
     names: tuple[str, ...]
+    failures: tuple[Failure, ...] = ()
     are_files = True
 
     @property
@@ -66,8 +75,9 @@ class ImageFiles:
 
     def todo(
         self, done: Container[str], ranks: Ranks = ALONE, limit: int | None = None
-    ) -> Iterator[NamedImage]:
-        return ranks.share((name, self.root / name) for name in self.names[:limit] if name not in done)
+    ) -> Iterator[NamedImage | Failure]:
+        files = ((name, self.root / name) for name in self.names[:limit] if name not in done)
+        return ranks.share(chain(self.failures, files))
 
     def sample(self, most: int) -> list[ImageInput]:
         return [self.root / name for name in self.names[:: -(-len(self.names) // most)]]
@@ -90,12 +100,13 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     """
     excluded = exclude and os.path.abspath(exclude)
     files: dict[str, None] = {}  # text, as a million Path objects take a gigabyte
+    failures: list[Failure] = []
     tops = []
     for text in map(str, inputs):
-        found, top = _files_of(text)
+        found, top = _files_of(text, failures)
         if excluded:
             found = [file for file in found if not _is_below(file, excluded)]
-        if not found:
+        if not found and not failures:
             raise LostRegError(
                 f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or pattern"
             )
@@ -103,23 +114,32 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         tops.append(top)
     root = os.path.commonpath(tops)
     start = len(root.rstrip(os.sep)) + 1
-    return ImageFiles(Path(root), tuple(file[start:].replace(os.sep, "/") for file in files))
+    names = tuple(file[start:].replace(os.sep, "/") for file in files)
+    return ImageFiles(Path(root), names, tuple(failures))
 
 
-def _files_of(text: str) -> tuple[list[str], str]:
-    """The files of one input, absolute and sorted, and the folder they are named from."""
+def _files_of(text: str, failures: list[Failure]) -> tuple[list[str], str]:
+    """The files of one input, absolute and sorted, and the folder they are named from.
+
+    failures: takes the folders that cannot be listed.
+    """
     if not text:
         raise LostRegError("an input is empty: name a file, folder or pattern")
     path = os.path.abspath(text)
     if os.path.isdir(path):
-        return _sorted(_walk(path)), path
+        return _sorted(_walk(path, failures)), path
     if os.path.exists(path):
         return [path], os.path.dirname(path)
     if glob.has_magic(text):
-        matches = [os.path.abspath(match) for match in glob.glob(text, recursive=True)]
-        files = {file for match in matches for file in (_walk(match) if os.path.isdir(match) else [match])}
         parts = Path(text).parts
-        fixed = os.path.abspath(Path(*parts[: _first_magic(parts)]))
+        first = _first_magic(parts)
+        fixed = os.path.abspath(Path(*parts[:first]))
+        matches = _matches(text, fixed, parts[first:])
+        files = {
+            file
+            for match in matches
+            for file in (_walk(match, failures) if os.path.isdir(match) else [match])
+        }
         found = _sorted(file for file in files if _is_image(file))
         # after its wildcard, a pattern may lead out of its fixed part by ".."
         return found, os.path.commonpath([fixed, *found])
@@ -135,8 +155,19 @@ def _first_magic(parts: tuple[str, ...]) -> int:
     return next(index for index, part in enumerate(parts) if glob.has_magic(part))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for where, _, names in os.walk(folder):
+def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
+    if "**" in rest:  # by pathlib, which does not follow links in it: they may lead in circles
+        return [os.path.abspath(match) for match in Path(fixed).glob(str(Path(*rest)))]
+    return [os.path.abspath(match) for match in glob.glob(pattern)]
+
+
+def _walk(folder: str, failures: list[Failure]) -> Iterator[str]:
+    def cannot(error: OSError) -> None:
+        failures.append(
+            Failure(os.path.relpath(error.filename, folder), f"cannot be listed: {error.strerror}")
+        )
+
+    for where, _, names in os.walk(folder, onerror=cannot):
         yield from (os.path.join(where, name) for name in names if _is_image(name))
 
 
@@ -167,7 +198,7 @@ class ListedFiles:
         """
         shown = "the standard input" if name == STANDARD_INPUT else repr(name)
         try:
-            file = _spooled(sys.stdin.buffer) if name == STANDARD_INPUT else open(name, "rb")  # noqa: SIM115
+            file = _opened_list(name)
             end = b"\0" if b"\0" in file.read(2**16) else b"\n"
             file.seek(0)
             count, root = 0, ""
@@ -179,7 +210,7 @@ class ListedFiles:
                     root = os.path.commonpath([root, folder])
                 count += 1
         except OSError as error:
-            raise LostRegError(f"cannot read the list {shown}: {error.strerror}") from None
+            raise LostRegError(f"cannot read the list {shown}: {error.strerror or error}") from None
         if not count:
             raise LostRegError(f"{shown} names no images: expected one path in a line")
         return cls(Path(root), count, file, end)
@@ -199,6 +230,16 @@ class ListedFiles:
         yield from _paths(self._list, self._end)
 
 
+def _opened_list(name: str) -> BinaryIO:
+    """A list that can be gone through again; what comes through a pipe is kept in a temporary file."""
+    if name == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise LostRegError("there is no standard input to read a list from")
+        return _spooled(sys.stdin.buffer)
+    file = open(name, "rb")  # noqa: SIM115 - it is read as long as the run goes
+    return file if file.seekable() else _spooled(file)
+
+
 def _spooled(stream: BinaryIO) -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the run goes
     while block := stream.read(2**20):
@@ -216,12 +257,11 @@ def _paths(file: BinaryIO, end: bytes) -> Iterator[str]:
 
 
 def _entries(file: BinaryIO, end: bytes) -> Iterator[bytes]:
-    rest = b""
+    rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
     while block := file.read(2**16):
         *whole, rest = (rest + block).split(end)
         yield from whole
-    if rest:
-        yield rest
+    yield from rest.split(end)
 
 
 def _is_below(folder: str, root: str) -> bool:
@@ -252,10 +292,9 @@ class TarShards:
             raise LostRegError("--limit does not go with shards on several ranks: name fewer shards")
         return (one for one in islice(self._images(ranks, done), limit) if one is not None)
 
-    def sample(self, most: int) -> list[ImageInput]:
+    def sample(self, most: int) -> Iterator[ImageInput]:
         found = (one for one in self._images(ALONE, ()) if not isinstance(one, Failure))
-        with contextlib.closing(found):
-            return [image for _, image in islice(found, most)]
+        return (image for _, image in islice(found, min(most, _MOST_SAMPLED)))
 
     def _images(self, ranks: Ranks, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
         """Each image, None in the place of one that is done."""
@@ -263,30 +302,46 @@ class TarShards:
             shard = path.relative_to(self.root).as_posix()
             try:
                 yield from _members(path, shard, done)
-            except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+            except Exception as error:  # a damaged archive can break its reader anywhere
                 yield Failure(shard, f"cannot be read to its end: {error or type(error).__name__}")
 
 
 def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
-    with tarfile.open(path, "r|*", tarinfo=_StrictMember) as tar:
+    # not by tarfile's own way with gzip, which does not look at the checksum
+    opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
+    with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
         for member in tar:
             tar.members.clear()  # it would keep all of them
             within = posixpath.normpath(member.name)
             name = f"{shard}/{within}"
-            if not member.isfile() or not _is_image(within):
+            if not (member.isfile() or member.islnk() or member.issym()) or not _is_image(within):
                 continue
             if name in done:
                 yield None
+            elif not member.isfile():
+                yield Failure(name, "is a link in its shard, and those are not followed: add the file itself")
+            elif "\0" in within:
+                yield Failure(name, "its name holds a NUL")
             elif posixpath.isabs(within) or within.startswith("../"):
                 yield Failure(name, "its name leads out of its shard")
             elif member.size > _LARGEST_MEMBER:
                 yield Failure(name, f"too large: a file of {member.size:,} bytes")
             else:
                 yield name, tar.extractfile(member).read()
+        while file.read(2**20):  # to its end, where a compressed one has its checksum
+            pass
 
 
 class _StrictMember(tarfile.TarInfo):
     """tarfile takes a damaged header for the end of an archive: what comes after would be lost unsaid."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        member = super().frombuf(buf, encoding, errors)
+        most = _LARGEST_IN_HEADER if member.isreg() or member.issparse() else _LONGEST_NAME
+        if not 0 <= member.size <= most:
+            raise tarfile.HeaderError(f"a header that tells of {member.size:,} bytes")
+        return member
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:

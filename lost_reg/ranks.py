@@ -47,7 +47,8 @@ class Ranks:
         if self.count > 1:
             from torch import distributed
 
-            distributed.barrier()
+            with _lost_ranks():
+                distributed.barrier()
 
     def total(self, *numbers: int) -> tuple[int, ...]:
         """The sums of numbers over all ranks."""
@@ -57,7 +58,8 @@ class Ranks:
         from torch import distributed
 
         sums = torch.tensor(numbers, dtype=torch.int64)
-        distributed.all_reduce(sums)
+        with _lost_ranks():
+            distributed.all_reduce(sums)
         return tuple(sums.tolist())
 
     def device(self, asked: str) -> str:
@@ -67,6 +69,14 @@ class Ranks:
         import torch
 
         return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else asked
+
+
+@contextmanager
+def _lost_ranks() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:  # what torch says of a rank that is gone
+        raise LostRegError("another rank has stopped: what it said tells why, and --resume goes on") from None
 
 
 ALONE = Ranks()

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _read_lines(folder: Path, name: str, parse: Callable[[dict[str, Any]], Any]) -> Iterator:
     """The lines of a file, and of the parts that ranks have written and that are not joined to it yet."""
-    for path in (folder / name, *_parts(folder, name)):
+    for path in (*_parts(folder, name), folder / name):  # a part that is joined meanwhile comes twice
         try:
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 yield from _parsed(file, path, parse)
@@ -338,6 +338,7 @@ class RunWriter:
         if (self.folder / record_file).exists():
             earlier = read_record(self.folder / record_file)
             _check_settings(self.folder, earlier["settings"], settings)
+            _check_root(self.folder, earlier, {**record, "settings": settings})
             kept = {key: earlier[key] for key in ("created", "sessions") if key in earlier}
             # a smaller --limit does not undo what was done
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
@@ -367,10 +368,12 @@ class RunWriter:
         try:
             for name in (self._layout.lines_file, ERRORS_FILE):
                 _drop_unfinished_line(self.folder / name)
-                for part in _parts(self.folder, name):
-                    _drop_unfinished_line(part)
-                    _add_lines(part, self.folder / name)
-                    part.unlink()
+                if parts := _parts(self.folder, name):
+                    for part in parts:
+                        _drop_unfinished_line(part)
+                    _add_lines(parts, self.folder / name)
+                    for part in parts:
+                        part.unlink()
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
@@ -428,19 +431,29 @@ def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) 
         raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): name another --out")
 
 
+def _check_root(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    """See that names of the user's own files mean the same files as before; those of a dataset always do."""
+    before, root = earlier.get("root"), now.get("root")
+    if now["settings"].get("dataset") is None and before and root and before != root:
+        raise LostRegError(
+            f"{str(folder)!r} holds a run of images named from {before!r}, and these are named from "
+            f"{root!r}, the folder above all of them: name another --out"
+        )
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
 
 
-def _add_lines(part: Path, whole: Path) -> None:
-    """Append the lines of a part that the whole does not have, which it has if this was cut short before."""
-    with whole.open("a+b") as file, part.open("rb") as lines:
+def _add_lines(parts: Sequence[Path], whole: Path) -> None:
+    """Append the lines of parts that the whole does not have, which it has if this was cut short before."""
+    with whole.open("a+b") as file:
         file.seek(0)
-        there = NameSet(line.decode() for line in file)
-        for line in lines:
-            if line.decode() not in there:
-                file.write(line)
+        there = NameSet(line.decode("latin-1") for line in file)
+        for part in parts:
+            with part.open("rb") as lines:
+                file.writelines(line for line in lines if line.decode("latin-1") not in there)
         file.flush()
         os.fsync(file.fileno())
 

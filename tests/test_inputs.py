@@ -108,6 +108,27 @@ def test_excluding_a_folder_does_not_leave_out_its_namesakes(tree):
     assert "sub-2/x.jpg" in list_images(["photos"], exclude=tree / "photos/sub").names
 
 
+def test_links_that_lead_in_circles_are_not_followed(tree):
+    for name in ("round", "and"):
+        (tree / "photos/sub" / name).symlink_to(tree / "photos")
+    assert list_images(["photos"]).names == ALL_NAMES
+    assert list_images(["photos/**/*.jpg"]).names == ("b.jpg", "sub/b.jpg")
+
+
+def test_a_folder_that_cannot_be_listed_is_recorded(tree, monkeypatch):
+    scandir = os.scandir
+
+    def refusing(folder):
+        if Path(folder).name == "deep":
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = list_images(["photos"])
+    assert "sub/deep/d.TIFF" not in found.names and len(found.names) == 5
+    assert listed(found)[0] == Failure("sub/deep", "cannot be listed: Permission denied")
+
+
 def test_names_with_glob_characters_are_names_first(tree):
     for name in ("a[1].jpg", "a1.jpg", "what?.jpg", "set[2]/x.jpg"):
         (tree / "odd" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +221,21 @@ def test_names_of_any_bytes_stand_in_a_list(tree):
     assert found == name and path.read_bytes() == b"x"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tree):
+    (tree / "list").write_bytes(b"\xef\xbb\xbfphotos/b.jpg\n")
+    assert [name for name, _ in listed(ListedFiles.read("list"))] == ["b.jpg"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no process substitution here")
+def test_a_list_may_come_through_a_pipe(tree):
+    read, write = os.pipe()
+    os.write(write, b"photos/b.jpg\nphotos/a.PNG\n")
+    os.close(write)
+    found = ListedFiles.read(f"/dev/fd/{read}")
+    os.close(read)
+    assert [name for name, _ in listed(found)] == [name for name, _ in listed(found)] == ["b.jpg", "a.PNG"]
+
+
 def test_the_standard_input_is_a_list(tree, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"photos/b.jpg\nphotos/a.PNG\n")))
     found = ListedFiles.read("-")
@@ -266,7 +302,7 @@ def test_shards_are_gone_through_in_order(shards, given):
     assert listed(found) == listed(found) == ALL_IMAGES
     assert listed(found, done=["shard-001.tar/0002.jpg"]) == [*ALL_IMAGES[:2], *ALL_IMAGES[3:]]
     assert listed(found, done=["shard-000.tar/0000.jpg"], limit=3) == ALL_IMAGES[1:3]
-    assert found.sample(4) == [content for _, content in ALL_IMAGES[:4]]
+    assert list(found.sample(4)) == [content for _, content in ALL_IMAGES[:4]]
 
 
 def test_each_rank_takes_whole_shards(shards):
@@ -302,9 +338,37 @@ def test_hostile_members_are_recorded_and_never_leave_the_shard(tree):
             member = tarfile.TarInfo("link.jpg")
             member.type, member.linkname = kind, "/etc/passwd"
             tar.addfile(member)
-    *failures, fine = listed(find_shards(["a.tar"]))
+    *failures, fine, a_link, another = listed(find_shards(["a.tar"]))
     assert fine == ("a.tar/b.jpg", b"fine")
     assert [one.reason for one in failures] == ["its name leads out of its shard"] * 3
+    assert a_link == another and "is a link" in a_link.reason
+
+
+@pytest.mark.parametrize("size", [-1, 2**62, 2**40])
+def test_a_member_that_claims_an_absurd_size_ends_its_shard_at_once(tree, size):
+    """tarfile would seek that far in a stream, block by block."""
+    for kind in (tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
+        member = tarfile.TarInfo("a.jpg")
+        member.size, member.type = size, kind
+        (tree / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        (failure,) = listed(find_shards(["a.tar"]))
+        assert failure.image == "a.tar" and f"{size:,} bytes" in failure.reason
+
+
+def test_headers_nested_without_end_are_recorded(tree):
+    member = tarfile.TarInfo("././@LongLink")
+    member.size, member.type = 1, tarfile.GNUTYPE_LONGNAME
+    (tree / "a.tar").write_bytes((member.tobuf(tarfile.GNU_FORMAT) + b"x" + bytes(511)) * 3000)
+    (failure,) = listed(find_shards(["a.tar"]))
+    assert failure.image == "a.tar" and "cannot be read to its end" in failure.reason
+
+
+def test_a_flipped_bit_in_a_compressed_shard_is_said(tree):
+    make_shard(tree / "a.tar.gz", {"x.jpg": os.urandom(5000)}, "w:gz")
+    content = bytearray((tree / "a.tar.gz").read_bytes())
+    content[3000] ^= 1
+    (tree / "a.tar.gz").write_bytes(content)
+    assert isinstance(listed(find_shards(["a.tar.gz"]))[-1], Failure)
 
 
 def test_a_member_of_absurd_size_is_not_read_into_memory(tree, monkeypatch):
