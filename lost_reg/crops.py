@@ -11,6 +11,7 @@ from lost_reg.errors import UnreadableImage
 from lost_reg.export_boxes import COLUMNS, ExportedImage, Selection, row, whole_pixels
 from lost_reg.export_files import NO_FILE, Misses, Pictures, Stems, write_table
 from lost_reg.images import read_image
+from lost_reg.pictures import MOST_JPEG_SIDE
 
 CROPS_TABLE = "crops.csv"
 
@@ -51,7 +52,8 @@ def _saved(images, folder, pictures, apply_exif, missed, progress) -> Iterator[t
         except UnreadableImage as error:
             missed.add(image.name, str(error))
         else:
-            suffix = ".jpg" if image.name.lower().endswith((".jpg", ".jpeg")) else ".png"
+            is_jpeg = image.name.lower().endswith((".jpg", ".jpeg")) and max(picture.size) <= MOST_JPEG_SIDE
+            suffix = ".jpg" if is_jpeg else ".png"
             for box in image.boxes:
                 name = f"{stem}_{box.index}{suffix}"
                 # quality is of JPEG; PNG keeps every pixel

@@ -16,6 +16,8 @@ from lost_reg.export_files import LINK, Misses, Pictures, check_target, staged
 from lost_reg.export_formats import FORMATS, Export
 from lost_reg.results import Results, read_run
 
+_NOT_FINISHED = "the run was not finished: how many images are left is not known"
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -77,6 +79,8 @@ def export_run(
     pictures = Pictures(_image_root(results, options), options.images)
     export = Export(selection, results.settings, pictures)
     not_cropped = Misses()
+    done = len(results.predictions) + len(results.failures)
+    finished = bool(results.record["sessions"]) and results.record["sessions"][-1].get("finished", False)
     # what was written takes its place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:
         if options.to:
@@ -94,8 +98,8 @@ def export_run(
         not_linked=pictures.missing,
         not_cropped=not_cropped,
         failed=len(results.failures),
-        not_done=max(0, (results.record["images"] or 0) - len(results.predictions) - len(results.failures)),
-        notes=tuple(export.notes),
+        not_done=0 if finished else max(0, (results.record["images"] or 0) - done),
+        notes=(*export.notes, *([] if finished or results.record["images"] else [_NOT_FINISHED])),
     )
 
 

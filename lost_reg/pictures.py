@@ -12,7 +12,7 @@ from lost_reg.images import read_image
 from lost_reg.records import Box, Prediction
 from lost_reg.results import path_within
 
-_MOST_SIDE = 65_000  # pixels; JPEG can hold no more
+MOST_JPEG_SIDE = 65_000  # pixels; the format holds hardly more
 BOX_COLOUR = (255, 214, 10)
 SEED_COLOUR = (230, 57, 70)
 
@@ -58,7 +58,7 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
-    picture.thumbnail((_MOST_SIDE, _MOST_SIDE))
+    picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +32,7 @@ ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
 _LOCK_FILE = ".lock"
+_LONGEST_PATH = 800  # characters of a name with its folders, of 4,096 bytes with the folder it goes to
 _LONGEST_NAME = 230  # bytes; with what is added to a name, file systems take 255
 
 
@@ -67,6 +69,8 @@ class Layout:
 
 def path_within(folder: Path, image: str) -> Path:
     """The file of an image in a folder, by its name: none leads out of the folder, or is too long."""
+    if len(image) > _LONGEST_PATH:
+        image = _shortened(image)
     parts = (image if os.sep == "/" else image.replace(os.sep, "/")).split("/")
     return folder.joinpath(*(_harmless(part) for part in parts if part not in ("", ".")))
 
@@ -74,11 +78,13 @@ def path_within(folder: Path, image: str) -> Path:
 def _harmless(part: str) -> str:
     if part == "..":
         return "%2E%2E"
-    encoded = part.encode("utf-8", "surrogatepass")
-    if len(encoded) <= _LONGEST_NAME:
-        return part
-    suffix = os.path.splitext(part)[1][:10]
-    return f"{part[:50]}-{hashlib.sha256(encoded).hexdigest()[:16]}{suffix}"
+    return part if len(part.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME else _shortened(part)
+
+
+def _shortened(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    start, suffix = os.path.basename(name)[:50], os.path.splitext(name)[1][:10]
+    return f"{start}-{digest}{suffix}"
 
 
 def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> None:
@@ -354,8 +360,32 @@ class RunWriter:
             self._lines = lines.open("ab", buffering=0)
             # What failed is tried again, as a drive that was gone may be back; until then it has failed.
             self._errors = errors.open("ab", buffering=0)
+            self._earlier_errors = self._errors.tell()
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+
+    def forget_earlier_failures(self) -> None:
+        """Keep only what failed in this session, which has tried all of it again. For the end, before `join`.
+
+        Raises:
+            LostRegError: a file that cannot be written.
+        """
+        path = self.folder / ERRORS_FILE
+        part = path.with_name(path.name + ".part")
+        try:
+            with path.open("rb") as file:
+                file.seek(self._earlier_errors)
+                with part.open("wb") as kept:
+                    shutil.copyfileobj(file, kept)
+                    kept.flush()
+                    os.fsync(kept.fileno())
+            part.replace(path)
+        except OSError as error:
+            raise LostRegError(f"cannot write {path}: {error.strerror}") from None
+
+    def failures(self) -> Iterator[Failure]:
+        """What failed, as it is recorded by now."""
+        return _read_lines(self.folder, ERRORS_FILE, _failure_from_json)
 
     def join(self) -> None:
         """Cut off lines that were not finished, and add the parts that ranks wrote to the files they are of.

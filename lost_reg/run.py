@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -273,8 +274,12 @@ class _Session:
         """Once all is done: join what the ranks did, and record it."""
         self._add_other_ranks()
         if self._ranks.first:
+            whole = self._facts["limit"] is None
+            if whole:
+                self._writer.forget_earlier_failures()
             self._writer.join()
-            self.record()
+            self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
+            self.record(finished=whole)
         self._ranks.wait()  # the folder is whole
 
     def _add_other_ranks(self) -> None:
@@ -284,8 +289,11 @@ class _Session:
         )
         self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
 
-    def record(self) -> None:
-        """Add this session to the record, which the first rank keeps."""
+    def record(self, *, finished: bool = False) -> None:
+        """Add this session to the record, which the first rank keeps.
+
+        finished: whether all images of the run have been tried.
+        """
         if not self._ranks.first:
             return
         seconds = self.seconds
@@ -294,7 +302,8 @@ class _Session:
         timings = {"seconds": round(seconds, 3), "images_per_second": round(rate, 3)}
         odd = {"implausible": dict(self.implausible)} if self.implausible else {}
         memory = {"out_of_memory": self._size.lowered} if self._size.lowered else {}
-        self._writer.record["sessions"].append({**self._facts, **counts, **timings, **odd, **memory})
+        ended = {"finished": True} if finished else {}
+        self._writer.record["sessions"].append({**self._facts, **ended, **counts, **timings, **odd, **memory})
         self._writer.write_record()
 
     @property
