@@ -380,7 +380,13 @@ def _predictions(started: _Started, backbone: Backbone, protocol: Protocol) -> d
         return found
     alone = {index: one for index, (one,) in found.items()}
     graph = graph_of(started.features, grid_hw, protocol)
-    further = with_further_objects(alone, result, graph, protocol.max_objects, in_pixels)
+    try:
+        further = with_further_objects(alone, result, graph, protocol.max_objects, in_pixels)
+    except torch.OutOfMemoryError:
+        raise LostRegError(
+            f"out of memory on {backbone.device} while looking for further objects: what was done is kept, "
+            "--resume with a smaller --batch-size goes on"
+        ) from None
     return {index: [one] for index, one in further.items()}
 
 

@@ -108,7 +108,8 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
             found = [file for file in found if not _is_below(file, excluded)]
         if not found and not failures:
             raise LostRegError(
-                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or pattern"
+                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or "
+                "pattern; tar shards are named themselves, by 'shards/*.tar', say"
             )
         files.update(dict.fromkeys(found))
         tops.append(top)

@@ -195,6 +195,8 @@ def read_record(path: Path) -> dict[str, Any]:
         for key, kind in (("settings", dict), ("images", (int, type(None))), ("sessions", list)):
             if not isinstance(record[key], kind):
                 raise TypeError(f"{key} of another type")
+    except FileNotFoundError:
+        raise LostRegError(f"no run in {str(path.parent)!r}: no {path.name} in it") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise LostRegError(f"{path} is not the record of a run: {type(error).__name__} {error}") from None
     return record

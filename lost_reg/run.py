@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import time
 from collections import Counter
@@ -98,7 +99,7 @@ def source_of_files(images: Images, inputs: Sequence[str]) -> Source:
 
 
 def _absolute(name: str) -> str:
-    return name if name == STANDARD_INPUT else str(Path(name).absolute())
+    return name if name == STANDARD_INPUT else os.path.abspath(name)
 
 
 def run(

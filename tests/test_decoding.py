@@ -15,6 +15,7 @@ import pytest
 from helpers import refusal
 from PIL import Image
 
+from lost_reg import decoding
 from lost_reg.decoding import Decoding, decode
 from lost_reg.records import Failure
 
@@ -144,6 +145,28 @@ def test_the_time_limit_is_of_one_image_and_not_of_all(tmp_path, faulty):
     (tmp_path / "slow.py").write_text(text)
     files = {str(number): "hang" for number in range(4)}
     assert outcomes(files, tmp_path, [sys.executable, str(tmp_path / "slow.py")], seconds=1.2) == {}
+
+
+def test_time_in_which_the_run_itself_was_stopped_does_not_count(monkeypatch):
+    """As by Ctrl-Z: the processes were stopped with it."""
+    clock, told = [100.0], []
+    monkeypatch.setattr(decoding.time, "monotonic", lambda: clock[0])
+    pauses = [0.2, 70.0, 0.2]
+
+    class Over:
+        def wait(self, _):
+            clock[0] += pauses.pop(0) if pauses else 0
+            return len(told) == 4
+
+    class Process:
+        def postpone(self, seconds):
+            told.append(round(seconds, 6))
+
+        def end_if_late(self):
+            told.append("looked")
+
+    decoding._watch([Process()], Over())
+    assert told == ["looked", 70.0, "looked", "looked"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory")

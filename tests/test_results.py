@@ -119,7 +119,7 @@ def test_record_that_is_no_utf8(tmp_path):
 
 
 def test_folder_without_a_record(tmp_path):
-    assert "run.json is not the record of a run: FileNotFoundError" in refusal(read_run, tmp_path)
+    assert f"no run in {str(tmp_path)!r}" in refusal(read_run, tmp_path)
 
 
 # --- lines -------------------------------------------------------------------------------------------
