@@ -22,16 +22,15 @@ from lost_reg.backbones import VitBackbone
 from lost_reg.discovery import LOST_AS_PUBLISHED, run_lost
 from lost_reg.errors import LostRegError
 from lost_reg.lost import finite_images
+from lost_reg.progress import Progress, no_progress
 from lost_reg.records import Failure
 from lost_reg.registers import describe
 from lost_reg.tables import text_table
 from lost_reg.token_stats import (
     ImageStream,
     Moments,
-    Progress,
     block_norms,
     memory_errors,
-    no_progress,
     part_of,
     require_vit,
 )

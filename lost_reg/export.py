@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.export_boxes import Filters, Selection, Tally
 from lost_reg.export_files import LINK, Misses, Pictures, check_target, staged
 from lost_reg.export_formats import FORMATS, Export
+from lost_reg.progress import Progress, no_progress
 from lost_reg.results import Results, read_run
 
 _NOT_FINISHED = "the run was not finished: how many images are left is not known"
@@ -59,7 +60,7 @@ class ExportSummary:
 def export_run(
     folder: Path,
     options: ExportOptions,
-    progress: Callable[[int, int, int], None] = lambda done, failed, total: None,
+    progress: Progress = no_progress,
 ) -> ExportSummary:
     """Write the boxes of a run in another format, or what they cut out, or both; each as a whole or not.
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from lost_reg.errors import LostRegError
+from lost_reg.images import shown_names
 
 LINK, COPY, NONE = "link", "copy", "none"
 PICTURES = (LINK, COPY, NONE)
@@ -124,8 +125,7 @@ class Misses:
             self.first.append(f"{image} ({reason})")
 
     def __str__(self) -> str:
-        more = f" and {self.count - len(self.first):,} more" if self.count > len(self.first) else ""
-        return ", ".join(self.first) + more
+        return shown_names(self.first, of=self.count)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lost_reg.backbones import VitBackbone
 from lost_reg.errors import LostRegError
+from lost_reg.progress import Progress, no_progress
 from lost_reg.records import Failure
 from lost_reg.registers import (
     DEFAULT_RULE,
@@ -29,10 +30,8 @@ from lost_reg.token_stats import (
     SIGMAS,
     ImageStream,
     Moments,
-    Progress,
     block_norms,
     memory_errors,
-    no_progress,
     part_of,
     require_vit,
 )

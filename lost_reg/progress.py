@@ -9,10 +9,16 @@ from contextlib import contextmanager
 
 _SECONDS_BETWEEN_LINES = 15.0
 
+Progress = Callable[[int, int, int | None], None]  # called with the images done, failed and to do, if known
+
+
+def no_progress(done: int, failed: int, total: int | None) -> None:
+    """Tells nobody."""
+
 
 @contextmanager
-def image_progress(what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """A function (done, failed, total) to call after each image."""
+def image_progress(what: str) -> Iterator[Progress]:
+    """A Progress to call after each image."""
     with _shown() as show:
         yield lambda done, failed, total: show(what, done + failed, total, "images")
 

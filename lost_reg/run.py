@@ -32,17 +32,13 @@ from lost_reg.images import shown_names
 from lost_reg.inputs import STANDARD_INPUT, ImageFiles, Images
 from lost_reg.map_files import Maps, maps_path, write_maps
 from lost_reg.pictures import save_picture
+from lost_reg.progress import Progress, no_progress
 from lost_reg.ranks import ALONE, Ranks
 from lost_reg.records import Failure, Prediction, Protocol
 from lost_reg.results import ERRORS_FILE, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, RunWriter
 from lost_reg.workload import SAMPLED, forecast
 
 _FAILURES_SHOWN = 3
-Progress = Callable[[int, int, int | None], None]  # called with the images done, failed and to do
-
-
-def no_progress(done: int, failed: int, total: int | None) -> None:
-    """Tells nobody."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from lost_reg.batching import BatchSize
 from lost_reg.decoding import NamedImage
 from lost_reg.discovery import BATCH_SIZE, discover_by_each
 from lost_reg.errors import LostRegError
+from lost_reg.progress import Progress, no_progress
 from lost_reg.ranks import ALONE
 from lost_reg.records import Failure, Protocol
-from lost_reg.run import Progress, RunSummary, Source, counted_from_last, no_progress, write_folder
+from lost_reg.run import RunSummary, Source, counted_from_last, write_folder
 from lost_reg.sweep_files import SCORES_FILE, SWEEP_LAYOUT, SweptImage
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,15 +14,10 @@ from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.decoding import ImageInput
 from lost_reg.discovery import BATCH_SIZE, batch_size_for, decoded_batches, normalized
 from lost_reg.errors import LostRegError
+from lost_reg.progress import Progress, no_progress
 from lost_reg.records import Failure
 
 SIGMAS = 3.0  # Jiang et al. 2025 take mean + 3 standard deviations as the cut-off of outliers
-
-Progress = Callable[[int, int, int], None]  # called with the images done, failed and to do
-
-
-def no_progress(done: int, failed: int, total: int) -> None:
-    """Tells nobody."""
 
 
 def part_of(progress: Progress, index: int, parts: int) -> Progress:
