@@ -133,6 +133,8 @@ def _image_files(inputs, options: dict):
     from lost_reg.inputs import list_images
 
     files = list_images(inputs)
+    for folder in files.failures:
+        say("Warning", f"{folder.image} {folder.reason}")
     names = files.names[: options.pop("limit")]
     given = {name: options.pop(name) for name in ("max_side", "batch_size", "workers")}
     given = {name: value for name, value in given.items() if value is not None}

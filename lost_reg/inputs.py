@@ -100,13 +100,13 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     """
     excluded = exclude and os.path.abspath(exclude)
     files: dict[str, None] = {}  # text, as a million Path objects take a gigabyte
-    failures: list[Failure] = []
+    unlisted: dict[str, str] = {}  # folders, and why
     tops = []
     for text in map(str, inputs):
-        found, top = _files_of(text, failures)
+        found, top = _files_of(text, unlisted)
         if excluded:
             found = [file for file in found if not _is_below(file, excluded)]
-        if not found and not failures:
+        if not found and not unlisted:
             raise LostRegError(
                 f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): name a file, folder or "
                 "pattern; tar shards are named themselves, by 'shards/*.tar', say"
@@ -115,20 +115,24 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         tops.append(top)
     root = os.path.commonpath(tops)
     start = len(root.rstrip(os.sep)) + 1
-    names = tuple(file[start:].replace(os.sep, "/") for file in files)
-    return ImageFiles(Path(root), names, tuple(failures))
+
+    def named(path: str) -> str:
+        return path[start:].replace(os.sep, "/") or "."
+
+    failures = tuple(Failure(named(path), f"cannot be listed: {reason}") for path, reason in unlisted.items())
+    return ImageFiles(Path(root), tuple(map(named, files)), failures)
 
 
-def _files_of(text: str, failures: list[Failure]) -> tuple[list[str], str]:
+def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
     """The files of one input, absolute and sorted, and the folder they are named from.
 
-    failures: takes the folders that cannot be listed.
+    unlisted: takes the folders that cannot be listed, and why.
     """
     if not text:
         raise LostRegError("an input is empty: name a file, folder or pattern")
     path = os.path.abspath(text)
     if os.path.isdir(path):
-        return _sorted(_walk(path, failures)), path
+        return _sorted(_walk(path, unlisted)), path
     if os.path.exists(path):
         return [path], os.path.dirname(path)
     if glob.has_magic(text):
@@ -139,7 +143,7 @@ def _files_of(text: str, failures: list[Failure]) -> tuple[list[str], str]:
         files = {
             file
             for match in matches
-            for file in (_walk(match, failures) if os.path.isdir(match) else [match])
+            for file in (_walk(match, unlisted) if os.path.isdir(match) else [match])
         }
         found = _sorted(file for file in files if _is_image(file))
         # after its wildcard, a pattern may lead out of its fixed part by ".."
@@ -162,11 +166,9 @@ def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
     return [os.path.abspath(match) for match in glob.glob(pattern)]
 
 
-def _walk(folder: str, failures: list[Failure]) -> Iterator[str]:
+def _walk(folder: str, unlisted: dict[str, str]) -> Iterator[str]:
     def cannot(error: OSError) -> None:
-        failures.append(
-            Failure(os.path.relpath(error.filename, folder), f"cannot be listed: {error.strerror}")
-        )
+        unlisted[error.filename] = error.strerror
 
     for where, _, names in os.walk(folder, onerror=cannot):
         yield from (os.path.join(where, name) for name in names if _is_image(name))

@@ -127,6 +127,8 @@ def test_a_folder_that_cannot_be_listed_is_recorded(tree, monkeypatch):
     found = list_images(["photos"])
     assert "sub/deep/d.TIFF" not in found.names and len(found.names) == 5
     assert listed(found)[0] == Failure("sub/deep", "cannot be listed: Permission denied")
+    (deep,) = list_images(["photos/sub", "photos/other"]).failures  # named from the root of all inputs
+    assert deep.image == "sub/deep"
 
 
 def test_names_with_glob_characters_are_names_first(tree):
