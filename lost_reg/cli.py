@@ -236,7 +236,6 @@ def _run(
     source = _source(inputs, files_from, dataset, root, out, download, ranks)
 
     from lost_reg.backbones import load_backbone
-    from lost_reg.run import failed_summary, implausible_summary
     from lost_reg.run import run as run_source
 
     given = {name: value for name, value in options.items() if value is not None}
@@ -262,11 +261,17 @@ def _run(
                 note=note,
                 **given,
             )
-    if not ranks.first:
-        return
-    if summary.done_before and (options["visualize"] or options["save_maps"]):
+    if ranks.first:
+        _tell_of_run(summary, strict, asked_for_files=options["visualize"] or options["save_maps"])
+
+
+def _tell_of_run(summary, strict: bool, asked_for_files: bool) -> None:
+    """What a run did, and what it could not."""
+    from lost_reg.run import failed_summary, implausible_summary
+
+    if summary.done_before and asked_for_files:
         done_before = f"the {summary.done_before:,} images done before"
-        note(f"of {done_before} there are pictures and maps only if they were asked for then")
+        say("Note", f"of {done_before} there are pictures and maps only if they were asked for then")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"

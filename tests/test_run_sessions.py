@@ -90,4 +90,5 @@ def test_an_image_wider_than_jpeg_can_hold_has_a_picture_and_a_crop(tmp_path):
     with Image.open(tmp_path / "out/pictures/wide.jpg") as picture:
         assert picture.width == 65_000
     assert lost_reg("export", tmp_path / "out", "--crops", tmp_path / "crops").exit_code == 0
+    assert [path.suffix for path in (tmp_path / "crops").iterdir() if path.suffix != ".csv"] == [".png"]
     assert json.loads((tmp_path / "out/predictions.jsonl").read_text())["size_hw"] == [16, 70_000]
