@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,6 @@ from lost_reg.token_stats import (
     ImageStream,
     Moments,
     block_norms,
-    memory_errors,
     part_of,
     require_vit,
 )
@@ -96,24 +96,17 @@ def measure(
     require_vit(backbone)
     layer = backbone.block_index(options.layer)
     failures = [] if failures is None else failures
-    norms, total = NormHistograms(), len(stream.images)
-    with memory_errors(backbone):
-        for images in stream.batches(backbone, failures, part_of(progress, 0, 2)):
-            norms.add(block_norms(backbone, images))
-        layers = _layer_rows(norms, options, reference)
-        cutoff = layers[layer]["cutoffs"][options.rule]
-        if cutoff is None:
-            raise LostRegError(
-                f"{reference['backbone']}, the reference, has no layer {layer - backbone.depth}"
-            )
-        outliers = _Outliers(backbone, layer, cutoff)
-        for is_training, half in zip((True, False), _halves(stream, failures)):
-
-            def told(done: int, failed: int, _: int, before: int = outliers.images) -> None:
-                progress(total + before + done, len(failures) + failed, 2 * total)
-
-            for images in half.batches(backbone, [], told):
-                outliers.add(images, is_training)
+    norms = NormHistograms()
+    for of_batch in stream.measured(
+        backbone, lambda images: block_norms(backbone, images), failures, part_of(progress, 0, 2)
+    ):
+        norms.add(of_batch)
+    layers = _layer_rows(norms, options, reference)
+    cutoff = layers[layer]["cutoffs"][options.rule]
+    if cutoff is None:
+        raise LostRegError(f"{reference['backbone']}, the reference, has no layer {layer - backbone.depth}")
+    outliers = _Outliers(backbone, layer, cutoff)
+    _look_at_halves(outliers, stream, failures, progress)
     return {
         "backbone": backbone.name,
         "label": _label(backbone),
@@ -140,7 +133,28 @@ def _label(backbone: VitBackbone) -> str:
     return backbone.name + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _halves(stream: ImageStream, failures: list[Failure]) -> list[ImageStream]:
+def _look_at_halves(
+    outliers: _Outliers, stream: ImageStream, failures: list[Failure], progress: Progress
+) -> None:
+    """The second time through the images: the probes learn from one half of them and are tested on the other.
+
+    failures: of the first time; takes those that did not fit the memory only now, too.
+    """
+    total, earlier = len(stream.images), tuple(failures)
+    for is_training, half in zip((True, False), _halves(stream, earlier)):
+        unfit: list[Failure] = []
+        told = _told_after(outliers.images, len(failures), total, progress)
+        for seen in half.measured(outliers.backbone, outliers.look, unfit, told):
+            outliers.add(seen, is_training)
+        failures += unfit
+
+
+def _told_after(done_before: int, failed_before: int, total: int, progress: Progress) -> Progress:
+    """Progress of a part of the second time through `total` images."""
+    return lambda done, failed, _: progress(total + done_before + done, failed_before + failed, 2 * total)
+
+
+def _halves(stream: ImageStream, failures: Sequence[Failure]) -> list[ImageStream]:
     """The readable images of a stream, every other one; the second half is left out if it is empty."""
     unreadable = {failure.image for failure in failures}
     usable = [pair for pair in zip(stream.images, stream.names) if pair[1] not in unreadable]
@@ -321,11 +335,27 @@ class NormHistograms:
 # --- what becomes of outliers ------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What `_Outliers` saw in a batch of B images, on the host.
+
+    outliers: (B, N) bool; cosines: (B, N), to the neighbours at the patch embedding.
+    seeds: (b,) int64, patches that LOST seeds at, of the images that are `usable`, (B,) bool.
+    to_probe: see `_patches_to_probe`.
+    """
+
+    outliers: Tensor
+    cosines: Tensor
+    seeds: Tensor
+    usable: Tensor
+    to_probe: dict[str, tuple[Tensor, Tensor, Tensor]]
+
+
 class _Outliers:
     """What is told of outliers and of the other patches, over ever more images."""
 
     def __init__(self, backbone: VitBackbone, layer: int, cutoff: float):
-        self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
+        self.backbone, self._layer, self._cutoff = backbone, layer, cutoff
         self._cosines = {"outliers": CosineHistogram(), "rest": CosineHistogram()}
         self._probes = {"outliers": Probe(), "rest": Probe()}
         self._random = torch.Generator().manual_seed(0)
@@ -333,48 +363,63 @@ class _Outliers:
         self.seeded = self.seeds_on_outliers = 0
         self.seeds_by_chance = 0.0
 
-    def add(self, images: Tensor, is_training: bool) -> None:
-        """Take a batch of images, (B, 3, H, W); the probe learns from it or is tested on it."""
-        grid_hw = tuple(side // self._backbone.patch_size for side in images.shape[2:])
-        tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
+    def look(self, images: Tensor) -> _Seen:
+        """What `add` takes of a batch of images, (B, 3, H, W); nothing is added yet."""
+        grid_hw = tuple(side // self.backbone.patch_size for side in images.shape[2:])
+        tokens = next(itertools.islice(self.backbone.block_outputs(images), self._layer, None))  # (B, N, D)
         outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
-        self.images += len(images)
-        self.with_any += int(outliers.any(dim=1).sum())
-        self.patches += outliers.numel()
-        self.count += int(outliers.sum())
-        cosines = neighbour_cosines(self._backbone.patch_embeddings(images), grid_hw).cpu()
-        self._cosines["outliers"].add(cosines[outliers])
-        self._cosines["rest"].add(cosines[~outliers])
-        self._seed(images, outliers, grid_hw)
-        self._probe(images, tokens, outliers, grid_hw, is_training)
+        return _Seen(
+            outliers,
+            neighbour_cosines(self.backbone.patch_embeddings(images), grid_hw).cpu(),
+            *self._seeds(images, grid_hw),
+            self._patches_to_probe(images, tokens, outliers, grid_hw),
+        )
 
-    def _seed(self, images: Tensor, outliers: Tensor, grid_hw: tuple[int, int]) -> None:
-        """Where LOST as published seeds; an image whose features are not finite has no seed."""
-        features = self._backbone.features(images, LOST_AS_PUBLISHED.facet, LOST_AS_PUBLISHED.layer).float()
+    def _seeds(self, images: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Where LOST as published seeds, and (B,) bool: whose features are finite, and so have a seed."""
+        features = self.backbone.features(images, LOST_AS_PUBLISHED.facet, LOST_AS_PUBLISHED.layer).float()
         usable = finite_images(features)
         if not usable.any():
-            return
-        seeds = run_lost(features[usable], grid_hw, LOST_AS_PUBLISHED).seeds  # (B, 2)
-        outliers = outliers[usable.cpu()]
-        self.seeded += len(seeds)
-        self.seeds_on_outliers += int(outliers.gather(1, seeds[:, :1] * grid_hw[1] + seeds[:, 1:]).sum())
-        self.seeds_by_chance += float(outliers.double().mean(dim=1).sum())
+            return torch.zeros(0, dtype=torch.int64), usable.cpu()
+        seeds = run_lost(features[usable], grid_hw, LOST_AS_PUBLISHED).seeds  # (b, 2), rows and columns
+        return seeds[:, 0] * grid_hw[1] + seeds[:, 1], usable.cpu()
 
-    def _probe(self, images, tokens, outliers: Tensor, grid_hw: tuple[int, int], is_training: bool) -> None:
-        """As many outliers as other patches of each image, so that the two are compared alike."""
+    def _patches_to_probe(
+        self, images: Tensor, tokens: Tensor, outliers: Tensor, grid_hw: tuple[int, int]
+    ) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """As many outliers as other patches of each image, so that the two are compared alike.
+
+        Returns:
+            Of each kind (n, D) tokens, (n,) cells and (n, P) pixels; nothing if there are no outliers.
+        """
         if not outliers.any():
-            return
-        pixels = F.unfold(images, self._backbone.patch_size, stride=self._backbone.patch_size).mT  # (B, N, P)
+            return {}
+        pixels = F.unfold(images, self.backbone.patch_size, stride=self.backbone.patch_size).mT  # (B, N, P)
         cells = position_cells(grid_hw).expand(len(images), -1)  # (B, N)
         others = as_many_others(outliers, self._random)
         few = outliers.sum(dim=1) * 2 > outliers.shape[1]  # images with more outliers than others
-        outliers = outliers & ~few[:, None]
-        for name, chosen in (("outliers", outliers), ("rest", others & ~few[:, None])):
-            probe = self._probes[name]
-            take = probe.learn if is_training else probe.test
-            take(
-                tokens[chosen.to(tokens.device)].cpu(), cells[chosen], pixels[chosen.to(pixels.device)].cpu()
-            )
+        kinds = {"outliers": outliers & ~few[:, None], "rest": others & ~few[:, None]}
+        return {
+            kind: (tokens[at.to(tokens.device)].cpu(), cells[at], pixels[at.to(pixels.device)].cpu())
+            for kind, at in kinds.items()
+        }
+
+    def add(self, seen: _Seen, is_training: bool) -> None:
+        """Take what `look` saw of a batch; the probes learn from it or are tested on it."""
+        outliers = seen.outliers
+        self.images += len(outliers)
+        self.with_any += int(outliers.any(dim=1).sum())
+        self.patches += outliers.numel()
+        self.count += int(outliers.sum())
+        self._cosines["outliers"].add(seen.cosines[outliers])
+        self._cosines["rest"].add(seen.cosines[~outliers])
+        seeded = outliers[seen.usable]
+        self.seeded += len(seeded)
+        self.seeds_on_outliers += int(seeded.gather(1, seen.seeds[:, None]).sum())
+        self.seeds_by_chance += float(seeded.double().mean(dim=1).sum())
+        for kind, patches in seen.to_probe.items():
+            probe = self._probes[kind]
+            (probe.learn if is_training else probe.test)(*patches)
 
     def report(self) -> dict[str, Any]:
         """For artifacts.json; None where there was nothing to tell of."""

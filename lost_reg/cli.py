@@ -15,10 +15,13 @@ import click
 
 from lost_reg import __version__
 from lost_reg.cli_common import (
+    added_registers,
     data_root_option,
     default_name,
     load,
     model_options,
+    neurons_of_other_weights,
+    register_options,
     say,
     stream_options,
     tell,
@@ -151,18 +154,7 @@ def main() -> None:
     "--max-objects", type=click.IntRange(min=1), metavar="N",
     help="Up to N objects an image, found one after another; corloc scores the first alone.  [default: 1]",
 )  # fmt: skip
-@click.option(
-    "--test-time-registers", type=click.IntRange(min=1), metavar="N",
-    help="Add N registers to a model that was trained without; needs --register-neurons.",
-)  # fmt: skip
-@click.option(
-    "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
-    help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
-)  # fmt: skip
-@click.option(
-    "--register-rule", type=click.Choice(["paper", "code"]),
-    help="How they take them: as the paper says, or as its published code does.  [default: paper]",
-)  # fmt: skip
+@register_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option(
@@ -187,30 +179,19 @@ def run(
     half-open, in pixels of the original image. Started by torchrun, the processes share the images.
     """
     from lost_reg.datasets import data_root
+    from lost_reg.zoo import find_spec
 
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
         raise click.UsageError(
             "name either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
-    registers = _added_registers(backbone, test_time_registers, register_neurons, register_rule)
+    registers = added_registers(test_time_registers, register_neurons, register_rule)
+    if registers:
+        spec = find_spec(backbone)
+        registers.check_backbone(spec.name, spec.registers)
     root = data_root(options.pop("data_root"))
     out = out or Path("results", default_name(dataset or files_from or inputs[0], backbone))
     _run(inputs, files_from, dataset, backbone, out, root, download, strict, registers, **options)
-
-
-def _added_registers(backbone: str, count: int | None, neurons_file: Path | None, rule: str | None):
-    """The test-time registers that the options ask for, or None."""
-    from lost_reg.registers import DEFAULT_RULE, AddedRegisters, read_neurons
-    from lost_reg.zoo import find_spec
-
-    if count is None and neurons_file is None and rule is None:
-        return None
-    if count is None or neurons_file is None:
-        raise click.UsageError("test-time registers need both --test-time-registers and --register-neurons")
-    registers = AddedRegisters(read_neurons(neurons_file), count, rule or DEFAULT_RULE)
-    spec = find_spec(backbone)
-    registers.check_backbone(spec.name, spec.registers)
-    return registers
 
 
 def _run(
@@ -247,8 +228,8 @@ def _run(
         note = (lambda text: say("Note", text)) if ranks.first else (lambda text: None)
         if weights == "random":
             note(f"{loaded.name} runs with random weights: its boxes mean nothing")
-        if registers and not registers.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
-            note(f"the register neurons were found in other weights than {loaded.weights.name}")
+        if other := neurons_of_other_weights(loaded):
+            note(other)
         with _progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(
                 source,

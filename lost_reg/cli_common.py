@@ -41,6 +41,45 @@ def model_options(command):
     return command
 
 
+def register_options(command):
+    """The options of commands that can give a model test-time registers."""
+    for option in (
+        click.option(
+            "--register-rule", type=click.Choice(["paper", "code"]),
+            help="How they take them: as the paper says, or as its published code does.  [default: paper]",
+        ),
+        click.option(
+            "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
+            help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
+        ),
+        click.option(
+            "--test-time-registers", type=click.IntRange(min=1), metavar="N",
+            help="Add N registers to a model that was trained without; needs --register-neurons.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def added_registers(count: int | None, neurons_file: Path | None, rule: str | None):
+    """The test-time registers that `register_options` ask for, or None."""
+    from lost_reg.registers import DEFAULT_RULE, AddedRegisters, read_neurons
+
+    if count is None and neurons_file is None and rule is None:
+        return None
+    if count is None or neurons_file is None:
+        raise click.UsageError("test-time registers need both --test-time-registers and --register-neurons")
+    return AddedRegisters(read_neurons(neurons_file), count, rule or DEFAULT_RULE)
+
+
+def neurons_of_other_weights(backbone) -> str | None:
+    """A note, if a backbone's test-time registers take neurons that were found in other weights."""
+    weights, added = backbone.weights, backbone.registers
+    if added is None or added.neurons.are_of(weights.name, weights.sha256):
+        return None
+    return f"the register neurons were found in other weights than {weights.name}"
+
+
 def stream_options(command):
     """The options of commands that go through images and find no boxes."""
     for option in (

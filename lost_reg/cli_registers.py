@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from lost_reg.cli_common import default_name, load, model_options, say, stream_options, tell
+from lost_reg.cli_common import (
+    added_registers,
+    default_name,
+    load,
+    model_options,
+    neurons_of_other_weights,
+    register_options,
+    say,
+    stream_options,
+    tell,
+)
 
 
 @click.command("register-neurons")
@@ -90,12 +100,17 @@ def register_neurons(inputs, backbone, out, register_rule, **options) -> None:
 @click.option(
     "--reference", help="The backbone whose 98th percentile is a cut-off.  [default: the first --backbone]"
 )
+@register_options
 @model_options
 @stream_options
-def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **options) -> None:
+def artifacts(
+    inputs, backbones, out, layer, cutoff, outliers, reference,
+    test_time_registers, register_neurons, register_rule, **options,
+) -> None:  # fmt: skip
     """Measure the outliers of backbones: norms by layer, their share, and what they do.
 
-    Writes artifacts.json, and figures if matplotlib is installed.
+    Writes artifacts.json, and figures if matplotlib is installed. With test-time registers, the backbone that
+    the neurons are of is measured twice: as it is, and with them.
     """
     from lost_reg.registers import check_new
     from lost_reg.zoo import find_spec
@@ -104,28 +119,56 @@ def artifacts(inputs, backbones, out, layer, cutoff, outliers, reference, **opti
     wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
     if options["weights"] not in (None, "random") and len(wanted) > 1:
         raise click.UsageError("a weight file is of one backbone: name one --backbone with --weights FILE")
+    added = added_registers(test_time_registers, register_neurons, register_rule)
+    measured = [(name, None) for name in wanted]
+    if added:
+        measured.append((_backbone_of(added, wanted), added))
     check_new(out / "artifacts.json")
     names, stream = _image_files(inputs, options)
 
     from lost_reg.artifacts import ArtifactOptions, measure, summary_table, write_artifacts
+    from lost_reg.backbones import resolve_spec
     from lost_reg.progress import image_progress
+    from lost_reg.weights import find_weights
 
     given = {} if cutoff is None else {"cutoff": cutoff}
     chosen = ArtifactOptions(layer=layer, rule=outliers, **given)
+    for name in wanted:  # before hours are spent on the first of them
+        find_weights(resolve_spec(name), options["weights"], download=options["download"])
     rows: list = []
-    failures: list = []
-    for name in wanted:  # one model at a time, the reference first
-        loaded = load(name, options)
+    failures: dict = {}  # by the image's name: what one backbone cannot take, another may
+    for name, registers in measured:  # one model at a time, the reference first
+        loaded = load(name, options, registers=registers)
+        if other := neurons_of_other_weights(loaded):
+            say("Note", other)
+        unusable: list = []
+        first = rows[0] if rows else None
         with image_progress(loaded.name) as progress:
-            first = rows[0] if rows else None
-            rows.append(measure(stream(), loaded, chosen, first, failures=failures, progress=progress))
+            rows.append(measure(stream(), loaded, chosen, first, failures=unusable, progress=progress))
+        failures |= {failure.image: failure for failure in unusable}
         del loaded
     missing = write_artifacts(out, rows, reference, chosen, max_side=stream().max_side)
-    _warn_of(failures, len(names))
+    _warn_of(failures.values(), len(names))
     if missing:
         say("Note", missing)
     click.echo(summary_table(rows))
     tell(f"all of it is in {out}")
+
+
+def _backbone_of(added, wanted: list[str]) -> str:
+    """Which of the wanted backbones gets the test-time registers."""
+    from lost_reg.zoo import find_spec
+
+    given = added.neurons.backbone
+    without = [name for name in wanted if not find_spec(name).registers]
+    candidates = [name for name in wanted if name == given] if given else without
+    if len(candidates) > 1:
+        raise click.UsageError(
+            f"the neurons file does not say whether it is of {' or '.join(candidates)}: name one alone"
+        )
+    name = (candidates or wanted)[0]
+    added.check_backbone(name, find_spec(name).registers)  # if it is of none of them, this says so
+    return name
 
 
 def _image_files(inputs, options: dict):

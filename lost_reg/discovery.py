@@ -29,6 +29,7 @@ from lost_reg.lost import (
 )
 from lost_reg.map_files import Maps
 from lost_reg.maps import batch_maps, features_and_norms
+from lost_reg.memory import in_parts, too_large
 from lost_reg.objects import Graph, with_further_objects
 from lost_reg.records import AUTO, Box, Failure, FoundObject, Prediction, Protocol
 
@@ -239,47 +240,33 @@ def _start(
     take_maps: MapsTaker | None,
 ) -> Iterator[_Started | Failure]:
     """Begin a batch, in smaller ones if it does not fit the memory."""
-    padded_hw = batch[0].pixels.shape[:2]
-    while batch:
-        part = batch[: batch_size.of(padded_hw)]
-        started = _start_if_it_fits(part, backbone, protocols, take_maps)
-        if not started and len(part) > 1:
-            batch_size.lower(len(part), padded_hw)
-            continue
-        yield started or _too_large(part[0], backbone)
-        batch = batch[len(part) :]
+    for part, started in in_parts(
+        batch, batch_size, lambda part: _started(part, backbone, protocols, take_maps)
+    ):
+        yield started or too_large(part[0], backbone.device)
 
 
-def _start_if_it_fits(
+def _started(
     batch: list[DecodedImage],
     backbone: Backbone,
     protocols: Sequence[Protocol],
     take_maps: MapsTaker | None,
-) -> _Started | None:
-    """None if the memory does not suffice. What the attempt held is free again by then."""
-    try:
-        images = normalized(batch, backbone)
-        grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
-        wanted = list(dict.fromkeys((protocol.facet, protocol.layer) for protocol in protocols))
-        if take_maps:
-            one, norms = features_and_norms(backbone, images, *wanted[0])
-            _give_maps(take_maps, batch, one, norms, grid_hw, protocols[0], backbone.patch_size)
-            features = {wanted[0]: one}
-        elif len(wanted) == 1:
-            features = {wanted[0]: backbone.features(images, *wanted[0])}  # (B, N, D)
-        else:
-            features = dict(zip(wanted, backbone.facets(images, wanted)))
-        found, finite = _found_by_each(features, protocols)
-        (finite, *found), ready = _to_host([finite, *found.tensors()])
-        kept = features[wanted[0]] if protocols[0].max_objects > 1 else None
-        return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready, kept)
-    except torch.OutOfMemoryError:
-        return None
-    except RuntimeError as error:
-        # what torch says of the host's memory, and of that of CUDA's libraries
-        if "can't allocate memory" in str(error) or "ALLOC_FAILED" in str(error):
-            return None
-        raise
+) -> _Started:
+    images = normalized(batch, backbone)
+    grid_hw = images.shape[2] // backbone.patch_size, images.shape[3] // backbone.patch_size
+    wanted = list(dict.fromkeys((protocol.facet, protocol.layer) for protocol in protocols))
+    if take_maps:
+        one, norms = features_and_norms(backbone, images, *wanted[0])
+        _give_maps(take_maps, batch, one, norms, grid_hw, protocols[0], backbone.patch_size)
+        features = {wanted[0]: one}
+    elif len(wanted) == 1:
+        features = {wanted[0]: backbone.features(images, *wanted[0])}  # (B, N, D)
+    else:
+        features = dict(zip(wanted, backbone.facets(images, wanted)))
+    found, finite = _found_by_each(features, protocols)
+    (finite, *found), ready = _to_host([finite, *found.tensors()])
+    kept = features[wanted[0]] if protocols[0].max_objects > 1 else None
+    return _Started(batch, grid_hw, SeedsAndMasks(*found), finite, ready, kept)
 
 
 def _found_by_each(
@@ -333,12 +320,6 @@ def _to_host(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], torch.cuda.Ev
     ready = torch.cuda.Event(blocking=True)  # the waiting process leaves its core to the decoders
     ready.record(torch.cuda.current_stream(tensors[0].device))
     return hosts, ready
-
-
-def _too_large(image: DecodedImage, backbone: Backbone) -> Failure:
-    height, width = image.size_hw
-    reason = f"out of memory on {backbone.device} at {width} x {height} pixels: scale it down with --max-side"
-    return Failure(image.name, reason)
 
 
 def _finish(

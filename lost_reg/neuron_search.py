@@ -7,7 +7,6 @@ with bounded memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +30,6 @@ from lost_reg.token_stats import (
     ImageStream,
     Moments,
     block_norms,
-    memory_errors,
     part_of,
     require_vit,
 )
@@ -103,15 +101,13 @@ def find_register_neurons(
     detect, top = _layers(backbone, options)
     failures = [] if failures is None else failures
     passes = 1 if options.threshold is not None else 2
-    with memory_errors(backbone):
-        threshold = options.threshold
-        if threshold is None:
-            first_pass = part_of(progress, 0, passes)
-            threshold = _threshold(stream.batches(backbone, failures, first_pass), backbone, detect)
-        last_pass = part_of(progress, passes - 1, passes)
-        tally = _Tally(backbone, threshold, detect + 1, options.rule)
-        for images in stream.batches(backbone, failures, last_pass):
-            tally.add(images)
+    threshold = options.threshold
+    if threshold is None:
+        threshold = _threshold(stream, backbone, detect, failures, part_of(progress, 0, passes))
+    tally = _Tally(backbone, threshold, detect + 1, options.rule)
+    last_pass = part_of(progress, passes - 1, passes)
+    for seen in stream.measured(backbone, tally.look, failures, last_pass):
+        tally.add(*seen)
     if not tally.outliers:
         raise LostRegError(
             f"no patch of {tally.images:,} images has a norm above {threshold:.4g} after layer {detect} of "
@@ -147,11 +143,17 @@ def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | N
     return detect, top
 
 
-def _threshold(batches: Iterator[Tensor], backbone: VitBackbone, detect: int) -> float:
+def _threshold(
+    stream: ImageStream, backbone: VitBackbone, detect: int, failures: list[Failure], progress: Progress
+) -> float:
     """Mean + 3 standard deviations of the patches' norms after one layer."""
     moments = Moments()
-    for images in batches:
-        moments.add(block_norms(backbone, images, detect + 1)[-1].reshape(1, -1))
+
+    def norms_after(images: Tensor) -> Tensor:
+        return block_norms(backbone, images, detect + 1)[-1].reshape(1, -1)
+
+    for norms in stream.measured(backbone, norms_after, failures, progress):
+        moments.add(norms)
     return float(moments.cutoff)
 
 
@@ -166,26 +168,30 @@ class _Tally:
         self.images = self.images_with_outliers = self.patches = self.outliers = 0
         self.largest = 0.0
 
-    def add(self, images: Tensor) -> None:
-        """Take a batch of images, (B, 3, H, W)."""
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """What `add` takes of a batch of images, (B, 3, H, W); nothing is added yet."""
         norms = block_norms(self._backbone, images, self._blocks)  # (L, B, N)
         outliers = norms[-1] > self._threshold  # (B, N)
-        self._norms.add(norms.flatten(1))
-        self._outlier_norms += norms[:, outliers].double().sum(dim=1).cpu()
-        self.images += len(images)
-        self.patches += outliers.numel()
-        self.outliers += int(outliers.sum())
-        self.largest = max(self.largest, float(norms[-1].max()))
         with_outliers = outliers.any(dim=1)
         if not with_outliers.any():
-            return
-        self.images_with_outliers += int(with_outliers.sum())
+            return norms.cpu(), outliers.cpu(), []
         # All layers' activations at once would be many gigabytes, and which patches are outliers shows
         # only in the end: the images that have any go through the model once more.
         sums = self._mean_activations(images[with_outliers], outliers[with_outliers])
-        if self._activations:
+        return norms.cpu(), outliers.cpu(), sums
+
+    def add(self, norms: Tensor, outliers: Tensor, sums: list[Tensor]) -> None:
+        """Take what `look` saw: (L, B, N) norms, (B, N) outliers, each layer's (H,) summed activations."""
+        self._norms.add(norms.flatten(1))
+        self._outlier_norms += norms[:, outliers].double().sum(dim=1)
+        self.images += len(outliers)
+        self.patches += outliers.numel()
+        self.outliers += int(outliers.sum())
+        self.images_with_outliers += int(outliers.any(dim=1).sum())
+        self.largest = max(self.largest, float(norms[-1].max()))
+        if self._activations and sums:
             sums = [before + now for before, now in zip(self._activations, sums)]
-        self._activations = sums
+        self._activations = sums or self._activations
 
     @torch.inference_mode()
     def _mean_activations(self, images: Tensor, outliers: Tensor) -> list[Tensor]:

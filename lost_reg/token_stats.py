@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,9 +14,11 @@ from lost_reg.backbones import Backbone, VitBackbone
 from lost_reg.decoding import ImageInput
 from lost_reg.discovery import BATCH_SIZE, batch_size_for, decoded_batches, normalized
 from lost_reg.errors import LostRegError
+from lost_reg.memory import in_parts, too_large
 from lost_reg.progress import Progress, no_progress
 from lost_reg.records import Failure
 
+T = TypeVar("T")
 SIGMAS = 3.0  # Jiang et al. 2025 take mean + 3 standard deviations as the cut-off of outliers
 
 
@@ -39,16 +41,22 @@ class ImageStream:
     workers: int | None = None
     apply_exif: bool = True
 
-    def batches(
-        self, backbone: Backbone, failures: list[Failure], progress: Progress = no_progress
-    ) -> Iterator[Tensor]:
-        """(B, 3, H, W) normalised images on the backbone's device; the images of a batch are of one grid.
+    def measured(
+        self,
+        backbone: Backbone,
+        measure: Callable[[Tensor], T],
+        failures: list[Failure],
+        progress: Progress = no_progress,
+    ) -> Iterator[T]:
+        """What `measure` gives for each batch, in smaller batches where the memory does not suffice.
 
         Args:
-            failures: takes the images that cannot be read, instead of what it holds.
+            measure: takes (B, 3, H, W) normalised images on the backbone's device, of one grid. It is called
+                anew on fewer of them after it ran out of memory, so it must leave nothing half done.
+            failures: takes the images that cannot be read or do not fit the memory, instead of what it holds.
 
         Raises:
-            LostRegError: not one image can be read.
+            LostRegError: not one image can be used.
         """
         done = 0
         failures.clear()
@@ -60,25 +68,18 @@ class ImageStream:
         ):  # fmt: skip
             if isinstance(batch, Failure):
                 failures.append(batch)
-            else:
-                yield normalized(batch, backbone)
-                done += len(batch)
-            progress(done, len(failures), len(self.images))
+                progress(done, len(failures), len(self.images))
+                continue
+            for part, found in in_parts(batch, size, lambda part: measure(normalized(part, backbone))):
+                if found is None:
+                    failures.append(too_large(part[0], backbone.device))
+                else:
+                    yield found
+                    done += len(part)
+                progress(done, len(failures), len(self.images))
         if not done:
             which = f": {failures[0].image} ({failures[0].reason})" if failures else ""
             raise LostRegError(f"not one of {len(self.images):,} images could be used{which}")
-
-
-@contextlib.contextmanager
-def memory_errors(backbone: Backbone) -> Iterator[None]:
-    """Tell of a batch that does not fit the device's memory in one line."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise LostRegError(
-            f"out of memory on {backbone.device}: make the batches smaller (--batch-size 1) or the images "
-            "(--max-side)"
-        ) from None
 
 
 def require_vit(backbone: Backbone) -> None:

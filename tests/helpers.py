@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from lost_reg.errors import LostRegError
 from lost_reg.records import Failure, Prediction, Protocol
@@ -18,6 +20,37 @@ def refusal(call, *args, **kwargs) -> str:
     text = str(caught.value)
     assert text and "\n" not in text
     return text
+
+
+def batches_of(stream, backbone) -> list:
+    """The batches of normalised images that an ImageStream goes through."""
+    return list(stream.measured(backbone, lambda images: images, []))
+
+
+def scarce_memory(monkeypatch, backbone, *, images_at_most=math.inf, pixels_at_most=math.inf) -> list[int]:
+    """Let a backbone run out of memory where a batch has more; the sizes of batches tried, to be filled."""
+    whole, tried = backbone.block_outputs, []
+
+    def block_outputs(images):
+        tried.append(len(images))
+        if len(images) > images_at_most or images.shape[2:].numel() > pixels_at_most:
+            raise torch.OutOfMemoryError("too much")
+        return whole(images)
+
+    monkeypatch.setattr(backbone, "block_outputs", block_outputs)
+    return tried
+
+
+def approximately(content, expected) -> bool:
+    """Whether two JSON-like contents are the same but for the rounding of numbers."""
+    if isinstance(expected, dict):
+        same = content.keys() == expected.keys()
+        return same and all(approximately(content[key], expected[key]) for key in expected)
+    if isinstance(expected, list):
+        return len(content) == len(expected) and all(map(approximately, content, expected))
+    if isinstance(expected, float):
+        return content == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    return content == expected
 
 
 def names(folder: Path) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import planted
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import names, refusal
+from helpers import approximately, batches_of, names, refusal, scarce_memory
 
 from lost_reg.artifacts import (
     ArtifactOptions,
@@ -134,11 +135,16 @@ def stream():
     return ImageStream(paths, dataset.images, max_side=224, apply_exif=False, workers=0)
 
 
+@pytest.fixture
+def plain():
+    return load_backbone("tiny", device="cpu")
+
+
 @pytest.fixture(scope="module")
 def rows(stream):
     """What is measured of the fixture without the plant, with it, and with a test-time register."""
     plain = planted.without_registers(load_backbone("tiny", device="cpu"))
-    model, neurons = planted.plant(max(stream.batches(plain, []), key=len))
+    model, neurons = planted.plant(max(batches_of(stream, plain), key=len))
     repaired = planted.with_registers(model, AddedRegisters(RegisterNeurons(tuple(neurons))))
     reference = measure(stream, plain)
     return [
@@ -185,7 +191,7 @@ def test_the_probes_of_the_planted_model(rows):
 
 def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
     plain = planted.without_registers(load_backbone("tiny", device="cpu"))
-    norms = torch.cat([block_norms(plain, images).flatten(1) for images in stream.batches(plain, [])], dim=1)
+    norms = torch.cat([block_norms(plain, images).flatten(1) for images in batches_of(stream, plain)], dim=1)
     row = rows[0]["layers"][3]
     assert row["mean"] == pytest.approx(float(norms[3].mean()), rel=1e-4)
     assert row["sigma"] == pytest.approx(float(norms[3].std(correction=0)), rel=1e-4)
@@ -195,7 +201,7 @@ def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
 def test_the_layer_decides(stream):
     plain = planted.without_registers(load_backbone("tiny", device="cpu"))
     few = ImageStream(stream.images[:2], stream.names[:2], max_side=96, apply_exif=False)
-    norms = torch.cat([block_norms(plain, images)[1].flatten() for images in few.batches(plain, [])])
+    norms = torch.cat([block_norms(plain, images)[1].flatten() for images in batches_of(few, plain)])
     cutoff = float(norms.quantile(0.9))
     outliers = measure(few, plain, ArtifactOptions(rule="fixed", cutoff=cutoff, layer=1))["outliers"]
     assert outliers["layer"] == 1 and outliers["count"] == int((norms > cutoff).sum())
@@ -262,6 +268,82 @@ def test_the_command_writes_json_and_figures(lost_reg, photos, tmp_path):
     assert second["layers"][6]["cutoffs"]["reference"] == first["layers"][0]["percentiles"]["98"]
     again = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out)
     assert again.exit_code == 1 and "is there already" in again.stderr
+
+
+def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(lost_reg, photos, tmp_path):
+    pytest.importorskip("matplotlib")
+    model, other = "timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224"
+    file, out = tmp_path / "neurons.json", tmp_path / "out"
+    file.write_text(json.dumps({"neurons": [[2, 1], [3, 0]], "backbone": model}))
+    models = ("-b", other, "-b", model, "--weights", "random")
+    added = ("--test-time-registers", 2, "--register-neurons", file)
+    result = lost_reg("artifacts", photos, *models, *added, "--max-side", 64, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"{model} (RANDOM WEIGHTS, 2 test-time registers at 2 neurons)" in result.stdout
+    rows = json.loads((out / "artifacts.json").read_text())["backbones"]
+    assert [row["backbone"] for row in rows] == [other, model, model]
+    first, second, with_registers = (row["test_time_registers"] for row in rows)
+    assert first is second is None and with_registers["count"] == 2
+    assert rows[2]["layers"] != rows[1]["layers"]
+
+
+@pytest.mark.parametrize(
+    ("neurons", "arguments", "text"),
+    [
+        ({}, ("-b", "dino", "-b", "dinov2"), "does not say whether it is of dino_vits16 or dinov2_vitl14"),
+        ({"backbone": "dinov2_vitl14"}, ("-b", "dino"), "those of dinov2_vitl14, and the backbone is dino"),
+        ({}, ("-b", "tiny"), "tiny was trained with 4 registers"),
+        ({"backbone": "tiny"}, ("-b", "tiny", "-b", "dino"), "tiny was trained with 4 registers"),
+    ],
+)
+def test_registers_for_no_backbone_or_any_are_refused(neurons, arguments, text, lost_reg, photos, tmp_path):
+    file = tmp_path / "neurons.json"
+    file.write_text(json.dumps({"neurons": [[2, 1]], **neurons}))
+    added = ("--test-time-registers", 1, "--register-neurons", file)
+    result = lost_reg("artifacts", photos, *arguments, *added, "--out", tmp_path / "out")
+    assert result.exit_code != 0 and text in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_are_told_before_anything_is_measured(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("lost_reg.artifacts.measure", lambda *args, **options: pytest.fail("measured"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
+    result = lost_reg("artifacts", photos, "-b", "tiny", "-b", "dinov2", "--out", tmp_path / "out")
+    assert result.exit_code != 0 and "dinov2" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_batch_that_does_not_fit_the_memory_changes_nothing(stream, plain, monkeypatch):
+    few = ImageStream(stream.images[:5], stream.names[:5], max_side=96, apply_exif=False, workers=0)
+    expected = measure(few, plain)
+    tried = scarce_memory(monkeypatch, plain, images_at_most=1)
+    assert approximately(measure(few, plain), expected)
+    assert max(tried) > 1
+
+
+def test_an_image_that_does_not_fit_the_memory_is_a_failure(stream, plain, monkeypatch):
+    few = ImageStream(stream.images[:5], stream.names[:5], max_side=96, apply_exif=False, workers=0)
+    sizes = sorted(image.shape[2:].numel() for image in batches_of(few, plain))
+    scarce_memory(monkeypatch, plain, pixels_at_most=sizes[-1] - 1)
+    failures: list = []
+    found = measure(few, plain, failures=failures)
+    assert 0 < len(failures) == 5 - found["images"]
+    assert all("out of memory on cpu at" in failure.reason for failure in failures)
+
+
+def test_what_fits_the_memory_the_first_time_only_is_a_failure(stream, plain, monkeypatch):
+    few = ImageStream(stream.images[:5], stream.names[:5], max_side=96, apply_exif=False, workers=0)
+    whole, calls = plain.features, []
+
+    def features(images, facet, layer):
+        calls.append(len(images))
+        if len(calls) == 1:  # the second pass alone asks for features
+            raise torch.OutOfMemoryError("too much")
+        return whole(images, facet, layer)
+
+    monkeypatch.setattr(plain, "features", features)
+    failures: list = []
+    found = measure(replace(few, batch_size=1), plain, failures=failures)
+    assert found["images"] == 4 and [failure.image for failure in failures] == [few.names[0]]
 
 
 def test_without_matplotlib_there_is_a_note(lost_reg, photos, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import planted
 import pytest
 import torch
-from helpers import refusal
+from helpers import approximately, batches_of, refusal, scarce_memory
 from test_registers import NEURONS, small_backbone
 
 from lost_reg.backbones import load_backbone
@@ -49,7 +49,7 @@ def slow_search(backbone, pictures, options: SearchOptions):
     """Everything kept, one image at a time: ([(activation, layer, neuron)], threshold, top layer)."""
     stream = stream_of(pictures, batch_size=1)
     norms, hidden = [], []  # an image's: (L, N); (L, N, H)
-    for image in stream.batches(backbone, []):
+    for image in batches_of(stream, backbone):
         inputs = []
         handles = [
             block.mlp.fc2.register_forward_pre_hook(
@@ -103,7 +103,7 @@ def test_neurons_are_those_of_the_slow_formulation(name, options, pictures):
     backbone = small_backbone(name)
     options = {"top_k": 12, **options}
     if "threshold" in options:  # the first image's median: some images have few outliers, or none
-        norms = block_norms(backbone, next(stream_of(pictures[:1]).batches(backbone, [])))
+        norms = block_norms(backbone, batches_of(stream_of(pictures[:1]), backbone)[0])
         options["threshold"] = float(norms[options.get("detect_layer", -2)].median())
     options = SearchOptions(**options)
     found = find_register_neurons(stream_of(pictures, batch_size=3), backbone, options)
@@ -152,7 +152,7 @@ def samples():
 @pytest.fixture(scope="module")
 def planted_model(samples):
     tiny = load_backbone("tiny", device="cpu")
-    images = max(samples[1].batches(tiny, []), key=len)
+    images = max(batches_of(samples[1], tiny), key=len)
     return planted.plant(images)
 
 
@@ -173,7 +173,7 @@ def images_found(samples, backbone) -> int:
 
 def outlier_share(samples, backbone, threshold: float) -> float:
     """After the second-to-last block."""
-    norms = [block_norms(backbone, images)[-2].flatten() for images in samples[1].batches(backbone, [])]
+    norms = [block_norms(backbone, images)[-2].flatten() for images in batches_of(samples[1], backbone)]
     return float((torch.cat(norms) > threshold).double().mean())
 
 
@@ -267,3 +267,21 @@ def test_unreadable_images_are_told_and_passed_over(tmp_path, pictures):
     assert told[0] == (0, 0, 14) and told[-1] == (13, 1, 14)  # two passes of seven images
     stream = ImageStream([bad], ["bad"])
     assert "not one of 1 images could be used: bad" in refusal(find_register_neurons, stream, backbone)
+
+
+def test_a_batch_that_does_not_fit_the_memory_changes_nothing(pictures, monkeypatch):
+    backbone, options = small_backbone("MLP"), SearchOptions(top_k=3)
+    expected = find_register_neurons(stream_of(pictures), backbone, options)
+    tried = scarce_memory(monkeypatch, backbone, images_at_most=2)
+    found = find_register_neurons(stream_of(pictures), backbone, options)
+    assert found.neurons == expected.neurons and max(tried) == 4
+    assert approximately(found.found, expected.found)
+
+
+def test_an_image_that_does_not_fit_the_memory_is_a_failure(pictures, monkeypatch):
+    backbone, failures = small_backbone("MLP"), []
+    scarce_memory(monkeypatch, backbone, pixels_at_most=28 * 42)
+    options = SearchOptions(threshold=100.0, top_k=3)
+    found = find_register_neurons(stream_of(pictures), backbone, options, failures=failures)
+    assert found.found["images"] == 2
+    assert [failure.image for failure in failures] == [f"image {index}" for index in (0, 1, 3, 5)]
