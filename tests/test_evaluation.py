@@ -110,6 +110,23 @@ def test_the_benchmark_prints_its_table(monkeypatch, capsys):
     assert "| end to end, batch 2 |" in output and "| plain |" in output and "LOST is " in output
 
 
+def test_hours_are_what_the_measured_rates_make(monkeypatch, capsys):
+    import benchmark
+    import how_long
+
+    monkeypatch.setattr(benchmark, "SIZES", {(50, 38): 1, (64, 48): 1})
+    monkeypatch.setattr(how_long, "seconds", lambda work, device: work() or 0.5)  # 2 files: 4 images a second
+    arguments = "how_long.py --device cpu --images 2 --backbones tiny tiny+test-time"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    how_long.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert "tiny: 4.00 images/s" in lines
+    hours = [count / 4 / 3600 for count in (5011, 11540, 19817)]
+    row = "".join(f" {one:.2f} |" for one in [*hours, sum(hours)])
+    assert f"| tiny |{row}" in lines and f"| tiny+test-time |{row}" in lines
+    assert lines[-1] == "| all |" + "".join(f" {2 * one:.2f} |" for one in [*hours, sum(hours)])
+
+
 def test_memory_is_said_on_the_way(monkeypatch, capsys):
     import memory
 
