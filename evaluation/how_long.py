@@ -1,9 +1,9 @@
-"""How long reproduce.py takes on this machine: measured on a few files that it makes, without weights or data.
+"""How long reproduce.py takes on this machine, measured on files that this makes, without weights or data.
 
     python evaluation/how_long.py [--device cuda] [--backbones dinov2 dinov2_reg ...]
 
-For each backbone, at random weights, the sweep of reproduce.py (LOST as published and 84 settings more) is run
-from JPEG files to its results, and its images a second make the hours of each dataset.
+For each backbone, at random weights, the sweep of reproduce.py (LOST as published and 84 settings more) is
+run from JPEG files to its results, and its images a second make the hours of each dataset.
 """
 
 from __future__ import annotations

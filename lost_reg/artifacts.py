@@ -34,6 +34,7 @@ from lost_reg.token_stats import (
     part_of,
     require_vit,
 )
+from lost_reg.whole_files import whole_file
 
 RULES = ("sigma", "fixed", "reference")
 FIXED_CUTOFF = 150.0  # Darcet et al.: chosen by hand for DINOv2 ViT-g/14, and "can vary across models"
@@ -222,11 +223,8 @@ def write_artifacts(
         },
         "backbones": rows,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "artifacts.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise LostRegError(f"cannot write {str(folder)!r}: {error.strerror}") from None
+    with whole_file(folder / "artifacts.json") as part:
+        part.write_text(json.dumps(content) + "\n", encoding="utf-8")
     try:
         from lost_reg.figures import draw_artifacts
     except ImportError:

@@ -12,10 +12,11 @@ from lost_reg.confidence import IMPLAUSIBLE
 from lost_reg.crops import write_crops
 from lost_reg.errors import LostRegError
 from lost_reg.export_boxes import Filters, Selection, Tally
-from lost_reg.export_files import LINK, Misses, Pictures, check_target, staged
+from lost_reg.export_files import LINK, Misses, Pictures, check_target, whole_folder
 from lost_reg.export_formats import FORMATS, Export
 from lost_reg.progress import Progress, no_progress
 from lost_reg.results import Results, read_run
+from lost_reg.whole_files import whole_file
 
 _NOT_FINISHED = "the run was not finished: how many images are left is not known"
 
@@ -86,9 +87,10 @@ def export_run(
     with contextlib.ExitStack() as stack:
         if options.to:
             written = FORMATS[options.to]
-            written.write(export, stack.enter_context(staged(options.out, folder=not written.suffix)))
+            whole = whole_file if written.suffix else whole_folder
+            written.write(export, stack.enter_context(whole(options.out)))
         if options.crops:
-            part = stack.enter_context(staged(options.crops, folder=True))
+            part = stack.enter_context(whole_folder(options.crops))
             not_cropped = write_crops(
                 selection, part, pictures, apply_exif=bool(results.settings.get("apply_exif")),
                 progress=lambda done, failed: progress(done, failed, tally.images),

@@ -43,27 +43,23 @@ def check_target(path: Path, suffix: str) -> None:
 
 
 @contextlib.contextmanager
-def staged(target: Path, *, folder: bool) -> Iterator[Path]:
-    """A path to write to, which takes the target's place as a whole once the block has ended well.
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the target's place as a whole once the block has ended well.
 
     Raises:
         LostRegError: what cannot be written; then nothing is left behind.
     """
     target = Path(os.path.abspath(target))
+    # a folder that a killed process left is not written over, as what is in it would come along
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            part.mkdir()
+        part.mkdir(parents=True)
         yield part
         part.replace(target)
     except OSError as error:
         raise LostRegError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
     finally:
-        if folder:
-            shutil.rmtree(part, ignore_errors=True)  # which does not follow links
-        with contextlib.suppress(OSError):
-            part.unlink()
+        shutil.rmtree(part, ignore_errors=True)  # which does not follow links
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ A file is a numpy archive (.npz) without pickles: maps of the patch grid in 256 
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from lost_reg.errors import LostRegError
 from lost_reg.results import path_within
+from lost_reg.whole_files import whole_file
 
 SUFFIX = ".npz"
 _LEVELS = 255
@@ -66,23 +66,15 @@ def write_maps(path: Path, maps: Maps) -> None:
         LostRegError: a folder that cannot be written.
     """
     levels, ranges = zip(*(_quantised(getattr(maps, name)) for name in _QUANTISED))
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                **dict(zip(_QUANTISED, levels)),
-                ranges=np.array(ranges, np.float32),  # (3, 2)
-                mask=maps.mask.astype(np.uint8),
-                seed=np.array(maps.seed, np.int32),
-                covered_hw=np.array(maps.covered_hw, np.float32),
-            )
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise LostRegError(f"cannot write the maps {path}: {error.strerror or error}") from None
+    with whole_file(path, "the maps") as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            **dict(zip(_QUANTISED, levels)),
+            ranges=np.array(ranges, np.float32),  # (3, 2)
+            mask=maps.mask.astype(np.uint8),
+            seed=np.array(maps.seed, np.int32),
+            covered_hw=np.array(maps.covered_hw, np.float32),
+        )
 
 
 def _quantised(values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lost_reg.errors import LostRegError
 from lost_reg.images import read_image
 from lost_reg.records import Box, Prediction
 from lost_reg.results import path_within
+from lost_reg.whole_files import whole_file
 
 MOST_JPEG_SIDE = 65_000  # pixels; the format holds hardly more
 BOX_COLOUR = (255, 214, 10)
@@ -59,13 +58,6 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
     picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target, "the picture") as part:
         picture.save(part, format="JPEG", quality=90)
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise LostRegError(f"cannot write the picture {target}: {error.strerror or error}") from None
     return target

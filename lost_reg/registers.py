@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
+from lost_reg.whole_files import whole_file
 
 if TYPE_CHECKING:
     from timm.models.eva import Eva
@@ -170,11 +171,8 @@ def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
     head = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
     pairs = ",\n".join(f"    {json.dumps(pair)}" for pair in neurons.neurons)
     check_new(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")
-    except OSError as error:
-        raise LostRegError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    with whole_file(path) as part:
+        part.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")
 
 
 def check_new(path: Path) -> None:

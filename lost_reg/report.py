@@ -30,6 +30,7 @@ from lost_reg.markup import table
 from lost_reg.results import MAPS_FOLDER, RUN_FILE, Results, find_runs, folders_with, read_run
 from lost_reg.scoring import NO_NUMBER, ScoredRun, ScoringOptions, describe_backbone, register_kind, score_run
 from lost_reg.sweep_curves import ReportSweep, curves_html, load_sweeps
+from lost_reg.whole_files import whole_file
 from lost_reg.zoo import register_pairs
 
 PAGE_FILE = "index.html"
@@ -527,9 +528,5 @@ def _prepare(out: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise LostRegError(f"cannot write {path}: {error.strerror or error}") from None

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from lost_reg.errors import LostRegError
 from lost_reg.ranks import ALONE, Ranks
 from lost_reg.records import Box, Failure, FoundObject, Prediction
+from lost_reg.whole_files import whole_file
 
 RUN_FILE = "run.json"
 SWEEP_FILE = "sweep.json"
@@ -373,17 +374,9 @@ class RunWriter:
             LostRegError: a file that cannot be written.
         """
         path = self.folder / ERRORS_FILE
-        part = path.with_name(path.name + ".part")
-        try:
-            with path.open("rb") as file:
-                file.seek(self._earlier_errors)
-                with part.open("wb") as kept:
-                    shutil.copyfileobj(file, kept)
-                    kept.flush()
-                    os.fsync(kept.fileno())
-            part.replace(path)
-        except OSError as error:
-            raise LostRegError(f"cannot write {path}: {error.strerror}") from None
+        with whole_file(path, durable=True) as part, path.open("rb") as file, part.open("wb") as kept:
+            file.seek(self._earlier_errors)
+            shutil.copyfileobj(file, kept)
 
     def failures(self) -> Iterator[Failure]:
         """What failed, as it is recorded by now."""
@@ -428,18 +421,8 @@ class RunWriter:
 
     def write_record(self) -> None:
         """Write the record as a whole, or not at all, even if the power goes."""
-        path = self.folder / self._layout.record_file
-        part = path.with_name(path.name + ".part")
-        try:
-            with part.open("w", encoding="utf-8") as file:
-                file.write(json.dumps(self.record, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise LostRegError(f"cannot write {path}: {error.strerror}") from None
+        with whole_file(self.folder / self._layout.record_file, durable=True) as part:
+            part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
 
     def __enter__(self) -> RunWriter:
         return self

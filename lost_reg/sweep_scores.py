@@ -20,6 +20,7 @@ from lost_reg.records import Protocol
 from lost_reg.results import Results
 from lost_reg.scoring import describe_backbone
 from lost_reg.sweep_files import SCORES_FILE, SweepResults, read_sweep
+from lost_reg.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -268,12 +269,8 @@ def csv_text(scores: SweepScores) -> str:
 def write_scores(scores: SweepScores) -> Path:
     """Write the scores into the sweep folder, as JSON, as a whole or not at all."""
     path = scores.folder / SCORES_FILE
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         part.write_text(json_text(scores) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise LostRegError(f"cannot write {path}: {error.strerror}") from None
     return path
 
 

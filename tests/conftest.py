@@ -6,6 +6,7 @@ import json
 import socket
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,8 @@ from PIL import Image
 from lost_reg.backbones import load_backbone
 
 torch.set_num_threads(1)  # on small tensors, threads cost more than they give
+hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one takes its time
+hypothesis.settings.load_profile("any-machine")
 
 
 @pytest.fixture(autouse=True)

@@ -168,7 +168,7 @@ box = st.tuples(corner, corner, st.integers(1, 20), st.integers(1, 20)).map(
 image = st.tuples(st.lists(st.tuples(box, st.booleans()), max_size=3), st.one_of(st.none(), box))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(images=st.lists(image, min_size=1, max_size=12), count_hard=st.booleans(), data=st.data())
 def test_properties(images, count_hard, data):
     truths, boxes, unusable = {}, {}, []

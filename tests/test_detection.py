@@ -76,7 +76,7 @@ box = st.tuples(*[st.integers(0, 6)] * 2, *[st.integers(1, 6)] * 2).map(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(box, max_size=4), st.lists(box, max_size=4))
 def test_matches_are_one_to_one_and_at_least_half_of_the_best_possible(boxes, objects):
     found = matches(boxes, objects)
@@ -104,7 +104,7 @@ def test_matches_are_one_to_one_and_at_least_half_of_the_best_possible(boxes, ob
 numbers = st.lists(st.tuples(st.integers(-3, 3), st.floats(-5, 5), st.booleans()), min_size=2, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(numbers)
 def test_rank_statistics_are_scipys(rows):
     a, b, positive = zip(*rows)

@@ -184,7 +184,7 @@ def fractions(least, most):
 
 @pytest.mark.parametrize("to", FORMATS)
 @given(drawn=st.lists(images_with_boxes(st.integers), min_size=1, max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whole_boxes_are_kept(to, drawn):
     predictions = [prediction(f"{n}.jpg", *boxes, size_hw=size) for n, (size, boxes) in enumerate(drawn)]
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,7 @@ def test_whole_boxes_are_kept(to, drawn):
 
 @pytest.mark.parametrize("to", FORMATS)
 @given(drawn=images_with_boxes(fractions))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_boxes_of_scaled_images_are_kept_as_well_as_the_format_can(to, drawn):
     size_hw, boxes = drawn
     with tempfile.TemporaryDirectory() as folder:

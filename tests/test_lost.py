@@ -445,7 +445,7 @@ def integer_images(draw):
     return torch.tensor(values, dtype=torch.float32).view(rows * columns, width), (rows, columns)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(integer_images(), st.integers(-8, 2), st.integers(1, 30))
 def test_the_box_holds_the_seed_and_lies_in_the_grid(image, bias, k_patches):
     features, grid_hw = image
@@ -457,7 +457,7 @@ def test_the_box_holds_the_seed_and_lies_in_the_grid(image, bias, k_patches):
     assert 0 <= degree < len(features)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(integer_images(), st.data())
 def test_neither_the_order_of_dimensions_nor_the_scale_matters(image, data):
     features, grid_hw = image
@@ -467,7 +467,7 @@ def test_neither_the_order_of_dimensions_nor_the_scale_matters(image, data):
     assert found_in(features[:, order] * scale, grid_hw) == found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(integer_images(), st.integers(-8, 2))
 def test_any_integer_image_gives_the_oracles_result(image, bias):
     features, grid_hw = image

@@ -251,7 +251,7 @@ def random_scenes(draw):
     return painted(*draw(st.lists(letters, min_size=rows, max_size=rows)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(random_scenes(), st.integers(1, 4))
 def test_objects_are_seeded_apart_plausible_and_do_not_depend_on_their_number(image, most):
     backbone = field_backbone()

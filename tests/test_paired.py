@@ -122,7 +122,7 @@ def test_interval_of_a_whole_dataset_is_the_normal_one():
 # --- what holds for any counts -----------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables)
 def test_swapping_the_sides_negates_the_difference_and_keeps_p(one):
     other = Paired(one.both, one.only_b, one.only_a, one.neither)
@@ -132,7 +132,7 @@ def test_swapping_the_sides_negates_the_difference_and_keeps_p(one):
     assert (other.corloc_a, other.corloc_b) == (one.corloc_b, one.corloc_a)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(tables)
 def test_the_difference_lies_in_its_interval_and_p_in_its_range(one):
     low, high = one.interval
