@@ -6,7 +6,7 @@ On files that it makes itself, at random weights, for each backbone and precisio
 
 - end to end: lost_reg.run.run on the files, from decoding to predictions.jsonl
 - alone: timm's forward_features on random tensors on the device, at the batch size that is best for it
-- plain: plain.py, what a careful user writes from the papers
+- plain: plain.py, what a careful user writes from the papers, in the same precision and in float32
 - the stages apart, memory, and the share of the device's matrix products at full speed that the work needs
 
 All are measured in turn in each round; a ratio is taken within its round, and the median is shown.
@@ -65,6 +65,7 @@ class Bench:
     """
 
     backbone: VitBackbone
+    plain: dict[str, VitBackbone]  # what plain.py runs, by what it is called in the table
     model: torch.nn.Module
     folder: Path
     batch_size: int | str
@@ -109,7 +110,9 @@ def main() -> None:
                 print(f"\n{name}, {precision}: {cost}", flush=True)
                 continue
             shapes = shapes_of(Path(folder), backbone.patch_size)
-            bench = Bench(backbone, timm_model(backbone), Path(folder), size, shapes)
+            bench = Bench(
+                backbone, plain_backbones(backbone), timm_model(backbone), Path(folder), size, shapes
+            )
             print(f"\n### {name}, {precision}\n\n{measured(bench, options)}", flush=True)
 
 
@@ -122,6 +125,14 @@ def machine(device: torch.device) -> str:
         f"{', '.join(models) or platform.processor()}, {os.cpu_count()} cores{gpu}; "
         f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
     )
+
+
+def plain_backbones(backbone: VitBackbone) -> dict[str, VitBackbone]:
+    """The backbone as it is, and in float32, which a user who does not think of precision gets."""
+    if backbone.precision == "fp32":
+        return {"plain": backbone}
+    exact = load_backbone(backbone.name, weights="random", device=str(backbone.device))
+    return {f"plain, {backbone.precision}": backbone, "plain, fp32": exact}
 
 
 def make_photos(folder: Path, count: int, shrink: int = 1) -> None:
@@ -152,7 +163,7 @@ def measured(bench: Bench, options: argparse.Namespace) -> str:
         {
             f"end to end, batch {bench.batch_size}": end_to_end(bench),
             f"backbone alone, batch {batch}": backbone_alone(bench, batch),
-            "plain": plain_rate(bench, options.plain_images),
+            **{name: plain_rate(bench, one, options.plain_images) for name, one in bench.plain.items()},
             "ceiling": matrix_rate(bench.device, bench.backbone.precision, MATRIX_SIDE[bench.device.type]),
         }
         for _ in range(options.rounds)
@@ -162,7 +173,7 @@ def measured(bench: Bench, options: argparse.Namespace) -> str:
 
 def ratios(rounds: list[dict[str, float]], bench: Bench) -> list[str]:
     """Rates and the ratios to them, medians with their ranges."""
-    whole, alone, slow, ceiling = rounds[0]
+    whole, *others, ceiling = rounds[0]
     work = sum(feature_operations(bench.backbone, s) * n for s, n in bench.shapes.items())
     work /= sum(bench.shapes.values())
 
@@ -172,7 +183,7 @@ def ratios(rounds: list[dict[str, float]], bench: Bench) -> list[str]:
 
     lines = ["| | images/s | end to end is |", "|---|---|---|"]
     lines.append(f"| {whole} | {middle([r[whole] for r in rounds], '.2f')} | |")
-    for name in (alone, slow):
+    for name in others:
         rate = middle([r[name] for r in rounds], ".2f")
         lines.append(f"| {name} | {rate} | {middle([r[whole] / r[name] for r in rounds], '.3f')} times |")
     share = middle([100 * r[whole] * work / r[ceiling] for r in rounds], ".0f")
@@ -265,10 +276,10 @@ def uss(process: psutil.Process) -> int:
     return 0
 
 
-def plain_rate(bench: Bench, most: int) -> float:
+def plain_rate(bench: Bench, backbone: VitBackbone, most: int) -> float:
     """Images a second of plain.py."""
     files = bench.files[:most]
-    work = lambda: [plain.discover(path, bench.backbone) for path in files]  # noqa: E731
+    work = lambda: [plain.discover(path, backbone) for path in files]  # noqa: E731
     return len(files) / seconds(work, bench.device)
 
 
@@ -293,6 +304,7 @@ def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
     grid_hw = shape[0] // patch, shape[1] // patch
     images = normalized(batch, backbone)
     features = backbone.features(images)
+    compared = features if features.is_cuda else features.float()  # as LOST compares them
     found = Prediction("name.jpg", shape, (0, 0, 320, 240), (3, 4), grid_hw, 17)
     with tempfile.TemporaryDirectory() as out, RunWriter(Path(out, "run"), {}, {}, resume=False) as writer:
         work = {
@@ -300,7 +312,7 @@ def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
             "copy": lambda: normalized(batch, backbone),
             "keys": lambda: backbone.features(images),
             "LOST": lambda: run_lost(features, grid_hw, LOST_AS_PUBLISHED),
-            "its Gram matrix": lambda: features @ features.mT,
+            "its Gram matrix": lambda: compared @ compared.mT,
             "write": lambda: [writer.write(found) for _ in range(size)],
         }
         return {

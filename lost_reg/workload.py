@@ -27,6 +27,7 @@ _BUSY_PATCHES = {"cpu": 2**13, "cuda": 2**15}
 _SHARE_OF_FREE_MEMORY = 0.6
 SAMPLED = 64  # image headers that are looked at to judge a run
 LONG_RUN_SECONDS = 3600.0
+_SMALL_SIDE, _SLOW = 256, 1.5
 _WORTH_MEASURING = 1e14  # operations below which no run is long: minutes at 100 billion a second
 # Whole backbones reach about this share of the rate of one large matrix product (evaluation/results).
 _USUAL_SHARE_OF_RATE = 0.6
@@ -108,6 +109,8 @@ class Forecast:
 
     seconds: at the device's measured rate, or None where no run of this size is long.
     largest_hw: of the sample; its_bytes: what it needs; free: what there is.
+    precision: the one that is asked for; slowdown: how many times slower than float32 its arithmetic is, or
+        None if it is not.
     """
 
     images: int
@@ -115,6 +118,8 @@ class Forecast:
     largest_hw: tuple[int, int]
     its_bytes: float
     free: float
+    precision: str = "fp32"
+    slowdown: float | None = None
 
     def warnings(self, protocol: Protocol) -> list[str]:
         """A line for each thing to know before the run starts, with the option that helps."""
@@ -124,6 +129,11 @@ class Forecast:
             lines.append(
                 f"images of {width} x {height} pixels need about {self.its_bytes / 2**30:.1f} GiB each and "
                 f"{self.free / 2**30:.1f} GiB are free: --max-side scales them down"
+            )
+        if self.slowdown:
+            lines.append(
+                f"{self.precision} arithmetic is {self.slowdown:.0f} times slower than fp32 on this "
+                "processor: --precision fp32 is quicker"
             )
         if self.seconds and self.seconds > LONG_RUN_SECONDS:
             smaller = max(1, min(protocol.max_side or max(self.largest_hw), max(self.largest_hw)) // 2)
@@ -157,10 +167,26 @@ def forecast(
     ]
     total = sum(work) / len(work) * (images or 0) / devices
     largest = max(sizes, key=math.prod)
-    seconds = None
-    if total > _WORTH_MEASURING:
+    seconds, slowdown = None, precision_slowdown(backbone.device, backbone.precision)
+    if total > _WORTH_MEASURING and not slowdown:
         seconds = total / (_USUAL_SHARE_OF_RATE * matrix_rate(backbone.device, backbone.precision))
-    return Forecast(images or 0, seconds, largest, peak_bytes(backbone, largest), free_bytes(backbone.device))
+    return Forecast(
+        images or 0, seconds, largest, peak_bytes(backbone, largest), free_bytes(backbone.device),
+        backbone.precision, slowdown,
+    )  # fmt: skip
+
+
+def precision_slowdown(device: torch.device, precision: str) -> float | None:
+    """How many times slower than float32 the arithmetic of a precision is on a processor that emulates it.
+
+    Returns:
+        None where it is as fast, or nearly; that of GPUs is.
+    """
+    if precision == "fp32" or device.type != "cpu":
+        return None
+    # small matrices: emulated float16 takes a thousand times as long
+    exact, asked = (matrix_rate(device, one, side=_SMALL_SIDE) for one in ("fp32", precision))
+    return exact / asked if exact > _SLOW * asked else None
 
 
 def matrix_rate(device: torch.device, precision: str, side: int = 0, repeats: int = 3) -> float:

@@ -95,7 +95,10 @@ def test_agreement_prints_its_tables(files, tmp_path, make_voc, monkeypatch, cap
     assert "| fp16, planted tokens |" in output
 
 
-def test_the_benchmark_prints_its_table(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("precision", "plain"), [("fp32", ["| plain |"]), ("bf16", ["| plain, bf16 |", "| plain, fp32 |"])]
+)
+def test_the_benchmark_prints_its_table(precision, plain, monkeypatch, capsys):
     import benchmark
 
     monkeypatch.setitem(benchmark.BATCH_SIZES, "cpu", (1, 2))
@@ -104,10 +107,13 @@ def test_the_benchmark_prints_its_table(monkeypatch, capsys):
     arguments = (
         "benchmark.py --device cpu --backbone tiny --images 3 --plain-images 1 --rounds 2 --batch-size 2"
     )
-    monkeypatch.setattr(sys, "argv", arguments.split())
+    monkeypatch.setattr(sys, "argv", [*arguments.split(), "--precision", precision])
     benchmark.main()
     output = capsys.readouterr().out
-    assert "| end to end, batch 2 |" in output and "| plain |" in output and "LOST is " in output
+    assert "| end to end, batch 2 |" in output and "LOST is " in output
+    assert [
+        line[: len(row)] for line in output.splitlines() for row in plain if line.startswith(row)
+    ] == plain
 
 
 def test_hours_are_what_the_measured_rates_make(monkeypatch, capsys):
