@@ -511,9 +511,13 @@ def report(path, out, dataset, data_root, partial, no_hard, max_images) -> None:
     given = {"max_images": max_images} if max_images else {}
     with image_progress("report") as progress:
         summary, errors = write_report(path, out, options, progress=progress, **given)
-    shown = f"{summary.shown:,} of " if summary.shown < summary.images else ""
-    shown += counted(summary.images, "image")
-    tell(f"{counted(summary.runs, 'run')}, {shown}, {summary.with_maps:,} with maps: open {summary.page}")
+    parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts}
+    shown = [counted(count, name) for name, count in parts.items() if count]
+    if summary.runs:
+        images = f"{summary.shown:,} of " if summary.shown < summary.images else ""
+        images += counted(summary.images, "image")
+        shown = [counted(summary.runs, "run"), images, f"{summary.with_maps:,} with maps", *shown]
+    tell(f"{', '.join(shown)}: open {summary.page}")
     if summary.without_picture:
         say("Warning", f"{summary.without_picture:,} images could not be read again: they have no picture")
     for error in errors:

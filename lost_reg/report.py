@@ -80,10 +80,12 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written: the page, and how many images it shows of how many."""
+    """What was written: the page, what it shows, and how many images of how many."""
 
     page: Path
     runs: int
+    sweeps: int
+    artifacts: int
     shown: int
     images: int
     with_maps: int
@@ -127,8 +129,9 @@ def write_report(
     with_maps = sum(any("maps" in entry for entry in item["entries"].values()) for item in items)
     images = sum(dataset["images"] for dataset in datasets)
     summary = ReportSummary(
-        out / PAGE_FILE, len(runs), len(items), images, with_maps, gallery["without_picture"]
-    )
+        out / PAGE_FILE, len(runs), len(extras.sweeps), len(extras.artifacts), len(items), images, with_maps,
+        gallery["without_picture"],
+    )  # fmt: skip
     return summary, errors
 
 

@@ -96,7 +96,7 @@ def test_agreement_prints_its_tables(files, tmp_path, make_voc, monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("precision", "plain"), [("fp32", ["| plain |"]), ("bf16", ["| plain, bf16 |", "| plain, fp32 |"])]
+    ("precision", "plain"), [("fp32", ["plain"]), ("bf16", ["plain, bf16", "plain, fp32"])]
 )
 def test_the_benchmark_prints_its_table(precision, plain, monkeypatch, capsys):
     import benchmark
@@ -111,9 +111,8 @@ def test_the_benchmark_prints_its_table(precision, plain, monkeypatch, capsys):
     benchmark.main()
     output = capsys.readouterr().out
     assert "| end to end, batch 2 |" in output and "LOST is " in output
-    assert [
-        line[: len(row)] for line in output.splitlines() for row in plain if line.startswith(row)
-    ] == plain
+    names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| plain")]
+    assert names == plain
 
 
 def test_hours_are_what_the_measured_rates_make(monkeypatch, capsys):

@@ -334,3 +334,13 @@ def test_files_without_any_backbone_leave_nothing_to_show(tmp_path):
     write_artifacts(tmp_path / "results")
     result = CliRunner().invoke(main, ["report", str(tmp_path / "results"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_command_tells_what_the_page_shows(tmp_path):
+    for name in ("a", "b"):
+        write_sweep(tmp_path / "sweeps" / name)
+    write_artifacts(tmp_path / "sweeps", "tiny")
+    page = tmp_path / "out" / "index.html"
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "sweeps"), "--out", str(page.parent)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"2 sweeps, 1 artifact measurement: open {page}\n"
