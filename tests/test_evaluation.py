@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lost_reg.backbones import load_backbone
@@ -113,6 +114,33 @@ def test_the_benchmark_prints_its_table(precision, plain, monkeypatch, capsys):
     assert "| end to end, batch 2 |" in output and "LOST is " in output
     names = [line.split("|")[1].strip() for line in output.splitlines() if line.startswith("| plain")]
     assert names == plain
+
+
+def test_trials_are_set_beside_what_is_used(monkeypatch, capsys):
+    import trials
+
+    monkeypatch.setattr(trials, "SIZE_HW", (32, 48))
+    monkeypatch.setattr(torch, "compile", lambda function: function)  # it takes half a minute
+    monkeypatch.setattr(
+        trials, "kept_memory", lambda options, precision: [(1.0, 0.5), (1.0, 1.0), (3.0, 1.0)]
+    )
+    arguments = "trials.py --device cpu --backbone tiny --precision fp32 --rounds 2 --batch-size 2"
+    monkeypatch.setattr(sys, "argv", arguments.split())
+    trials.main()
+    output = capsys.readouterr().out
+    assert "| compiled | " in output and "| kept memory | 2.00 (1.00 to 3.00) |" in output
+    assert "matrix products" in output.splitlines()[-1]
+
+
+def test_attention_head_by_head_is_attention(monkeypatch):
+    import trials
+
+    monkeypatch.setattr(trials, "ROWS", 3)
+    queries, keys, values = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+    with trials.HeadByHead():
+        found = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
+    assert torch.allclose(found, expected, atol=1e-6) and not torch.equal(found, expected)
 
 
 def test_hours_are_what_the_measured_rates_make(monkeypatch, capsys):
