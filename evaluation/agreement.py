@@ -10,8 +10,9 @@ M whose sign it decides.
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from lost_reg.discovery import discover, normalized
 from lost_reg.images import pad_to_patches, read_image
 from lost_reg.records import Prediction
 
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+import planted
+
 BACKBONES = ["tiny", "dino_vits16", "dinov2_vits14", "dinov2_vits14_reg", "deit3"]
-PLANTED_TOKENS, PLANTED_NORM = 5, 10.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path(__file__).parent.parent / "data")
     parser.add_argument("--backbone", action="append", help=f"default: {', '.join(BACKBONES)}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", action="append", choices=["bf16", "fp16"], help="default: both")
     options = parser.parse_args()
     images = find_dataset(options.dataset, options.data_root)
     print(
@@ -69,9 +73,12 @@ def main() -> None:
         print(f"| {what} | {share:.1f} % |", flush=True)
     print("\n| tiny | keys, relative | same seed | same box | IoU >= 0.9 | CorLoc, float32 | CorLoc |")
     print("|---|---|---|---|---|---|---|")
-    for planted in (False, True):
-        for precision in ("bf16", "fp16"):
-            print(precision_row(images, precision, options.device, planted), flush=True)
+    models = {"": load_backbone("tiny", device="cpu"), ", planted tokens": planted_backbone(images)}
+    for suffix, model in models.items():
+        full = planted.moved(model, options.device, "fp32")
+        for precision in options.precision or ("bf16", "fp16"):
+            low = planted.moved(model, options.device, precision)
+            print(precision_row(images, full, low, precision + suffix), flush=True)
 
 
 def weights_of(name: str) -> str | None:
@@ -199,45 +206,21 @@ def same_results(images: Dataset, device: str) -> dict[str, float]:
     return shares
 
 
-def precision_row(images: Dataset, precision: str, device: str, planted: bool) -> str:
-    """`tiny` in a lower precision against float32, with or without planted tokens of large norm."""
-    low = load_backbone("tiny", device=device, precision=precision)
-    full = load_backbone("tiny", device=device)
-    with contextlib.ExitStack() as stack:
-        if planted:
-            for backbone in (low, full):
-                stack.enter_context(large_tokens(backbone))
-        rows = compared(images, low, reference=full)
-        before, after = (corloc(images, discover(files_of(images), b, apply_exif=False)) for b in (full, low))
+def precision_row(images: Dataset, full: VitBackbone, low: VitBackbone, name: str) -> str:
+    """A backbone in a lower precision against the same in float32."""
+    rows = compared(images, low, reference=full)
+    before, after = (corloc(images, discover(files_of(images), b, apply_exif=False)) for b in (full, low))
     key_error = np.median([one.key_error for one in rows])
-    name = f"{precision}, planted tokens" if planted else precision
     return f"| {name} | {key_error:.1e} | {shares(rows)} | {before:.1f} | {after:.1f} |"
 
 
-@contextlib.contextmanager
-def large_tokens(backbone: VitBackbone) -> Iterator[None]:
-    """A planted artifact: after the middle block, one direction is added to the plainest patches' tokens.
-
-    The plainest are those closest to the image's mean token; the direction is drawn once, and ten times as
-    long as a token is on average, as in DINOv2's outliers.
-    """
-    model, prefix = backbone.model, backbone.model.num_prefix_tokens
-    direction = torch.randn(model.embed_dim, generator=torch.Generator().manual_seed(0))
-    direction = (direction / direction.norm()).to(backbone.device)
-
-    def plant(module, args, tokens):
-        patches = tokens[:, prefix:]
-        plain_first = (patches - patches.mean(1, keepdim=True)).float().norm(dim=2).argsort(dim=1)
-        at = plain_first[:, :PLANTED_TOKENS, None].expand(-1, -1, tokens.shape[2]) + prefix
-        length = PLANTED_NORM * patches.float().norm(dim=2).mean(1)[:, None, None]
-        added = (length * direction).expand(-1, at.shape[1], -1).to(tokens.dtype)
-        return tokens.scatter_add(1, at, added)
-
-    handle = model.blocks[len(model.blocks) // 2].register_forward_hook(plant)
-    try:
-        yield
-    finally:
-        handle.remove()
+def planted_backbone(images: Dataset) -> VitBackbone:
+    """`tiny` made to write large harmful vectors to a few patches of each image: a fixture of the tests."""
+    tiny = load_backbone("tiny", device="cpu")
+    decoded_images = [decoded(path, tiny.patch_size) for path in files_of(images)]
+    commonest, _ = Counter(image.pixels.shape for image in decoded_images).most_common(1)[0]
+    some = [image for image in decoded_images if image.pixels.shape == commonest][:8]
+    return planted.plant(normalized(some, tiny))[0]
 
 
 if __name__ == "__main__":

@@ -46,11 +46,18 @@ def without_registers(tiny: VitBackbone) -> VitBackbone:
 
 
 def with_registers(backbone: VitBackbone, added: AddedRegisters) -> VitBackbone:
-    """A backbone with test-time registers; what it was planted with stays in it."""
+    """A copy with test-time registers; what it was planted with stays in it."""
+    return moved(backbone, "cpu", "fp32", added)
+
+
+def moved(
+    backbone: VitBackbone, device: str, precision: str, added: AddedRegisters | None = None
+) -> VitBackbone:
+    """A copy on a device and in a precision; what it was planted with stays in it."""
     model = copy.deepcopy(backbone.model)
     if hasattr(model, "plant"):
         model.plant.attach(model)
-    return VitBackbone(backbone.spec, model, backbone.weights, backbone.device, "fp32", added)
+    return VitBackbone(backbone.spec, model, backbone.weights, torch.device(device), precision, added)
 
 
 def plant(images: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
@@ -85,7 +92,8 @@ class _Plant(nn.Module):
         model.blocks[LAYER].mlp.norm.register_forward_hook(self._fire)  # the identity before the last layer
 
     def _see(self, patch_embed, inputs, _) -> None:
-        self.chosen = low_texture_border_patches(inputs[0], patch_embed.patch_size[0])
+        pixels = inputs[0].bfloat16().float()  # so that the same patches are chosen in every precision
+        self.chosen = low_texture_border_patches(pixels, patch_embed.patch_size[0])
 
     def _fire(self, _, inputs, hidden: Tensor) -> Tensor:
         hidden = hidden.clone()
