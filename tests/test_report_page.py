@@ -6,6 +6,7 @@ Skipped where playwright or a Chromium is missing; LOST_REG_CHROMIUM names one t
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from report_cases import (
     HOSTILE,
+    NEARLY,
     OUTCOMES,
     RIGHT,
     WRONG,
@@ -81,6 +83,16 @@ def chosen(page, select: str) -> str:
     return page.locator(f"#{select} option:checked").text_content()
 
 
+def boxes_in(pane) -> list[tuple[str, list[float]]]:
+    """The boxes in a pane: what each is, and its left, top, width and height as shares of the pane's."""
+    return pane.evaluate(
+        "(pane) => { const all = pane.getBoundingClientRect();"
+        "return [...pane.querySelectorAll('.box')].map((one) => { const at = one.getBoundingClientRect();"
+        "return [one.getAttribute('class').replace('box ', ''), [(at.x - all.x) / all.width,"
+        "(at.y - all.y) / all.height, at.width / all.width, at.height / all.height]]; }); }"
+    )
+
+
 def until(page, condition: str) -> None:
     """Wait for a condition; the page's own waiting would need eval, which its policy forbids."""
     for _ in range(100):
@@ -139,6 +151,69 @@ def test_sorts_order_as_they_say(two, open_page):
         assert shown(page) == [f"{name}.jpg" for name in expected], value
 
 
+def test_images_without_a_score_stand_last_in_every_sort_and_count_as_neither_found_nor_missed(
+    tmp_path, make_coco, open_page
+):
+    true = [(32, 16, 64, 48, 0)]
+    objects = {"e.jpg": [], "d.jpg": true, "c.jpg": true, "b.jpg": true, "a.jpg": true, "0.jpg": []}
+    dataset = make_coco(tmp_path / "data", objects)
+    boxes = {"e.jpg": RIGHT, "d.jpg": WRONG, "c.jpg": RIGHT, "b.jpg": RIGHT, "0.jpg": RIGHT}
+    for name, backbone in (("a", "dinov2_vits14"), ("b", "dinov2_vits14_reg")):
+        write_run(tmp_path / "results" / name, dataset, boxes, failures=["a.jpg"], backbone=backbone)
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    for value, expected in {
+        "order": "edcba0",
+        "best": "cbdae0",
+        "worst": "dacbe0",
+        "best-b": "cbdae0",
+        "worst-b": "dacbe0",
+        "gain": "dcbae0",
+        "loss": "dcbae0",
+        "apart": "dcbae0",
+        "name": "0abcde",
+    }.items():
+        page.select_option("#sort", value)
+        assert shown(page) == [f"{name}.jpg" for name in expected], value
+    assert page.locator(".difference").count() == 4
+    for value, expected in {"both": "bc", "neither": "ad", "one": ""}.items():
+        page.select_option("#show", value)
+        assert shown(page) == [f"{name}.jpg" for name in expected], value
+
+
+def test_a_badge_says_what_became_of_an_image(tmp_path, make_coco, open_page):
+    true = [(0, 0, 100, 100, 0)]
+    objects = {"bad.jpg": true, "empty.jpg": [], "half.jpg": true, "nearly.jpg": true, "far.jpg": true}
+    dataset = make_coco(tmp_path / "data", objects, size_hw=(100, 200))
+    boxes = {
+        "empty.jpg": (0, 0, 9, 9),
+        "half.jpg": (0, 0, 50, 100),
+        "nearly.jpg": (0, 0, 49.998, 99.998),
+        "far.jpg": (0, 0, 40, 100),
+    }
+    write_run(tmp_path / "run", dataset, boxes, failures=["bad.jpg"])
+    (dataset.parent / "images" / "far.jpg").unlink()
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    assert page.locator(".badge").all_text_contents() == [
+        "not readable",
+        "not scored",
+        "found, IoU 0.50",
+        "missed, IoU 0.4999",  # 0.49997: no rounding makes it the 0.5 at which an image is found
+        "missed, IoU 0.40",
+    ]
+    good, bad = (page.locator(".badge").nth(index) for index in (2, 4))
+    colour = "one => getComputedStyle(one).color"
+    assert good.evaluate(colour) != bad.evaluate(colour) == page.locator(".badge").first.evaluate(colour)
+    assert page.locator(".reason").all_text_contents() == ["cannot be decoded: <b>bad</b>"]
+    assert page.locator(".card").last.locator(".panels").get_by_text("no picture").is_visible()
+
+
+def test_differences_have_a_sign(two, open_page):
+    page = open_page(two)
+    minus = "\N{MINUS SIGN}"
+    expected = [f"IoU B {minus} A {text}" for text in ("+0.17", f"{minus}1.00", "+0.13", "+0.38")]
+    assert page.locator(".difference").all_text_contents() == expected
+
+
 def test_sides_can_be_exchanged_and_left_out(two, open_page):
     page = open_page(two)
     page.select_option("#a", label="dinov2_vits14_reg")
@@ -149,6 +224,41 @@ def test_sides_can_be_exchanged_and_left_out(two, open_page):
     assert chosen(page, "show") == "all images" and page.locator(".side").count() == 4
     page.select_option("#show", label="found")
     assert shown(page) == ["both.jpg", "only_b.jpg"]
+    assert page.locator(".side strong").all_text_contents() == ["dinov2_vits14_reg"] * 2
+
+
+def test_a_filter_and_a_sort_are_kept_while_they_make_sense(two, open_page):
+    page = open_page(two)
+    page.select_option("#show", "neither")
+    page.select_option("#sort", "worst")
+    page.select_option("#b", label="no other")
+    assert (chosen(page, "show"), chosen(page, "sort")) == ("missed", "IoU, worst first")
+    assert shown(page) == ["neither.jpg", "only_b.jpg"]
+    page.select_option("#a", label="dinov2_vits14_reg")
+    assert chosen(page, "b") == "no other" and shown(page) == ["only_a.jpg", "neither.jpg"]
+
+
+def test_a_pair_without_and_with_registers_is_shown_first_and_any_other_can_be_chosen(
+    tmp_path, make_coco, open_page
+):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    for name, backbone, boxes in (
+        ("1", "dino_vits16", {"a.jpg": RIGHT, "b.jpg": WRONG}),
+        ("2", "dinov2_vits14", {"a.jpg": WRONG}),
+        ("3", "dinov2_vits14_reg", {"a.jpg": WRONG}),
+    ):
+        write_run(tmp_path / "results" / name, dataset, boxes, backbone=backbone)
+    page = open_page(report(tmp_path / "results", tmp_path / "out", partial=True).page)
+    assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dinov2_vits14_reg")
+    options = ["dino_vits16", "dinov2_vits14_reg", "no other"]
+    assert page.locator("#b option").all_text_contents() == options
+    assert shown(page) == ["a.jpg"] and page.locator("#count").text_content() == "1 of 1 images"
+    page.select_option("#b", label="dino_vits16")
+    assert shown(page) == ["a.jpg", "b.jpg"]
+    page.select_option("#a", label="dinov2_vits14_reg")
+    assert chosen(page, "b") == "dino_vits16"
+    page.select_option("#show", "b")
+    assert shown(page) == ["a.jpg"]
 
 
 def test_datasets_and_names_can_be_filtered(tmp_path, make_coco, open_page):
@@ -171,12 +281,82 @@ def test_datasets_and_names_can_be_filtered(tmp_path, make_coco, open_page):
     assert shown(page) == ["dog.jpg"]
 
 
+def test_each_dataset_offers_its_own_runs(tmp_path, make_coco, open_page):
+    first = make_dataset(make_coco, tmp_path / "one", ["same.jpg", "dog.jpg"])
+    second = make_dataset(make_coco, tmp_path / "two", ["same.jpg"])
+    second = second.rename(second.with_name("farm.json"))
+    for name, backbone in (("1", "dinov2_vits14"), ("2", "dinov2_vits14_reg")):
+        boxes = {"same.jpg": RIGHT, "dog.jpg": WRONG}
+        write_run(tmp_path / "results" / name, first, boxes, backbone=backbone)
+    for name, backbone in (("3", "dinov2_vits14"), ("4", "dino_vits16")):
+        write_run(tmp_path / "results" / name, second, {"same.jpg": RIGHT}, backbone=backbone)
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    about = page.locator(".card-head p:not(.difference)")
+    names = "instances.json all", "farm.json all"
+    assert page.locator("#dataset option").all_text_contents() == ["all", *names]
+    page.select_option("#sort", "name")
+    expected = [f"{name} · thing" for name in (names[0], *names)]
+    assert about.all_text_contents() == expected  # of one name, in the order of the datasets
+    page.select_option("#dataset", label=names[1])
+    assert shown(page) == ["same.jpg"] and page.locator("#count").text_content() == "1 of 1 images"
+    assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dino_vits16")
+    assert page.locator("#a option").all_text_contents() == ["dinov2_vits14", "dino_vits16"]
+    page.select_option("#dataset", label=names[0])
+    assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dinov2_vits14_reg")
+    assert page.locator("#b-field").is_visible() and shown(page) == ["dog.jpg", "same.jpg"]
+
+
+def test_two_runs_are_compared_again_after_a_dataset_of_one_run(tmp_path, make_coco, open_page):
+    first = make_dataset(make_coco, tmp_path / "one", ["cat.jpg"])
+    second = make_dataset(make_coco, tmp_path / "two", ["cow.jpg"])
+    second = second.rename(second.with_name("farm.json"))
+    write_run(tmp_path / "results" / "1", first, {"cat.jpg": RIGHT})
+    for name, backbone in (("2", "dinov2_vits14"), ("3", "dino_vits16")):
+        write_run(tmp_path / "results" / name, second, {"cow.jpg": RIGHT}, backbone=backbone)
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    page.select_option("#dataset", label="instances.json all")
+    assert page.locator("#b-field").is_hidden() and page.locator(".side").count() == 1
+    page.select_option("#dataset", label="farm.json all")
+    assert chosen(page, "b") == "dino_vits16" and page.locator(".side").count() == 2
+
+
+def test_a_card_names_all_classes_of_its_image(tmp_path, make_voc, open_page):
+    objects = {"1": [("dog", 33, 17, 96, 64), ("cat", 1, 1, 20, 20), ("dog", 1, 1, 9, 9)]}
+    folder = make_voc(tmp_path / "root" / "VOCdevkit" / "VOC2007", objects)
+    write_run(tmp_path / "run", folder, {"1.jpg": RIGHT}, split="trainval")
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    assert page.locator(".card-head p").text_content() == "dog, cat"
+
+
+def test_the_search_looks_anywhere_in_the_names_of_files_and_classes(tmp_path, make_coco, open_page):
+    labels = {"IMG_1.jpg": "Potted Plant", "img_2.jpg": "cat", "other.jpg": "Cattle"}
+    dataset = make_dataset(make_coco, tmp_path / "data", labels, labels)
+    write_run(tmp_path / "run", dataset, dict.fromkeys(labels, RIGHT))
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    for text, expected in {
+        "img": ["IMG_1.jpg", "img_2.jpg"],
+        "CAT": ["img_2.jpg", "other.jpg"],
+        "  plant ": ["IMG_1.jpg"],
+        "2.JPG": ["img_2.jpg"],
+        "  ": list(labels),
+        "no such": [],
+    }.items():
+        page.fill("#search", text)
+        playwright.expect(page.locator(".card h3")).to_have_text(expected)
+        assert page.locator("#count").text_content() == f"{len(expected)} of 3 images"
+    page.fill("#search", "Cattle")
+    page.press("#search", "Enter")  # which would send the form, and load the page anew
+    playwright.expect(page.locator(".card h3")).to_have_text(["other.jpg"])
+    assert page.locator("#search").input_value() == "Cattle"
+
+
 def test_names_from_outside_are_shown_and_not_executed(tmp_path, make_coco, open_page):
     page = open_page(report(hostile_runs(make_coco, tmp_path), tmp_path / "out").page)
     assert shown(page) == [one_line(name) for name in HOSTILE]
     about = page.locator(".card-head p:not(.difference)").all_text_contents()
     assert about == [one_line(label) for label in HOSTILE.values()]
-    assert page.locator(".reason").first.text_content() == "cannot be decoded: <b>bad</b>"
+    failure, no_maps = page.locator(".reason").all_text_contents()
+    assert failure == "cannot be decoded: <b>bad</b>" and ".npz" in no_maps
     for value in ("gain", "name"):
         page.select_option("#sort", value)
     page.wait_for_timeout(300)
@@ -185,23 +365,94 @@ def test_names_from_outside_are_shown_and_not_executed(tmp_path, make_coco, open
 
 
 def test_maps_lie_over_the_image_where_their_patches_are(tmp_path, make_coco, open_page):
-    """One patch of high norm in a grid that is larger than the image: it must be bright, and nothing else."""
+    """One patch that stands out in a grid that is larger than the image: it is bright, and nothing else."""
+    places = {"norms": (2, 5), "degrees": (1, 1), "affinities": (4, 3), "mask": (3, 6)}
+    grids = {name: np.zeros((6, 8), np.float32) for name in places}
+    for name, place in places.items():
+        grids[name][place] = 1
+    grids["mask"] = grids["mask"] > 0
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
-    norms = np.zeros((6, 8), np.float32)
-    norms[2, 5] = 1
-    maps = some_maps(norms=norms, covered_hw=(0.9, 0.95))
+    maps = some_maps(**grids, seed=places["mask"], covered_hw=(0.9, 0.95))
     write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
     page = open_page(report(tmp_path / "run", tmp_path / "out").page)
-    pane = page.locator(".panels .pane").first
     until(page, "[...document.images].every((one) => one.complete)")
-    pixels = np.asarray(Image.open(io.BytesIO(pane.screenshot())).convert("L")).astype(int)
-    height, width = pixels.shape
-    inside = np.pad(np.ones((height - 12, width - 12), bool), 6)  # its corners are round
-    rows, columns = np.nonzero((pixels > 120) & inside)
-    assert rows.min() / height == pytest.approx(2 / 6 / 0.9, abs=0.02)
-    assert (rows.max() + 1) / height == pytest.approx(3 / 6 / 0.9, abs=0.02)
-    assert columns.min() / width == pytest.approx(5 / 8 / 0.95, abs=0.02)
-    assert (columns.max() + 1) / width == pytest.approx(6 / 8 / 0.95, abs=0.02)
+    # what lies over and under the maps is taken away: the mask is then clear to a bright ground
+    others = "document.querySelectorAll('.pane svg, .pane img:not(.map)')"
+    page.evaluate(f"{others}.forEach((one) => one.remove())")
+    for (name, (row, column)), pane in zip(places.items(), page.locator(".panels .pane").all()):
+        pixels = np.asarray(Image.open(io.BytesIO(pane.screenshot())).convert("L")).astype(int)
+        height, width = pixels.shape
+        inside = np.pad(np.ones((height - 12, width - 12), bool), 6)  # its corners are round
+        rows, columns = np.nonzero((pixels > 120) & inside)
+        assert rows.min() / height == pytest.approx(row / 6 / 0.9, abs=0.02), name
+        assert (rows.max() + 1) / height == pytest.approx((row + 1) / 6 / 0.9, abs=0.02), name
+        assert columns.min() / width == pytest.approx(column / 8 / 0.95, abs=0.02), name
+        assert (columns.max() + 1) / width == pytest.approx((column + 1) / 8 / 0.95, abs=0.02), name
+
+
+def test_boxes_and_seeds_lie_where_they_are(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    run = write_run(tmp_path / "run", dataset, dict.fromkeys(["a.jpg", "b.jpg"], NEARLY), maps=["b.jpg"])
+    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
+    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
+    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    page = open_page(report(run, tmp_path / "out").page)
+    true, further = ("true", [1 / 4, 1 / 6, 1 / 2, 1 / 2]), ("predicted further", [0, 1 / 2, 1 / 2, 1 / 2])
+    found, seed = ("predicted", [1 / 4, 1 / 6, 1 / 2, 5 / 12]), ("seed", [1 / 4, 1 / 6, 1 / 8, 1 / 6])
+    without, with_maps = page.locator(".card").all()
+    of_panels = [boxes_in(pane) for pane in with_maps.locator(".panels .pane").all()]
+    for boxes, expected in zip(
+        [boxes_in(without.locator(".panels .pane")), *of_panels],
+        # the panels of maps: norms, degrees, affinities, mask, and the boxes
+        [[true, further, found, seed], [], [seed], [seed], [seed, found], [true, found]],
+        strict=True,
+    ):
+        assert [kind for kind, _ in boxes] == [kind for kind, _ in expected]
+        for (kind, place), (_, wanted) in zip(boxes, expected):
+            assert place == pytest.approx(wanted, abs=0.005), kind
+
+
+def test_captions_say_from_where_to_where_each_map_goes(two, open_page):
+    page = open_page(two)
+    assert page.locator(".card").first.locator("figcaption").all_text_contents()[1:6] == [
+        "Token norm, 20 to 67",
+        "Degree, 0 to 47",
+        "Affinity to the seed, up to 6",
+        "Expansion mask",
+        "Boxes",
+    ]
+
+
+def test_panes_have_the_shape_of_their_image_but_are_not_endlessly_tall(tmp_path, make_coco, open_page):
+    """The image that is very tall is squeezed, with its boxes, into a pane three times as tall as wide."""
+    for name, size_hw in (("wide", (100, 200)), ("tall", (960, 96))):
+        dataset = make_coco(tmp_path / name, {f"{name}.jpg": [(0, 0, 9, 9, 0)]}, size_hw=size_hw)
+        dataset = dataset.rename(dataset.with_name(f"{name}.json"))
+        write_run(tmp_path / "results" / name, dataset, {f"{name}.jpg": (0, 0, 20, 20)})
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    shapes = {}
+    for card in page.locator(".card").all():
+        box = card.locator(".panels .pane").bounding_box()
+        shapes[card.locator("h3").text_content()] = box["height"] / box["width"]
+    assert shapes == {"wide.jpg": pytest.approx(0.5, abs=0.01), "tall.jpg": pytest.approx(3, abs=0.01)}
+
+
+def test_five_panels_stand_in_one_row_if_any_side_has_maps_and_cards_beside_each_other_if_none(
+    tmp_path, make_coco, open_page
+):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    boxes = dict.fromkeys(["a.jpg", "b.jpg"], RIGHT)
+    write_run(tmp_path / "results" / "1", dataset, boxes)
+    write_run(tmp_path / "results" / "2", dataset, boxes, backbone="dinov2_vits14_reg", maps=list(boxes))
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+
+    def tops(selector):
+        return {round(one.bounding_box()["y"]) for one in page.locator(selector).all()}
+
+    assert len(tops(".card:first-child .side:last-child .pane")) == 1 and len(tops(".card")) == 2
+    assert page.locator(".input").first.is_visible()
+    page.select_option("#b", label="no other")
+    assert len(tops(".card")) == 1 and page.locator(".input").first.is_hidden()
 
 
 def test_thousands_of_images_come_in_pieces(tmp_path, make_coco, open_page):
@@ -223,6 +474,20 @@ def test_thousands_of_images_come_in_pieces(tmp_path, make_coco, open_page):
     page.fill("#search", "1999")
     playwright.expect(page.locator(".card")).to_have_count(1)
     assert shown(page) == ["1999.jpg"] and page.locator("#more").is_hidden()
+
+
+def test_each_image_comes_once_and_the_button_says_how_many_are_left(tmp_path, make_coco, open_page):
+    images = [f"{index:04}.jpg" for index in range(60)]
+    dataset = make_dataset(make_coco, tmp_path / "data", images[:1])
+    page_file = _many_copies(report(_one_run(tmp_path, dataset, images[0]), tmp_path / "out").page, images)
+    page, more = open_page(page_file), "document.getElementById('more')"
+    assert shown(page) == images[:24] and page.locator("#more").text_content() == "Show more (36 left)"
+    page.evaluate(f"{more}.click()")  # without scrolling there, which would show them by itself
+    assert shown(page) == images[:48] and page.locator("#more").text_content() == "Show more (12 left)"
+    page.evaluate(f"{more}.focus({{ preventScroll: true }}); {more}.click()")
+    assert shown(page) == images and page.locator("#more").is_hidden()
+    # the button is gone: the keyboard goes on at the first of the new images
+    assert page.evaluate("document.activeElement.textContent") == images[48]
 
 
 def _one_run(folder: Path, dataset: Path, image: str) -> Path:

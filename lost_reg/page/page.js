@@ -72,7 +72,8 @@
     const keptA = runs.includes(Number(choice.a.value)) && choice.a.value !== "";
     setOptions(choice.a, options, keptA ? choice.a.value : String(first));
     const others = options.filter(([value]) => value !== choice.a.value);
-    const keptB = choice.b.value !== "" && choice.b.value !== choice.a.value;
+    // "no other" is kept if it was chosen, not if there was nothing else to choose
+    const keptB = choice.b.options.length > 1 && choice.b.value !== choice.a.value;
     setOptions(choice.b, [...others, [NONE, "no other"]], keptB ? choice.b.value : String(second ?? NONE));
     byId("a-field").hidden = runs.length < 2;
     byId("b-field").hidden = runs.length < 2;
@@ -199,7 +200,8 @@
     if (entry.iou === null) return make("span", "badge unknown", "not scored");
     const found = isFound(entry);
     const rounded = entry.iou.toFixed(2);
-    const shownIou = !found && Number(rounded) >= data.threshold ? entry.iou.toFixed(4) : rounded;
+    const cut = (Math.floor(entry.iou * 1e4) / 1e4).toFixed(4); // lest it be rounded to the threshold
+    const shownIou = !found && Number(rounded) >= data.threshold ? cut : rounded;
     return make("span", `badge ${found ? "found" : "missed"}`, `${found ? "found" : "missed"}, IoU ${shownIou}`);
   };
   const side = (item, entry, run, letter) => {
