@@ -217,8 +217,11 @@ def _run(
     source = _source(inputs, files_from, dataset, root, out, download, ranks)
 
     from lost_reg.backbones import load_backbone
+    from lost_reg.run import check_drawable
     from lost_reg.run import run as run_source
 
+    if options["visualize"]:
+        check_drawable(source)  # before weights are read
     given = {name: value for name, value in options.items() if value is not None}
     with joined(ranks):
         loaded = load_backbone(

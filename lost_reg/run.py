@@ -134,8 +134,8 @@ def run(
         LostRegError: a protocol that the backbone cannot follow, or a folder that cannot be written.
     """
     protocol = counted_from_last(protocol, backbone)
-    if visualize and not source.images.are_files:
-        raise LostRegError("--visualize works on image files, not on tar shards: unpack them first")
+    if visualize:
+        check_drawable(source)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
         take_maps = _maps_writer(out / MAPS_FOLDER) if save_maps else None
@@ -154,6 +154,16 @@ def run(
         batch_size=batch_size, workers=workers, limit=limit, resume=resume,
         data_root=data_root, ranks=ranks, progress=progress, note=note, largest=protocol,
     )  # fmt: skip
+
+
+def check_drawable(source: Source) -> None:
+    """See that pictures of a source's images can be drawn.
+
+    Raises:
+        LostRegError: they are in tar shards.
+    """
+    if not source.images.are_files:
+        raise LostRegError("--visualize works on image files, not on tar shards: unpack them first")
 
 
 def write_folder(

@@ -14,19 +14,11 @@ import torch
 from click.testing import CliRunner
 from helpers import approximately, batches_of, names, refusal, scarce_memory
 
-from lost_reg.artifacts import (
-    ArtifactOptions,
-    CosineHistogram,
-    NormHistograms,
-    Probe,
-    as_many_others,
-    measure,
-    neighbour_cosines,
-    position_cells,
-)
+from lost_reg.artifacts import ArtifactOptions, NormHistograms, measure
 from lost_reg.backbones import load_backbone
 from lost_reg.cli import main
 from lost_reg.datasets import find_dataset
+from lost_reg.outliers import CosineHistogram, Probe, as_many_others, neighbour_cosines, position_cells
 from lost_reg.registers import AddedRegisters, RegisterNeurons
 from lost_reg.token_stats import ImageStream, block_norms
 
