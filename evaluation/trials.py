@@ -81,9 +81,8 @@ def main() -> None:
         return
     print(machine(torch.device(options.device)), flush=True)
     for precision in options.precision or ["fp32", "bf16"]:
-        print(
-            f"\n### {options.backbone}, {precision}, {options.batch_size} images of {SIZE_HW}\n", flush=True
-        )
+        size = " x ".join(map(str, SIZE_HW[::-1]))
+        print(f"\n### {options.backbone}, {precision}, {options.batch_size} images of {size}\n", flush=True)
         print(compared(options, precision), flush=True)
 
 
@@ -93,7 +92,7 @@ def forward_of(options: argparse.Namespace, precision: str) -> Callable[[], obje
     model, patch = timm_model(backbone), backbone.patch_size
     hw = [-(-side // patch) * patch for side in SIZE_HW]
     images = torch.randn(options.batch_size, 3, *hw, device=backbone.device, dtype=PRECISIONS[precision])
-    return torch.inference_mode()(lambda: model.forward_features(images))
+    return torch.no_grad()(lambda: model.forward_features(images))  # inference_mode cannot be compiled
 
 
 def compared(options: argparse.Namespace, precision: str) -> str:
