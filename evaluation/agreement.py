@@ -217,7 +217,7 @@ def precision_row(images: Dataset, full: VitBackbone, low: VitBackbone, name: st
 def planted_backbone(images: Dataset) -> VitBackbone:
     """`tiny` made to write large harmful vectors to a few patches of each image: a fixture of the tests."""
     tiny = load_backbone("tiny", device="cpu")
-    decoded_images = [decoded(path, tiny.patch_size) for path in files_of(images)]
+    decoded_images = [decoded(path, tiny.patch_size) for path in files_of(images)[:64]]
     commonest, _ = Counter(image.pixels.shape for image in decoded_images).most_common(1)[0]
     some = [image for image in decoded_images if image.pixels.shape == commonest][:8]
     return planted.plant(normalized(some, tiny))[0]

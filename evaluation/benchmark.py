@@ -304,7 +304,8 @@ def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
     grid_hw = shape[0] // patch, shape[1] // patch
     images = normalized(batch, backbone)
     features = backbone.features(images)
-    compared = features if features.is_cuda else features.float()  # as LOST compares them
+    by_sign = features.is_cuda and features.dtype == torch.bfloat16  # as LOST compares them
+    compared = features if by_sign else features.float()
     found = Prediction("name.jpg", shape, (0, 0, 320, 240), (3, 4), grid_hw, 17)
     with tempfile.TemporaryDirectory() as out, RunWriter(Path(out, "run"), {}, {}, resume=False) as writer:
         work = {

@@ -9,6 +9,7 @@ run from JPEG files to its results, and its images a second make the hours of ea
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from reproduce import BACKBONES, DATASETS, TEST_TIME, markdown, protocols_for
 
 from lost_reg.backbones import PRECISIONS, VitBackbone, load_backbone
 from lost_reg.datasets import SPECS
+from lost_reg.errors import LostRegError
 from lost_reg.inputs import list_images
 from lost_reg.run import source_of_files
 from lost_reg.sweep import sweep
@@ -32,10 +34,19 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS))
     parser.add_argument("--images", type=int, help=f"how many files are measured on; {IMAGES} by default")
     options = parser.parse_args()
+    try:
+        measure(options)
+    except LostRegError as error:
+        sys.exit(f"Error: {error}")
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Print the rates and the hours."""
     device = torch.device(options.device)
     print(machine(device), flush=True)
+    images = options.images or IMAGES.get(device.type, IMAGES["cuda"])
     with tempfile.TemporaryDirectory() as folder:
-        make_photos(Path(folder), options.images or IMAGES[device.type])
+        make_photos(Path(folder), images)
         rates = {}
         for name in dict.fromkeys(name.removesuffix(TEST_TIME) for name in options.backbones):
             backbone = load_backbone(
@@ -47,19 +58,15 @@ def main() -> None:
 
 
 def sweep_rate(backbone: VitBackbone, folder: Path) -> float:
-    """Images a second of a sweep on the files of a folder, its start not counted."""
+    """Images a second of a sweep on the files of a folder, after one that warms up."""
     files = list_images([folder])
     with tempfile.TemporaryDirectory() as out:
 
-        def run(count: int) -> None:
-            sweep(
-                source_of_files(files, []), backbone, Path(out, str(count)), protocols_for(backbone),
-                limit=count,
-            )  # fmt: skip
+        def run(name: str, limit: int | None = None) -> None:
+            sweep(source_of_files(files, []), backbone, Path(out, name), protocols_for(backbone), limit=limit)
 
-        count = len(files.names)
-        run(1)  # warms up
-        return count / seconds(lambda: run(count), backbone.device)
+        run("first", limit=1)
+        return len(files.names) / seconds(lambda: run("all"), backbone.device)
 
 
 def table(backbones: list[str], rates: dict[str, float]) -> str:

@@ -17,7 +17,6 @@ import argparse
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from statistics import median
@@ -125,13 +124,15 @@ def compared(options: argparse.Namespace, precision: str) -> str:
 
 
 def shares(forward: Callable[[], object]) -> str:
-    """How much of the processor's time each kind of work takes in one batch."""
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    """How much of the time each kind of work takes in one batch: of the GPU's, where there is one."""
+    on_gpu = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as seen:
         forward()
     times: Counter = Counter()
     for event in seen.key_averages():
         kind = next((kind for kind, part in KINDS.items() if part in event.key), "other")
-        times[kind] += event.self_cpu_time_total
+        times[kind] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(times.values())
     return "Where the time goes: " + ", ".join(f"{k} {100 * t / total:.0f} %" for k, t in times.most_common())
 
@@ -168,9 +169,7 @@ def answer_in_turn(forward: Callable[[], object], options: argparse.Namespace) -
     """For each line that comes, run a batch and say how many seconds it took."""
     forward()
     for _ in sys.stdin:
-        began = time.perf_counter()
-        forward()
-        print(time.perf_counter() - began, flush=True)
+        print(seconds(forward, torch.device(options.device)), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from lost_reg.token_stats import (
     ImageStream,
     Moments,
     block_norms,
+    none_usable,
     part_of,
     require_vit,
 )
@@ -81,7 +82,7 @@ def measure(
 
     Args:
         reference: what `measure` gave for the reference model; None if it is this one.
-        failures: takes the images that could not be read.
+        failures: takes the images that could not be read or do not fit the memory.
 
     Returns:
         What artifacts.json holds of a backbone; README.md describes it.
@@ -140,9 +141,11 @@ def _look_at_halves(
     for is_training, half in zip((True, False), _halves(stream, earlier)):
         unfit: list[Failure] = []
         told = _told_after(outliers.images, len(failures), total, progress)
-        for seen in half.measured(outliers.backbone, outliers.look, unfit, told):
+        for seen in half.measured(outliers.backbone, outliers.look, unfit, told, may_be_none=True):
             outliers.add(seen, is_training)
         failures += unfit
+    if not outliers.images:
+        raise none_usable(total, failures)
 
 
 def _told_after(done_before: int, failed_before: int, total: int, progress: Progress) -> Progress:

@@ -147,7 +147,8 @@ def artifacts(
             rows.append(measure(stream(), loaded, chosen, first, failures=unusable, progress=progress))
         failures |= {failure.image: failure for failure in unusable}
         del loaded
-    missing = write_artifacts(out, rows, reference, chosen, max_side=stream().max_side)
+        # each time: what was measured stays if the next backbone turns out not to have the layer, say
+        missing = write_artifacts(out, rows, reference, chosen, max_side=stream().max_side)
     _warn_of(failures.values(), len(names))
     if missing:
         say("Note", missing)
@@ -164,7 +165,7 @@ def _backbone_of(added, wanted: list[str]) -> str:
     candidates = [name for name in wanted if name == given] if given else without
     if len(candidates) > 1:
         raise click.UsageError(
-            f"the neurons file does not say whether it is of {' or '.join(candidates)}: name one alone"
+            f'the neurons file does not say whether it is of {" or ".join(candidates)}: add "backbone" to it'
         )
     name = (candidates or wanted)[0]
     added.check_backbone(name, find_spec(name).registers)  # if it is of none of them, this says so

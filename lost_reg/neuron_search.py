@@ -85,7 +85,7 @@ def find_register_neurons(
     a threshold the images are gone through twice: it depends on all of them.
 
     Args:
-        failures: takes the images that could not be read.
+        failures: takes the images that could not be read or do not fit the memory.
 
     Returns:
         top_k neurons, the highest first; `found` says how they were found, with the norms of all layers.

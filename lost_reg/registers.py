@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,13 +177,16 @@ def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
 
 
 def check_new(path: Path) -> None:
-    """See that a file is not there yet.
+    """See that a file is not there yet and can be written, before work is done for it.
 
     Raises:
-        LostRegError: it is.
+        LostRegError: it is, or cannot be.
     """
     if path.exists():
         raise LostRegError(f"{str(path)!r} is there already: name another --out")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise LostRegError(f"cannot write {str(path)!r}: {str(above)!r} is no folder that can be written to")
 
 
 # --- the intervention --------------------------------------------------------------------------------

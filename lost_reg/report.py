@@ -129,9 +129,15 @@ def write_report(
     with_maps = sum(any("maps" in entry for entry in item["entries"].values()) for item in items)
     images = sum(dataset["images"] for dataset in datasets)
     summary = ReportSummary(
-        out / PAGE_FILE, len(runs), len(extras.sweeps), len(extras.artifacts), len(items), images, with_maps,
-        gallery["without_picture"],
-    )  # fmt: skip
+        page=out / PAGE_FILE,
+        runs=len(runs),
+        sweeps=len(extras.sweeps),
+        artifacts=len(extras.artifacts),
+        shown=len(items),
+        images=images,
+        with_maps=with_maps,
+        without_picture=gallery["without_picture"],
+    )
     return summary, errors
 
 

@@ -47,6 +47,8 @@ class ImageStream:
         measure: Callable[[Tensor], T],
         failures: list[Failure],
         progress: Progress = no_progress,
+        *,
+        may_be_none: bool = False,
     ) -> Iterator[T]:
         """What `measure` gives for each batch, in smaller batches where the memory does not suffice.
 
@@ -54,6 +56,7 @@ class ImageStream:
             measure: takes (B, 3, H, W) normalised images on the backbone's device, of one grid. It is called
                 anew on fewer of them after it ran out of memory, so it must leave nothing half done.
             failures: takes the images that cannot be read or do not fit the memory, instead of what it holds.
+            may_be_none: whether it is no error if not one image can be used.
 
         Raises:
             LostRegError: not one image can be used.
@@ -77,9 +80,14 @@ class ImageStream:
                     yield found
                     done += len(part)
                 progress(done, len(failures), len(self.images))
-        if not done:
-            which = f": {failures[0].image} ({failures[0].reason})" if failures else ""
-            raise LostRegError(f"not one of {len(self.images):,} images could be used{which}")
+        if not done and not may_be_none:
+            raise none_usable(len(self.images), failures)
+
+
+def none_usable(images: int, failures: Sequence[Failure]) -> LostRegError:
+    """The error of a command that could use none of its images."""
+    which = f": {failures[0].image} ({failures[0].reason})" if failures else ""
+    return LostRegError(f"not one of {images:,} images could be used{which}")
 
 
 def require_vit(backbone: Backbone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,16 +15,17 @@ from lost_reg.errors import LostRegError
 def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterator[Path]:
     """A path to write to, which takes the target's place once the block has ended well.
 
-    The folder of the target is made. What a killed process leaves behind, the next one writes over.
+    The folder of the target is made. A process that is killed can leave a hidden file beside it.
 
     Args:
         what: it is, in an error: "the picture".
-        durable: whether it is to be there even if the power goes right after.
+        durable: whether the target is whole, the old or the new one, even if the power goes.
 
     Raises:
         LostRegError: what cannot be written, in the block too; then nothing is left behind.
     """
-    part = target.with_name(target.name + ".part")
+    # random: nobody else's file, and no link that somebody has laid; short, as names may not be any longer
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield part

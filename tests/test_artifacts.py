@@ -284,6 +284,7 @@ def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(los
     [
         ({}, ("-b", "dino", "-b", "dinov2"), "does not say whether it is of dino_vits16 or dinov2_vitl14"),
         ({"backbone": "dinov2_vitl14"}, ("-b", "dino"), "those of dinov2_vitl14, and the backbone is dino"),
+        ({}, ("-b", "dinov2", "--reference", "dino"), 'add "backbone" to it'),
         ({}, ("-b", "tiny"), "tiny was trained with 4 registers"),
         ({"backbone": "tiny"}, ("-b", "tiny", "-b", "dino"), "tiny was trained with 4 registers"),
     ],
@@ -336,6 +337,43 @@ def test_what_fits_the_memory_the_first_time_only_is_a_failure(stream, plain, mo
     failures: list = []
     found = measure(replace(few, batch_size=1), plain, failures=failures)
     assert found["images"] == 4 and [failure.image for failure in failures] == [few.names[0]]
+
+
+@pytest.mark.parametrize("fitting", [0, 1])
+def test_a_half_of_which_nothing_fits_the_memory_is_left_out(fitting, stream, plain, monkeypatch):
+    few = ImageStream(
+        stream.images[:2], stream.names[:2], max_side=96, apply_exif=False, batch_size=1, workers=0
+    )
+    whole, calls = plain.features, []
+
+    def features(images, facet, layer):
+        calls.append(len(images))
+        if len(calls) - 1 != fitting:
+            raise torch.OutOfMemoryError("too much")
+        return whole(images, facet, layer)
+
+    monkeypatch.setattr(plain, "features", features)
+    failures: list = []
+    assert measure(few, plain, failures=failures)["images"] == 1
+    assert [failure.image for failure in failures] == [few.names[1 - fitting]]
+    calls[:] = [0] * 5  # none fits
+    assert "not one of 2 images could be used" in refusal(measure, few, plain)
+
+
+def test_what_was_measured_stays_when_a_later_backbone_is_refused(lost_reg, photos, tmp_path):
+    out, deep = tmp_path / "out", "timm:vit_tiny_patch16_224"  # twelve layers, and tiny has six
+    options = ("--weights", "random", "--layer", -10, "--limit", 1, "--max-side", 64, "--out", out)
+    result = lost_reg("artifacts", photos, "-b", deep, "-b", "tiny", *options)
+    assert result.exit_code == 1 and "tiny has no layer -10" in result.stderr
+    (row,) = json.loads((out / "artifacts.json").read_text())["backbones"]
+    assert row["backbone"] == deep
+
+
+def test_a_folder_that_cannot_be_is_refused_before_any_measuring(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("lost_reg.artifacts.measure", lambda *args, **options: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    result = lost_reg("artifacts", photos, "-b", "tiny", "--out", tmp_path / "file")
+    assert result.exit_code == 1 and "is no folder that can be written to" in result.stderr
 
 
 def test_without_matplotlib_there_is_a_note(lost_reg, photos, tmp_path, monkeypatch):

@@ -50,8 +50,17 @@ def test_an_error_of_the_system_in_the_block_is_one_line(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_what_a_killed_process_left_is_written_over(tmp_path):
-    (tmp_path / "a.txt.part").write_text("a long text of a process that was killed")
-    with whole_file(tmp_path / "a.txt") as part:
+def test_no_file_of_the_users_is_touched(tmp_path):
+    (tmp_path / "a.txt.part").write_text("the user's")
+    with whole_file(tmp_path / "a.txt") as part, whole_file(tmp_path / "a.txt") as other:
+        part.write_text("first")
+        other.write_text("second")
+    assert names(tmp_path) == ["a.txt", "a.txt.part"]
+    assert (tmp_path / "a.txt.part").read_text() == "the user's"
+
+
+def test_a_name_may_be_as_long_as_can_be(tmp_path):
+    target = tmp_path / ("n" * 255)
+    with whole_file(target) as part:
         part.write_text("whole")
-    assert (tmp_path / "a.txt").read_text() == "whole" and names(tmp_path) == ["a.txt"]
+    assert target.read_text() == "whole"

@@ -164,16 +164,19 @@ def test_encoded_images_are_judged_like_files(files, random_backbone):
 
 def test_a_precision_that_the_processor_emulates_is_said(files, random_backbone, monkeypatch):
     rates = {"fp32": 3e9, "bf16": 2.1e9, "fp16": 1e7}
-    monkeypatch.setattr(workload, "matrix_rate", lambda device, precision, side: rates[precision])
+    monkeypatch.setattr(workload, "matrix_rate", lambda device, precision, side=0: rates[precision])
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert workload.precision_slowdown(cpu, "fp16") == pytest.approx(300)
     assert workload.precision_slowdown(cpu, "bf16") is None is workload.precision_slowdown(cpu, "fp32")
     assert workload.precision_slowdown(cuda, "fp16") is None
     monkeypatch.setattr(random_backbone, "precision", "fp16")
-    monkeypatch.setattr(workload, "_WORTH_MEASURING", 0.0)  # the rate is known to be bad: no time is foretold
-    assert workload.forecast(files, 200, random_backbone, Protocol()).warnings(Protocol()) == [
-        "fp16 arithmetic is 300 times slower than fp32 on this processor: --precision fp32 is quicker"
-    ]
+    monkeypatch.setattr(workload, "_WORTH_MEASURING", 0.0)
+    found = workload.forecast(files, 10**9, random_backbone, Protocol())
+    line, time = found.warnings(Protocol())
+    assert line == (
+        "fp16 arithmetic is about 300.0 times slower than fp32 on this processor: --precision fp32 is quicker"
+    )
+    assert "hours for 1,000,000,000 images" in time
 
 
 def test_nothing_is_measured_for_a_small_run(files, random_backbone, monkeypatch):
