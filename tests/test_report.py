@@ -290,7 +290,9 @@ def test_the_page_needs_nothing_from_elsewhere(results, tmp_path):
     text = report(results, tmp_path / "out").page.read_text()
     elements = Elements(text)
     assert not [a for tag, a in elements.tags if tag in ("link", "script") and ("src" in a or "href" in a)]
-    urls = set(re.findall(r"(?:https?:)?//[\w.]+", re.sub(r"(?m)^\s*//.*$", "", text)))
+    # comments, and checksums in base64, which can hold two strokes, name nothing
+    named = re.sub(r"(?m)^\s*//.*$|sha256-[\w+/=]+", "", text)
+    urls = set(re.findall(r"(?:https?:)?//[\w.]+", named))
     assert urls == {"http://www.w3.org"}  # the name of SVG's namespace
     assert "fetch(" not in text and "innerHTML" not in text
 
