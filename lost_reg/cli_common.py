@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -24,41 +25,48 @@ data_root_option = click.option(
     type=click.Path(path_type=Path),
     help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
 )
+
+
+def _together(*options: Callable) -> Callable:
+    """A decorator that gives a command several options; --help shows the last of them first."""
+
+    def decorate(command):
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
+
+
 MODEL_OPTIONS = ("weights", "download", "device", "precision")
 
 
-def model_options(command):
-    """The options of commands that load a model and no more."""
-    for option in (
-        click.option(
-            "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
-        ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
-        click.option("--download", is_flag=True, help="Get weights that are not on this machine."),
-        click.option("--weights", help="A weight file (.pth, .safetensors), or `random`."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+# The options of commands that load a model and no more.
+model_options = _together(
+    click.option(
+        "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--download", is_flag=True, help="Get weights that are not on this machine."),
+    click.option("--weights", help="A weight file (.pth, .safetensors), or `random`."),
+)  # fmt: skip
 
 
-def register_options(command):
-    """The options of commands that can give a model test-time registers."""
-    for option in (
-        click.option(
-            "--register-rule", type=click.Choice(["paper", "code"]),
-            help="How they take them: as the paper says, or as its published code does.  [default: paper]",
-        ),
-        click.option(
-            "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
-            help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
-        ),
-        click.option(
-            "--test-time-registers", type=click.IntRange(min=1), metavar="N",
-            help="Add N registers to a model that was trained without; needs --register-neurons.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+# The options of commands that can give a model test-time registers.
+register_options = _together(
+    click.option(
+        "--register-rule", type=click.Choice(["paper", "code"]),
+        help="How they take them: as the paper says, or as its published code does.  [default: paper]",
+    ),
+    click.option(
+        "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
+        help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
+    ),
+    click.option(
+        "--test-time-registers", type=click.IntRange(min=1), metavar="N",
+        help="Add N registers to a model that was trained without; needs --register-neurons.",
+    ),
+)  # fmt: skip
 
 
 def added_registers(count: int | None, neurons_file: Path | None, rule: str | None):
@@ -80,23 +88,20 @@ def neurons_of_other_weights(backbone) -> str | None:
     return f"the register neurons were found in other weights than {weights.name}"
 
 
-def stream_options(command):
-    """The options of commands that go through images and find no boxes."""
-    for option in (
-        click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
-        click.option(
-            "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
-        ),
-        click.option(
-            "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
-            help="Scale larger images down.  [default: native resolution]",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
+# The options of commands that go through images and find no boxes.
+stream_options = _together(
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
+    click.option(
+        "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
+    ),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Images of one size run together.  [default: 8]"
+    ),
+    click.option(
+        "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
+        help="Scale larger images down.  [default: native resolution]",
+    ),
+)  # fmt: skip
 
 
 def default_name(source: str, backbone: str) -> str:
