@@ -45,7 +45,6 @@ class Outliers:
         self.backbone, self._layer, self._cutoff = backbone, layer, cutoff
         self._cosines = {"outliers": CosineHistogram(), "rest": CosineHistogram()}
         self._probes = {"outliers": Probe(), "rest": Probe()}
-        self._random = torch.Generator().manual_seed(0)
         self.images = self.with_any = self.patches = self.count = 0
         self.seeded = self.seeds_on_outliers = 0
         self.seeds_by_chance = 0.0
@@ -83,7 +82,8 @@ class Outliers:
             return {}
         pixels = F.unfold(images, self.backbone.patch_size, stride=self.backbone.patch_size).mT  # (B, N, P)
         cells = position_cells(grid_hw).expand(len(images), -1)  # (B, N)
-        others = as_many_others(outliers, self._random)
+        # by the images before: the same others are drawn if this is done anew for want of memory
+        others = as_many_others(outliers, torch.Generator().manual_seed(self.images))
         few = outliers.sum(dim=1) * 2 > outliers.shape[1]  # images with more outliers than others
         kinds = {"outliers": outliers & ~few[:, None], "rest": others & ~few[:, None]}
         return {

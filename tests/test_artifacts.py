@@ -18,7 +18,14 @@ from lost_reg.artifacts import ArtifactOptions, NormHistograms, measure
 from lost_reg.backbones import load_backbone
 from lost_reg.cli import main
 from lost_reg.datasets import find_dataset
-from lost_reg.outliers import CosineHistogram, Probe, as_many_others, neighbour_cosines, position_cells
+from lost_reg.outliers import (
+    CosineHistogram,
+    Outliers,
+    Probe,
+    as_many_others,
+    neighbour_cosines,
+    position_cells,
+)
 from lost_reg.registers import AddedRegisters, RegisterNeurons
 from lost_reg.token_stats import ImageStream, block_norms
 
@@ -311,6 +318,14 @@ def test_a_batch_that_does_not_fit_the_memory_changes_nothing(stream, plain, mon
     tried = scarce_memory(monkeypatch, plain, images_at_most=1)
     assert approximately(measure(few, plain), expected)
     assert max(tried) > 1
+
+
+def test_looking_again_for_want_of_memory_sees_the_same(stream, plain):
+    images = max(batches_of(stream, plain), key=len)
+    outliers = Outliers(plain, 4, float(block_norms(plain, images)[4].quantile(0.95)))
+    first, second = outliers.look(images), outliers.look(images)
+    for kind, patches in first.to_probe.items():
+        assert len(patches[0]) > 9 and all(map(torch.equal, patches, second.to_probe[kind]))
 
 
 def test_an_image_that_does_not_fit_the_memory_is_a_failure(stream, plain, monkeypatch):
