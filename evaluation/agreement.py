@@ -22,13 +22,13 @@ import torch
 from benchmark import machine
 from scipy import ndimage
 
-from lost_reg.backbones import VitBackbone, load_backbone
-from lost_reg.batching import DecodedImage
-from lost_reg.corloc import iou, score
-from lost_reg.datasets import Dataset, find_dataset
-from lost_reg.discovery import discover, normalized
-from lost_reg.images import pad_to_patches, read_image
-from lost_reg.records import Prediction
+from lost_reg.backbones.vit import VitBackbone, load_backbone
+from lost_reg.datasets.catalog import Dataset, find_dataset
+from lost_reg.images.batching import DecodedImage
+from lost_reg.images.reading import pad_to_patches, read_image
+from lost_reg.runs.discover import discover, normalized
+from lost_reg.scoring.corloc import iou, score
+from lost_reg.types import Prediction
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 import planted

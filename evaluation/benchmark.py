@@ -37,17 +37,17 @@ import psutil
 import timm
 import torch
 
-from lost_reg.backbones import PRECISIONS, VitBackbone, load_backbone
-from lost_reg.batching import DecodedImage
-from lost_reg.discovery import LOST_AS_PUBLISHED, normalized, run_lost
-from lost_reg.images import pad_to_patches, read_image
-from lost_reg.inputs import list_images
-from lost_reg.records import Prediction
-from lost_reg.results import RunWriter
-from lost_reg.run import run, source_of_files
-from lost_reg.sweep import sweep
-from lost_reg.sweep_grid import grid_of_protocols, parse_biases, parse_layers
-from lost_reg.workload import feature_operations, matrix_rate
+from lost_reg.backbones.vit import PRECISIONS, VitBackbone, load_backbone
+from lost_reg.images.batching import DecodedImage
+from lost_reg.images.inputs import list_images
+from lost_reg.images.reading import pad_to_patches, read_image
+from lost_reg.runs.discover import LOST_AS_PUBLISHED, normalized, run_lost
+from lost_reg.runs.folder import RunWriter
+from lost_reg.runs.forecast import feature_operations, matrix_rate
+from lost_reg.runs.run import run, source_of_files
+from lost_reg.runs.sweep import sweep
+from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases, parse_layers
+from lost_reg.types import Prediction
 
 # (width, height): how many of 20 photos have it, about as in VOC (first three) and COCO
 SIZES = {(500, 375): 6, (375, 500): 2, (500, 333): 2, (640, 480): 6, (480, 640): 2, (640, 427): 2}

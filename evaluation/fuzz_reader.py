@@ -31,9 +31,9 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
-from lost_reg.batching import DecodedImage
-from lost_reg.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding
-from lost_reg.records import Failure
+from lost_reg.images.batching import DecodedImage
+from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding
+from lost_reg.types import Failure
 
 SIZE_HW = (37, 53)  # odd, so that rows and tiles do not come out even
 TIFF_COMPRESSIONS = (

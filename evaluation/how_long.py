@@ -17,12 +17,12 @@ import torch
 from benchmark import machine, make_photos, seconds
 from reproduce import BACKBONES, DATASETS, TEST_TIME, markdown, protocols_for
 
-from lost_reg.backbones import PRECISIONS, VitBackbone, load_backbone
-from lost_reg.datasets import SPECS
+from lost_reg.backbones.vit import PRECISIONS, VitBackbone, load_backbone
+from lost_reg.datasets.catalog import SPECS
 from lost_reg.errors import LostRegError
-from lost_reg.inputs import list_images
-from lost_reg.run import source_of_files
-from lost_reg.sweep import sweep
+from lost_reg.images.inputs import list_images
+from lost_reg.runs.run import source_of_files
+from lost_reg.runs.sweep import sweep
 
 IMAGES = {"cpu": 8, "cuda": 200}
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="as for reproduce.py")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS))
-    parser.add_argument("--images", type=int, help="how many files are measured on; default: 8, or 200 on a GPU")
+    parser.add_argument("--images", type=int, help="files measured; default: 8, or 200 on a GPU")
     options = parser.parse_args()
     try:
         measure(options)

@@ -34,9 +34,8 @@ import torch
 from benchmark import machine
 
 # imported before the forks, so that no session spends its time on it
-from lost_reg.cli import main as lost_reg_command
-from lost_reg.map_files import read_maps
-from lost_reg.results import (
+from lost_reg.cli.app import main as lost_reg_command
+from lost_reg.runs.folder import (
     ERRORS_FILE,
     MAPS_FOLDER,
     PICTURES_FOLDER,
@@ -45,6 +44,7 @@ from lost_reg.results import (
     Results,
     read_run,
 )
+from lost_reg.runs.map_files import read_maps
 
 IMAGES, DAMAGED = 240, 4
 SIZES_HW = ((64, 96), (96, 64), (80, 112))

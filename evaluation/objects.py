@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lost_reg.confidence import IMPLAUSIBLE, implausible, signals
-from lost_reg.corloc import IOU_THRESHOLD, centred_box, is_found
-from lost_reg.datasets import Dataset, data_root, find_dataset
-from lost_reg.detection import (
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
+from lost_reg.runs.folder import read_run
+from lost_reg.scoring.corloc import IOU_THRESHOLD, centred_box, is_found
+from lost_reg.scoring.detection import (
     Counts,
     auroc,
     best_ious,
@@ -30,9 +31,8 @@ from lost_reg.detection import (
     spearman,
     total,
 )
-from lost_reg.prediction_files import match_images
-from lost_reg.records import Box, Prediction
-from lost_reg.results import read_run
+from lost_reg.scoring.prediction_files import match_images
+from lost_reg.types import Box, Prediction
 
 SIGNALS = ("area", "degree", "affinity", "borders")
 PLAIN_BOXES = {"a centred box of 80 % side": 0.8, "the whole image": 1.0}

@@ -23,23 +23,23 @@ from pathlib import Path
 
 import numpy as np
 
-from lost_reg.backbones import VitBackbone, load_backbone, resolve_spec
-from lost_reg.corloc import wilson_interval
-from lost_reg.datasets import Dataset, data_root, find_dataset
+from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
+from lost_reg.artifacts.token_stats import ImageStream
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.vit import VitBackbone, load_backbone, resolve_spec
+from lost_reg.backbones.weights import RANDOM, find_weights
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.neuron_search import SearchOptions, find_register_neurons
-from lost_reg.paired import Paired, holm
 from lost_reg.progress import image_progress
-from lost_reg.protocols import preset_protocol
-from lost_reg.published import published_rows
-from lost_reg.records import Protocol
-from lost_reg.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
-from lost_reg.run import source_of_dataset
-from lost_reg.sweep import sweep
-from lost_reg.sweep_grid import grid_of_protocols, parse_biases
-from lost_reg.sweep_scores import SettingScore, SweepScores, describe_setting, score_sweep
-from lost_reg.token_stats import ImageStream
-from lost_reg.weights import RANDOM, find_weights
+from lost_reg.runs.presets import preset_protocol
+from lost_reg.runs.run import source_of_dataset
+from lost_reg.runs.sweep import sweep
+from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases
+from lost_reg.scoring.corloc import wilson_interval
+from lost_reg.scoring.paired import Paired, holm
+from lost_reg.scoring.published import published_rows
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, describe_setting, score_sweep
+from lost_reg.types import Protocol
 
 TEST_TIME = "+test-time"  # what a backbone's name ends in that gets one test-time register
 DATASETS = ("voc07", "voc12", "coco20k")

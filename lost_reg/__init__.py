@@ -5,10 +5,10 @@ from importlib import import_module
 # Imported on first use: torch alone takes seconds, and `lost-reg --help` needs none of it.
 _HOMES = {
     "LostRegError": "errors",
-    "Prediction": "records",
-    "Protocol": "records",
-    "discover": "discovery",
-    "load_backbone": "backbones",
+    "Prediction": "types",
+    "Protocol": "types",
+    "discover": "runs.discover",
+    "load_backbone": "backbones.vit",
 }
 __all__ = list(_HOMES)
 __version__ = "0.1.0"

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lost_reg.errors import LostRegError
-from lost_reg.records import Failure, Prediction, Protocol
-from lost_reg.results import RunWriter
+from lost_reg.runs.folder import RunWriter
+from lost_reg.types import Failure, Prediction, Protocol
 
 
 def refusal(call, *args, **kwargs) -> str:

@@ -1,4 +1,4 @@
-"""LOST again, as slowly and plainly as it can be written: the oracle that `lost_reg.lost` is held against.
+"""LOST again, as slowly and plainly as it can be written: the oracle of `lost_reg.discovery.lost`.
 
 Written from the protocol's text alone, one image at a time, in float64, with the whole Gram matrix and a
 flood fill by hand. It shares no code with the package and knows nothing of torch.

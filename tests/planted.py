@@ -26,8 +26,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lost_reg.backbones import FACETS, VitBackbone, load_backbone
-from lost_reg.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.vit import FACETS, VitBackbone, load_backbone
 
 NAME = "planted (test fixture)"
 LAYER = 2  # of six: after the middle block

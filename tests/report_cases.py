@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from lost_reg.map_files import Maps, maps_path, write_maps
-from lost_reg.records import Failure, Prediction, Protocol
-from lost_reg.report import write_report
-from lost_reg.results import MAPS_FOLDER, RunWriter
-from lost_reg.scoring import ScoringOptions
+from lost_reg.report.report import write_report
+from lost_reg.runs.folder import MAPS_FOLDER, RunWriter
+from lost_reg.runs.map_files import Maps, maps_path, write_maps
+from lost_reg.scoring.score_runs import ScoringOptions
+from lost_reg.types import Failure, Prediction, Protocol
 
 SIZE_HW, GRID_HW = (96, 128), (6, 8)
 TRUE = (32, 16, 96, 64)  # as COCO writes it: 32, 16, 64, 48

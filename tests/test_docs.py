@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lost_reg import datasets
-from lost_reg.cli import main
+from lost_reg.cli.app import main
+from lost_reg.datasets import catalog as datasets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

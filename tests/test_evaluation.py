@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lost_reg.backbones import load_backbone
-from lost_reg.datasets import find_dataset
-from lost_reg.detection import count_images, total
-from lost_reg.discovery import discover
-from lost_reg.records import Prediction, Protocol
-from lost_reg.results import read_run
-from lost_reg.run import run, source_of_dataset
+from lost_reg.backbones.vit import load_backbone
+from lost_reg.datasets.catalog import find_dataset
+from lost_reg.runs.discover import discover
+from lost_reg.runs.folder import read_run
+from lost_reg.runs.run import run, source_of_dataset
+from lost_reg.scoring.detection import count_images, total
+from lost_reg.types import Prediction, Protocol
 
 EVALUATION = Path(__file__).parent.parent / "evaluation"
 
@@ -243,8 +243,8 @@ def test_reproduce_labels_random_weights_and_limits(small_voc, tmp_path, monkeyp
 
 
 def swept_scores(found, tuning, folder):
-    from lost_reg.records import Protocol
-    from lost_reg.sweep_scores import FoundByImage, SettingScore, SweepScores
+    from lost_reg.scoring.sweep_scores import FoundByImage, SettingScore, SweepScores
+    from lost_reg.types import Protocol
 
     found, tuning = np.array(found, bool), np.array(tuning, bool)
     biases = (0.0, -0.1, -0.2)
@@ -264,7 +264,7 @@ def swept_scores(found, tuning, folder):
 def planted_cells(tmp_path):
     import reproduce
 
-    from lost_reg.datasets import Dataset
+    from lost_reg.datasets.catalog import Dataset
 
     dataset = Dataset("voc07", "trainval", tmp_path, ("a",) * 5, 5, list)
     tuning = [1, 0, 0, 0, 0]
@@ -301,7 +301,7 @@ def test_reproduce_sets_numbers_beside_the_published_ones_and_pairs_them(tmp_pat
 def test_reproduce_knows_the_published_rows_of_all_its_backbones(tmp_path):
     import reproduce
 
-    from lost_reg.published import published_rows
+    from lost_reg.scoring.published import published_rows
 
     titles = {row["backbone"] for row in published_rows()}
     assert {title for names in reproduce.BACKBONES.values() for title in names} <= titles
@@ -313,7 +313,7 @@ def test_reproduce_finds_neurons_and_gives_a_register(small_voc, tmp_path, monke
 
     import reproduce
 
-    from lost_reg.neuron_search import SearchOptions
+    from lost_reg.artifacts.neuron_search import SearchOptions
 
     # no patch of this model at random weights is an outlier by the automatic threshold
     low = functools.partial(SearchOptions, threshold=1.0, top_layer=2)

@@ -31,8 +31,8 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lost_reg"}
-    assert {"lost_reg/published.json", "lost_reg/weights/tiny.safetensors"} <= set(names)
-    page = {f"lost_reg/page/{path.name}" for path in (ROOT / "lost_reg" / "page").iterdir()}
+    assert {"lost_reg/scoring/published.json", "lost_reg/backbones/bundled/tiny.safetensors"} <= set(names)
+    page = {f"lost_reg/report/page/{path.name}" for path in (ROOT / "lost_reg" / "report" / "page").iterdir()}
     assert len(page) == 4 and page <= set(names)
 
 
@@ -44,7 +44,7 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
 
     def lost_reg(*arguments):
         code = f"import lost_reg; assert lost_reg.__file__.startswith({str(site)!r}); "
-        code += "from lost_reg.cli import main; main()"
+        code += "from lost_reg.cli.app import main; main()"
         command = [sys.executable, "-c", code, *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "work", env=environment)
 

@@ -22,10 +22,10 @@ from click.testing import CliRunner, Result
 from helpers import refusal, write_run
 
 import lost_reg
-from lost_reg import gallery
-from lost_reg.cli import main
-from lost_reg.datasets import read_voc_truth
-from lost_reg.results import path_within, read_run
+from lost_reg.cli.app import main
+from lost_reg.datasets.catalog import read_voc_truth
+from lost_reg.report import gallery
+from lost_reg.runs.folder import path_within, read_run
 
 # What a file may be called where it matters: each of it has harmed some program.
 NAMES = [
@@ -196,12 +196,12 @@ def test_nothing_in_the_package_executes_what_it_reads():
     """No pickle but by the readers that refuse code, no eval, no shell, no process but the decoders."""
     allowed = {
         # for the names of its errors; to be made harmless; to write some
-        "pickle": {"weights.py", "prediction_files.py", "export_formats.py"},
+        "pickle": {"weights.py", "prediction_files.py", "formats.py"},
         "subprocess": {"decoding.py"},
         **{name: set() for name in FORBIDDEN},
     }
     loads = []
-    for path in Path(lost_reg.__file__).parent.glob("*.py"):
+    for path in Path(lost_reg.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             name = _called_or_imported(node)
             assert path.name in allowed.get(name, {path.name}), f"{path.name} uses {name}"
@@ -266,7 +266,7 @@ class _Slow(BaseHTTPRequestHandler):
 
 def test_two_processes_that_download_a_file_do_it_once_and_place_it_whole(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from lost_reg.downloads import Checksum, fetch\n"
+        "import sys; from pathlib import Path; from lost_reg.datasets.downloads import Checksum, fetch\n"
         "print('started', flush=True)\n"
         "fetch(sys.argv[1], Path(sys.argv[2]), Checksum('sha256', sys.argv[3]))\n"
         "assert Path(sys.argv[2]).stat().st_size == 512_000"

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import scenes
 
-from lost_reg.backbones import Backbone, load_backbone
-from lost_reg.corloc import centred_box, is_found, score
-from lost_reg.datasets import read_coco_truths
-from lost_reg.discovery import discover
-from lost_reg.records import Box
+from lost_reg.backbones.vit import Backbone, load_backbone
+from lost_reg.datasets.catalog import read_coco_truths
+from lost_reg.runs.discover import discover
+from lost_reg.scoring.corloc import centred_box, is_found, score
+from lost_reg.types import Box
 
 UNSEEN_SEEDS = 2_000_000  # from here on: neither trained on nor looked at for any choice
 SIDES = np.arange(0.3, 1.001, 0.05)  # of the centred boxes that are tried

@@ -1,6 +1,6 @@
 """Train the backbone `tiny` on generated scenes, so that LOST on its keys finds objects; no photo takes part.
 
-    python evaluation/tiny/train.py --out lost_reg/weights/tiny.safetensors
+    python evaluation/tiny/train.py --out lost_reg/backbones/bundled/tiny.safetensors
 
 Two stages: small scenes, then scenes of up to a photo's size, whose parts are rendered at twice the detail.
 The course of training is set by STAGES and --seed, not by the clock.
@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from lost_reg.corloc import is_found
-from lost_reg.lost import lost
+from lost_reg.discovery.lost import lost
+from lost_reg.scoring.corloc import is_found
 
 FORK = multiprocessing.get_context("fork")  # the pool's processes inherit the bank
 BANK: list = []
@@ -261,7 +261,7 @@ def save(model: torch.nn.Module, path: Path) -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("lost_reg/weights/tiny.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("lost_reg/backbones/bundled/tiny.safetensors"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=100, help="steps between validations")
     parser.add_argument("--after", type=Path, help="weights of the first stage: only the second is run")

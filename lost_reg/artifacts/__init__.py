@@ -1,0 +1,1 @@
+"""Outlier tokens: norms, probes, and the neurons that make them."""

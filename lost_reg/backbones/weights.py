@@ -1,0 +1,170 @@
+"""Where a backbone's weights come from, and how their files are read."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+from lost_reg.backbones.zoo import BackboneSpec
+from lost_reg.errors import LostRegError
+
+HUB_FILE = "model.safetensors"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which weights a backbone has.
+
+    source: "hub", "file", "bundled", "random", or "callable" for features that are the user's own.
+    name: what identifies them: the hub repository or the name of the file.
+    path, sha256: the file they were read from, if there is one.
+    """
+
+    source: str
+    name: str
+    path: Path | None = None
+    sha256: str | None = None
+
+
+def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, download: bool = False) -> Weights:
+    """Decide which weights a backbone gets, and see that they are on this machine.
+
+    Args:
+        spec: the backbone's row.
+        weights: a file; "random" for random weights; None for the backbone's published ones.
+        download: whether published weights that are not in the Hugging Face cache are fetched (the
+            hub library verifies them).
+
+    Raises:
+        LostRegError: weights that are not there, with where they were looked for and how to get them.
+    """
+    if weights == RANDOM:
+        return Weights(source="random", name=RANDOM)
+    if weights is not None:
+        path = weight_file(weights)
+        return Weights("file", path.name, path, file_sha256(path))
+    if spec.bundled_file is not None:
+        path = Path(__file__).parent / "bundled" / spec.bundled_file
+        return Weights("bundled", spec.bundled_file, path, file_sha256(path))
+    if spec.hub_id is None:
+        published = (
+            f": get the authors' {spec.official_file} and give it" if spec.official_file else ": give a file"
+        )
+        raise LostRegError(f"no hub carries the weights of {spec.name}{published} by --weights FILE")
+    path = cached_weights(spec) or (_download_weights(spec) if download else None)
+    if path is None:
+        raise LostRegError(
+            f"the weights of {spec.name} are not here (looked for {spec.hub_id} in {hub_cache()}): "
+            f"`lost-reg backbones --download {spec.name}` gets them, or give a file by --weights"
+        )
+    return Weights("hub", spec.hub_id, path, file_sha256(path))
+
+
+def weight_file(weights: str | Path) -> Path:
+    """The path of a weight file of the user's.
+
+    Raises:
+        LostRegError: no such file.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        raise LostRegError(
+            f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file"
+        )
+    return path
+
+
+def cached_weights(spec: BackboneSpec) -> Path | None:
+    """The published weights of a backbone in the Hugging Face cache, if they are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(spec.hub_id, HUB_FILE) if spec.hub_id else None
+    return Path(found) if isinstance(found, str) else None
+
+
+def hub_cache() -> str:
+    """The folder of the Hugging Face cache (set by HF_HOME or HF_HUB_CACHE)."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE
+
+
+def _download_weights(spec: BackboneSpec) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(spec.hub_id, HUB_FILE))
+    except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
+        raise LostRegError(
+            f"could not download {spec.hub_id} from the Hugging Face hub: {first_sentence(error)}"
+        ) from None
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error of another library says, without the advice that follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise LostRegError(f"cannot read the weight file {str(path)!r}: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> dict:
+    """Read a weight file into a state dict, without executing anything in it.
+
+    Takes safetensors, Meta's .pth files of DINO and DINOv2, and DINO's full training checkpoints, of
+    which the teacher's backbone is used (as dino/utils.py, load_pretrained_weights, does).
+
+    Raises:
+        LostRegError: a file that is damaged, or holds something else than named tensors.
+    """
+    import torch
+
+    try:
+        content = _load(path)
+    except (pickle.UnpicklingError, KeyError):  # torch's text is advice on how to execute it nevertheless
+        raise LostRegError(
+            f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
+            "and plain values (nothing in it was executed)"
+        ) from None
+    except Exception as error:  # a damaged file can make the readers raise nearly anything
+        raise LostRegError(
+            f"cannot read weights from {str(path)!r}: damaged, or not a weight file ({first_sentence(error)})"
+        ) from None
+    for key in ("teacher", "model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in content.items())
+    ):
+        raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
+    content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    if any(name.startswith("backbone.") for name in content):  # a checkpoint that has a head beside it
+        content = {n.removeprefix("backbone."): t for n, t in content.items() if n.startswith("backbone.")}
+    return content
+
+
+def _load(path: Path):
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    # DINO's training checkpoints carry their command line beside the tensors
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)

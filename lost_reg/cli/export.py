@@ -1,0 +1,78 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lost_reg.cli.common import say, tell
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--to", type=click.Choice(["coco", "yolo", "voc", "lost", "csv"]), help="The format.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path),
+    help="Where to: a .json (coco), .pkl (lost) or .csv file, or a new folder (yolo, voc).",
+)  # fmt: skip
+@click.option(
+    "--crops", type=click.Path(path_type=Path), help="Also, or only, what the boxes cut out: a new folder."
+)
+@click.option(
+    "--images", type=click.Choice(["link", "copy", "none"]),
+    help="How yolo and voc get the images.  [default: link]",
+)  # fmt: skip
+@click.option(
+    "--image-root",
+    type=click.Path(path_type=Path),
+    help="Where the images lie now.  [default: where they lay]",
+)
+@click.option("--drop-implausible", is_flag=True, help="No whole images, single patches and border strips.")
+@click.option("--min-area", type=float, metavar="SHARE", help="No boxes of a smaller share of the image.")
+@click.option("--max-area", type=float, metavar="SHARE", help="No boxes of a larger share of the image.")
+@click.option(
+    "--max-degree",
+    type=float,
+    metavar="SHARE",
+    help="None whose seed is similar to a larger share of the patches.",
+)
+@click.option(
+    "--min-affinity",
+    type=float,
+    metavar="COSINE",
+    help="None whose patches are less similar to the seed, on average.",
+)
+@click.option(
+    "--max-borders",
+    type=click.IntRange(min=0, max=4),
+    metavar="N",
+    help="None that touch more of the image's four edges.",
+)
+def export(run, to, out, crops, images, image_root, **filters) -> None:
+    """Write the boxes of a run for other programs: COCO, YOLO, VOC, LOST's own scripts, or a table.
+
+    All objects of an image are exported, the first being LOST's one. Boxes of shapes that no object has
+    (whole image, single patch, border strip) are counted, and kept unless --drop-implausible.
+    """
+    if bool(to) != bool(out):
+        raise click.UsageError("name both a format with --to and where to write it with --out")
+    if not to and not crops:
+        raise click.UsageError("name a format with --to, or a folder with --crops")
+
+    from lost_reg.export.boxes import Filters
+    from lost_reg.export.export import ExportOptions, export_run, summary_lines, warnings
+    from lost_reg.export.formats import FORMATS
+    from lost_reg.progress import image_progress
+
+    if images and not (to and FORMATS[to].has_pictures):
+        raise click.UsageError("--images is for the formats yolo and voc")
+    given = {"images": images} if images else {}
+    options = ExportOptions(to, out, crops, image_root=image_root, filters=Filters(**filters), **given)
+    with image_progress("crops") as progress:
+        summary = export_run(run, options, progress=progress)
+    for line in summary_lines(summary):
+        click.echo(line)
+    for line in warnings(summary):
+        say("Warning", line)
+    tell(f"written: {', '.join(str(path) for path in (out, crops) if path)}")

@@ -1,0 +1,1 @@
+"""Datasets with ground truth, and how they are downloaded."""

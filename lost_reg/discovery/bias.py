@@ -1,0 +1,60 @@
+"""A bias for LOST's affinities, found in each image without labels: `--bias auto`.
+
+Darcet et al. ("Vision Transformers Need Registers", ICLR 2024) add a bias to the Gram matrix by hand, and
+Jiang et al. ("Vision Transformers Don't Need Trained Registers", NeurIPS 2025) sweep it; neither says which
+was taken. The rule here is this project's own: Otsu's threshold ("A Threshold Selection Method from Gray-
+Level Histograms", 1979) on the image's affinities, which has no constant to tune. It assumes that
+affinities are of two kinds, of patches that belong together and of those that do not, and splits them where
+the variance between the two is largest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lost_reg.discovery.lost import AFFINITIES_AT_ONCE
+
+BINS = 1024
+
+
+def otsu_bias(features: Tensor) -> Tensor:
+    """The bias that puts zero at Otsu's threshold of each image's affinities to other patches.
+
+    Args:
+        features: (B, N, D), float32 or float64, finite.
+
+    Returns:
+        (B,), in the units of the affinities; 0 for an image of one patch, or whose affinities are all alike.
+    """
+    reach = features.square().sum(dim=2).amax(dim=1)  # (B,), no affinity is larger
+    counts = _affinity_counts(features, reach).double()  # (B, BINS)
+    centres = (torch.arange(BINS, device=features.device, dtype=torch.float64) + 0.5) / BINS * 2 - 1
+    below = counts.cumsum(dim=1)
+    total = below[:, -1:]
+    sums = (counts * centres).cumsum(dim=1)
+    # the variance between what lies below each edge and what lies above, but for a factor
+    between = (sums * total - sums[:, -1:] * below).square() / (below * (total - below))
+    between = between.nan_to_num(0.0, posinf=0.0)
+    largest = between.amax(dim=1, keepdim=True)
+    best = between >= largest * (1 - 1e-12)  # where bins between are empty, several edges are as good
+    first = best.double().argmax(dim=1)
+    last = BINS - 1 - best.flip(1).double().argmax(dim=1)
+    threshold = ((first + last) / 2 + 1) / BINS * 2 - 1
+    threshold = torch.where(largest[:, 0] > 0, threshold, 0.0)
+    return -(threshold * reach).to(features.dtype)
+
+
+def _affinity_counts(features: Tensor, reach: Tensor) -> Tensor:
+    """(B, BINS) int64: how many affinities p != q lie in each bin between -reach and reach."""
+    batch, patches, _ = features.shape
+    counts = features.new_zeros(batch, BINS, dtype=torch.long)
+    scale = (BINS / 2 / reach.clamp(min=1e-30)).view(-1, 1, 1)  # of zero features, all are in one bin
+    rows_at_once = max(1, AFFINITIES_AT_ONCE // (4 * batch * patches))
+    for start in range(0, patches, rows_at_once):
+        affinities = features[:, start : start + rows_at_once] @ features.mT  # (B, R, N)
+        bins = affinities.mul_(scale).add_(BINS / 2).clamp_(0, BINS - 1).long()
+        counts.scatter_add_(1, bins.flatten(1), torch.ones_like(bins.flatten(1)))
+        own = bins.diagonal(offset=start, dim1=1, dim2=2)  # p = q
+        counts.scatter_add_(1, own, -torch.ones_like(own))
+    return counts

@@ -1,0 +1,1 @@
+"""The boxes of a run in the formats of other programs."""

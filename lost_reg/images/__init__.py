@@ -1,0 +1,1 @@
+"""From files, lists and shards to batches of decoded images."""

@@ -1,0 +1,263 @@
+"""Decodes image files in processes of their own, so that none of them can take a run down.
+
+A decoder that crashes, hangs or asks for too much memory ends its process, which is replaced; the image is
+recorded and the others go on. The processes are fresh interpreters (`decoder_process.py`) without torch:
+they start quickly, share no state with the run, and end when their input does, however the run ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.images.batching import DecodedImage
+from lost_reg.images.reading import array_to_rgb, limit_side, pad_to_patches, read_image
+from lost_reg.types import Failure
+
+ImageInput = str | Path | bytes | np.ndarray
+NamedImage = tuple[str, ImageInput]
+
+SECONDS_PER_IMAGE = 60.0  # after which a decoder is taken to hang
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_OF_SLEEP = 2.0  # between two looks: no load of the machine takes so long
+_MOST_PROCESSES = 8
+# `-c` and the path of this interpreter: the working directory is never searched for modules.
+_COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoder_process import main; main()"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images are made ready for a backbone.
+
+    apply_exif: whether the EXIF orientation of files is applied.
+    max_side: larger images are scaled down to it, in pixels, or None.
+    patch_size: sides are padded to multiples of it.
+    """
+
+    apply_exif: bool
+    max_side: int | None
+    patch_size: int
+
+    def prepare(self, name: str, image: ImageInput) -> DecodedImage | Failure:
+        """Decode one image in this process."""
+        try:
+            if isinstance(image, np.ndarray):
+                pixels = array_to_rgb(image)
+            else:
+                pixels = read_image(image, apply_exif=self.apply_exif)
+            scaled = limit_side(pixels, self.max_side)
+            padded = pad_to_patches(scaled, self.patch_size)
+        except UnreadableImage as error:
+            return Failure(name, str(error))
+        except MemoryError:
+            return Failure(name, "takes too much memory to decode")
+        return DecodedImage(name, padded, scaled.shape[:2], pixels.shape[:2])
+
+
+def decode(
+    images: Iterable[NamedImage | Failure],
+    decoding: Decoding,
+    *,
+    workers: int | None = None,
+    seconds: float = SECONDS_PER_IMAGE,
+    command: Sequence[str] | None = None,
+) -> Iterator[DecodedImage | Failure]:
+    """Decode images in their order, a few ahead of what is asked for.
+
+    Args:
+        images: names, and paths, encoded files (bytes) or arrays; gone through as they are needed. A Failure
+            among them is given as it is.
+        workers: processes; None chooses by the machine, 0 decodes in this process, without protection.
+        seconds: the longest that one image may take in a process.
+        command: what starts a process, for tests.
+
+    Yields:
+        One outcome for each image.
+
+    Raises:
+        LostRegError: processes cannot be started.
+    """
+    if workers is None:
+        workers = min(_MOST_PROCESSES, os.cpu_count() or 1)
+    if not workers:
+        yield from (one if isinstance(one, Failure) else decoding.prepare(*one) for one in images)
+        return
+    processes = [DecoderProcess(decoding, seconds, command) for _ in range(workers)]
+    idle: SimpleQueue[DecoderProcess] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def work(one: NamedImage | Failure) -> DecodedImage | Failure:
+        if isinstance(one, Failure):
+            return one
+        name, image = one
+        if isinstance(image, np.ndarray):
+            return decoding.prepare(name, image)
+        process = idle.get()
+        try:
+            return process.decode(name, image)
+        finally:
+            idle.put(process)
+
+    threads = ThreadPoolExecutor(workers)
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(processes, over), daemon=True).start()
+    try:
+        yield from _ahead(images, lambda one: threads.submit(work, one), 2 * workers)
+    finally:
+        over.set()
+        threads.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.close()
+
+
+def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterator[DecodedImage | Failure]:
+    """The results of the images in order, with at most so many under way."""
+    images = iter(images)
+    under_way = deque(submit(one) for one in islice(images, most))
+    while under_way:
+        yield under_way.popleft().result()
+        under_way.extend(submit(one) for one in islice(images, 1))
+
+
+def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
+    """Look now and then for processes that hang."""
+    looked = time.monotonic()
+    while not over.wait(_SECONDS_BETWEEN_LOOKS):
+        slept, looked = time.monotonic() - looked, time.monotonic()
+        for process in processes:
+            if slept > _SECONDS_OF_SLEEP:  # the run was stopped (Ctrl-Z), and so were they
+                process.postpone(slept)
+            process.end_if_late()
+
+
+class DecoderProcess:
+    """A process that decodes one image after another; started when first needed, and anew once it has died.
+
+    Not for several threads at once, but for `postpone`, `end_if_late` and `close`.
+    """
+
+    def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
+        self._settings, self._seconds = asdict(decoding), seconds
+        self._command = command or [sys.executable, "-c", _COMMAND.format(path=sys.path)]
+        self._process: subprocess.Popen | None = None
+        self._deadline, self._lock = math.inf, threading.Lock()
+        self._closed = False
+
+    def decode(self, name: str, image: str | Path | bytes) -> DecodedImage | Failure:
+        """Decode one image. A process that dies over it, or takes too long, gives a Failure.
+
+        Raises:
+            LostRegError: the process cannot be started.
+        """
+        process = self._process or self._start()
+        self._deadline = time.monotonic() + self._seconds
+        try:
+            _send(process, image)
+            answer = _receive(process, name)
+        except OSError:  # a pipe whose other end is gone
+            answer = None
+        with self._lock:
+            was_late = time.monotonic() > self._deadline
+            self._deadline = math.inf
+        if was_late or answer is None:  # it may have been ended just after it answered
+            self._process = None
+            _end(process)
+        if answer is not None:
+            return answer
+        return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
+
+    def postpone(self, seconds: float) -> None:
+        """Give the image that it is at so much more time."""
+        with self._lock:
+            self._deadline += seconds
+
+    def end_if_late(self) -> None:
+        """End the process if it has taken too long over its image."""
+        with self._lock:
+            if self._process and time.monotonic() > self._deadline:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process, at once, whatever it does."""
+        self._closed = True
+        if process := self._process:
+            _end(process)
+
+    def _start(self) -> subprocess.Popen:
+        if self._closed:
+            raise LostRegError("decoding has been stopped")
+        self._deadline = time.monotonic() + self._seconds
+        try:
+            # What image libraries print about files goes nowhere: each file's reason is recorded instead.
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )  # fmt: skip
+            self._process = process
+            process.stdin.write(json.dumps(self._settings).encode() + b"\n")
+            process.stdin.flush()
+            is_ready = process.stdout.readline() == b"ready\n"
+        except OSError:
+            is_ready = False
+        if not is_ready:
+            raise LostRegError(
+                "processes that decode images cannot be started here: --workers 0 decodes without them"
+            )
+        if self._closed:  # while it started
+            _end(process)
+        return process
+
+
+def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
+    """One line that says what comes: a path, or so many bytes of an encoded image."""
+    if isinstance(image, bytes):
+        request, content = {"bytes": len(image)}, image
+    else:
+        request, content = {"path": os.fspath(image)}, b""
+    process.stdin.write(json.dumps(request).encode() + b"\n" + content)
+    process.stdin.flush()
+
+
+def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | None:
+    """The answer, or None if the process died over it."""
+    line = process.stdout.readline()
+    if not line.endswith(b"\n"):
+        return None
+    answer = json.loads(line)
+    if "reason" in answer:
+        return Failure(name, answer["reason"])
+    pixels = np.empty(answer["shape"], dtype=np.uint8)
+    if process.stdout.readinto(memoryview(pixels).cast("B")) != pixels.nbytes:
+        return None
+    return DecodedImage(name, pixels, tuple(answer["size_hw"]), tuple(answer["original_hw"]))
+
+
+def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
+    if seconds is not None:
+        return f"took more than {seconds:g} s to decode and was given up"
+    code = process.returncode
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"crashed its decoder ({how})"
+
+
+def _end(process: subprocess.Popen) -> None:
+    process.kill()
+    process.wait()

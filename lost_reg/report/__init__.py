@@ -1,0 +1,1 @@
+"""A page of runs that opens from disk."""

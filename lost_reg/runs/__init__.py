@@ -1,0 +1,1 @@
+"""From images to a run folder: the pipeline, resuming, sweeps and cost forecasts."""

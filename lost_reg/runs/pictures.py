@@ -1,0 +1,63 @@
+"""Pictures of what was found: the image with its box and its seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from lost_reg.files import whole_file
+from lost_reg.images.reading import read_image
+from lost_reg.runs.folder import path_within
+from lost_reg.types import Box, Prediction
+
+MOST_JPEG_SIDE = 65_000  # pixels; the format holds hardly more
+BOX_COLOUR = (255, 214, 10)
+SEED_COLOUR = (230, 57, 70)
+
+
+def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
+    """A copy of an image of size `prediction.size_hw` with the box and the seed's patch drawn in.
+
+    The boxes of further objects are drawn half as thick, and without their seeds.
+    """
+    picture = image.copy()
+    draw = ImageDraw.Draw(picture)
+    width = max(2, round(max(picture.size) / 160))
+    for further in prediction.further:
+        draw.rectangle(_drawn(further.box_xyxy), outline=BOX_COLOUR, width=width // 2)
+    draw.rectangle(_drawn(prediction.box_xyxy), outline=BOX_COLOUR, width=width)
+    draw.rectangle(_seed_patch(prediction), outline=SEED_COLOUR, width=max(1, width // 2))
+    return picture
+
+
+def _drawn(box_xyxy: Box) -> Box:
+    xmin, ymin, xmax, ymax = box_xyxy  # half-open, so the last pixel is one before
+    return xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)
+
+
+def _seed_patch(prediction: Prediction) -> tuple[float, float, float, float]:
+    # The grid covers the padded image, which is at most a patch larger: near enough for a picture.
+    (height, width), (rows, columns) = prediction.size_hw, prediction.grid_hw
+    row, column = prediction.seed
+    x, y = width / columns, height / rows
+    return column * x, row * y, max(column * x, (column + 1) * x - 1), max(row * y, (row + 1) * y - 1)
+
+
+def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool) -> Path:
+    """Draw a prediction on its image file and write it as JPEG into a folder, under the image's name.
+
+    The picture is written as a whole, or not at all.
+
+    Raises:
+        LostRegError: a folder that cannot be written.
+    """
+    name = prediction.image
+    # b.png and b.jpg are to stay two pictures
+    is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
+    target = path_within(folder, name if is_jpeg else f"{name}.jpg")
+    picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
+    picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
+    with whole_file(target, "the picture") as part:
+        picture.save(part, format="JPEG", quality=90)
+    return target

@@ -1,0 +1,1 @@
+"""From run folders to numbers: CorLoc, comparisons, statistics, published results."""

@@ -1,0 +1,312 @@
+"""Two runs on the same images: which finds more, by how much, on which images, and could it be chance?
+
+An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. The statistics, which look at
+the images that only one run found, are those of `paired`. They are given over all images, and
+
+- per class, over the images that hold an object of the class: found if the box has IoU >= 0.5 with an object
+  of that class, not with any other (as Deselaers et al. 2010 define CorLoc, of a class). An image of several
+  classes counts for each, and one box can hardly be right for all of them.
+- per size, over the images whose largest object covers such a share of the image: found as in CorLoc, so
+  that each image counts once and the rows add up to the whole. (The areas that COCO calls small, medium and
+  large would not tell images apart: the largest object is nearly always a large one.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lost_reg.datasets.catalog import Dataset
+from lost_reg.errors import LostRegError
+from lost_reg.images.reading import shown_names
+from lost_reg.runs.folder import find_runs
+from lost_reg.scoring.corloc import found_objects, objects_that_count
+from lost_reg.scoring.paired import Paired, holm
+from lost_reg.scoring.score_runs import (
+    FoundBoxes,
+    ScoringOptions,
+    ground_truth,
+    read_file_boxes,
+    read_run_boxes,
+    refuse_incomplete,
+    split_title,
+)
+from lost_reg.types import Box, ImageTruth
+
+# The upper bounds of the shares of the image. At one half, the whole image as a box begins to find it.
+SIZES = ((0.05, "under 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (math.inf, "50 % and more"))
+UNKNOWN_SIZE = "of unknown size"
+
+SIGNIFICANT = 0.05  # a difference is called one where p is below this
+LEAST_P = 0.0001  # smaller ones are shown as below it
+
+# Settings that say where the images were, or how many objects follow the first, which alone is compared.
+_NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: where its boxes are, and how they were made.
+
+    title: as in the table of `lost-reg corloc`.
+    settings: what the run recorded; None for a prediction file.
+    unusable: images of the denominator that it could not use, counted as misses.
+    other_size: images that are not of the size that was annotated.
+    """
+
+    path: Path
+    title: str
+    settings: dict[str, Any] | None
+    unusable: int
+    other_size: int
+
+
+@dataclass(frozen=True)
+class SettingDifference:
+    """A setting that differs between the runs, such as "layer"; None where a run does not have it."""
+
+    setting: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs on a part of the images.
+
+    kind: "class" or "largest object"; name: which.
+    p_holm: the p value, adjusted for the number of groups of its kind.
+    """
+
+    kind: str
+    name: str
+    paired: Paired
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same images. Differences are B less A.
+
+    differences: the settings that differ, or None where the settings of a side are not known.
+    total, classes, sizes: see the module's text.
+    only_a, only_b: the images that one side alone found.
+    without_truth: images left out since they have no ground-truth box; not_done: those left out since
+        one of the sides has not reached them (`partial`).
+    """
+
+    a: Side
+    b: Side
+    dataset: str
+    split: str
+    differences: tuple[SettingDifference, ...] | None
+    total: Paired
+    classes: tuple[Group, ...]
+    sizes: tuple[Group, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    without_truth: int
+    not_done: int
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a sentence."""
+        total = self.total
+        numbers = f"{total.difference:+.1f} points of CorLoc ({_interval_and_p(total)})"
+        if total.p >= SIGNIFICANT:
+            return f"No difference between A and B is shown: {numbers}."
+        return f"{'B finds more than A' if total.difference > 0 else 'B finds less than A'}: {numbers}."
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """The things that differ, of which any can be the reason; a backbone and its weights are one."""
+        settings = (one.setting for one in self.differences or ())
+        names = ("backbone" if name.startswith("weights.") else name for name in settings)
+        return tuple(dict.fromkeys(name for name in names if name not in _NO_CAUSE))
+
+
+def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -> Comparison:
+    """Compare two runs, or prediction files, on the same images.
+
+    Args:
+        path_a, path_b: run folders (or folders with one run in them), LOST pickles or COCO detections.
+        options: the dataset, if neither side names one; `partial` compares the images that both did.
+
+    Raises:
+        LostRegError: runs of different datasets, splits or images; a run that is incomplete without
+            `partial`; what is missing or malformed; or nothing to compare.
+    """
+    options = options or ScoringOptions()
+    a, b = _read(path_a), _read(path_b)
+    dataset = _shared_dataset(a, b, options)
+    a, b = a.on(dataset), b.on(dataset)
+    _see_same_sizes(a, b)
+    if not options.partial:
+        for side in (a, b):
+            refuse_incomplete(side, dataset, "--partial compares the images that both did")
+    done_by_both = a.done & b.done
+    done = [name for name in dataset.truths if name in done_by_both]
+    truths = [objects_that_count(dataset.truths[name], options.count_hard) for name in done]
+    images = [_judge(truth, a, b) for truth in truths if truth.boxes_xyxy]
+    if not images:
+        raise LostRegError("nothing to compare: no image that both did has a ground-truth box")
+    return Comparison(
+        a=_side(a, dataset, images),
+        b=_side(b, dataset, images),
+        dataset=dataset.title,
+        split=split_title(dataset, options),
+        differences=_setting_differences(a, b),
+        total=_count((image.found_a, image.found_b) for image in images),
+        classes=_groups("class", map(_by_class, images)),
+        sizes=_groups("largest object", map(_by_size, images), [*(name for _, name in SIZES), UNKNOWN_SIZE]),
+        only_a=tuple(image.truth.image for image in images if image.found_a and not image.found_b),
+        only_b=tuple(image.truth.image for image in images if image.found_b and not image.found_a),
+        without_truth=len(done) - len(images),
+        not_done=len(dataset.truths) - len(done),
+    )
+
+
+# --- the same images ---------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> FoundBoxes:
+    if path.is_file():
+        return read_file_boxes(path)
+    runs = find_runs(path)
+    if len(runs) > 1:
+        shown = shown_names(map(str, runs))
+        raise LostRegError(f"{str(path)!r} holds {len(runs)} runs ({shown}): name the one to compare")
+    return read_run_boxes(runs[0])
+
+
+def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
+    """The dataset that the options name, or else that of both sides; a side of none takes the other's."""
+    named = [side for side in (a, b) if side.settings and side.settings["dataset"] is not None]
+    if not options.dataset and len(named) == 2:
+        for what in ("dataset", "split"):
+            of_a, of_b = a.settings.get(what), b.settings.get(what)
+            if of_a != of_b:
+                raise LostRegError(
+                    f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
+                    + ("; if the images are the same, name their --dataset" if what == "dataset" else "")
+                )
+    return ground_truth((named or [a])[0], options)
+
+
+def _see_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
+    shared = a.sizes_hw.keys() & b.sizes_hw.keys()
+    other = sorted(name for name in shared if a.sizes_hw[name] != b.sizes_hw[name])
+    if other:
+        raise LostRegError(
+            f"not the same images: {len(other):,} of them are of another size in {a.path} than in {b.path} "
+            f"({shown_names(other)}): was EXIF orientation applied in one of the two?"
+        )
+
+
+def _side(found: FoundBoxes, dataset: Dataset, images: list[_Image]) -> Side:
+    unusable = sum(image.truth.image not in found.boxes for image in images)
+    other_size = len(found.of_other_size(dataset))
+    return Side(found.path, found.title, found.settings, unusable, other_size)
+
+
+def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifference, ...] | None:
+    if a.settings is None or b.settings is None:
+        return None
+    of_a, of_b = dict(_flat(a.settings)), dict(_flat(b.settings))
+    return tuple(
+        SettingDifference(name, of_a.get(name), of_b.get(name))
+        for name in dict.fromkeys([*of_a, *of_b])
+        if of_a.get(name) != of_b.get(name)
+    )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings without nesting, such as "backbone", "weights.name", and "layer" for that of the protocol."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, "" if key == "protocol" else f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+# --- found or not ------------------------------------------------------------------------------------
+
+_Found = tuple[bool, bool]  # by A, by B
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image with the objects that count, and for each of them whether the side's box is on it."""
+
+    truth: ImageTruth
+    on_a: tuple[bool, ...]
+    on_b: tuple[bool, ...]
+
+    @property
+    def found_a(self) -> bool:
+        return any(self.on_a)
+
+    @property
+    def found_b(self) -> bool:
+        return any(self.on_b)
+
+
+def _judge(truth: ImageTruth, a: FoundBoxes, b: FoundBoxes) -> _Image:
+    return _Image(truth, *(_is_on(side.boxes.get(truth.image), truth) for side in (a, b)))
+
+
+def _is_on(box: Box | None, truth: ImageTruth) -> tuple[bool, ...]:
+    if box is None:  # it could not be used
+        return (False,) * len(truth.boxes_xyxy)
+    return tuple(found_objects(box, truth.boxes_xyxy).tolist())
+
+
+def _by_class(image: _Image) -> Iterator[tuple[str, _Found]]:
+    """Each class of the image, and whether an object of it was found."""
+    labels = image.truth.labels
+    found_a = {label for label, is_on in zip(labels, image.on_a) if is_on}
+    found_b = {label for label, is_on in zip(labels, image.on_b) if is_on}
+    return ((label, (label in found_a, label in found_b)) for label in set(labels))
+
+
+def _by_size(image: _Image) -> Iterator[tuple[str, _Found]]:
+    """The size of the image's largest object, and whether any object was found."""
+    height, width = image.truth.size_hw
+    largest = max((xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in image.truth.boxes_xyxy)
+    share = largest / (height * width) if height * width > 0 else math.nan
+    name = next((name for bound, name in SIZES if share < bound), UNKNOWN_SIZE)
+    yield name, (image.found_a, image.found_b)
+
+
+def _groups(
+    kind: str, images: Iterable[Iterable[tuple[str, _Found]]], order: list[str] | None = None
+) -> tuple[Group, ...]:
+    """The groups that have images: in the given order, or by name."""
+    members: defaultdict[str, list[_Found]] = defaultdict(list)
+    for image in images:
+        for name, found in image:
+            members[name].append(found)
+    names = sorted(members) if order is None else [name for name in order if name in members]
+    paired = [_count(members[name]) for name in names]
+    adjusted = holm([one.p for one in paired])
+    return tuple(Group(kind, *group) for group in zip(names, paired, adjusted))
+
+
+def _count(found: Iterable[_Found]) -> Paired:
+    times = Counter(found)
+    return Paired(
+        both=times[True, True],
+        only_a=times[True, False],
+        only_b=times[False, True],
+        neither=times[False, False],
+    )
+
+
+def _interval_and_p(paired: Paired) -> str:
+    low, high = paired.interval
+    p = f"= {paired.p:.4f}" if paired.p >= LEAST_P else f"< {LEAST_P}"
+    return f"95 % {low:+.1f} to {high:+.1f}; McNemar p {p}"

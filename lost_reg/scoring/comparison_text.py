@@ -1,0 +1,215 @@
+"""A comparison of two runs as text for people, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lost_reg import text as tables
+from lost_reg.errors import one_line
+from lost_reg.images.reading import shown_names
+from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group, Side
+from lost_reg.scoring.paired import Paired
+
+FEWEST = 6  # with fewer images that one side alone found, p is never below SIGNIFICANT
+_COLUMNS = (
+    "over",
+    "images",
+    "A",
+    "B",
+    "B - A",
+    "95 % interval",
+    "both",
+    "A alone",
+    "B alone",
+    "neither",
+    "p",
+)
+_FEW = 5  # images that are named unless all are asked for
+
+
+def text(comparison: Comparison, *, all_images: bool = False) -> str:
+    """The comparison for people: what differs, a table, the answer, and images that one side alone found."""
+    return "\n".join(
+        [
+            *_heading(comparison),
+            "",
+            *_settings_lines(comparison),
+            "",
+            _table(comparison),
+            *_table_notes(comparison),
+            "",
+            comparison.verdict,
+            *_groups_that_differ(comparison),
+            *_alone("A", comparison.only_a, all_images),
+            *_alone("B", comparison.only_b, all_images),
+        ]
+    )
+
+
+def _heading(comparison: Comparison) -> Iterator[str]:
+    for name, side in (("A", comparison.a), ("B", comparison.b)):
+        notes = [f"{side.unusable:,} undecodable (counted as misses)"] if side.unusable else []
+        if side.other_size:
+            notes.append(
+                f"{side.other_size:,} images are not of the size that was annotated: turned by EXIF?"
+            )
+        yield one_line("; ".join([f"{name}: {side.title}, {side.path}", *notes]))
+    yield one_line(
+        f"{comparison.dataset} {comparison.split}: {comparison.total.images:,} images; left out: "
+        f"{comparison.without_truth:,} without any box, {comparison.not_done:,} not done by both"
+    )
+
+
+def _settings_lines(comparison: Comparison) -> list[str]:
+    differences = comparison.differences
+    if differences is None:
+        return ["A file of boxes does not say how they were made: what differs is not known."]
+    if not differences:
+        return ["The settings of A and B are the same."]
+    rows = [(one.setting, _shown(one.a), _shown(one.b)) for one in differences]
+    lines = [tables.text_table(("differs", "A", "B"), rows)]
+    if len(comparison.causes) > 1:
+        lines.append(f"Several things differ ({', '.join(comparison.causes)}): any can be the reason.")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    shown = "none" if value is None else one_line(str(value))
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+
+
+def _table(comparison: Comparison) -> str:
+    rows = [("all images", *_cells(comparison.total), "")]
+    rows += [
+        (one_line(f"{group.kind}: {group.name}"), *_cells(group.paired), _p(group.p_holm))
+        for group in _shown_groups(comparison)
+    ]
+    return tables.text_table((*_COLUMNS, "p (Holm)"), rows)
+
+
+def _shown_groups(comparison: Comparison) -> list[Group]:
+    groups = (*comparison.sizes, *comparison.classes)
+    return [group for group in groups if group.paired.images >= FEWEST]
+
+
+def _table_notes(comparison: Comparison) -> Iterator[str]:
+    shown = _shown_groups(comparison)
+    left_out = len(comparison.sizes) + len(comparison.classes) - len(shown)
+    if left_out:
+        yield (
+            f"{left_out} groups of fewer than {FEWEST} images are not shown: no difference could be seen in "
+            "them (--json and --csv have them)."
+        )
+    if any(row.only_a + row.only_b < FEWEST for row in (comparison.total, *(one.paired for one in shown))):
+        yield (
+            f"Where A alone and B alone come to fewer than {FEWEST} images, p cannot be below {SIGNIFICANT} "
+            "and the interval is too narrow."
+        )
+
+
+def _cells(paired: Paired) -> tuple[str, ...]:
+    low, high = paired.interval
+    return (
+        f"{paired.images:,}",
+        f"{paired.corloc_a:.1f}",
+        f"{paired.corloc_b:.1f}",
+        f"{paired.difference:+.1f}",
+        f"{low:+.1f} to {high:+.1f}",
+        *(f"{count:,}" for count in (paired.both, paired.only_a, paired.only_b, paired.neither)),
+        _p(paired.p),
+    )
+
+
+def _p(p: float) -> str:
+    return f"{p:.4f}" if p >= LEAST_P else f"<{LEAST_P}"
+
+
+def _groups_that_differ(comparison: Comparison) -> Iterator[str]:
+    """A line per kind of groups: which differ after Holm's correction."""
+    for kind, groups in (("sizes", comparison.sizes), ("classes", comparison.classes)):
+        sure = [group for group in groups if group.p_holm < SIGNIFICANT]
+        shown = ", ".join(one_line(f"{group.name} ({group.paired.difference:+.1f})") for group in sure)
+        yield f"Of {len(groups)} {kind}, these differ after Holm's correction: {shown or 'none'}."
+
+
+def _alone(name: str, images: tuple[str, ...], all_images: bool) -> Iterator[str]:
+    if not images:
+        yield f"Found by {name} alone: none"
+    elif all_images:
+        yield f"Found by {name} alone: {len(images):,}"
+        yield from (f"  {one_line(image)}" for image in images)
+    else:
+        more = " (--images lists them)" if len(images) > _FEW else ""
+        yield f"Found by {name} alone: {one_line(shown_names(images, _FEW))}{more}"
+
+
+def json_text(comparison: Comparison) -> str:
+    """The comparison as a JSON object, with all images that one side alone found."""
+    content = {
+        "a": _side_json(comparison.a),
+        "b": _side_json(comparison.b),
+        "dataset": comparison.dataset,
+        "split": comparison.split,
+        "differences": comparison.differences and [vars(one) for one in comparison.differences],
+        "verdict": comparison.verdict,
+        "total": _numbers(comparison.total),
+        "sizes": [_group_json(group) for group in comparison.sizes],
+        "classes": [_group_json(group) for group in comparison.classes],
+        "without_truth": comparison.without_truth,
+        "not_done": comparison.not_done,
+        "only_a": comparison.only_a,
+        "only_b": comparison.only_b,
+    }
+    return json.dumps(content, indent=2)
+
+
+def _side_json(side: Side) -> dict[str, Any]:
+    return {**vars(side), "path": str(side.path)}
+
+
+def _group_json(group: Group) -> dict[str, Any]:
+    return {"kind": group.kind, "name": group.name, **_numbers(group.paired), "p_holm": group.p_holm}
+
+
+def _numbers(paired: Paired) -> dict[str, Any]:
+    low, high = paired.interval
+    return {
+        "images": paired.images,
+        "both": paired.both,
+        "only_a": paired.only_a,
+        "only_b": paired.only_b,
+        "neither": paired.neither,
+        "corloc_a": paired.corloc_a,
+        "corloc_b": paired.corloc_b,
+        "difference": paired.difference,
+        "interval_low": low,
+        "interval_high": high,
+        "p": paired.p,
+    }
+
+
+def csv_text(comparison: Comparison) -> str:
+    """The table as CSV, with a header: a row for all images, and one per size and class."""
+    whole = {"kind": "all images", "name": "", **_numbers(comparison.total), "p_holm": None}
+    return _csv([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
+
+
+def images_csv_text(comparison: Comparison) -> str:
+    """The images that one side alone found as CSV, with a header: image, found_by (A or B)."""
+    found = [(image, "A") for image in comparison.only_a] + [(image, "B") for image in comparison.only_b]
+    return _csv([{"image": image, "found_by": side} for image, side in found], ("image", "found_by"))
+
+
+def _csv(rows: list[dict[str, Any]], header: Iterable[str] | None = None) -> str:
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, fieldnames=list(header or rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+    )
+    return lines.getvalue().rstrip("\n")

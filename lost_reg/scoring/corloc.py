@@ -1,0 +1,143 @@
+"""CorLoc: the share of images whose one box has IoU >= 0.5 with any ground-truth box.
+
+As LOST scores (valeoai/LOST, main_lost.py): continuous coordinates, no + 1. Boxes and sizes only: no
+image is decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lost_reg.errors import LostRegError
+from lost_reg.images.reading import shown_names
+from lost_reg.types import Box, ImageTruth
+
+IOU_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Score:
+    """CorLoc of one set of boxes.
+
+    images: the denominator, every image that has a ground-truth box; found: those found.
+    corloc, interval: in percent; the interval is Wilson's, 95 %.
+    unusable: images of the denominator that could not be decoded or used, counted as misses.
+    without_truth: images that left the denominator since they have no ground-truth box.
+    not_done: images that the run has not reached, left out (`--partial`).
+    centred, whole: CorLoc of the trivial baselines on the same images, in percent: a centred box of
+        80 % side, and the whole image.
+    """
+
+    images: int
+    found: int
+    corloc: float
+    interval: tuple[float, float]
+    unusable: int
+    without_truth: int
+    not_done: int
+    centred: float
+    whole: float
+
+
+def score(
+    boxes: Mapping[str, Box],
+    truths: Mapping[str, ImageTruth],
+    *,
+    unusable: Iterable[str] = (),
+    count_hard: bool = True,
+) -> Score:
+    """CorLoc of one box per image.
+
+    Args:
+        boxes: by image name, [xmin, ymin, xmax, ymax] in pixels.
+        truths: the ground truth of the whole split, by image name.
+        unusable: images that could not be used; they count as misses.
+        count_hard: False drops difficult and truncated objects, and images left with none (LOST's
+            `no_hard`).
+
+    Raises:
+        LostRegError: a box for an image without ground truth, or no image left to score.
+    """
+    unusable = set(unusable) - boxes.keys()
+    unknown = [name for name in (*boxes, *unusable) if name not in truths]
+    if unknown:
+        raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
+    counted = {name: objects_that_count(truth, count_hard).boxes_xyxy for name, truth in truths.items()}
+    done = [name for name in truths if name in boxes or name in unusable]
+    scored = [name for name in done if len(counted[name])]
+    if not scored:
+        raise LostRegError("nothing to score: no image that was done has a ground-truth box")
+
+    def percent_found(box_of: Callable[[str], Box]) -> float:
+        return 100 * sum(is_found(box_of(name), counted[name]) for name in scored) / len(scored)
+
+    found = sum(name in boxes and is_found(boxes[name], counted[name]) for name in scored)
+    return Score(
+        images=len(scored),
+        found=found,
+        corloc=100 * found / len(scored),
+        interval=tuple(100 * bound for bound in wilson_interval(found, len(scored))),
+        unusable=sum(name in unusable for name in scored),
+        without_truth=len(done) - len(scored),
+        not_done=len(truths) - len(done),
+        centred=percent_found(lambda name: centred_box(truths[name].size_hw, 0.8)),
+        whole=percent_found(lambda name: centred_box(truths[name].size_hw, 1.0)),
+    )
+
+
+def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth:
+    """The ground truth of an image without the objects that do not count: see `score`."""
+    if count_hard or not any(truth.hard):
+        return truth
+    kept = [index for index, hard in enumerate(truth.hard) if not hard]
+    return replace(
+        truth,
+        boxes_xyxy=tuple(truth.boxes_xyxy[index] for index in kept),
+        labels=tuple(truth.labels[index] for index in kept),
+        hard=(False,) * len(kept),
+    )
+
+
+def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
+    """Whether a box has IoU >= 0.5 with any of the (N, 4) ground-truth boxes."""
+    return bool(found_objects(box, truth_boxes).any())
+
+
+def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
+    return iou(box, truth_boxes) >= IOU_THRESHOLD
+
+
+def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); of (S, 4) boxes, (S, N).
+
+    Empty boxes give 0.
+    """
+    box = np.asarray(box, dtype=float)[..., None, :]  # (1, 4) or (S, 1, 4)
+    others = np.asarray(others, dtype=float).reshape(-1, 4)
+    overlap = np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
+    intersection = overlap.clip(min=0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
+    union = areas[0] + areas[1] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def centred_box(size_hw: tuple[int, int], side: float) -> Box:
+    """The box in the middle of an image whose sides are `side` times those of the image."""
+    height, width = size_hw
+    x, y = width * (1 - side) / 2, height * (1 - side) / 2
+    return x, y, width - x, height - y
+
+
+def wilson_interval(found: int, images: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927), 95 % by default, as fractions."""
+    share = found / images
+    middle = share + z * z / (2 * images)
+    spread = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2))
+    scale = 1 + z * z / images
+    low, high = (middle - spread) / scale, (middle + spread) / scale
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at 0 and 1 they may be off by a rounding

@@ -1,0 +1,197 @@
+"""Test-time registers on the command line: find neurons, run with them, resume, score; what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from helpers import names
+
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons
+from lost_reg.cli.app import main
+from lost_reg.runs import run
+from lost_reg.scoring.published import comparable_number, published_rows
+from lost_reg.types import Protocol
+
+MODEL = "timm:vit_tiny_patch16_224"
+RANDOM = ("--backbone", MODEL, "--weights", "random", "--device", "cpu")
+
+
+@pytest.fixture
+def lost_reg():
+    """Run `lost-reg ARGS...` in this process."""
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+@pytest.fixture
+def refused(lost_reg):
+    """Run `lost-reg ARGS...`, see that it fails with one line, and give that line."""
+
+    def invoke(*args):
+        result = lost_reg(*args)
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+        assert result.exit_code != 0 and len(lines) == 1 and lines[0].startswith("Error: "), result.output
+        return lines[0]
+
+    return invoke
+
+
+@pytest.fixture
+def photos(tmp_path, save_scene):
+    save_scene(tmp_path / "photos" / "a.jpg")
+    save_scene(tmp_path / "photos" / "b.png", seed=1)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def neurons_file(tmp_path):
+    path = tmp_path / "given.json"
+    path.write_text(json.dumps({"neurons": [[3, 1], [2, 700]]}))
+    return path
+
+
+def test_neurons_are_found_and_used(lost_reg, photos, tmp_path):
+    (photos / "broken.jpg").write_text("no image")
+    file, out = tmp_path / "found" / "neurons.json", tmp_path / "out"
+    options = ("--top-k", 4, "--top-layer", 3, "--detect-layer", 5, "--threshold", 1e-3, "--max-side", 64)
+    result = lost_reg("register-neurons", photos, *RANDOM, *options, "--out", file)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("4 neurons of layers 0 to 3, from 2 images: 100.00 % of the patches")
+    assert "1 of 3 images could not be used: broken.jpg" in result.stderr
+    found = read_neurons(file)
+    assert len(found.neurons) == 4 and all(layer <= 3 for layer, _ in found.neurons)
+    assert found.backbone == MODEL and found.found["max_side"] == 64 and found.found["threshold"] == 1e-3
+
+    given = ("run", photos, *RANDOM, "--out", out, "--test-time-registers", 2, "--register-neurons", file)
+    result = lost_reg(*given)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((out / "run.json").read_text())["settings"]
+    assert settings["test_time_registers"] == {
+        "count": 2,
+        "rule": "paper",
+        "neurons": sorted(map(list, found.neurons)),
+    }
+    assert lost_reg(*given, "--resume").exit_code == 0
+
+
+def test_the_default_file_is_named_after_the_backbone_and_never_overwritten(
+    lost_reg, refused, photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("register-neurons", photos, *RANDOM, "--threshold", 1e-3, "--top-k", 1, "--limit", 1)
+    assert lost_reg(*arguments).exit_code == 0
+    assert "register-neurons-timm-vit_tiny_patch16_224.json" in names(tmp_path)
+    assert "is there already: name another --out" in refused(*arguments)
+
+
+def test_the_backbone_of_the_run_has_them(lost_reg, photos, neurons_file, tmp_path, monkeypatch):
+    seen = []
+    discover_stream = run.discover_stream
+    monkeypatch.setattr(
+        run,
+        "discover_stream",
+        lambda *args, **options: seen.append(args[1]) or discover_stream(*args, **options),
+    )
+    added = ("--test-time-registers", 3, "--register-neurons", neurons_file)
+    assert lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out").exit_code == 0
+    (backbone,) = seen
+    assert backbone.registers.count == 3 and backbone.prefix_tokens == 1 + 3
+    assert backbone.model.blocks[2].mlp.fc2._forward_pre_hooks
+
+
+def test_registers_are_part_of_the_protocol(lost_reg, refused, photos, neurons_file, tmp_path):
+    out = tmp_path / "out"
+    command = ("run", photos, *RANDOM, "--out", out)
+    added = ("--register-neurons", neurons_file, "--test-time-registers")
+    assert lost_reg(*command, *added, 1).exit_code == 0
+    for other in ((), (*added, 2), (*added, 1, "--register-rule", "code")):
+        assert "run with other settings (test_time_registers was" in refused(*command, "--resume", *other)
+    neurons_file.write_text("[[2, 700], [3, 1]]")  # the same in another order and form
+    assert lost_reg(*command, *added, 1, "--resume").exit_code == 0
+    plain = tmp_path / "plain"
+    assert lost_reg("run", photos, *RANDOM, "--out", plain).exit_code == 0
+    assert "test_time_registers" not in json.loads((plain / "run.json").read_text())["settings"]
+
+
+def test_the_table_says_so(lost_reg, make_voc, neurons_file, tmp_path):
+    make_voc(tmp_path / "root" / "VOCdevkit" / "VOC2007", {"000001": [("thing", 33, 17, 96, 64)]})
+    data = ("--dataset", "voc07", "--data-root", tmp_path / "root")
+    added = ("--register-neurons", neurons_file, "--test-time-registers", 1, "--register-rule", "code")
+    assert lost_reg("run", *data, *RANDOM, *added, "--out", tmp_path / "out").exit_code == 0
+    table = lost_reg("corloc", tmp_path / "out").stdout
+    assert f"{MODEL} (RANDOM WEIGHTS, 1 test-time register at 2 neurons by the code rule)" in table
+
+
+def test_no_published_number_stands_beside_registers():
+    added = AddedRegisters(RegisterNeurons(((1, 2),))).settings
+    for row in published_rows():
+        if row["method"] != "LOST" or not row["protocol"] or None in row["protocol"].values():
+            continue
+        settings = {
+            "apply_exif": False,
+            "backbone": "dino_vits16",
+            "weights": {"name": (row["weights"] or ["x"])[0]},
+            "precision": "fp32",
+            "protocol": Protocol().__dict__,
+        }
+        plain = comparable_number(settings, "voc12", is_full_split=True)
+        assert (plain is not None) == bool(row["weights"] and row["protocol"]["layer"] == -1)
+        settings["test_time_registers"] = added
+        assert comparable_number(settings, "voc12", is_full_split=True) is None
+
+
+def test_both_options_are_needed(refused, photos, neurons_file):
+    line = "need both --test-time-registers and --register-neurons"
+    assert line in refused("run", photos, "--test-time-registers", 1)
+    assert line in refused("run", photos, "--register-neurons", neurons_file)
+    assert line in refused("run", photos, "--register-rule", "code")
+
+
+def test_bad_registers_are_refused(refused, photos, neurons_file, tmp_path):
+    added = ("--test-time-registers", 1, "--register-neurons")
+    assert "tiny was trained with 4 registers" in refused("run", photos, *added, neurons_file)
+    line = refused("run", photos, "-b", "dinov2_reg", *added, neurons_file)
+    assert "dinov2_vitl14_reg was trained with 4 registers" in line
+    assert "No such file" in refused("run", photos, *RANDOM, *added, tmp_path / "none.json")
+    neurons_file.write_text('{"neurons": "all"}')
+    assert "is no neurons file" in refused("run", photos, *RANDOM, *added, neurons_file)
+    neurons_file.write_text('{"neurons": [[1, 2]], "backbone": "dinov2_vitl14"}')
+    line = refused("run", photos, "-b", "dino", *added, neurons_file)
+    assert "those of dinov2_vitl14, and the backbone is dino_vits16" in line
+    neurons_file.write_text('{"neurons": [[12, 2]]}')
+    line = refused("run", photos, *RANDOM, *added, neurons_file, "--out", tmp_path / "out")
+    assert "no register neuron can be of layer 12" in line and not (tmp_path / "out").exists()
+
+
+def test_neurons_of_other_weights_are_told(lost_reg, photos, neurons_file, tmp_path):
+    neurons_file.write_text('{"neurons": [[1, 2]], "weights": {"name": "timm/other", "sha256": "aa"}}')
+    added = ("--test-time-registers", 1, "--register-neurons", neurons_file)
+    result = lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    assert "Note: the register neurons were found in other weights than random" in result.stderr
+
+
+def test_searches_that_cannot_be_are_refused(refused, photos, tmp_path):
+    out = ("--out", tmp_path / "n.json")
+    assert "was trained with 4 registers" in refused("register-neurons", photos, "-b", "tiny", *out)
+    assert "unknown backbone 'dnio'" in refused("register-neurons", photos, "-b", "dnio", *out)
+    assert "no such file or folder" in refused("register-neurons", "nowhere", *RANDOM, *out)
+    assert "threshold above 0" in refused("register-neurons", photos, *RANDOM, *out, "--threshold", -1)
+    assert "has no layer 12" in refused("register-neurons", photos, *RANDOM, *out, "--top-layer", 12)
+    assert "has a norm above 1e+09" in refused("register-neurons", photos, *RANDOM, *out, "--threshold", 1e9)
+    assert not (tmp_path / "n.json").exists()
+
+
+def test_what_can_be_wrong_is_looked_at_without_torch(photos, neurons_file):
+    code = (
+        "import sys\n"
+        "from lost_reg.cli.app import main\n"
+        f"try: main(['run', {str(photos)!r}, '-b', 'dinov2_reg', '--test-time-registers', '1', "
+        f"'--register-neurons', {str(neurons_file)!r}])\n"
+        "finally: print(sorted({'torch', 'timm', 'matplotlib'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]" and "was trained with 4 registers" in result.stderr

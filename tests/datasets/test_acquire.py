@@ -1,0 +1,261 @@
+"""Getting datasets, end to end, from a server on this machine with small ones."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from helpers import refusal
+from PIL import Image
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from lost_reg.datasets import acquire, downloads
+from lost_reg.datasets.acquire import download_dataset, https_address
+from lost_reg.datasets.catalog import find_dataset, missing_images
+from lost_reg.datasets.downloads import Checksum
+
+NAMES = [f"COCO_train2014_{number:012}.jpg" for number in (560992, 9, 25)]
+NOT_LISTED = "COCO_train2014_000000000030.jpg"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`, and keeps the paths that were asked for in `requests`."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[str] = []
+
+    def add(self, path: str, body: bytes) -> tuple[str, Checksum]:
+        """Serve the body; its address and checksum, as the tables of acquire.py have them."""
+        self.files[path] = body
+        checksum = Checksum("sha256", hashlib.sha256(body).hexdigest())
+        return f"http://127.0.0.1:{self.server_port}{path}", checksum
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        body = self.server.files.get(self.path)
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    monkeypatch.setattr(downloads, "RETRY_WAITS", ())
+
+
+def jpeg(size_wh=(8, 6)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size_wh, "grey").save(file, "jpeg")
+    return file.getvalue()
+
+
+# --- VOC ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def voc07(server, tmp_path, make_voc, monkeypatch):
+    """VOC2007 with two images, served as an archive."""
+    folder = make_voc(tmp_path / "made" / "VOC2007", {"000005": [("dog", 33, 17, 96, 64)], "000007": []})
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(folder, "VOCdevkit/VOC2007")
+    served = server.add("/voc2007/VOCtrainval.tar", file.getvalue())
+    monkeypatch.setitem(acquire.VOC_ARCHIVES, "voc07", served)
+
+
+def test_voc_end_to_end(server, voc07, tmp_path):
+    root, reports = tmp_path / "new" / "root", []
+    download_dataset("voc07", root, lambda *report: reports.append(report))
+    found = find_dataset("voc07", root)
+    assert found.truths["000005.jpg"].boxes_xyxy == ((32, 16, 96, 64),)
+    assert missing_images(found) == []
+    assert not list(root.rglob("*.tar")) and not list(root.rglob("*.part"))
+    size = len(server.files["/voc2007/VOCtrainval.tar"])
+    assert reports[-1] == ("VOCtrainval.tar", size, size)
+    assert server.requests == ["/voc2007/VOCtrainval.tar"]
+    download_dataset("voc07", root)
+    assert len(server.requests) == 1  # all is there: nothing is asked for
+
+
+def test_several_that_ask_at_once_get_one_download(server, voc07, tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(download_dataset, "voc07", tmp_path) for _ in range(4)]:
+            done.result()
+    assert missing_images(find_dataset("voc07", tmp_path)) == []
+    assert server.requests == ["/voc2007/VOCtrainval.tar"]
+
+
+def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
+    download_dataset("voc07", tmp_path)
+    (tmp_path / "VOCdevkit/VOC2007/JPEGImages/000007.jpg").unlink()
+    download_dataset("voc07", tmp_path)
+    assert missing_images(find_dataset("voc07", tmp_path)) == []
+    assert len(server.requests) == 2
+
+
+def test_another_file_than_the_one_published_is_not_unpacked(server, voc07, tmp_path):
+    server.files["/voc2007/VOCtrainval.tar"] += b"\0"
+    assert "is not the file expected" in refusal(download_dataset, "voc07", tmp_path / "root")
+    assert not list((tmp_path / "root").rglob("VOCdevkit"))
+
+
+# --- COCO --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def coco20k(server, monkeypatch):
+    """Three images of coco20k, and the annotations of a fourth."""
+    records = [
+        {
+            "id": number,
+            "file_name": name,
+            "height": 6,
+            "width": 8,
+            "coco_url": f"http://images.cocodataset.org/train2014/{name}",
+        }
+        for number, name in enumerate([*NAMES, NOT_LISTED])
+    ]
+    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}]
+    content = {"images": records, "annotations": boxes, "categories": []}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("annotations/instances_train2014.json", json.dumps(content))
+        archive.writestr("annotations/captions_train2014.json", "{}")
+    listed = "".join(f"train2014/{name}\n" for name in NAMES).encode()
+    monkeypatch.setattr(acquire, "COCO20K_NAMES", server.add("/list.txt", listed))
+    monkeypatch.setattr(
+        acquire, "COCO_ANNOTATIONS", server.add("/annotations_trainval2014.zip", file.getvalue())
+    )
+    monkeypatch.setattr(acquire, "COCO_HTTPS", f"http://127.0.0.1:{server.server_port}/")
+    for name in [*NAMES, NOT_LISTED]:
+        server.add(f"/train2014/{name}", jpeg())
+
+
+def test_coco20k_end_to_end(server, coco20k, tmp_path):
+    reports = []
+    download_dataset("coco20k", tmp_path, lambda *report: reports.append(report))
+    found = find_dataset("coco20k", tmp_path)
+    assert (found.images, missing_images(found)) == (tuple(NAMES), [])
+    assert found.truths[NAMES[0]].boxes_xyxy == ((1, 2, 4, 6),)
+    images = [f"/train2014/{name}" for name in NAMES]
+    assert sorted(server.requests) == sorted(["/list.txt", "/annotations_trainval2014.zip", *images])
+    assert reports[-1] == ("images", 3, 3)
+    # the archive is gone, and of it only what is needed was kept
+    assert not list(tmp_path.rglob("*.zip")) and not list(tmp_path.rglob("captions*"))
+    download_dataset("coco20k", tmp_path)
+    assert len(server.requests) == 5
+
+
+def test_interrupted_coco20k_goes_on_with_the_rest(server, coco20k, tmp_path):
+    body = server.files.pop(f"/train2014/{NAMES[1]}")
+    text = refusal(download_dataset, "coco20k", tmp_path)
+    assert "1 of 3 images could not be fetched" in text
+    assert f"{NAMES[1]}: the server answers 404" in text and "run the same command again" in text
+    assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[1]]
+    server.files[f"/train2014/{NAMES[1]}"] = body
+    server.requests.clear()
+    download_dataset("coco20k", tmp_path)
+    assert server.requests == [f"/train2014/{NAMES[1]}"]
+    assert missing_images(find_dataset("coco20k", tmp_path)) == []
+
+
+def test_image_of_another_size_than_annotated_is_not_kept(server, coco20k, tmp_path):
+    server.files[f"/train2014/{NAMES[2]}"] = jpeg((9, 6))
+    assert "expected 8 x 6 pixels, but got 9 x 6" in refusal(download_dataset, "coco20k", tmp_path)
+    assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[2]]
+
+
+def test_annotations_that_are_there_are_not_fetched(server, coco20k, tmp_path):
+    path = tmp_path / "coco" / "annotations" / "instances_train2014.json"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(io.BytesIO(server.files["/annotations_trainval2014.zip"])) as archive:
+        path.write_bytes(archive.read("annotations/instances_train2014.json"))
+    download_dataset("coco20k", tmp_path)
+    assert "/annotations_trainval2014.zip" not in server.requests
+
+
+@pytest.mark.parametrize("text", ["", '{"images": [{"file_na', "[]", '{"images": [{}]}', "null"])
+def test_damaged_annotations_are_one_line(coco20k, tmp_path, text):
+    path = tmp_path / "coco" / "annotations" / "instances_train2014.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert str(path) in refusal(download_dataset, "coco20k", tmp_path)
+
+
+# --- addresses ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "http://images.cocodataset.org/train2014/a.jpg",
+            "https://s3.amazonaws.com/images.cocodataset.org/train2014/a.jpg",
+        ),
+        ("http://example.org/http://a.jpg", "https://example.org/http://a.jpg"),
+        ("https://images.cocodataset.org/a.jpg", "https://images.cocodataset.org/a.jpg"),
+    ],
+)
+def test_https_address(url, expected):
+    assert https_address(url) == expected
+
+
+def test_every_address_is_https_and_every_checksum_of_its_length():
+    published = [*acquire.VOC_ARCHIVES.values(), acquire.COCO_ANNOTATIONS, acquire.COCO20K_NAMES]
+    assert all(url.startswith("https://") for url, _ in published)
+    assert acquire.COCO_HTTPS.startswith("https://")
+    lengths = [len(checksum.hexdigest) for _, checksum in published]
+    assert lengths == [32, 32, 64, 64]
+    assert len({checksum for _, checksum in published}) == 4
+
+
+@pytest.mark.parametrize(("name", "year"), [("voc07", "2007"), ("voc12", "2012")])
+def test_voc_is_torchvisions(name, year):
+    url, checksum = acquire.VOC_ARCHIVES[name]
+    theirs = DATASET_YEAR_DICT[year]
+    assert (checksum.algorithm, checksum.hexdigest) == ("md5", theirs["md5"])
+    assert Path(url).name == theirs["filename"] == Path(theirs["url"]).name
+
+
+def test_list_of_coco20k_is_that_of_the_official_commit():
+    url, checksum = acquire.COCO20K_NAMES
+    assert url == (
+        "https://raw.githubusercontent.com/valeoai/LOST/72f762fcf7e0913f565f964b368cf8b917e98806"
+        "/datasets/coco_20k_filenames.txt"
+    )
+    expected = "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"
+    assert (checksum.algorithm, checksum.hexdigest) == ("sha256", expected)
+
+
+@pytest.mark.parametrize("name", ["samples", "voc2007", "", "/some/folder"])
+def test_what_cannot_be_downloaded_is_refused(tmp_path, name):
+    assert "cannot be downloaded: only voc07, voc12, coco20k can" in refusal(
+        download_dataset, name, tmp_path / "root"
+    )
+    assert not (tmp_path / "root").exists()

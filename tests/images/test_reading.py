@@ -1,0 +1,453 @@
+"""Decoding to RGB by every way a file can be stored, refusing what cannot be; and the listing of files."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.images.reading import (
+    array_to_rgb,
+    limit_side,
+    pad_to_patches,
+    read_image,
+    shown_names,
+)
+
+ORIENTATION = 0x0112
+RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [10, 20, 30], [200, 100, 50]]], np.uint8)
+WIDE = np.random.default_rng(0).integers(0, 65536, (3, 5, 4), dtype=np.uint16)
+WIDE[0, :, :] = np.array([0, 128, 129, 65406, 65535])[:, None]  # 0, 0.498, 0.502, 254.498 and 255 of 255
+
+
+def read(path: Path) -> np.ndarray:
+    """Read a file, a warning being an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = read_image(path, apply_exif=True)
+    assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+    return pixels
+
+
+def as_grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def in_8_bits(values: np.ndarray) -> np.ndarray:
+    return np.round(values / 257).astype(np.uint8)
+
+
+# Formats and modes
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.tiff", "a.PNG", "a.Tif"])
+def test_lossless_formats_give_their_pixels(tmp_path, name):
+    Image.fromarray(RGB).save(tmp_path / name)
+    assert read(tmp_path / name).tolist() == RGB.tolist()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.webp", "a.JPG"])
+def test_lossy_formats_give_about_their_pixels(tmp_path, name):
+    pixels = np.full((32, 48, 3), (200, 100, 50), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / name, quality=95)
+    found = read(tmp_path / name)
+    assert found.shape == pixels.shape
+    assert np.abs(found.astype(int) - pixels).max() <= 3
+
+
+def test_the_content_decides_the_format_and_not_the_suffix(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.jpg", format="PNG")
+    assert read(tmp_path / "a.jpg").tolist() == RGB.tolist()
+
+
+def test_grey_is_repeated_in_each_channel(tmp_path):
+    grey = np.array([[0, 1, 254], [255, 7, 100]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").tolist() == as_grey(grey).tolist()
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    bits = np.array([[0, 1, 1], [1, 0, 0]], bool)
+    Image.fromarray(bits).save(tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").mode == "1"
+    assert read(tmp_path / "a.png").tolist() == as_grey(bits * 255).tolist()
+
+
+@pytest.mark.parametrize("transparency", [None, 1, bytes([0, 128, 255])], ids=["opaque", "index", "alphas"])
+def test_palette_images_give_their_palettes_colours(tmp_path, transparency):
+    image = Image.new("P", (3, 1))
+    image.putpalette([255, 0, 0, 0, 200, 0, 9, 8, 7])
+    image.putdata([2, 0, 1])
+    image.save(tmp_path / "a.png", **({} if transparency is None else {"transparency": transparency}))
+    assert Image.open(tmp_path / "a.png").mode == "P"
+    assert read(tmp_path / "a.png").tolist() == [[[9, 8, 7], [255, 0, 0], [0, 200, 0]]]
+
+
+def test_transparent_colour_of_an_rgb_image_is_kept(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png", transparency=(0, 255, 0))
+    assert read(tmp_path / "a.png").tolist() == RGB.tolist()
+
+
+def test_alpha_is_dropped_and_the_colour_below_it_kept(tmp_path):
+    alpha = np.array([[0, 128, 255], [1, 2, 3]], np.uint8)
+    Image.fromarray(np.dstack([RGB, alpha])).save(tmp_path / "rgba.png")
+    assert read(tmp_path / "rgba.png").tolist() == RGB.tolist()
+    Image.fromarray(np.dstack([RGB[:, :, 0], alpha]), mode="LA").save(tmp_path / "la.png")
+    assert Image.open(tmp_path / "la.png").mode == "LA"
+    assert read(tmp_path / "la.png").tolist() == as_grey(RGB[:, :, 0]).tolist()
+
+
+def test_cmyk_jpeg_is_converted_as_pillow_does(tmp_path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)  # pure red
+    assert np.abs(read(tmp_path / "a.jpg").astype(int) - (255, 0, 0)).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_and_not_cut(tmp_path, suffix):
+    grey = WIDE[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    found = read(tmp_path / f"a.{suffix}")
+    assert found[0, :, 0].tolist() == [0, 0, 1, 254, 255]
+    assert found.tolist() == as_grey(in_8_bits(grey)).tolist()
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_colours_are_rounded_and_not_cut(tmp_path, suffix, channels):
+    rgb = WIDE[:, :, :3]
+    bgr = np.dstack([rgb[:, :, ::-1], WIDE[:, :, 3:]])[:, :, :channels]
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), bgr)
+    assert read(tmp_path / f"a.{suffix}").tolist() == in_8_bits(rgb).tolist()
+
+
+def test_16_bit_grey_with_alpha_is_its_grey(tmp_path):
+    grey_alpha = b"".join(b"\0" + row.astype(">u2").tobytes() for row in WIDE[:, :, :2])
+    _write_png(tmp_path / "a.png", WIDE.shape[:2], bit_depth=16, colour_type=4, rows=grey_alpha)
+    assert read(tmp_path / "a.png").tolist() == as_grey(in_8_bits(WIDE[:, :, 0])).tolist()
+
+
+def _write_png(path: Path, size_hw, *, bit_depth: int, colour_type: int, rows: bytes) -> None:
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size_hw[1], size_hw[0], bit_depth, colour_type, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+def test_a_bitmap_of_16_bits_for_all_three_colours_is_no_16_bit_image(tmp_path):
+    row = struct.pack("<HH", 0xF800, 0x07E0)  # pure red and pure green, in 5, 6 and 5 bits
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, len(row), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(header) + len(masks)
+    (tmp_path / "a.bmp").write_bytes(
+        b"BM" + struct.pack("<IHHI", start + len(row), 0, 0, start) + header + masks + row
+    )
+    assert read(tmp_path / "a.bmp").tolist() == [[[255, 0, 0], [0, 255, 0]]]
+
+
+def test_one_pixel_is_an_image(tmp_path):
+    Image.fromarray(RGB[:1, :1]).save(tmp_path / "a.png")
+    assert read(tmp_path / "a.png").tolist() == [[[255, 0, 0]]]
+
+
+# EXIF orientation
+
+# What a viewer does with pixels that are stored under each orientation.
+TURNS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: p.swapaxes(0, 1)[:, ::-1],  # a quarter clockwise
+    7: lambda p: p[::-1, ::-1].swapaxes(0, 1),
+    8: lambda p: p.swapaxes(0, 1)[::-1],  # a quarter counter-clockwise
+}
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_orientation_is_applied_or_not(tmp_path, suffix, orientation):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(RGB).resize((48, 32), Image.Resampling.NEAREST).save(path, exif=_exif(orientation))
+    stored = np.asarray(Image.open(path).convert("RGB"))
+    assert read_image(path, apply_exif=False).tolist() == stored.tolist()
+    assert read_image(path, apply_exif=True).tolist() == TURNS[orientation](stored).tolist()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_orientation_is_applied_or_not_to_a_16_bit_png(tmp_path, orientation):
+    grey = WIDE[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "a.png", exif=_exif(orientation))
+    stored = as_grey(in_8_bits(grey))
+    assert read_image(tmp_path / "a.png", apply_exif=False).tolist() == stored.tolist()
+    assert read_image(tmp_path / "a.png", apply_exif=True).tolist() == TURNS[orientation](stored).tolist()
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("apply_exif", [True, False])
+def test_the_orientation_of_a_tiff_is_applied_once_and_always(tmp_path, apply_exif, orientation):
+    Image.fromarray(RGB).save(tmp_path / "8.tif", exif=_exif(orientation))
+    found = read_image(tmp_path / "8.tif", apply_exif=apply_exif)
+    assert found.tolist() == TURNS[orientation](RGB).tolist()
+    grey = WIDE[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "16.tif", exif=_exif(orientation))
+    found = read_image(tmp_path / "16.tif", apply_exif=apply_exif)
+    assert found.tolist() == TURNS[orientation](as_grey(in_8_bits(grey))).tolist()
+
+
+@pytest.mark.parametrize("pixels", [RGB, WIDE[:, :, 0]], ids=["8 bits", "16 bits"])
+def test_exif_that_cannot_be_read_turns_nothing(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "plain.png")
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0no such thing")
+    assert read(tmp_path / "a.png").tolist() == read(tmp_path / "plain.png").tolist()
+
+
+# Files that cannot be used
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UnreadableImage) as caught:
+        read_image(path, apply_exif=True)
+    assert isinstance(caught.value, LostRegError)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.bmp", "a.webp"])
+def test_a_truncated_file_is_refused(tmp_path, name):
+    path = tmp_path / name
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refusal(path).startswith(("cannot be decoded: ", "not an image"))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_truncated_16_bit_file_is_refused(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 65536, (64, 64, 3), dtype=np.uint16)
+    cv2.imwrite(str(path), noise)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404: not found</html>", b"\xff\xd8\xff", bytes(1000)])
+def test_what_is_no_image_is_refused(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    assert refusal(tmp_path / "a.jpg") == "not an image, or of a format that is not supported"
+
+
+def test_a_missing_file_and_a_folder_are_told_apart_from_a_damaged_one(tmp_path):
+    assert refusal(tmp_path / "a.jpg") == "no such file"
+    assert "directory" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("dtype, mode", [(np.int32, "I"), (np.float32, "F")])
+def test_32_bit_images_are_refused(tmp_path, dtype, mode):
+    Image.fromarray(np.ones((2, 3), dtype)).save(tmp_path / "a.tif")
+    assert refusal(tmp_path / "a.tif").startswith(f"32-bit images are not supported (mode {mode})")
+
+
+@pytest.mark.parametrize("size_wh", [(14_143, 14_143), (20_000, 20_000), (60_000, 60_000)])
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, size_wh):
+    size, limit, cure = f"{size_wh[0] * size_wh[1] / 1e6:,.0f} million pixels", "200", "scale it down"
+    (tmp_path / "a.png").write_bytes(png_header(size_wh))
+    text = refusal(tmp_path / "a.png")
+    assert text.startswith("too large: ") and all(part in text for part in (size, limit, cure))
+
+
+def png_header(size_wh) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size_wh, 8, 2, 0, 0, 0)
+    checked = header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + checked + struct.pack(">I", 10) + b"IDAT"
+
+
+def test_a_side_that_would_grow_by_padding_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_header((150_000_000, 1)))
+    assert "a side of 150,000,000 pixels, and at most 100,000" in refusal(tmp_path / "a.png")
+
+
+def test_a_file_that_no_image_needs_is_not_read(tmp_path):
+    with (tmp_path / "a.webp").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    assert refusal(tmp_path / "a.webp").startswith("too large: 1,024.0 GiB, and at most 2")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("/dev/zero")
+    for name in ("a.jpg", "b.jpg"):
+        assert refusal(tmp_path / name).startswith("is no regular file")
+
+
+def test_what_the_file_system_says_is_not_taken_for_damage(tmp_path):
+    (tmp_path / "a.jpg").symlink_to("a.jpg")
+    assert refusal(tmp_path / "a.jpg") == "cannot be read: Too many levels of symbolic links"
+
+
+def test_formats_that_run_other_programs_are_refused(tmp_path):
+    """Pillow hands EPS to Ghostscript, which is a whole programming language."""
+    Image.fromarray(RGB).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    assert refusal(tmp_path / "a.jpg") == "not an image, or of a format that is not supported"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "ppm"])
+def test_other_common_formats_are_read(tmp_path, suffix):
+    Image.fromarray(RGB).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}", apply_exif=True).shape == RGB.shape
+
+
+def test_nothing_is_printed_or_warned_of(tmp_path, recwarn, capfd):
+    """A folder of odd files must not flood the terminal."""
+    image = Image.fromarray(RGB).convert("P")
+    image.info["transparency"] = b"\x00\x80"
+    image.save(tmp_path / "a.png")
+    Image.fromarray(RGB).save(tmp_path / "b.jpg", exif=b"Exif\0\0II*\0\xff\0\0\0")
+    for name in ("a.png", "b.jpg"):
+        read_image(tmp_path / name, apply_exif=True)
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+def test_a_large_16_bit_image_takes_little_more_than_its_pixels(tmp_path):
+    """Its 16-bit pixels and the 8-bit ones together: not several copies of them in 32 bits."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((3000, 3000, 3), np.uint16))
+    script = (
+        "import sys, resource; from pathlib import Path; from lost_reg.images.reading import read_image;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; before = peak();"
+        "read_image(Path(sys.argv[1]), apply_exif=True); print((peak() - before) * 1024 / 3000**2)"
+    )
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", script, str(tmp_path / "a.png")]
+    bytes_per_pixel = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert bytes_per_pixel < 16
+
+
+def test_a_camera_of_150_megapixels_is_no_bomb():
+    assert Image.MAX_IMAGE_PIXELS >= 150_000_000
+
+
+@pytest.mark.parametrize("error", [TypeError("odd tag"), cv2.error("assertion"), struct.error("unpack")])
+def test_whatever_a_decoder_raises_is_a_refusal(tmp_path, monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    Image.fromarray(RGB[:, :, 0]).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "convert", broken)
+    assert refusal(tmp_path / "a.png") == f"cannot be decoded: {error}"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # what Pillow thinks of such files
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, suffix):
+    path, random = tmp_path / f"a.{suffix}", np.random.default_rng(2)
+    Image.fromarray(WIDE[:, :, 0] if suffix == "tif" else RGB).save(path)
+    whole = np.fromfile(path, np.uint8)
+    outcomes = set()
+    for _ in range(60):
+        damaged = whole[: random.integers(len(whole) // 2, len(whole) + 1)].copy()
+        damaged[random.integers(0, len(damaged), 3)] = random.integers(0, 256, 3)
+        damaged.tofile(path)
+        try:
+            read_image(path, apply_exif=True)
+            outcomes.add("read")
+        except UnreadableImage:
+            outcomes.add("refused")
+    assert "refused" in outcomes
+
+
+# Arrays
+
+
+def test_an_rgb_array_is_taken_as_it_is_and_a_grey_one_repeated():
+    assert array_to_rgb(RGB) is RGB
+    assert array_to_rgb(RGB[:, :, 0]).tolist() == as_grey(RGB[:, :, 0]).tolist()
+
+
+@pytest.mark.parametrize(
+    "array, told",
+    [
+        (np.zeros((4, 5, 3), np.float32), "(4, 5, 3) and float32"),
+        (np.zeros((4, 5, 4), np.uint8), "(4, 5, 4) and uint8"),
+        (np.zeros((3, 4, 5), np.uint8), "(3, 4, 5) and uint8"),
+        (np.zeros((1, 4, 5, 3), np.uint8), "(1, 4, 5, 3) and uint8"),
+        (np.zeros(4, np.uint8), "(4,) and uint8"),
+        (np.zeros((0, 5, 3), np.uint8), "(0, 5, 3) and uint8"),
+    ],
+    ids=str,
+)
+def test_arrays_of_another_shape_or_type_are_refused(array, told):
+    with pytest.raises(UnreadableImage, match=re.escape(f"but got {told}")):
+        array_to_rgb(array)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    "size_hw, max_side, expected_hw",
+    [
+        ((30, 60), None, (30, 60)),
+        ((30, 60), 60, (30, 60)),
+        ((30, 60), 100, (30, 60)),  # never scaled up
+        ((30, 60), 20, (10, 20)),
+        ((60, 30), 20, (20, 10)),
+        ((50, 75), 40, (27, 40)),  # 26.67
+        ((1, 100), 10, (1, 10)),  # not below a pixel
+        ((7, 7), 1, (1, 1)),
+    ],
+)
+def test_the_longest_side_is_limited_and_the_aspect_kept(size_hw, max_side, expected_hw):
+    assert limit_side(np.zeros((*size_hw, 3), np.uint8), max_side).shape == (*expected_hw, 3)
+
+
+def test_scaling_down_averages_areas():
+    checks = as_grey(np.indices((8, 8)).sum(axis=0) % 2 * 200)
+    assert limit_side(checks, 4).tolist() == np.full((4, 4, 3), 100).tolist()
+
+
+@pytest.mark.parametrize(
+    "size_hw, padded_hw",
+    [((16, 32), (16, 32)), ((17, 31), (32, 32)), ((1, 1), (16, 16)), ((15, 48), (16, 48))],
+)
+def test_padding_is_at_the_bottom_and_the_right(size_hw, padded_hw):
+    pixels = np.full((*size_hw, 3), 9, np.uint8)
+    padded = pad_to_patches(pixels, 16)
+    assert padded.shape == (*padded_hw, 3)
+    assert (padded[: size_hw[0], : size_hw[1]] == 9).all()
+    assert padded.sum() == pixels.sum()
+
+
+# Listing
+
+
+# Names in messages
+
+
+def test_a_few_names_are_shown_and_the_rest_counted():
+    assert shown_names([]) == ""
+    assert shown_names(["a"]) == "a"
+    assert shown_names(iter("abc")) == "a, b, c"
+    assert shown_names("abcdefg") == "a, b, c and 4 more"
+    assert shown_names("abc", most=1) == "a and 2 more"

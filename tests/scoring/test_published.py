@@ -1,0 +1,176 @@
+"""Published numbers, typed in a second time, and which results may stand beside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from lost_reg.backbones import zoo
+from lost_reg.scoring.published import comparable_number, published_rows
+
+LOST_README = "valeoai/LOST README"
+DARCET = "Darcet et al. 2024"
+JIANG = "arXiv 2506.08010, table 5"
+
+# (method, backbone): VOC07, VOC12, COCO20k, source; from shared/PUBLISHED.md
+FIGURES = {
+    ("LOST", "DINO ViT-S/16", LOST_README): (61.9, 64.0, 50.7),
+    ("LOST", "DINO ViT-S/8", LOST_README): (55.5, 57.0, 49.5),
+    ("LOST", "DINO ViT-B/16", LOST_README): (60.1, 63.3, 50.0),
+    ("LOST + CAD", "DINO ViT-S/16", LOST_README): (65.7, 70.4, 57.5),
+    ("LOST", "DeiT-III ViT-B (IN-22k)", DARCET): (11.7, 13.1, 10.7),
+    ("LOST", "DeiT-III ViT-B (IN-22k) + registers", DARCET): (27.1, 32.7, 25.1),
+    ("LOST", "OpenCLIP ViT-B/16", DARCET): (38.8, 44.3, 31.0),
+    ("LOST", "OpenCLIP ViT-B/16 + registers", DARCET): (37.1, 42.0, 27.9),
+    ("LOST", "DINOv2 ViT-L (IN-22k)", DARCET): (35.3, 40.2, 26.9),
+    ("LOST", "DINOv2 ViT-L (IN-22k) + registers", DARCET): (55.4, 60.0, 42.0),
+    ("LOST", "DINOv2 ViT-L/14", JIANG): (32.2, 36.8, 25.4),
+    ("LOST", "DINOv2 ViT-L/14 + registers", JIANG): (56.2, 60.2, 42.3),
+    ("LOST", "DINOv2 ViT-L/14 + test-time register", JIANG): (53.8, 57.9, 41.9),
+    ("LOST", "OpenCLIP ViT-B/16", JIANG): (30.8, 35.9, 23.4),
+    ("LOST", "OpenCLIP ViT-B/16 + test-time register", JIANG): (30.9, 35.9, 23.6),
+    ("LOST", "DINOv2 + registers", "facebookresearch/dinov2 issue 381"): (None, 35.9, 23.4),
+    ("TokenCut", "DINO ViT-S/16", "YangtaoWANG95/TokenCut README"): (68.8, 72.1, 58.8),
+}
+DATASETS = ("voc07", "voc12", "coco20k")
+PLAIN = {
+    "facet": "k",
+    "layer": -1,
+    "normalize": False,
+    "bias": 0.0,
+    "k_patches": 100,
+    "max_side": None,
+}
+
+
+def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", backbone="dino_vits16", **other):
+    """The settings of a run of LOST as published, but for the protocol's entries that are given."""
+    return {
+        "dataset": "voc07",
+        "split": "trainval",
+        "apply_exif": False,
+        "backbone": backbone,
+        "weights": {"source": source, "name": weights, "sha256": "0" * 64},
+        "precision": "fp32",
+        "protocol": {**PLAIN, **other},
+    }
+
+
+@pytest.mark.parametrize(("method", "backbone", "source"), FIGURES)
+def test_figures_are_the_published_ones(method, backbone, source):
+    rows = [
+        row
+        for row in published_rows()
+        if (row["method"], row["backbone"]) == (method, backbone) and source in row["source"]
+    ]
+    assert len(rows) == 1
+    assert tuple(rows[0]["corloc"].get(dataset) for dataset in DATASETS) == FIGURES[method, backbone, source]
+
+
+def test_there_are_no_other_rows_and_each_has_a_source():
+    assert len(published_rows()) == len(FIGURES)
+    for row in published_rows():
+        assert any(source in row["source"] for *_, source in FIGURES)
+        assert row["protocol"] is None or set(row["protocol"]) == set(PLAIN)
+
+
+def test_every_weights_name_is_one_that_a_run_can_have():
+    known = {name for spec in zoo.SPECS for name in (spec.hub_id, spec.official_file)}
+    assert {name for row in published_rows() for name in row["weights"] or ()} <= known
+
+
+@pytest.mark.parametrize(
+    ("weights", "source", "figures"),
+    [
+        ("timm/vit_small_patch16_224.dino", "hub", (61.9, 64.0, 50.7)),
+        ("dino_deitsmall16_pretrain.pth", "file", (61.9, 64.0, 50.7)),
+        ("dino_deitsmall8_300ep_pretrain.pth", "file", (55.5, 57.0, 49.5)),
+        ("timm/vit_base_patch16_224.dino", "hub", (60.1, 63.3, 50.0)),
+        ("dino_vitbase16_pretrain.pth", "file", (60.1, 63.3, 50.0)),
+    ],
+)
+def test_lost_as_published_is_comparable(weights, source, figures):
+    settings = run_settings(weights, source=source)
+    got = [comparable_number(settings, dataset, is_full_split=True) for dataset in DATASETS]
+    assert [number.corloc for number in got] == list(figures)
+    assert {number.source for number in got} == {LOST_README}
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"facet": "q"},
+        {"facet": "v"},
+        {"layer": -2},
+        {"normalize": True},
+        {"bias": -0.1},
+        {"k_patches": 99},
+        {"max_side": 512},
+    ],
+)
+def test_another_protocol_is_not_comparable(difference):
+    assert comparable_number(run_settings(**difference), "voc07", is_full_split=True) is None
+
+
+def test_further_objects_change_nothing_in_the_first():
+    found = comparable_number(run_settings(max_objects=5), "voc07", is_full_split=True)
+    assert found == comparable_number(run_settings(), "voc07", is_full_split=True) is not None
+
+
+@pytest.mark.parametrize(
+    "difference", [{"precision": "bf16"}, {"precision": "fp16"}, {"apply_exif": True}, {"backbone": None}]
+)
+def test_another_way_of_running_is_not_comparable(difference):
+    # timm's own rows resample the position embedding otherwise than DINO was trained
+    settings = {**run_settings(), **difference}
+    settings["backbone"] = settings["backbone"] or "timm:vit_small_patch16_224.dino"
+    assert comparable_number(settings, "voc07", is_full_split=True) is None
+
+
+@pytest.mark.parametrize("dataset", ["samples", "/home/me/voc07", "VOC07"])
+def test_another_dataset_is_not_comparable(dataset):
+    assert comparable_number(run_settings(), dataset, is_full_split=True) is None
+
+
+def test_part_of_the_split_is_not_comparable():
+    assert comparable_number(run_settings(), "voc07", is_full_split=False) is None
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        "random",
+        "tiny.safetensors",
+        "mine.pth",
+        "timm/vit_small_patch8_224.dino",  # LOST's 55.5 is of the checkpoint of 300 epochs
+        "dino_deitsmall8_pretrain.pth",
+        "timm/vit_base_patch8_224.dino",
+    ],
+)
+def test_other_weights_are_not_comparable(weights):
+    for dataset in DATASETS:
+        assert comparable_number(run_settings(weights), dataset, is_full_split=True) is None
+
+
+@pytest.mark.parametrize("layer", [-1, -2])
+@pytest.mark.parametrize("bias", [0.0, -0.5])
+@pytest.mark.parametrize("facet", ["k", "v"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_rows_that_do_not_tell_layer_and_bias_never_match(layer, bias, facet, normalize):
+    swept = {name for row in published_rows() if JIANG in row["source"] for name in row["weights"]}
+    assert len(swept) == 5
+    for weights in swept:
+        settings = run_settings(weights, layer=layer, bias=bias, facet=facet, normalize=normalize)
+        for dataset in DATASETS:
+            assert comparable_number(settings, dataset, is_full_split=True) is None
+
+
+def test_other_methods_never_match():
+    """The weights of LOST + CAD and TokenCut are those of plain LOST, which alone may match."""
+    others = [row for row in published_rows() if row["method"] != "LOST"]
+    assert [row["method"] for row in others] == ["LOST + CAD", "TokenCut"]
+    for row in others:
+        for weights in row["weights"]:
+            for dataset in DATASETS:
+                number = comparable_number(run_settings(weights), dataset, is_full_split=True)
+                assert number.source == LOST_README
+                assert number.corloc != row["corloc"][dataset]
