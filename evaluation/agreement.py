@@ -22,12 +22,15 @@ import torch
 from benchmark import machine
 from scipy import ndimage
 
-from lost_reg.backbones.vit import VitBackbone, load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.preprocessing import normalized
+from lost_reg.backbones.vit import VitBackbone
+from lost_reg.boxes import iou
 from lost_reg.datasets.catalog import Dataset, find_dataset
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import pad_to_patches, read_image
-from lost_reg.runs.discover import discover, normalized
-from lost_reg.scoring.corloc import iou, score
+from lost_reg.runs.discover import discover
+from lost_reg.scoring.corloc import score
 from lost_reg.types import Prediction
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

@@ -37,16 +37,20 @@ import psutil
 import timm
 import torch
 
-from lost_reg.backbones.vit import PRECISIONS, VitBackbone, load_backbone
+from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.preprocessing import normalized
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.inputs import list_images
+from lost_reg.images.files import list_images
 from lost_reg.images.reading import pad_to_patches, read_image
-from lost_reg.runs.discover import LOST_AS_PUBLISHED, normalized, run_lost
-from lost_reg.runs.folder import RunWriter
+from lost_reg.runs.discover import LOST_AS_PUBLISHED, run_lost
 from lost_reg.runs.forecast import feature_operations, matrix_rate
-from lost_reg.runs.run import run, source_of_files
+from lost_reg.runs.run import run
+from lost_reg.runs.sources import source_of_files
 from lost_reg.runs.sweep import sweep
 from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases, parse_layers
+from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Prediction
 
 # (width, height): how many of 20 photos have it, about as in VOC (first three) and COCO

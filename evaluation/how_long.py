@@ -17,11 +17,13 @@ import torch
 from benchmark import machine, make_photos, seconds
 from reproduce import BACKBONES, DATASETS, TEST_TIME, markdown, protocols_for
 
-from lost_reg.backbones.vit import PRECISIONS, VitBackbone, load_backbone
+from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.datasets.catalog import SPECS
 from lost_reg.errors import LostRegError
-from lost_reg.images.inputs import list_images
-from lost_reg.runs.run import source_of_files
+from lost_reg.images.files import list_images
+from lost_reg.runs.sources import source_of_files
 from lost_reg.runs.sweep import sweep
 
 IMAGES = {"cpu": 8, "cuda": 200}

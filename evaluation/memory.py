@@ -14,9 +14,10 @@ import psutil
 import torch
 from benchmark import machine, make_photos, uss
 
-from lost_reg.backbones.vit import load_backbone
-from lost_reg.images.inputs import list_images
-from lost_reg.runs.run import run, source_of_files
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.images.files import list_images
+from lost_reg.runs.run import run
+from lost_reg.runs.sources import source_of_files
 
 
 def main() -> None:

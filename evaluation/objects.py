@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lost_reg.boxes import IOU_THRESHOLD, centred_box, is_found
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
 from lost_reg.runs.folder import read_run
-from lost_reg.scoring.corloc import IOU_THRESHOLD, centred_box, is_found
 from lost_reg.scoring.detection import (
     Counts,
     auroc,

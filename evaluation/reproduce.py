@@ -22,17 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from lost_reg.runs.presets import preset_protocol
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.token_stats import ImageStream
-from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
-from lost_reg.backbones.vit import VitBackbone, load_backbone, resolve_spec
+from lost_reg.backbones.architectures import resolve_spec
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM, find_weights
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import image_progress
-from lost_reg.runs.presets import preset_protocol
-from lost_reg.runs.run import source_of_dataset
+from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
 from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases
 from lost_reg.scoring.corloc import wilson_interval

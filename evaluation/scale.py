@@ -21,9 +21,12 @@ import psutil
 import torch
 from PIL import Image
 
-from lost_reg.backbones.vit import load_backbone
-from lost_reg.images.inputs import ListedFiles, find_shards, list_images
-from lost_reg.runs.run import run, source_of_files
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.images.files import list_images
+from lost_reg.images.lists import ListedFiles
+from lost_reg.images.shards import find_shards
+from lost_reg.runs.run import run
+from lost_reg.runs.sources import source_of_files
 
 PARTS = 10  # rows of the table
 SIDE = 32  # pixels of an image, which is 4 x 4 patches

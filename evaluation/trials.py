@@ -27,7 +27,8 @@ from benchmark import machine, seconds, timm_model
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
-from lost_reg.backbones.vit import PRECISIONS, load_backbone
+from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.loading import load_backbone
 
 SIZE_HW = (480, 640)
 ALLOCATOR = {

@@ -1,30 +1,35 @@
-"""Files that are written as a whole, or not at all: beside their place first, then put into it."""
+"""Files and folders: written as a whole or not at all, and named so that no image leads out of a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
 
+_LONGEST_PATH = 800  # characters of an image's name with its folders; a path can have 4,096 bytes
+_LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
+
 
 @contextlib.contextmanager
 def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterator[Path]:
-    """A path to write to, which takes the target's place once the block has ended well.
+    """A path to write to, which replaces the target once the block has ended without an error.
 
-    The folder of the target is made. A process that is killed can leave a hidden file beside it.
+    The target's folder is created. A process that is killed can leave a hidden file beside the target.
 
     Args:
-        what: it is, in an error: "the picture".
-        durable: whether the target is whole, the old or the new one, even if the power goes.
+        what: the target is called this in errors, such as "the picture".
+        durable: whether the target is complete, old or new, even after a loss of power.
 
     Raises:
-        LostRegError: what cannot be written, in the block too; then nothing is left behind.
+        LostRegError: something cannot be written, in the block too; then nothing is left behind.
     """
-    # random: nobody else's file, and no link that somebody has laid; short, as names may not be any longer
+    # random: not another's file, not a link planted by somebody; short: the target's name may be the longest
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,3 +44,63 @@ def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterat
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write to, which becomes the target once the block has ended without an error.
+
+    Raises:
+        LostRegError: something cannot be written; then nothing is left behind.
+    """
+    target = Path(os.path.abspath(target))
+    # never a folder that a killed process left: what is in it would come along
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.replace(target)
+    except OSError as error:
+        raise LostRegError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)  # does not follow links
+
+
+def check_new(path: Path) -> None:
+    """Check that a file does not exist yet and can be written, before work is done for it.
+
+    Raises:
+        LostRegError: it exists, or its folder cannot be written to.
+    """
+    if path.exists():
+        raise LostRegError(f"{str(path)!r} exists already: choose another `out`")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise LostRegError(
+            f"cannot write {str(path)!r}: {str(above)!r} is not a folder that can be written to"
+        )
+
+
+def folders_with(top: Path, name: str) -> list[Path]:
+    """The folders at and below a folder that hold a file of this name, sorted."""
+    return sorted(Path(folder) for folder, _, names in os.walk(top) if name in names)
+
+
+def path_within(folder: Path, image: str) -> Path:
+    """The path in a folder for an image of this name: it stays inside, and is not too long."""
+    if len(image) > _LONGEST_PATH:
+        image = _shortened(image)
+    parts = (image if os.sep == "/" else image.replace(os.sep, "/")).split("/")
+    return folder.joinpath(*(_harmless(part) for part in parts if part not in ("", ".")))
+
+
+def _harmless(part: str) -> str:
+    if part == "..":
+        return "%2E%2E"
+    return part if len(part.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME else _shortened(part)
+
+
+def _shortened(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    start, suffix = os.path.basename(name)[:50], os.path.splitext(name)[1][:10]
+    return f"{start}-{digest}{suffix}"

@@ -1,4 +1,4 @@
-"""What a found box says of itself, without labels: signals to filter by, and shapes that no object has."""
+"""Signals of a box that need no labels: numbers to filter by, and shapes that no object has."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _STRIP_SHARE = 1 / 8  # of the image's height or width
 
 @dataclass(frozen=True)
 class Signals:
-    """Signals of one box that need no labels.
+    """Signals of one box.
 
     area: its share of the image's area.
-    degree: the share of the image's other patches that are similar to the seed: its degree over their number.
-        Of a further object, only those count as similar that no earlier object had taken.
-    affinity: see `FoundObject`; None where it was not recorded.
+    degree: the share of the image's other patches that are similar to the seed, for a method that counts them
+        (LOST's degree; of a further object, patches taken by earlier ones do not count); else None.
+    score: see `FoundObject`.
     borders: how many of the image's four edges it touches.
     """
 
     area: float
-    degree: float
-    affinity: float | None
+    degree: float | None
+    score: float | None
     borders: int
 
 
@@ -34,47 +34,54 @@ def signals(found: FoundObject, image: Prediction) -> Signals:
     """The signals of one of the objects of an image."""
     height, width = image.size_hw
     rows, columns = image.grid_hw
-    wide, high = _extent(found.box_xyxy)
+    box_width, box_height = _extent(found.box_xyxy)
+    degree = found.details.get("degree")
     return Signals(
-        area=wide * high / (height * width),
-        degree=found.degree / max(1, rows * columns - 1),
-        affinity=found.affinity,
+        area=box_width * box_height / (height * width),
+        degree=None if degree is None else degree / max(1, rows * columns - 1),
+        score=found.score,
         borders=sum(_touched(found.box_xyxy, image.size_hw)),
     )
 
 
-def implausible(found: FoundObject, image: Prediction) -> str | None:
+def implausible(box_xyxy: Box, size_hw: tuple[float, float], grid_hw: tuple[int, int]) -> str | None:
     """Which of IMPLAUSIBLE a box is, or None.
 
-    Whole image: over 85 % of its area. Single patch: one of the grid, or with the sliver of another that the
-    image ends in. Border strip: along the whole of one edge and thinner than an eighth of the image, as
-    letterbox bars are.
+    Whole image: over 85 % of its area. Single patch: one of the grid, or one with the sliver of another in
+    which the image ends. Border strip: along the whole of one edge and thinner than an eighth of the image,
+    as letterbox bars are.
+
+    Args:
+        box_xyxy: within the image, in the unit of `size_hw`: pixels or patches.
+        size_hw: the image's height and width.
+        grid_hw: its patch grid, which covers the padded image.
     """
-    (height, width), (rows, columns) = image.size_hw, image.grid_hw
-    wide, high = _extent(found.box_xyxy)
-    left, top, right, bottom = _touched(found.box_xyxy, image.size_hw)
-    if wide * high > _WHOLE_SHARE * height * width:
+    (height, width), (rows, columns) = size_hw, grid_hw
+    box_width, box_height = _extent(box_xyxy)
+    left, top, right, bottom = _touched(box_xyxy, size_hw)
+    if box_width * box_height > _WHOLE_SHARE * height * width:
         return WHOLE_IMAGE
-    # The grid covers the padded image, so a patch can be a little larger than a cell of the image.
-    if wide * columns < 1.5 * width and high * rows < 1.5 * height:
+    # A patch can be a little larger than the image's share of the grid, since the grid covers the padding.
+    if box_width * columns < 1.5 * width and box_height * rows < 1.5 * height:
         return SINGLE_PATCH
-    lies = left and right and (top or bottom) and high < _STRIP_SHARE * height
-    stands = top and bottom and (left or right) and wide < _STRIP_SHARE * width
-    return BORDER_STRIP if lies or stands else None
+    is_horizontal = left and right and (top or bottom) and box_height < _STRIP_SHARE * height
+    is_vertical = top and bottom and (left or right) and box_width < _STRIP_SHARE * width
+    return BORDER_STRIP if is_horizontal or is_vertical else None
 
 
 def implausible_kinds(image: Prediction) -> list[str]:
     """The kinds of those of an image's objects whose boxes are implausible."""
-    kinds = (implausible(one, image) for one in image.objects)
+    kinds = (implausible(one.box_xyxy, image.size_hw, image.grid_hw) for one in image.objects)
     return [kind for kind in kinds if kind]
 
 
 def _extent(box_xyxy: Box) -> tuple[float, float]:
+    """Width and height."""
     xmin, ymin, xmax, ymax = box_xyxy
     return max(0, xmax - xmin), max(0, ymax - ymin)
 
 
-def _touched(box_xyxy: Box, size_hw: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+def _touched(box_xyxy: Box, size_hw: tuple[float, float]) -> tuple[bool, bool, bool, bool]:
     """Whether it reaches the left, top, right and bottom edge."""
     xmin, ymin, xmax, ymax = box_xyxy
     height, width = size_hw

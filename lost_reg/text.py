@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lost_reg.errors import one_line
 
@@ -27,3 +27,20 @@ def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
         for cell, width, right in zip(cells, widths, numeric)
     )
     return "  ".join(padded).rstrip()
+
+
+def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: how many there are, if more."""
+    names = list(names)
+    left = (of or len(names)) - min(most, len(names))
+    return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things, such as "1 run" and "2 runs"."""
+    return f"{number:,} {what if number == 1 else what + 's'}"
+
+
+def first_sentence(error: Exception) -> str:
+    """What an error of another library says, without the advice that follows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")

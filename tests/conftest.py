@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
 
 torch.set_num_threads(1)  # on small tensors, threads cost more than they give
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one takes its time

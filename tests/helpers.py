@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import RunWriter
+from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Failure, Prediction, Protocol
 
 

@@ -26,8 +26,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters
-from lost_reg.backbones.vit import FACETS, VitBackbone, load_backbone
+from lost_reg.backbones.vit import VitBackbone
+from lost_reg.discovery.features import FACETS
 
 NAME = "planted (test fixture)"
 LAYER = 2  # of six: after the middle block

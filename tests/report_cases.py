@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from lost_reg.discovery.maps import Maps
 from lost_reg.report.report import write_report
-from lost_reg.runs.folder import MAPS_FOLDER, RunWriter
-from lost_reg.runs.map_files import Maps, maps_path, write_maps
+from lost_reg.runs.folder import MAPS_FOLDER
+from lost_reg.runs.map_files import maps_path, write_maps
+from lost_reg.runs.writer import RunWriter
 from lost_reg.scoring.score_runs import ScoringOptions
 from lost_reg.types import Failure, Prediction, Protocol
 

@@ -8,8 +8,9 @@ import torch
 from timm.layers import SwiGLU
 
 from lost_reg.backbones import zoo
+from lost_reg.backbones.architectures import random_model
 from lost_reg.backbones.registers import AddedRegisters
-from lost_reg.backbones.vit import VitBackbone, _random_model
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights
 
 TINY_ARGS = {"depth": 4, "embed_dim": 48, "num_heads": 2, "init_values": 1.0}
@@ -27,7 +28,7 @@ MODELS = {
 def small_backbone(name: str, added: AddedRegisters | None = None) -> VitBackbone:
     """A small model at random weights, large enough that tokens attend to each other and neurons matter."""
     spec = MODELS[name]
-    model = _random_model(spec)
+    model = random_model(spec)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():

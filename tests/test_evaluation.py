@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import read_run
-from lost_reg.runs.run import run, source_of_dataset
+from lost_reg.runs.run import run
+from lost_reg.runs.sources import source_of_dataset
 from lost_reg.scoring.detection import count_images, total
 from lost_reg.types import Prediction, Protocol
 

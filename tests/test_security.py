@@ -24,8 +24,9 @@ from helpers import refusal, write_run
 import lost_reg
 from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import read_voc_truth
+from lost_reg.files import path_within
 from lost_reg.report import gallery
-from lost_reg.runs.folder import path_within, read_run
+from lost_reg.runs.folder import read_run
 
 # What a file may be called where it matters: each of it has harmed some program.
 NAMES = [

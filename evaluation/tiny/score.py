@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 import scenes
 
-from lost_reg.backbones.vit import Backbone, load_backbone
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.boxes import centred_box, is_found
 from lost_reg.datasets.catalog import read_coco_truths
 from lost_reg.runs.discover import discover
-from lost_reg.scoring.corloc import centred_box, is_found, score
+from lost_reg.scoring.corloc import score
 from lost_reg.types import Box
 
 UNSEEN_SEEDS = 2_000_000  # from here on: neither trained on nor looked at for any choice

@@ -28,8 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from lost_reg.boxes import is_found
 from lost_reg.discovery.lost import lost
-from lost_reg.scoring.corloc import is_found
 
 FORK = multiprocessing.get_context("fork")  # the pool's processes inherit the bank
 BANK: list = []

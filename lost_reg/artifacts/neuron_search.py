@@ -21,10 +21,10 @@ from lost_reg.artifacts.token_stats import (
     part_of,
     require_vit,
 )
+from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.backbones.registers import (
     DEFAULT_RULE,
     RULES,
-    RegisterNeurons,
     check_can_be_added,
     last_linears,
     trained_registers,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lost_reg.backbones.vit import VitBackbone
-from lost_reg.discovery.lost import finite_images
+from lost_reg.discovery.features import finite_images
 from lost_reg.runs.discover import LOST_AS_PUBLISHED, run_lost
 
 CELLS = 16  # positions are told apart on a grid of 16 x 16: the patches of 14 pixels of a 224-pixel image

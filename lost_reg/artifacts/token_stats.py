@@ -10,12 +10,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.vit import Backbone, VitBackbone
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.preprocessing import normalized
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.discover import BATCH_SIZE, batch_size_for, decoded_batches, normalized
+from lost_reg.runs.batches import batch_size_for, decoded_batches
 from lost_reg.runs.memory import in_parts, too_large
+from lost_reg.runs.options import BATCH_SIZE
 from lost_reg.types import Failure
 
 T = TypeVar("T")

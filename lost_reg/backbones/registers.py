@@ -1,23 +1,20 @@
 """Test-time registers: a register for models that were trained without one.
 
-Jiang et al., "Vision Transformers Don't Need Trained Registers" (NeurIPS 2025): a few neurons write the
-large vectors that make outliers of some patches; let an extra token take what they write, and the patches
-stay clean. Here are the neurons file, which rule moves an activation, and how it is put into a model.
-`neuron_search.py` finds the neurons. torch is imported only where a model is changed.
+Jiang et al., "Vision Transformers Don't Need Trained Registers" (NeurIPS 2025): a few neurons write the large
+vectors that turn patches into outliers. If an extra token takes what they write, the patches stay clean. This
+module has the rule that moves an activation, and adds registers to a model; `neurons.py` has the neurons.
+torch is imported only where a model is changed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
 
 if TYPE_CHECKING:
     from timm.models.eva import Eva
@@ -29,56 +26,12 @@ DEFAULT_RULE = "paper"
 
 
 @dataclass(frozen=True)
-class RegisterNeurons:
-    """Register neurons of one model.
-
-    A neuron is one input of the last linear layer of a block's MLP: after the non-linearity, and for gated
-    ones such as SwiGLU after the gate.
-
-    neurons: (layer, neuron) pairs, both from 0.
-    backbone: the name of the backbone they are of; None if that is not known.
-    weights: source, name and sha256 of its weights, if known.
-    found: how they were found, for people to read.
-    """
-
-    neurons: tuple[tuple[int, int], ...]
-    backbone: str | None = None
-    weights: dict[str, Any] | None = None
-    found: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raises LostRegError for no neurons, one that is given twice, or one that is no pair of indices."""
-        if not self.neurons:
-            raise LostRegError("expected at least one register neuron, but got none")
-        for pair in self.neurons:
-            if len(pair) != 2 or not all(type(index) is int and index >= 0 for index in pair):
-                raise LostRegError(f"expected [layer, neuron], both whole numbers from 0, but got {pair}")
-        if len(set(self.neurons)) < len(self.neurons):
-            twice = next(pair for pair in self.neurons if self.neurons.count(pair) > 1)
-            raise LostRegError(f"neuron {twice[1]} of layer {twice[0]} is given twice")
-
-    def are_of(self, name: str, sha256: str | None) -> bool:
-        """Whether they can be those of weights of this name and checksum; so they can if nothing is known."""
-        known = self.weights or {}
-        same_file = sha256 is not None and known.get("sha256") == sha256
-        return not known or same_file or known.get("name") == name
-
-    @property
-    def by_layer(self) -> dict[int, list[int]]:
-        """The neurons of each layer that has any, ascending."""
-        layers: dict[int, list[int]] = {}
-        for layer, neuron in sorted(self.neurons):
-            layers.setdefault(layer, []).append(neuron)
-        return layers
-
-
-@dataclass(frozen=True)
 class AddedRegisters:
     """Test-time registers for one model.
 
     neurons: whose activations they take.
     count: how many; each takes the same (more than one changes little, by the paper).
-    rule: which value they take, and from which tokens; see `move_activations`.
+    rule: which value they take, from which tokens; see `move_activations`.
     """
 
     neurons: RegisterNeurons
@@ -86,14 +39,17 @@ class AddedRegisters:
     rule: str = DEFAULT_RULE
 
     def __post_init__(self) -> None:
-        """Raises LostRegError for a count or a rule that cannot be."""
+        """Raises LostRegError for an impossible count or rule."""
         if self.count < 1:
             raise LostRegError(f"expected at least 1 test-time register, but got {self.count}")
         if self.rule not in RULES:
             raise LostRegError(f"unknown register rule {self.rule!r}: choose among {', '.join(RULES)}")
 
     def check_backbone(self, name: str, trained: int) -> None:
-        """See that these registers are for a backbone, known by its name and number of trained registers.
+        """Check that these registers are for a backbone.
+
+        Args:
+            name: of the backbone; trained: how many registers it was trained with.
 
         Raises:
             LostRegError: neurons of another backbone, or a model that was trained with registers.
@@ -107,7 +63,7 @@ class AddedRegisters:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What results depend on, as run.json holds it; the neurons' order does not matter."""
+        """What results depend on, as run.json holds it; the order of the neurons does not matter."""
         neurons = [list(pair) for pair in sorted(self.neurons.neurons)]
         return {"count": self.count, "rule": self.rule, "neurons": neurons}
 
@@ -117,79 +73,6 @@ def describe(settings: dict[str, Any]) -> str:
     count, neurons = settings["count"], len(settings["neurons"])
     rule = "" if settings["rule"] == DEFAULT_RULE else f" by the {settings['rule']} rule"
     return f"{count} test-time register{'s' * (count > 1)} at {neurons} neuron{'s' * (neurons > 1)}{rule}"
-
-
-# --- the file ----------------------------------------------------------------------------------------
-
-
-def read_neurons(path: Path) -> RegisterNeurons:
-    """Read a neurons file: {"neurons": [[layer, neuron], ...]}, and whatever `write_neurons` adds to it.
-
-    A list alone is read too, and a third number in a pair (published lists have the activation there) is
-    passed over.
-
-    Raises:
-        LostRegError: a file that is missing, is no JSON, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LostRegError(f"cannot read the neurons file {str(path)!r}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise LostRegError(f"{str(path)!r} is no neurons file: it is not JSON ({error})") from None
-    try:
-        return _neurons_of(content)
-    except LostRegError as error:
-        raise LostRegError(f"{str(path)!r} is no neurons file: {error}") from None
-
-
-def _neurons_of(content: Any) -> RegisterNeurons:
-    if isinstance(content, list):
-        content = {"neurons": content}
-    rows = content.get("neurons") if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise LostRegError('expected {"neurons": [[layer, neuron], ...]}')
-    pairs = [tuple(row[:2]) if len(row) == 3 and _is_number(row[2]) else tuple(row) for row in rows]
-    kinds = {"backbone": (str, type(None)), "weights": (dict, type(None)), "found": (dict,)}
-    given = {key: content[key] for key in kinds if key in content}
-    for key, value in given.items():
-        if not isinstance(value, kinds[key]):
-            raise LostRegError(f"its {key!r} is a {type(value).__name__}")
-    return RegisterNeurons(tuple(pairs), **given)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
-    """Write a neurons file, a pair a line.
-
-    Raises:
-        LostRegError: a path that cannot be written, or is there already.
-    """
-    about = {"backbone": neurons.backbone, "weights": neurons.weights, "found": neurons.found}
-    head = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
-    pairs = ",\n".join(f"    {json.dumps(pair)}" for pair in neurons.neurons)
-    check_new(path)
-    with whole_file(path) as part:
-        part.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")
-
-
-def check_new(path: Path) -> None:
-    """See that a file is not there yet and can be written, before work is done for it.
-
-    Raises:
-        LostRegError: it is, or cannot be.
-    """
-    if path.exists():
-        raise LostRegError(f"{str(path)!r} is there already: name another --out")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise LostRegError(f"cannot write {str(path)!r}: {str(above)!r} is no folder that can be written to")
-
-
-# --- the intervention --------------------------------------------------------------------------------
 
 
 def move_activations(
@@ -230,14 +113,13 @@ def move_activations(
 
 
 def check_can_be_added(name: str, registers: int) -> None:
-    """See that a model was trained without registers: those are whom the method is for, and a model that
-    has registers keeps its outliers in them already.
+    """Check that a model was trained without registers: with them, it keeps its outliers there already.
 
     Args:
         name: of the backbone; registers: how many it was trained with.
 
     Raises:
-        LostRegError: it was trained with some.
+        LostRegError: it was trained with registers.
     """
     if registers:
         raise LostRegError(
@@ -251,13 +133,13 @@ def trained_registers(model: VisionTransformer | Eva) -> int:
 
 
 def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: str) -> None:
-    """Let a model's MLPs move the activations of register neurons, from now on and at each call.
+    """Make a model's MLPs move the activations of register neurons, in every forward pass from now on.
 
     The test-time registers are expected between the model's own prefix tokens and the patches; attention
-    does not mind where a token stands.
+    does not depend on the order of tokens.
 
     Args:
-        name: what the model is called in errors.
+        name: the model's name in errors.
 
     Raises:
         LostRegError: neurons of another backbone, or that the model does not have; a model with registers,
@@ -267,7 +149,7 @@ def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: s
 
     added.check_backbone(name, trained_registers(model))
     if getattr(model, "rope", None) is not None:  # every token after the trained prefix is rotated
-        raise LostRegError(f"test-time registers are not made for rotary positions, which {name} has")
+        raise LostRegError(f"test-time registers do not support rotary positions, which {name} has")
     own_prefix = model.num_prefix_tokens
     registers = slice(own_prefix, own_prefix + added.count)
     outputs = last_linears(model, name)
@@ -286,7 +168,7 @@ def last_linears(model: VisionTransformer | Eva, name: str) -> list[nn.Linear]:
     """The last linear layer of each block's MLP, whose inputs are the neurons.
 
     Raises:
-        LostRegError: an MLP that timm builds otherwise.
+        LostRegError: an MLP of another structure.
     """
     from torch import nn
 
@@ -302,7 +184,7 @@ def _check_range(by_layer: dict[int, list[int]], linears: Sequence[nn.Linear], n
     for layer, neurons in by_layer.items():
         if layer >= len(linears):
             raise LostRegError(
-                f"no register neuron can be of layer {layer}: {name} has layers 0 to {len(linears) - 1}"
+                f"no register neuron can be in layer {layer}: {name} has layers 0 to {len(linears) - 1}"
             )
         width = linears[layer].in_features
         if neurons[-1] >= width:

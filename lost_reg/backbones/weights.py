@@ -7,9 +7,11 @@ import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
+from lost_reg.text import first_sentence
 
 HUB_FILE = "model.safetensors"
 RANDOM = "random"
@@ -29,18 +31,22 @@ class Weights:
     path: Path | None = None
     sha256: str | None = None
 
+    def recorded(self) -> dict[str, Any]:
+        """What results say of them."""
+        return {"source": self.source, "name": self.name, "sha256": self.sha256}
+
 
 def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, download: bool = False) -> Weights:
-    """Decide which weights a backbone gets, and see that they are on this machine.
+    """Find the weights of a backbone on this machine.
 
     Args:
         spec: the backbone's row.
         weights: a file; "random" for random weights; None for the backbone's published ones.
-        download: whether published weights that are not in the Hugging Face cache are fetched (the
-            hub library verifies them).
+        download: whether published weights that are not in the Hugging Face cache are downloaded
+            (the hub library verifies them).
 
     Raises:
-        LostRegError: weights that are not there, with where they were looked for and how to get them.
+        LostRegError: missing weights, with where they were looked for and how to get them.
     """
     if weights == RANDOM:
         return Weights(source="random", name=RANDOM)
@@ -52,20 +58,22 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
         return Weights("bundled", spec.bundled_file, path, file_sha256(path))
     if spec.hub_id is None:
         published = (
-            f": get the authors' {spec.official_file} and give it" if spec.official_file else ": give a file"
+            f": get the authors' {spec.official_file} and give its path"
+            if spec.official_file
+            else ": give a file"
         )
-        raise LostRegError(f"no hub carries the weights of {spec.name}{published} by --weights FILE")
+        raise LostRegError(f"no hub carries the weights of {spec.name}{published} as `weights`")
     path = cached_weights(spec) or (_download_weights(spec) if download else None)
     if path is None:
         raise LostRegError(
             f"the weights of {spec.name} are not here (looked for {spec.hub_id} in {hub_cache()}): "
-            f"`lost-reg backbones --download {spec.name}` gets them, or give a file by --weights"
+            f"`lost-reg backbones --download {spec.name}` gets them, or give a file as `weights`"
         )
     return Weights("hub", spec.hub_id, path, file_sha256(path))
 
 
 def weight_file(weights: str | Path) -> Path:
-    """The path of a weight file of the user's.
+    """The path of a user's weight file.
 
     Raises:
         LostRegError: no such file.
@@ -73,7 +81,7 @@ def weight_file(weights: str | Path) -> Path:
     path = Path(weights)
     if not path.is_file():
         raise LostRegError(
-            f"no weight file {str(path)!r}: give --weights the path of a .pth or .safetensors file"
+            f"no weight file {str(path)!r}: `weights` is the path of a .pth or .safetensors file"
         )
     return path
 
@@ -104,11 +112,6 @@ def _download_weights(spec: BackboneSpec) -> Path:
         ) from None
 
 
-def first_sentence(error: Exception) -> str:
-    """What an error of another library says, without the advice that follows."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
-
-
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -124,17 +127,17 @@ def file_sha256(path: Path) -> str:
 def read_state_dict(path: Path) -> dict:
     """Read a weight file into a state dict, without executing anything in it.
 
-    Takes safetensors, Meta's .pth files of DINO and DINOv2, and DINO's full training checkpoints, of
+    Reads safetensors, Meta's .pth files of DINO and DINOv2, and DINO's full training checkpoints, of
     which the teacher's backbone is used (as dino/utils.py, load_pretrained_weights, does).
 
     Raises:
-        LostRegError: a file that is damaged, or holds something else than named tensors.
+        LostRegError: a file that is damaged, or does not hold named tensors.
     """
     import torch
 
     try:
         content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's text is advice on how to execute it nevertheless
+    except (pickle.UnpicklingError, KeyError):  # torch's text advises how to execute it all the same
         raise LostRegError(
             f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
             "and plain values (nothing in it was executed)"

@@ -25,6 +25,8 @@ class BackboneSpec:
     hub_id: the Hugging Face repository of the weights, or None.
     official_file: the name under which the authors publish the same weights.
     bundled_file: the weights are a file of this package.
+    facet: the one that Darcet et al. 2024 and Jiang et al. 2025 use for it: values for DeiT-III and
+        OpenCLIP, keys for all others.
     model_args: what differs from timm's architecture.
     """
 
@@ -37,6 +39,7 @@ class BackboneSpec:
     hub_id: str | None = None
     official_file: str | None = None
     bundled_file: str | None = None
+    facet: str = "k"
     model_args: dict = field(default_factory=dict)
 
 
@@ -126,6 +129,7 @@ SPECS: tuple[BackboneSpec, ...] = (
         patch_size=16,
         hub_id="timm/deit3_base_patch16_224.fb_in22k_ft_in1k",
         official_file="deit_3_base_224_21k.pth",
+        facet="v",
     ),
     BackboneSpec(
         name="openclip",
@@ -133,6 +137,7 @@ SPECS: tuple[BackboneSpec, ...] = (
         architecture="vit_base_patch16_clip_224.laion2b",
         patch_size=16,
         hub_id="timm/vit_base_patch16_clip_224.laion2b",
+        facet="v",
     ),
 )
 
@@ -154,10 +159,10 @@ def find_spec(name: str) -> BackboneSpec:
     """The row of a backbone, by its name or alias; `timm:NAME` makes a row for any timm ViT.
 
     Raises:
-        LostRegError: an unknown name, with the names that come close.
+        LostRegError: an unknown name, with similar ones.
     """
     if name.startswith(TIMM_PREFIX):
-        # patch size and weights are timm's to tell, once it is imported
+        # timm knows patch size and weights, once it is imported
         return BackboneSpec(
             name=name, family="timm", architecture=name.removeprefix(TIMM_PREFIX), patch_size=0
         )
@@ -168,3 +173,8 @@ def find_spec(name: str) -> BackboneSpec:
         hint = f"did you mean {' or '.join(close)}?" if close else "`lost-reg backbones` lists them"
         raise LostRegError(f"unknown backbone {name!r}: {hint}")
     return found
+
+
+def list_backbones() -> list[str]:
+    """The names of the table; `timm:NAME` stands for any other ViT of timm."""
+    return [spec.name for spec in SPECS]

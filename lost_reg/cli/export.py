@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lost_reg.cli.common import say, tell
+from lost_reg.cli.output import print_line, print_message
 
 
 @click.command()
@@ -17,7 +18,9 @@ from lost_reg.cli.common import say, tell
     help="Where to: a .json (coco), .pkl (lost) or .csv file, or a new folder (yolo, voc).",
 )  # fmt: skip
 @click.option(
-    "--crops", type=click.Path(path_type=Path), help="Also, or only, what the boxes cut out: a new folder."
+    "--crops",
+    type=click.Path(path_type=Path),
+    help="Also, or only, write what the boxes cut out: a new folder.",
 )
 @click.option(
     "--images", type=click.Choice(["link", "copy", "none"]),
@@ -26,7 +29,7 @@ from lost_reg.cli.common import say, tell
 @click.option(
     "--image-root",
     type=click.Path(path_type=Path),
-    help="Where the images lie now.  [default: where they lay]",
+    help="Where the images are now.  [default: where they were]",
 )
 @click.option("--drop-implausible", is_flag=True, help="No whole images, single patches and border strips.")
 @click.option("--min-area", type=float, metavar="SHARE", help="No boxes of a smaller share of the image.")
@@ -37,28 +40,31 @@ from lost_reg.cli.common import say, tell
     metavar="SHARE",
     help="None whose seed is similar to a larger share of the patches.",
 )
-@click.option(
-    "--min-affinity",
-    type=float,
-    metavar="COSINE",
-    help="None whose patches are less similar to the seed, on average.",
-)
+@click.option("--min-score", type=float, metavar="SCORE", help="No boxes of a lower score of the method.")
 @click.option(
     "--max-borders",
     type=click.IntRange(min=0, max=4),
     metavar="N",
     help="None that touch more of the image's four edges.",
 )
-def export(run, to, out, crops, images, image_root, **filters) -> None:
+def export(
+    run: Path,
+    to: str | None,
+    out: Path | None,
+    crops: Path | None,
+    images: str | None,
+    image_root: Path | None,
+    **filters: Any,
+) -> None:
     """Write the boxes of a run for other programs: COCO, YOLO, VOC, LOST's own scripts, or a table.
 
     All objects of an image are exported, the first being LOST's one. Boxes of shapes that no object has
     (whole image, single patch, border strip) are counted, and kept unless --drop-implausible.
     """
     if bool(to) != bool(out):
-        raise click.UsageError("name both a format with --to and where to write it with --out")
+        raise click.UsageError("give both a format with --to and where to write it with --out")
     if not to and not crops:
-        raise click.UsageError("name a format with --to, or a folder with --crops")
+        raise click.UsageError("give a format with --to, or a folder with --crops")
 
     from lost_reg.export.boxes import Filters
     from lost_reg.export.export import ExportOptions, export_run, summary_lines, warnings
@@ -74,5 +80,5 @@ def export(run, to, out, crops, images, image_root, **filters) -> None:
     for line in summary_lines(summary):
         click.echo(line)
     for line in warnings(summary):
-        say("Warning", line)
-    tell(f"written: {', '.join(str(path) for path in (out, crops) if path)}")
+        print_message("Warning", line)
+    print_line(f"written: {', '.join(str(path) for path in (out, crops) if path)}")

@@ -46,7 +46,7 @@ def _weights(spec: zoo.BackboneSpec) -> str:
 
 def download_weights(name: str) -> str:
     """Get a backbone's hub weights; a line that says where they are."""
-    from lost_reg.backbones.vit import resolve_spec
+    from lost_reg.backbones.architectures import resolve_spec
 
     spec = resolve_spec(name)
     found = find_weights(spec, download=True)

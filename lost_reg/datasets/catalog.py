@@ -18,7 +18,8 @@ from functools import cached_property
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import SUFFIXES, shown_names
+from lost_reg.images.reading import SUFFIXES
+from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth
 
 DATA_ROOT_VARIABLE = "LOST_REG_DATA"

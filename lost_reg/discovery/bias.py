@@ -10,10 +10,13 @@ the variance between the two is largest.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from lost_reg.discovery.lost import AFFINITIES_AT_ONCE
+from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE
+from lost_reg.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BINS = 1024
 

@@ -1,47 +1,88 @@
 """LOST, seed and expand, batched over images of one patch grid.
 
-Siméoni et al., "Localizing Objects with Self-Supervised Transformers and no Labels" (BMVC 2021),
-as its published code (valeoai/LOST, object_discovery.py) computes it. Tensors in, tensors out:
-this module knows nothing of files, pixels or backbones.
+Siméoni et al., "Localizing Objects with Self-Supervised Transformers and no Labels" (BMVC 2021), as its
+published code (valeoai/LOST, object_discovery.py) computes it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
-import torch
-from torch import Tensor
+from lost_reg.discovery.affinities import affinity_bytes, degrees_at_biases, patch_degrees, seed_cosines
+from lost_reg.discovery.bias import otsu_bias
+from lost_reg.discovery.components import component_of
+from lost_reg.discovery.device import to_host
+from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images
+from lost_reg.discovery.further_objects import Graph, with_further_objects
+from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
+from lost_reg.errors import LostRegError
+from lost_reg.lazy import torch
+from lost_reg.types import AUTO
 
-K_PATCHES = 100  # LOST's k: how many patches of lowest degree may join the expansion
+if TYPE_CHECKING:
+    from torch import Tensor
 
-# Affinities held at one time while degrees are counted: 2**25 float32 are 128 MiB, so that memory
-# grows with the number of patches and not with its square.
-AFFINITIES_AT_ONCE = 2**25
+K_PATCHES = 100
+
+
+@dataclass(frozen=True)
+class LostConfig:
+    """Options of LOST; the defaults are LOST as published.
+
+    k_patches: LOST's k, how many patches of lowest degree may join the expansion (all, if there are fewer).
+    bias: added to every affinity, in units of the image's mean squared feature norm (1 for normalised
+        features); "auto" finds one in each image (see `bias.py`).
+    max_objects: at most so many objects an image (see `further_objects.py`); the first is LOST's one.
+    """
+
+    k_patches: int = field(
+        default=K_PATCHES, metadata={"help": "LOST's k: patches that may join the expansion.", "min": 1}
+    )
+    bias: float | str = field(
+        default=0.0,
+        metadata={
+            "help": "Added to the affinities, in units of the mean squared feature norm; auto: found in each "
+            "image, without labels.",
+            "metavar": "X|auto",
+        },
+    )
+    max_objects: int = field(
+        default=1,
+        metadata={
+            "help": "Up to N objects an image, found one after another; corloc scores the first alone.",
+            "metavar": "N",
+            "min": 1,
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that no run can have."""
+        if self.bias != AUTO and not (isinstance(self.bias, (int, float)) and math.isfinite(self.bias)):
+            raise LostRegError(f"expected a finite `bias` or {AUTO!r}, but got {self.bias}")
+        if self.k_patches < 1:
+            raise LostRegError(f"expected `k_patches` of at least 1, but got {self.k_patches}")
+        if self.max_objects < 1:
+            raise LostRegError(f"expected `max_objects` of at least 1, but got {self.max_objects}")
 
 
 @dataclass(frozen=True)
 class LostResult:
-    """What LOST found in B images of one grid. Boxes and seeds are in patches, not pixels.
+    """What LOST found in B images of one grid, on the CPU. Boxes and seeds are in patches, not pixels.
 
-    boxes_xyxy: (B, 4) int64 on the CPU, half-open [xmin, ymin, xmax, ymax].
-    seeds: (B, 2) int64 on the CPU, (row, column).
-    degrees: (B,) int64 on the CPU, the degree of the seed.
-    affinities: (B,) float64 on the CPU, mean cosine between the seed's feature and those of the patches in
-        the box; None where cosines were not asked for.
+    boxes_xyxy: (B, 4) int64, half-open [xmin, ymin, xmax, ymax].
+    seeds: (B, 2) int64, (row, column).
+    degrees: (B,) int64, the degree of the seed.
+    affinities: (B,) float64, mean cosine between the seed's feature and those of the patches in the box.
     """
 
     boxes_xyxy: Tensor
     seeds: Tensor
     degrees: Tensor
-    affinities: Tensor | None
-
-    def rows(self) -> list[tuple[list[int], list[int], int, float | None]]:
-        """Box, seed, degree and affinity of each image, as plain numbers."""
-        affinities = [None] * len(self.seeds) if self.affinities is None else self.affinities.tolist()
-        return list(zip(self.boxes_xyxy.tolist(), self.seeds.tolist(), self.degrees.tolist(), affinities))
+    affinities: Tensor
 
 
 def lost(
@@ -54,14 +95,11 @@ def lost(
     """Find one object in each image from its patch features.
 
     Args:
-        features: (B, N, D) or (N, D), patches in row-major order, without class or register
-            tokens; on any device. float16 and bfloat16 are taken as float32.
+        features: (B, N, D) or (N, D), patches in row-major order, without class or register tokens; on any
+            device. float16 and bfloat16 are converted to float32.
         grid_hw: the patch grid (rows, columns); rows * columns = N.
         k_patches: how many patches of lowest degree may join the expansion (all, if N is less).
         bias: added to every entry of the Gram matrix; one number, or one for each image, (B,).
-
-    Returns:
-        A LostResult on the CPU.
 
     Raises:
         ValueError: shapes that do not agree, a k_patches below 1, or features that are not finite.
@@ -77,16 +115,112 @@ def lost(
     if bias.shape not in ((), (len(features),)):
         raise ValueError(f"expected one bias or {len(features)}, but got shape {tuple(bias.shape)}")
     found = seed_and_expand(features, k_patches=k_patches, bias=bias.expand(len(features)))
-    return component_boxes(found.cpu(), grid_hw)
+    objects = objects_of(found.cpu(), grid_hw, digits=None)
+    return LostResult(
+        boxes_xyxy=torch.tensor([one.box_xyxy for one in objects]),
+        seeds=torch.tensor([one.seed for one in objects]),
+        degrees=found.degrees.cpu(),
+        affinities=torch.tensor([one.score for one in objects], dtype=torch.float64),
+    )
+
+
+# --- the method --------------------------------------------------------------------------------------
+
+
+def discover(features: PatchFeatures, config: LostConfig) -> Deferred:
+    """Start to find the objects of B images; see `Method.discover`."""
+    values, grid_hw = features.values, features.grid_hw
+    bias = absolute_bias(values, config.bias)
+    found = seed_and_expand(values, k_patches=config.k_patches, bias=bias)
+    wait = to_host(found.tensors())
+    if config.max_objects == 1:  # the features need not be kept
+        return lambda: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)]
+
+    def grow_again(images: list[int], remaining_hw: Tensor) -> list[PatchObject]:
+        again = seed_and_expand(
+            values[images],
+            k_patches=config.k_patches,
+            bias=None if bias is None else bias[images],
+            remaining=remaining_hw.flatten(1).to(values.device),
+        )
+        return objects_of(again.cpu(), grid_hw)
+
+    def objects() -> list[list[PatchObject]]:
+        first = objects_of(SeedsAndMasks(*wait()), grid_hw)
+        graph = Graph(grid_hw, features.extents_hw, grow_again)
+        return with_further_objects(first, graph, config.max_objects)
+
+    return objects
+
+
+def discover_each(features: PatchFeatures, configs: Sequence[LostConfig]) -> list[Deferred]:
+    """The same for several configurations, from one Gram matrix and without scores; one object each.
+
+    Raises:
+        LostRegError: a configuration of several objects.
+    """
+    if any(config.max_objects > 1 for config in configs):
+        raise LostRegError("settings that are tried together find one object each: `max_objects` is 1")
+    values, grid_hw = features.values.float(), features.grid_hw
+    none = values.new_zeros(len(values))
+    biases = [absolute_bias(values, config.bias) for config in configs]
+    stacked = torch.stack([none if bias is None else bias for bias in biases], dim=1)  # (B, S)
+    degrees = degrees_at_biases(values, stacked)  # (B, S, N)
+    deferred = []
+    for index, config in enumerate(configs):
+        found = seed_and_expand(
+            values,
+            k_patches=config.k_patches,
+            bias=stacked[:, index],
+            degrees=degrees[:, index],
+            with_cosines=False,
+        )
+        wait = to_host(found.tensors())
+        deferred.append(lambda wait=wait: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)])
+    return deferred
+
+
+def absolute_bias(features: Tensor, bias: float | str) -> Tensor | None:
+    """The bias in the units of the affinities of (B, N, D) features: (B,), or None for none."""
+    if bias == AUTO:
+        return otsu_bias(features.float())
+    if not bias:
+        return None  # not 0 times a norm, which can overflow
+    return bias * features.float().square().sum(dim=2).mean(dim=1)
+
+
+def lost_maps(features: PatchFeatures, config: LostConfig) -> list[Maps]:
+    """Degrees, affinities to the seed and expansion masks of B images."""
+    values = features.values.float()
+    bias = absolute_bias(values, config.bias)
+    degrees = patch_degrees(values, bias)  # (B, N)
+    candidates = lowest_degree_patches(degrees, config.k_patches)
+    seeds = candidates[:, :1]  # (B, 1)
+    of_seeds = values.gather(1, seeds[:, :, None].expand(-1, -1, values.shape[2]))  # (B, 1, D)
+    affinities = (values @ of_seeds.mT)[:, :, 0]  # (B, N)
+    affinities = (affinities if bias is None else affinities + bias[:, None]).clamp(min=0)
+    masks = expansion_masks(values, candidates, bias)
+    # Products of large features can overflow; what is drawn and kept is finite.
+    stacked = torch.stack([degrees.float(), affinities, masks.float()], dim=1).nan_to_num()  # (B, 3, N)
+    rows, columns = features.grid_hw
+    return [
+        Maps({"degrees": degree, "affinities": affinity}, mask > 0, divmod(seed, columns))
+        for (degree, affinity, mask), seed in zip(
+            stacked.unflatten(2, (rows, columns)).cpu().numpy(), seeds[:, 0].tolist()
+        )
+    ]
+
+
+# --- seed and expand ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SeedsAndMasks:
-    """LOST on B images but for the seed's component, on the device of the features.
+    """LOST on B images except for the seed's component, on the device of the features.
 
-    seeds: (B,) int64, row-major indices of patches; degrees: (B,) int64, those of the seeds.
+    seeds: (B,) int64, row-major indices of patches. degrees: (B,) int64, those of the seeds.
     masks: (B, N) bool.
-    cosines: (B, N) float, of each patch's feature and the seed's; None where they were not asked for.
+    cosines: (B, N) float, of each patch's feature and the seed's; None if they were not asked for.
     """
 
     seeds: Tensor
@@ -95,16 +229,11 @@ class SeedsAndMasks:
     cosines: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """What there is, in the order of the fields."""
-        return [one for field in fields(self) if (one := getattr(self, field.name)) is not None]
+        """The tensors that there are, in the order of the fields."""
+        return [one for item in fields(self) if (one := getattr(self, item.name)) is not None]
 
     def cpu(self) -> SeedsAndMasks:
         return SeedsAndMasks(*(one.cpu() for one in self.tensors()))
-
-    @classmethod
-    def joined(cls, parts: Sequence[SeedsAndMasks]) -> SeedsAndMasks:
-        """Those of all parts, one after another; all of them with cosines, or all without."""
-        return cls(*map(torch.cat, zip(*(part.tensors() for part in parts), strict=True)))
 
 
 def seed_and_expand(
@@ -114,23 +243,22 @@ def seed_and_expand(
     bias: Tensor | None = None,
     degrees: Tensor | None = None,
     remaining: Tensor | None = None,
-    cosines: bool = True,
+    with_cosines: bool = True,
 ) -> SeedsAndMasks:
     """Seeds and expansion masks, without waiting for the device.
 
     Args:
-        features: (B, N, D), floating. An image whose features are not finite gets a seed and a mask that
-            mean nothing, and disturbs no other.
+        features: (B, N, D), floating.
         bias: (B,), added to every affinity; None for none.
         degrees: (B, N) int64, the patches' degrees at this bias, where they are known.
         remaining: (B, N) bool, the patches that the graph consists of; None for all. The others count in no
             degree, and are no seed, no candidate and in no mask. An image without any gets a seed and a mask
             that mean nothing.
-        cosines: whether to give them, too.
+        with_cosines: whether to compute the cosines to the seed.
     """
     precise = features if features.dtype == torch.float64 else features.float()
-    # Of an affinity without a bias only the sign counts, and rounding float32 sums to bfloat16 keeps it; on
-    # a GPU, products of bfloat16 are many times as fast.
+    # Without a bias only an affinity's sign counts, and rounding float32 sums to bfloat16 keeps it; on a GPU,
+    # products of bfloat16 are many times as fast.
     by_sign = features.is_cuda and features.dtype == torch.bfloat16 and bias is None
     if degrees is None:
         degrees = patch_degrees(features if by_sign else precise, bias, remaining)
@@ -138,84 +266,7 @@ def seed_and_expand(
     seeds = candidates[:, 0]
     masks = expansion_masks(precise, candidates, bias, remaining)
     of_seeds = degrees.gather(1, seeds[:, None])[:, 0]
-    return SeedsAndMasks(seeds, of_seeds, masks, seed_cosines(precise, seeds) if cosines else None)
-
-
-def component_boxes(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> LostResult:
-    """The boxes of the masks' components that hold the seeds; `found` is on the CPU."""
-    rows, columns = grid_hw
-    seeds_rc = torch.stack([found.seeds // columns, found.seeds % columns], dim=1)
-    masks_hw = found.masks.view(-1, rows, columns).to(torch.uint8).numpy()
-    boxes = [_component_box(mask, seed) for mask, seed in zip(masks_hw, seeds_rc.tolist())]
-    affinities = None
-    if found.cosines is not None:
-        cosines_hw = found.cosines.detach().view(-1, rows, columns).numpy()
-        affinities = torch.tensor([_mean_in_box(*one) for one in zip(cosines_hw, boxes)], dtype=torch.float64)
-    return LostResult(torch.tensor(boxes), seeds_rc, found.degrees, affinities)
-
-
-def finite_images(features: Tensor) -> Tensor:
-    """Which images have finite features only: (B, N, D) to (B,) bool."""
-    # one pass to the largest magnitude, which is nan or infinite if any is: isfinite takes ten times as long
-    return torch.isfinite(features.abs().amax(dim=(1, 2)))
-
-
-def patch_degrees(features: Tensor, bias: Tensor | None, remaining: Tensor | None = None) -> Tensor:
-    """Degree of each patch: the number of other patches with a positive affinity to it.
-
-    Args:
-        features: (B, N, D).
-        bias: (B,), added to every affinity; None for none.
-        remaining: (B, N) bool, the patches that count; None for all.
-
-    Returns:
-        (B, N) int64.
-    """
-    biases = features.new_zeros(len(features), 1) if bias is None else bias[:, None]
-    return degrees_at_biases(features, biases, remaining)[:, 0]
-
-
-def degrees_at_biases(features: Tensor, biases: Tensor, remaining: Tensor | None = None) -> Tensor:
-    """Degrees of each patch at several biases, of one Gram matrix.
-
-    Args:
-        features: (B, N, D).
-        biases: (B, S), each added to every affinity of its image.
-        remaining: (B, N) bool, the patches that count; None for all.
-
-    Returns:
-        (B, S, N) int64.
-    """
-    batch, patches, _ = features.shape
-    rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))
-    counted = []
-    for start in range(0, patches, rows_at_once):
-        rows = features[:, start : start + rows_at_once]  # (B, R, D)
-        affinities = rows @ features.mT  # (B, R, N)
-        counts = [
-            _positive_others(affinities, threshold, start, remaining, torch.empty_like(affinities))
-            for threshold in -biases.T[:-1]
-        ]
-        counts.append(_positive_others(affinities, -biases[:, -1], start, remaining, affinities))  # in place
-        counted.append(torch.stack(counts, dim=1))  # (B, S, R)
-    return torch.cat(counted, dim=2).long()
-
-
-def _positive_others(
-    affinities: Tensor, threshold: Tensor, start: int, remaining: Tensor | None, out: Tensor
-) -> Tensor:
-    """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
-
-    start: the patch of the first row. remaining: (B, N) bool, the patches q that count; None for all.
-    out: of the affinities' shape and type; overwritten.
-    """
-    # As 1.0 and 0.0: on a CPU floats are summed over ten times as fast as booleans, and their sum in float32
-    # is exact up to 2**24.
-    positive = torch.gt(affinities, threshold.view(-1, 1, 1), out=out)
-    positive.diagonal(offset=start, dim1=1, dim2=2).zero_()
-    if remaining is not None:
-        positive.mul_(remaining[:, None])
-    return positive.sum(dim=2, dtype=torch.float32)
+    return SeedsAndMasks(seeds, of_seeds, masks, seed_cosines(precise, seeds) if with_cosines else None)
 
 
 def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | None = None) -> Tensor:
@@ -231,7 +282,7 @@ def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | N
     patches = degrees.shape[1]
     if remaining is not None:
         degrees = degrees.masked_fill(~remaining, patches)  # more than any has
-    # topk is not stable on ties, so the index is made part of the key: no two keys are equal.
+    # topk is not stable on ties, so the index is part of the key: no two keys are equal.
     keys = degrees * patches + torch.arange(patches, device=degrees.device)
     lowest = keys.topk(min(k_patches, patches), dim=1, largest=False, sorted=True).values
     return lowest % patches
@@ -249,8 +300,8 @@ def expansion_masks(
         remaining: (B, N) bool, the patches that can be similar or in the mask; None for all.
 
     Returns:
-        (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as
-        the one patch left to answer with if it is (a bias can make it so).
+        (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as the only
+        possible answer if it is (a bias can make it so).
     """
     bias = features.new_zeros(len(features)) if bias is None else bias
     index = candidates[:, :, None].expand(-1, -1, features.shape[2])
@@ -268,35 +319,24 @@ def expansion_masks(
     return masks.scatter(1, candidates[:, :1], True)
 
 
-def seed_cosines(features: Tensor, seeds: Tensor) -> Tensor:
-    """The cosine between each patch's feature and the seed's.
+def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | None = 4) -> list[PatchObject]:
+    """The object of each image: the component of its mask that holds the seed. `found` is on the CPU.
 
-    Args:
-        features: (B, N, D), float32 or float64.
-        seeds: (B,) int64.
-
-    Returns:
-        (B, N) in [-1, 1]; 0 for a feature of no length, or of one that the type cannot hold.
+    digits: that scores are rounded to; None keeps all.
     """
-    at = seeds[:, None]
-    seed = features.gather(1, at[:, :, None].expand(-1, -1, features.shape[2]))  # (B, 1, D)
-    # not a matrix product, whose rounding depends on the number of images
-    products = torch.linalg.vecdot(features, seed)
-    norms = features.norm(dim=2)
-    return (products / (norms * norms.gather(1, at))).nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
-
-
-def _component_box(mask: np.ndarray, seed: list[int]) -> tuple[int, int, int, int]:
-    """Extent of the 4-connected component of `mask` (rows, columns; uint8) that holds the seed."""
-    row, column = seed
-    # floodFill answers with the rectangle it filled; 4-connected is its default.
-    x, y, width, height = cv2.floodFill(np.ascontiguousarray(mask), None, (column, row), 2)[3]
-    return x, y, x + width, y + height
-
-
-def _mean_in_box(values_hw: np.ndarray, box_xyxy: tuple[int, int, int, int]) -> float:
-    xmin, ymin, xmax, ymax = box_xyxy
-    return float(values_hw[ymin:ymax, xmin:xmax].mean(dtype=np.float64))
+    masks_hw = found.masks.unflatten(1, grid_hw).numpy()
+    cosines_hw = None if found.cosines is None else found.cosines.detach().unflatten(1, grid_hw).numpy()
+    objects = []
+    for image, (index, degree) in enumerate(zip(found.seeds.tolist(), found.degrees.tolist())):
+        seed = divmod(index, grid_hw[1])
+        mask, box = component_of(masks_hw[image], seed)
+        score = None
+        if cosines_hw is not None:
+            xmin, ymin, xmax, ymax = box
+            score = float(cosines_hw[image, ymin:ymax, xmin:xmax].mean(dtype="float64"))
+            score = score if digits is None else round(score, digits)
+        objects.append(PatchObject(box, seed, score, {"degree": degree}, mask))
+    return objects
 
 
 def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tensor:
@@ -316,3 +356,35 @@ def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tens
     if not finite_images(features).all():
         raise ValueError("expected finite features, but some are infinite or not a number")
     return features
+
+
+# --- its row in the registry -------------------------------------------------------------------------
+
+
+def gram_operations(patches: int, width: int, config: LostConfig) -> float:
+    """Operations of LOST's Gram matrix, computed once for each object."""
+    return 2.0 * config.max_objects * patches**2 * width
+
+
+LOST = Method(
+    name="lost",
+    about="LOST: seed at the patch of lowest degree, and expand (Siméoni et al. 2021)",
+    config=LostConfig,
+    discover=discover,
+    discover_each=discover_each,
+    maps=lost_maps,
+    operations=gram_operations,
+    peak_bytes=affinity_bytes,
+    presets={
+        "published": Preset(
+            "LOST as published: raw keys of the last layer, no bias", FeatureConfig(), LostConfig()
+        ),
+        # Not a published protocol: the layers and biases of the papers are not known.
+        "registers": Preset(
+            "for DINOv2 and others with registers: L2-normalised, and a bias found in each image",
+            FeatureConfig(normalize=True),
+            LostConfig(bias=AUTO),
+            facet_of_backbone=True,
+        ),
+    },
+)

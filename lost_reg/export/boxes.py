@@ -164,16 +164,3 @@ def row(image: ExportedImage, box: ExportedBox) -> tuple:
         *(image.name, width, height, box.index, *box.xyxy),
         *(known.area, known.degree, known.affinity, known.borders, box.implausible),
     )
-
-
-def whole_pixels(box_xyxy: Box, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box rounded to whole pixels, half-open; of at least one pixel, and inside its image."""
-    xmin, ymin, xmax, ymax = box_xyxy
-    height, width = size_hw
-    (left, right), (top, bottom) = _whole(xmin, xmax, width), _whole(ymin, ymax, height)
-    return left, top, right, bottom
-
-
-def _whole(least: float, most: float, length: int) -> tuple[int, int]:
-    start = min(max(0, round(least)), length - 1)
-    return start, max(start + 1, min(round(most), length))

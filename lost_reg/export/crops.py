@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from lost_reg.boxes import whole_pixels
 from lost_reg.errors import UnreadableImage
-from lost_reg.export.boxes import COLUMNS, ExportedImage, Selection, row, whole_pixels
+from lost_reg.export.boxes import COLUMNS, ExportedImage, Selection, row
 from lost_reg.export.files import NO_FILE, Misses, Pictures, Stems, write_table
 from lost_reg.images.reading import read_image
 from lost_reg.runs.pictures import MOST_JPEG_SIDE

@@ -11,9 +11,9 @@ from pathlib import Path
 from lost_reg.errors import LostRegError
 from lost_reg.export.boxes import Filters, Selection, Tally
 from lost_reg.export.crops import write_crops
-from lost_reg.export.files import LINK, Misses, Pictures, check_target, whole_folder
+from lost_reg.export.files import LINK, Misses, Pictures, check_target
 from lost_reg.export.formats import FORMATS, Export
-from lost_reg.files import whole_file
+from lost_reg.files import whole_file, whole_folder
 from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import shown_names
+from lost_reg.text import shown_names
 
 LINK, COPY, NONE = "link", "copy", "none"
 PICTURES = (LINK, COPY, NONE)
@@ -40,26 +40,6 @@ def check_target(path: Path, suffix: str) -> None:
         raise LostRegError(f"{str(path)!r} holds files already: name another folder, or delete it first")
     if path.is_file() and (not suffix or path.stat().st_size):
         raise LostRegError(f"{str(path)!r} is there already: name another, or delete it first")
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the target's place as a whole once the block has ended well.
-
-    Raises:
-        LostRegError: what cannot be written; then nothing is left behind.
-    """
-    target = Path(os.path.abspath(target))
-    # a folder that a killed process left is not written over, as what is in it would come along
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
-        yield part
-        part.replace(target)
-    except OSError as error:
-        raise LostRegError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # which does not follow links
 
 
 @contextlib.contextmanager

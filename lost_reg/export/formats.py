@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from lost_reg.boxes import whole_pixels
 from lost_reg.errors import one_line
-from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row, whole_pixels
+from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
 from lost_reg.export.files import Pictures, Stems, open_text, write_table
 from lost_reg.images.reading import SUFFIXES
 

@@ -34,7 +34,7 @@ class BatchSize:
 
     images: at most so many, or None for as many as `pixels` allow.
     pixels: at most so many in a batch; one image may always go alone.
-    lowered: how often a batch did not fit the memory, since when fewer pixels go together.
+    lowered: how often a batch did not fit the memory; the batches after it are smaller.
     """
 
     def __init__(self, images: int | None, pixels: float = math.inf):
@@ -45,7 +45,7 @@ class BatchSize:
         return max(1, int(min(self.pixels / math.prod(size_hw), self.images or math.inf)))
 
     def lower(self, images: int, size_hw: tuple[int, int]) -> None:
-        """So many images of a size did not fit: half of them at most from now on."""
+        """So many images of a size did not fit: from now on at most half as many."""
         self.pixels = images // 2 * math.prod(size_hw)
         self.lowered += 1
 
@@ -53,8 +53,8 @@ class BatchSize:
 class GridBatcher:
     """Groups images by their padded size, with bounded memory.
 
-    A batch is passed on once it is full. When more than `waiting_bytes` of pixels wait, the group
-    that began to wait first is passed on as it is, so that rare sizes do not fill the memory.
+    A batch is yielded once it is full. When more than `waiting_bytes` of pixels wait, the group that has
+    waited longest is yielded as it is, so that rare sizes do not fill the memory.
     """
 
     def __init__(self, batch_size: BatchSize, waiting_bytes: int = WAITING_BYTES):

@@ -33,9 +33,9 @@ from lost_reg.types import Failure
 ImageInput = str | Path | bytes | np.ndarray
 NamedImage = tuple[str, ImageInput]
 
-SECONDS_PER_IMAGE = 60.0  # after which a decoder is taken to hang
-_SECONDS_BETWEEN_LOOKS = 0.2
-_SECONDS_OF_SLEEP = 2.0  # between two looks: no load of the machine takes so long
+SECONDS_PER_IMAGE = 60.0  # after which a decoder counts as hanging
+_SECONDS_BETWEEN_CHECKS = 0.2
+_SECONDS_OF_SLEEP = 2.0  # between two checks: no load of the machine delays them so long
 _MOST_PROCESSES = 8
 # `-c` and the path of this interpreter: the working directory is never searched for modules.
 _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoder_process import main; main()"
@@ -81,8 +81,8 @@ def decode(
     """Decode images in their order, a few ahead of what is asked for.
 
     Args:
-        images: names, and paths, encoded files (bytes) or arrays; gone through as they are needed. A Failure
-            among them is given as it is.
+        images: names, and paths, encoded files (bytes) or arrays; streamed. A Failure among them is
+            passed on as it is.
         workers: processes; None chooses by the machine, 0 decodes in this process, without protection.
         seconds: the longest that one image may take in a process.
         command: what starts a process, for tests.
@@ -137,10 +137,10 @@ def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterat
 
 
 def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
-    """Look now and then for processes that hang."""
-    looked = time.monotonic()
-    while not over.wait(_SECONDS_BETWEEN_LOOKS):
-        slept, looked = time.monotonic() - looked, time.monotonic()
+    """Check now and then for processes that hang."""
+    checked = time.monotonic()
+    while not over.wait(_SECONDS_BETWEEN_CHECKS):
+        slept, checked = time.monotonic() - checked, time.monotonic()
         for process in processes:
             if slept > _SECONDS_OF_SLEEP:  # the run was stopped (Ctrl-Z), and so were they
                 process.postpone(slept)
@@ -148,9 +148,9 @@ def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
 
 
 class DecoderProcess:
-    """A process that decodes one image after another; started when first needed, and anew once it has died.
+    """A process that decodes one image after another; started when first needed, and again after it died.
 
-    Not for several threads at once, but for `postpone`, `end_if_late` and `close`.
+    Not for several threads at once, except `postpone`, `end_if_late` and `close`.
     """
 
     def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
@@ -161,7 +161,7 @@ class DecoderProcess:
         self._closed = False
 
     def decode(self, name: str, image: str | Path | bytes) -> DecodedImage | Failure:
-        """Decode one image. A process that dies over it, or takes too long, gives a Failure.
+        """Decode one image. If the process dies or takes too long, the image is a Failure.
 
         Raises:
             LostRegError: the process cannot be started.
@@ -176,7 +176,7 @@ class DecoderProcess:
         with self._lock:
             was_late = time.monotonic() > self._deadline
             self._deadline = math.inf
-        if was_late or answer is None:  # it may have been ended just after it answered
+        if was_late or answer is None:  # it may have been killed just after it answered
             self._process = None
             _end(process)
         if answer is not None:
@@ -184,18 +184,18 @@ class DecoderProcess:
         return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
 
     def postpone(self, seconds: float) -> None:
-        """Give the image that it is at so much more time."""
+        """Allow so many seconds more for the current image."""
         with self._lock:
             self._deadline += seconds
 
     def end_if_late(self) -> None:
-        """End the process if it has taken too long over its image."""
+        """End the process if its image takes too long."""
         with self._lock:
             if self._process and time.monotonic() > self._deadline:
                 self._process.kill()
 
     def close(self) -> None:
-        """End the process, at once, whatever it does."""
+        """End the process at once, whatever it is doing."""
         self._closed = True
         if process := self._process:
             _end(process)
@@ -205,7 +205,7 @@ class DecoderProcess:
             raise LostRegError("decoding has been stopped")
         self._deadline = time.monotonic() + self._seconds
         try:
-            # What image libraries print about files goes nowhere: each file's reason is recorded instead.
+            # What image libraries print about files is dropped: each file's reason is recorded instead.
             process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -219,7 +219,7 @@ class DecoderProcess:
             is_ready = False
         if not is_ready:
             raise LostRegError(
-                "processes that decode images cannot be started here: --workers 0 decodes without them"
+                "processes that decode images cannot be started here: `workers` 0 decodes without them"
             )
         if self._closed:  # while it started
             _end(process)
@@ -227,7 +227,7 @@ class DecoderProcess:
 
 
 def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
-    """One line that says what comes: a path, or so many bytes of an encoded image."""
+    """One line that says what follows: a path, or so many bytes of an encoded image."""
     if isinstance(image, bytes):
         request, content = {"bytes": len(image)}, image
     else:
@@ -237,7 +237,7 @@ def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
 
 
 def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | None:
-    """The answer, or None if the process died over it."""
+    """The answer, or None if the process died."""
     line = process.stdout.readline()
     if not line.endswith(b"\n"):
         return None
@@ -252,7 +252,7 @@ def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | N
 
 def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
     if seconds is not None:
-        return f"took more than {seconds:g} s to decode and was given up"
+        return f"took more than {seconds:g} s to decode and was stopped"
     code = process.returncode
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"crashed its decoder ({how})"

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
 
     Raises:
         UnreadableImage: a file that is not there, not an image, damaged, or of a kind (32-bit, float)
-            that has no one reading as 8-bit.
+            that cannot be converted to 8 bits in one obvious way.
     """
     with _refusals(), _opened(source) as image:
         rgb = _to_rgb(image, source)
@@ -57,7 +57,7 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
 
 
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
-    """The height and width in pixels that an image's header tells; nothing is decoded, EXIF not applied.
+    """The height and width in pixels from an image's header; nothing is decoded, EXIF is not applied.
 
     Raises:
         UnreadableImage: as `read_image`.
@@ -107,7 +107,7 @@ def _check_file(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise UnreadableImage("is a directory")
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage("is no regular file, but a pipe, socket or device")  # may never end
+        raise UnreadableImage("not a regular file, but a pipe, socket or device")  # may never end
     if status.st_size > MOST_BYTES:
         raise UnreadableImage(
             f"too large: {status.st_size / 2**30:,.1f} GiB, and at most {MOST_BYTES // 2**30} are read: "
@@ -217,10 +217,3 @@ def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
     """Pad bottom and right to a multiple of the patch size; `normalized` sets that to zero."""
     height, width = pixels.shape[:2]
     return np.pad(pixels, ((0, -height % patch_size), (0, -width % patch_size), (0, 0)))
-
-
-def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
-    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: how many there are, if more."""
-    names = list(names)
-    left = (of or len(names)) - min(most, len(names))
-    return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")

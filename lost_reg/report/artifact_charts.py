@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.files import folders_with
 from lost_reg.report.markup import table, text
 from lost_reg.report.plots import Axis, Plot, legend, linear_axis, log_axis
-from lost_reg.runs.folder import folders_with
 
 ARTIFACTS_FILE = "artifacts.json"
 RULES = {"sigma": "mean + 3 sigma", "fixed": "fixed", "reference": "98th percentile of the reference"}

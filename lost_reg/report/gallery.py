@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.datasets.catalog import Dataset
+from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, UnreadableImage, one_line
 from lost_reg.images.reading import limit_side, read_image
 from lost_reg.runs.folder import MAPS_FOLDER, Results
-from lost_reg.runs.map_files import Maps, maps_path, read_maps
-from lost_reg.scoring.corloc import IOU_THRESHOLD, iou
+from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.prediction_files import match_images
 from lost_reg.types import Box, ImageTruth, Prediction
 

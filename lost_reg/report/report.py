@@ -22,14 +22,14 @@ from lost_reg import __version__
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.files import whole_file
+from lost_reg.files import folders_with, whole_file
 from lost_reg.report.artifact_charts import load_artifacts
 from lost_reg.report.charts import Bar, Line, bar_chart, difference_mark
 from lost_reg.report.gallery import THUMBNAILS_FOLDER, GalleryRun, ramp, write_gallery
 from lost_reg.report.markup import notes as notes_of
 from lost_reg.report.markup import table
 from lost_reg.report.sweep_curves import ReportSweep, curves_html, load_sweeps
-from lost_reg.runs.folder import MAPS_FOLDER, RUN_FILE, Results, find_runs, folders_with, read_run
+from lost_reg.runs.folder import MAPS_FOLDER, RUN_FILE, Results, find_runs, read_run
 from lost_reg.scoring.compare import LEAST_P, Comparison, compare
 from lost_reg.scoring.score_runs import (
     NO_NUMBER,

@@ -9,10 +9,11 @@ from typing import Any
 
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.errors import LostRegError
+from lost_reg.files import folders_with
 from lost_reg.report.charts import REGISTER_KINDS, axis_top
 from lost_reg.report.markup import notes, table, text
 from lost_reg.report.plots import Plot, dot, legend, linear_axis
-from lost_reg.runs.folder import folders_with, read_record
+from lost_reg.runs.folder import read_record
 from lost_reg.runs.sweep_folder import SCORES_FILE, SWEEP_FILE
 from lost_reg.scoring.score_runs import register_kind
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, describe_setting, read_scores

@@ -1,4 +1,4 @@
-"""Batches in parts that fit the memory: halved where it does not suffice, image by image in the end."""
+"""Batches that do not fit the memory, in smaller parts: halved, down to single images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def in_parts(
 
     Args:
         batch_size: lowered by each part that did not fit, so that later batches are smaller, too.
-        work: done anew on smaller parts after it ran out of memory, so it must leave nothing half done.
+        work: called again on smaller parts after it ran out of memory, so it must leave nothing half done.
 
     Yields:
         Each part and what `work` gave for it: None for a part of one image that does not fit alone.
@@ -37,20 +37,20 @@ def in_parts(
 
 
 def too_large(image: DecodedImage, device: torch.device) -> Failure:
-    """What is recorded of an image that does not fit the memory alone."""
+    """The record of an image that does not even fit the memory alone."""
     height, width = image.size_hw
-    reason = f"out of memory on {device} at {width} x {height} pixels: scale it down with --max-side"
+    reason = f"out of memory on {device} at {width} x {height} pixels: scale it down with `max_side`"
     return Failure(image.name, reason)
 
 
 def _none_if_out_of_memory(work: Callable[[list[DecodedImage]], T], part: list[DecodedImage]) -> T | None:
-    """What the attempt held is free again when this returns."""
+    """The result, or None; what the attempt held is free again then."""
     try:
         return work(part)
     except torch.OutOfMemoryError:
         return None
     except RuntimeError as error:
-        # what torch says of the host's memory, and of that of CUDA's libraries
+        # how torch reports that the host, or one of CUDA's libraries, is out of memory
         if "can't allocate memory" in str(error) or "ALLOC_FAILED" in str(error):
             return None
         raise

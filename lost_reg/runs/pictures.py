@@ -6,9 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from lost_reg.files import whole_file
+from lost_reg.files import path_within, whole_file
 from lost_reg.images.reading import read_image
-from lost_reg.runs.folder import path_within
 from lost_reg.types import Box, Prediction
 
 MOST_JPEG_SIDE = 65_000  # pixels; the format holds hardly more
@@ -17,17 +16,19 @@ SEED_COLOUR = (230, 57, 70)
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """A copy of an image of size `prediction.size_hw` with the box and the seed's patch drawn in.
+    """A copy of an image of size `prediction.size_hw` with the first box and its seed's patch drawn in.
 
     The boxes of further objects are drawn half as thick, and without their seeds.
     """
     picture = image.copy()
     draw = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 160))
-    for further in prediction.further:
+    for further in prediction.objects[1:]:
         draw.rectangle(_drawn(further.box_xyxy), outline=BOX_COLOUR, width=width // 2)
-    draw.rectangle(_drawn(prediction.box_xyxy), outline=BOX_COLOUR, width=width)
-    draw.rectangle(_seed_patch(prediction), outline=SEED_COLOUR, width=max(1, width // 2))
+    for first in prediction.objects[:1]:
+        draw.rectangle(_drawn(first.box_xyxy), outline=BOX_COLOUR, width=width)
+        seed = _seed_patch(first.seed, prediction)
+        draw.rectangle(seed, outline=SEED_COLOUR, width=max(1, width // 2))
     return picture
 
 
@@ -36,10 +37,10 @@ def _drawn(box_xyxy: Box) -> Box:
     return xmin, ymin, max(xmin, xmax - 1), max(ymin, ymax - 1)
 
 
-def _seed_patch(prediction: Prediction) -> tuple[float, float, float, float]:
-    # The grid covers the padded image, which is at most a patch larger: near enough for a picture.
+def _seed_patch(seed: tuple[int, int], prediction: Prediction) -> tuple[float, float, float, float]:
+    # The grid covers the padded image, which is at most a patch larger: close enough for a picture.
     (height, width), (rows, columns) = prediction.size_hw, prediction.grid_hw
-    row, column = prediction.seed
+    row, column = seed
     x, y = width / columns, height / rows
     return column * x, row * y, max(column * x, (column + 1) * x - 1), max(row * y, (row + 1) * y - 1)
 
@@ -53,7 +54,7 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
         LostRegError: a folder that cannot be written.
     """
     name = prediction.image
-    # b.png and b.jpg are to stay two pictures
+    # b.png and b.jpg stay two pictures
     is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)

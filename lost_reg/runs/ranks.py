@@ -1,22 +1,19 @@
 """Several processes on one run, as torchrun starts them: each takes a share, the first joins the results.
 
-torch.distributed alone (gloo, so that it is the same with and without GPUs) says who is who and waits for the
-others; results pass through files (see `results.py`), so that what a process did outlives it.
+torch.distributed alone (gloo, which is the same with and without GPUs) numbers the processes and waits for
+the others. Results pass through files (see `writer.py`), so that what a process did outlives it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
-from typing import TypeVar
 
 from lost_reg.errors import LostRegError
-
-T = TypeVar("T")
+from lost_reg.images.sources import Share
 
 # Ranks wait for the slowest, however long it takes; torchrun ends them if one dies.
 _PATIENCE = timedelta(days=30)
@@ -35,12 +32,13 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that keeps the run folder."""
+        """Whether this is the process that owns the run folder."""
         return self.rank == 0
 
-    def share(self, things: Iterable[T]) -> Iterator[T]:
-        """Every count-th thing from the rank-th on: the ranks' shares are all of them, each once."""
-        return islice(things, self.rank, None, self.count)
+    @property
+    def share(self) -> Share:
+        """The part of the images that this process does."""
+        return Share(self.rank, self.count)
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -63,7 +61,7 @@ class Ranks:
         return tuple(sums.tolist())
 
     def device(self, asked: str) -> str:
-        """The device that a rank takes for "auto" or "cuda": on a machine with several GPUs, one each."""
+        """The device of a rank for "auto" or "cuda": on a machine with several GPUs, one each."""
         if self.count == 1 or asked not in ("auto", "cuda"):
             return asked
         import torch
@@ -75,15 +73,15 @@ class Ranks:
 def _lost_ranks() -> Iterator[None]:
     try:
         yield
-    except RuntimeError:  # what torch says of a rank that is gone
-        raise LostRegError("another rank has stopped: what it said tells why, and --resume goes on") from None
+    except RuntimeError:  # how torch reports a rank that is gone
+        raise LostRegError("another rank has stopped: its messages say why, and `resume` continues") from None
 
 
 ALONE = Ranks()
 
 
 def ranks_of_environment() -> Ranks:
-    """What torchrun says in the environment, or one rank alone.
+    """The rank that torchrun puts into the environment, or one rank alone.
 
     Raises:
         LostRegError: variables that make no sense.
@@ -97,13 +95,15 @@ def ranks_of_environment() -> Ranks:
         rank, count, local = -1, 0, 0
     if not 0 <= rank < count:
         found = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
-        raise LostRegError(f"the environment names no rank ({found}): start with torchrun, or unset them")
+        raise LostRegError(
+            f"the environment holds no valid rank ({found}): start with torchrun, or unset them"
+        )
     return Ranks(rank, count, local)
 
 
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[Ranks]:
-    """Have the ranks know of each other.
+    """Connect the ranks with each other.
 
     Raises:
         LostRegError: they cannot reach each other.

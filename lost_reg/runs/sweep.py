@@ -1,69 +1,77 @@
-"""Many protocols on the same images, with one forward pass an image: what `lost-reg sweep` does.
+"""Many settings on the same images, with one forward pass an image: what `lost-reg sweep` does.
 
 A sweep folder holds boxes.jsonl, a line per image with the box of every setting; errors.jsonl; and
-sweep.json, everything needed to repeat it. It is scored by `sweep_scores.py`.
+sweep.json, everything needed to repeat it. `scoring/sweep_scores.py` scores it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lost_reg.backbones.vit import Backbone
+from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize
 from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.discover import BATCH_SIZE, discover_by_each
-from lost_reg.runs.ranks import ALONE
-from lost_reg.runs.run import RunSummary, Source, counted_from_last, write_folder
+from lost_reg.runs.options import RunOptions
+from lost_reg.runs.run import Note, Work, counted_from_last, no_note, write_folder
+from lost_reg.runs.scheduler import discover_by_each
+from lost_reg.runs.sessions import RunSummary
+from lost_reg.runs.sources import Source
 from lost_reg.runs.sweep_folder import SCORES_FILE, SWEEP_LAYOUT, SweptImage
-from lost_reg.types import Failure, Protocol
+from lost_reg.types import Failure, Prediction
 
 
 def sweep(
     source: Source,
     backbone: Backbone,
     out: Path,
-    protocols: Sequence[Protocol],
+    settings: Sequence[Setting],
+    options: RunOptions | None = None,
     *,
-    batch_size: int | str = BATCH_SIZE,
-    workers: int | None = None,
-    limit: int | None = None,
-    resume: bool = False,
-    data_root: Path | None = None,
     progress: Progress = no_progress,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = no_note,
 ) -> RunSummary:
-    """Discover objects in all images of a source by each of several protocols, and write a sweep folder.
+    """Discover objects in all images of a source by each of several settings, and write a sweep folder.
 
     Args:
-        protocols: of one `max_side`, such as `grid_of_protocols` gives.
-        batch_size, workers, limit, resume, data_root, progress, note: as for `run`.
+        settings: of one method and one `max_side`, such as `grid_of_settings` gives.
+        The others: see `run`.
 
     Raises:
-        LostRegError: no protocols, one that the backbone cannot follow, or a folder that cannot be written.
+        LostRegError: no settings, settings of several methods, one that the backbone cannot follow, or a
+            folder that cannot be written.
     """
-    if not protocols:
+    options = options or RunOptions()
+    if not settings:
         raise LostRegError("a sweep needs at least one setting")
-    protocols = [counted_from_last(protocol, backbone) for protocol in protocols]
+    if len({setting.method.name for setting in settings}) > 1:
+        raise LostRegError("the settings of a sweep need the same method")
+    settings = [counted_from_last(setting, backbone) for setting in settings]
+    loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[SweptImage | Failure]:
         (out / SCORES_FILE).unlink(missing_ok=True)  # of fewer images than there will be
-        for outcome in discover_by_each(
-            images, backbone, protocols,
-            batch_size=size, workers=workers, apply_exif=source.apply_exif,
-        ):  # fmt: skip
+        for outcome in discover_by_each(images, backbone, settings, loader, batch_size=size):
             yield outcome if isinstance(outcome, Failure) else _swept(outcome)
 
-    deepest = max(protocols, key=lambda protocol: protocol.layer)
-    return write_folder(
-        source, backbone, out, {"protocols": [protocol.recorded() for protocol in protocols]}, discover,
-        batch_size=batch_size, workers=workers, limit=limit, resume=resume, data_root=data_root,
-        ranks=ALONE, progress=progress, note=note, largest=deepest, layout=SWEEP_LAYOUT,
-    )  # fmt: skip
+    deepest = max(settings, key=lambda setting: max(setting.features.layers))
+    work = Work(_recorded(settings), discover, costliest=deepest, layout=SWEEP_LAYOUT)
+    return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 
 
-def _swept(predictions) -> SweptImage:
+def _recorded(settings: Sequence[Setting]) -> dict[str, object]:
+    tried = [setting.recorded() for setting in settings]
+    method = tried[0]["method"]
+    return {
+        "method": method,
+        "tried": [{"features": one["features"], "options": one["options"]} for one in tried],
+    }
+
+
+def _swept(predictions: Sequence[Prediction]) -> SweptImage:
     first = predictions[0]
     return SweptImage(first.image, first.size_hw, tuple(one.box_xyxy for one in predictions))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import SWEEP_FILE, Layout, Results, read_run
-from lost_reg.types import Box, Protocol
+from lost_reg.runs.folder import SWEEP_FILE, CommonSettings, Layout, Results, read_run
+from lost_reg.types import Box, SizeHW
 
 BOXES_FILE = "boxes.jsonl"
 SCORES_FILE = "corloc.json"
@@ -16,37 +16,44 @@ SCORES_FILE = "corloc.json"
 
 @dataclass(frozen=True)
 class SweptImage:
-    """The boxes of one image, [xmin, ymin, xmax, ymax] in pixels, in the order of the sweep's settings."""
+    """The boxes of one image, in the order of the sweep's settings; None where a setting found nothing."""
 
     image: str
-    size_hw: tuple[int, int]
-    boxes_xyxy: tuple[Box, ...]
+    size_hw: SizeHW
+    boxes_xyxy: tuple[Box | None, ...]
 
 
-def _swept_image_from_json(row: dict) -> SweptImage:
-    boxes = tuple(tuple(box) for box in row["boxes_xyxy"])
-    numbers = [side for box in boxes for side in box]
-    if (
-        not isinstance(row["image"], str)
-        or any(len(box) != 4 for box in boxes)
-        or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in numbers)
-    ):
-        raise ValueError("expected an image name and boxes of four numbers")
-    return SweptImage(row["image"], tuple(row["size_hw"]), boxes)
+@dataclass(frozen=True)
+class Tried:
+    """A setting of a sweep, as it is recorded: features and options of the sweep's method."""
+
+    features: dict[str, Any]
+    options: dict[str, Any]
 
 
-SWEEP_LAYOUT = Layout(SWEEP_FILE, BOXES_FILE, _swept_image_from_json)
+@dataclass(frozen=True)
+class SweepSettings(CommonSettings):
+    """Settings of a sweep, as sweep.json holds them; there can be more."""
+
+    tried: list[Tried]
+
+
+SWEEP_LAYOUT = Layout(SWEEP_FILE, BOXES_FILE, SweptImage, SweepSettings)
 
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A sweep folder, read: the settings that were tried, and their boxes by image."""
+    """A sweep folder, read.
+
+    settings: those that were tried, as `Setting.recorded` gives them.
+    """
 
     results: Results
-    protocols: tuple[Protocol, ...]
+    settings: tuple[dict[str, Any], ...]
 
     @property
-    def boxes(self) -> dict[str, tuple[Box, ...]]:
+    def boxes(self) -> dict[str, tuple[Box | None, ...]]:
+        """The boxes of each image, in the order of the settings."""
         return {name: one.boxes_xyxy for name, one in self.results.predictions.items()}
 
 
@@ -59,15 +66,12 @@ def read_sweep(folder: Path) -> SweepResults:
     if not (folder / SWEEP_FILE).is_file():
         raise LostRegError(f"no sweep in {str(folder)!r}: no {SWEEP_FILE} in it; `lost-reg sweep` makes one")
     results = read_run(folder, SWEEP_LAYOUT)
-    try:
-        protocols = tuple(Protocol(**one) for one in results.settings["protocols"])
-    except (KeyError, TypeError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise LostRegError(f"{folder / SWEEP_FILE} does not hold the settings of a sweep: {reason}") from None
+    method = results.settings["method"]
+    settings = tuple({"method": method, **one} for one in results.settings["tried"])
     for name, one in results.predictions.items():
-        if len(one.boxes_xyxy) != len(protocols):
+        if len(one.boxes_xyxy) != len(settings):
             raise LostRegError(
                 f"{folder / BOXES_FILE} has {len(one.boxes_xyxy)} boxes for {name}, "
-                f"but there are {len(protocols)} settings"
+                f"but there are {len(settings)} settings"
             )
-    return SweepResults(results, protocols)
+    return SweepResults(results, settings)

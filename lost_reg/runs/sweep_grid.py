@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+from lost_reg.discovery.methods import Setting, preset_setting, with_changes
 from lost_reg.errors import LostRegError
-from lost_reg.types import AUTO, Protocol
+from lost_reg.types import AUTO
 
 MOST_SETTINGS = 10_000
 
@@ -61,30 +65,58 @@ def parse_biases(text: str) -> list[float | str]:
     return _each_once(biases)
 
 
-def parse_facets(text: str) -> list[str]:
-    """Some of k, q and v, separated by commas."""
-    return _each_once(text.split(","))  # Protocol refuses any other
+def parse_names(text: str) -> list[str]:
+    """Names, separated by commas, each once."""
+    return _each_once(text.split(","))
 
 
-def grid_of_protocols(
-    *,
-    facets: list[str],
-    layers: list[int],
-    biases: list[float | str],
-    normalize: list[bool],
-    center: list[bool],
-    k_patches: int,
-    max_side: int | None,
-) -> list[Protocol]:
-    """All combinations, those that share features one after another, the biases in their order.
+def parse_option(text: str) -> tuple[str, list[Any]]:
+    """NAME=VALUE,VALUE: an option of the method, and its values; numbers where they are written as such.
 
     Raises:
-        LostRegError: a value that no run can have, or more combinations than MOST_SETTINGS.
+        LostRegError: anything else.
     """
-    combinations = list(itertools.product(facets, layers, center, normalize, biases))
-    if len(combinations) > MOST_SETTINGS:
-        raise LostRegError(f"{len(combinations):,} settings are too many: at most {MOST_SETTINGS:,}")
-    return [Protocol(f, layer, c, n, bias, k_patches, max_side) for f, layer, c, n, bias in combinations]
+    name, equals, values = text.partition("=")
+    if not equals or not name or not values:
+        raise LostRegError(f"cannot read the option {text!r}: write NAME=VALUE,VALUE")
+    return name.replace("-", "_"), _each_once([_value(value) for value in values.split(",")])
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the settings of a sweep differ in: values of fields of the features, and of a method's options.
+
+    max_side: the same for all settings.
+    """
+
+    method: str = "lost"
+    features: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    max_side: int | None = None
+
+
+def grid_of_settings(grid: Grid) -> list[Setting]:
+    """All combinations; those that share features one after another, options in their order.
+
+    Raises:
+        LostRegError: an option that the method does not have, a value that no run can have, or more
+            combinations than MOST_SETTINGS.
+    """
+    base = with_changes(preset_setting(grid.method), {"max_side": grid.max_side})
+    axes = {**grid.features, **grid.options}
+    count = math.prod(len(values) for values in axes.values())
+    if count > MOST_SETTINGS:
+        raise LostRegError(f"{count:,} settings are too many: at most {MOST_SETTINGS:,}")
+    return [with_changes(base, dict(zip(axes, values))) for values in itertools.product(*axes.values())]
 
 
 def _each_once(values: list) -> list:

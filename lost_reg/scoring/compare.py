@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import shown_names
 from lost_reg.runs.folder import find_runs
-from lost_reg.scoring.corloc import found_objects, objects_that_count
+from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.paired import Paired, holm
 from lost_reg.scoring.score_runs import (
     FoundBoxes,
@@ -35,6 +35,7 @@ from lost_reg.scoring.score_runs import (
     refuse_incomplete,
     split_title,
 )
+from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
 # The upper bounds of the shares of the image. At one half, the whole image as a box begins to find it.

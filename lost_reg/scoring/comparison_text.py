@@ -10,9 +10,9 @@ from typing import Any
 
 from lost_reg import text as tables
 from lost_reg.errors import one_line
-from lost_reg.images.reading import shown_names
 from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group, Side
 from lost_reg.scoring.paired import Paired
+from lost_reg.text import shown_names
 
 FEWEST = 6  # with fewer images that one side alone found, p is never below SIGNIFICANT
 _COLUMNS = (

@@ -7,16 +7,13 @@ image is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from lost_reg.boxes import centred_box, is_found
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import shown_names
+from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
-
-IOU_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -100,37 +97,6 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
         labels=tuple(truth.labels[index] for index in kept),
         hard=(False,) * len(kept),
     )
-
-
-def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
-    """Whether a box has IoU >= 0.5 with any of the (N, 4) ground-truth boxes."""
-    return bool(found_objects(box, truth_boxes).any())
-
-
-def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
-    return iou(box, truth_boxes) >= IOU_THRESHOLD
-
-
-def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); of (S, 4) boxes, (S, N).
-
-    Empty boxes give 0.
-    """
-    box = np.asarray(box, dtype=float)[..., None, :]  # (1, 4) or (S, 1, 4)
-    others = np.asarray(others, dtype=float).reshape(-1, 4)
-    overlap = np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
-    intersection = overlap.clip(min=0).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
-    union = areas[0] + areas[1] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-
-
-def centred_box(size_hw: tuple[int, int], side: float) -> Box:
-    """The box in the middle of an image whose sides are `side` times those of the image."""
-    height, width = size_hw
-    x, y = width * (1 - side) / 2, height * (1 - side) / 2
-    return x, y, width - x, height - y
 
 
 def wilson_interval(found: int, images: int, z: float = 1.959964) -> tuple[float, float]:

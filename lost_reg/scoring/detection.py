@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lost_reg.scoring.corloc import IOU_THRESHOLD, iou
+from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.types import Box, ImageTruth
 
 Item = TypeVar("Item")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import shown_names
+from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
 

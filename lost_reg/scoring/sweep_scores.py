@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from lost_reg import text as tables
+from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.files import whole_file
-from lost_reg.images.reading import shown_names
 from lost_reg.runs.folder import Results
 from lost_reg.runs.sweep_folder import SCORES_FILE, SweepResults, read_sweep
-from lost_reg.scoring.corloc import found_objects, objects_that_count, wilson_interval
+from lost_reg.scoring.corloc import objects_that_count, wilson_interval
 from lost_reg.scoring.score_runs import describe_backbone
+from lost_reg.text import shown_names
 from lost_reg.types import Protocol
 
 

@@ -24,8 +24,9 @@ from lost_reg.artifacts.outliers import (
     position_cells,
 )
 from lost_reg.artifacts.token_stats import ImageStream, block_norms
-from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.neurons import RegisterNeurons
+from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import find_dataset
 

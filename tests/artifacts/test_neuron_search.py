@@ -13,11 +13,12 @@ from small_models import small_backbone
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.token_stats import ImageStream, Moments, block_norms
-from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.neurons import RegisterNeurons
+from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.boxes import is_found
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.discover import discover
-from lost_reg.scoring.corloc import is_found
 from lost_reg.types import Failure, Protocol
 
 ROOT = Path(__file__).parents[2]

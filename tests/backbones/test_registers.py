@@ -11,15 +11,11 @@ from helpers import refusal
 from small_models import MODELS, small_backbone
 from torch import Tensor
 
-from lost_reg.backbones.registers import (
-    AddedRegisters,
-    RegisterNeurons,
-    describe,
-    move_activations,
-    read_neurons,
-    write_neurons,
-)
-from lost_reg.backbones.vit import VitBackbone, _facet_of, load_backbone, resample_position
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.positions import resample_position
+from lost_reg.backbones.registers import AddedRegisters, describe, move_activations
+from lost_reg.backbones.vit import VitBackbone, _facet_of
 from lost_reg.errors import LostRegError
 
 NEURONS = RegisterNeurons(((2, 5), (0, 3), (0, 1), (2, 7), (1, 0)))

@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.backbones import zoo
-from lost_reg.backbones.vit import FACETS, PRECISIONS, VitBackbone, _create, load_backbone
+from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.vit import VitBackbone, _create
 from lost_reg.backbones.weights import RANDOM, Weights
+from lost_reg.discovery.features import FACETS
 from lost_reg.errors import LostRegError
 
 TOLERANCE = 1e-4  # relative to the largest value

@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lost_reg.backbones import zoo
-from lost_reg.backbones.vit import VitBackbone, load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM, Weights, find_weights, read_state_dict
 from lost_reg.cli import inventory
 from lost_reg.errors import LostRegError

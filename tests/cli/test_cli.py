@@ -15,7 +15,8 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from lost_reg.backbones.vit import VitBackbone, load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.cli.app import main
 from lost_reg.errors import UnreadableImage
 from lost_reg.runs import forecast as workload

@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.boxes import iou
 from lost_reg.discovery import further_objects as objects
 from lost_reg.discovery.bias import otsu_bias
 from lost_reg.discovery.further_objects import is_another
 from lost_reg.errors import LostRegError
 from lost_reg.plausibility import implausible
-from lost_reg.runs.discover import discover, discover_by_each
-from lost_reg.scoring.corloc import iou
+from lost_reg.runs.discover import discover
+from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.types import FoundObject, Prediction, Protocol
 
 PATCH = 8

@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 
 from lost_reg.discovery import lost as lost_module
-from lost_reg.discovery.lost import (
-    component_boxes,
-    degrees_at_biases,
-    lost,
-    lowest_degree_patches,
-    patch_degrees,
-    seed_and_expand,
-    seed_cosines,
-)
+from lost_reg.discovery.affinities import degrees_at_biases, patch_degrees, seed_cosines
+from lost_reg.discovery.lost import component_boxes, lost, lowest_degree_patches, seed_and_expand
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (1, 9), (9, 1), (2, 2), (3, 3), (2, 5), (5, 4), (4, 7), (6, 6), (8, 5)]
 

@@ -28,9 +28,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.datasets import VOCDetection
 
+from lost_reg.boxes import whole_pixels
 from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import find_dataset
-from lost_reg.export.boxes import COLUMNS, Filters, whole_pixels
+from lost_reg.export.boxes import COLUMNS, Filters
 from lost_reg.export.export import ExportOptions, ExportSummary, export_run, summary_lines, warnings
 from lost_reg.export.files import PICTURES, Stems
 from lost_reg.export.formats import FORMATS

@@ -135,7 +135,7 @@ def test_a_decoder_that_hangs_is_replaced_and_its_image_recorded(tmp_path, fault
     began = time.monotonic()
     files = {"1": "fine", "2": "hang", "3": "fine"}
     assert outcomes(files, tmp_path, faulty, seconds=1.0) == {
-        "2": "took more than 1 s to decode and was given up"
+        "2": "took more than 1 s to decode and was stopped"
     }
     assert time.monotonic() - began < 20
 

@@ -112,9 +112,9 @@ def test_a_folder_of_everything_that_is_no_image_is_run_to_its_end(tmp_path, sav
         "empty.jpg": "not an image",
         "loop.jpg": "symbolic links",
         "nothing.jpg": "no such file",
-        "endless.jpg": "no regular file",
+        "endless.jpg": "not a regular file",
         "unreadable.jpg": "",
-        "pipe.jpg": "no regular file",
+        "pipe.jpg": "not a regular file",
         "sparse.tif": "too large",
     }
     out = tmp_path / "out"

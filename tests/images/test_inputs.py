@@ -17,9 +17,11 @@ from PIL import Image
 
 from lost_reg.errors import LostRegError
 from lost_reg.images import inputs
-from lost_reg.images.inputs import ImageFiles, ListedFiles, find_shards, list_images
+from lost_reg.images.files import ImageFiles, list_images
+from lost_reg.images.lists import ListedFiles
 from lost_reg.images.reading import SUFFIXES, read_image
-from lost_reg.runs.folder import NameSet
+from lost_reg.images.shards import find_shards
+from lost_reg.runs.name_set import NameSet
 from lost_reg.runs.ranks import Ranks
 from lost_reg.types import Failure
 

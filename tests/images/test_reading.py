@@ -17,13 +17,8 @@ import pytest
 from PIL import Image
 
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.reading import (
-    array_to_rgb,
-    limit_side,
-    pad_to_patches,
-    read_image,
-    shown_names,
-)
+from lost_reg.images.reading import array_to_rgb, limit_side, pad_to_patches, read_image
+from lost_reg.text import shown_names
 
 ORIENTATION = 0x0112
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [10, 20, 30], [200, 100, 50]]], np.uint8)
@@ -298,7 +293,7 @@ def test_what_may_never_end_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").symlink_to("/dev/zero")
     for name in ("a.jpg", "b.jpg"):
-        assert refusal(tmp_path / name).startswith("is no regular file")
+        assert refusal(tmp_path / name).startswith("not a regular file")
 
 
 def test_what_the_file_system_says_is_not_taken_for_damage(tmp_path):

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 from PIL import Image
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.preprocessing import normalized
+from lost_reg.boxes import box_in_original
 from lost_reg.discovery.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import decode
 from lost_reg.runs import discover as discovery
 from lost_reg.runs import forecast as workload
-from lost_reg.runs.discover import box_in_original, discover, discover_stream, normalized, run_lost
+from lost_reg.runs.discover import discover, discover_stream, run_lost
 from lost_reg.types import Failure, Prediction, Protocol
 
 SIZES = [(64, 96), (60, 90), (64, 64), (17, 33), (96, 64), (80, 112)]  # of these, the first two share a grid

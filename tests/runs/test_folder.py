@@ -11,7 +11,8 @@ import pytest
 from helpers import refusal
 
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.runs.folder import RunWriter, check_free, find_runs, read_outcomes, read_run
+from lost_reg.runs.folder import check_free, find_runs, read_outcomes, read_run
+from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Failure, Prediction
 
 SETTINGS = {"dataset": "voc07", "backbone": "tiny", "protocol": {"facet": "k", "bias": 0.0}}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.runs import forecast as workload
 from lost_reg.runs.forecast import Forecast
 from lost_reg.types import Protocol

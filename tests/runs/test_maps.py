@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from helpers import names, refusal
 from lost_oracle import oracle_lost
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.cli.app import main
+from lost_reg.discovery.maps import Maps
 from lost_reg.runs import map_files
 from lost_reg.runs.discover import discover_stream
-from lost_reg.runs.map_files import Maps, maps_path, read_maps, write_maps
+from lost_reg.runs.map_files import maps_path, read_maps, write_maps
 from lost_reg.types import Protocol
 
 PROTOCOLS = [

@@ -17,8 +17,9 @@ from helpers import refusal
 import lost_reg
 from lost_reg.cli.app import main
 from lost_reg.runs import folder as results
-from lost_reg.runs.folder import RunWriter, read_run
+from lost_reg.runs.folder import read_run
 from lost_reg.runs.ranks import ALONE, Ranks, ranks_of_environment
+from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Failure, Prediction
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(lost_reg.__path__[0]), "OMP_NUM_THREADS": "1"}

@@ -14,17 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lost_reg.backbones.vit import load_backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.boxes import is_found
 from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.errors import LostRegError
-from lost_reg.runs.discover import discover, discover_by_each
-from lost_reg.runs.run import source_of_dataset
+from lost_reg.runs.discover import discover
+from lost_reg.runs.scheduler import discover_by_each
+from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
 from lost_reg.runs.sweep_folder import read_sweep
 from lost_reg.runs.sweep_grid import grid_of_protocols
 from lost_reg.scoring import sweep_scores
-from lost_reg.scoring.corloc import is_found, score
+from lost_reg.scoring.corloc import score
 from lost_reg.scoring.sweep_scores import score_sweep
 from lost_reg.types import Failure, Protocol
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from lost_reg.boxes import centred_box, iou, is_found
 from lost_reg.errors import LostRegError
-from lost_reg.scoring.corloc import centred_box, iou, is_found, objects_that_count, score, wilson_interval
+from lost_reg.scoring.corloc import objects_that_count, score, wilson_interval
 from lost_reg.types import ImageTruth
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lost_reg.scoring.corloc import iou
+from lost_reg.boxes import iou
 from lost_reg.scoring.detection import (
     Counts,
     auroc,

@@ -16,7 +16,8 @@ import pytest
 from lost_reg import text as tables
 from lost_reg.datasets import catalog as datasets
 from lost_reg.errors import LostRegError
-from lost_reg.scoring.score_runs import ScoringOptions, csv_text, json_text, score_path, text_table
+from lost_reg.scoring.score_runs import ScoringOptions, csv_text, json_text, score_path
+from lost_reg.text import text_table
 from lost_reg.types import Protocol
 
 # In images of 96 x 128: VOC writes the box (32, 16, 96, 64) as 33, 17, 96, 64.

@@ -1,0 +1,114 @@
+"""What a backbone is: images in, features of their patches out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from torch import Tensor
+
+from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.weights import Weights
+from lost_reg.discovery.features import Part
+from lost_reg.errors import LostRegError
+
+if TYPE_CHECKING:
+    from lost_reg.backbones.cost import ModelCost
+
+TOKENS = "tokens"  # beside the facets: the patch tokens as they enter a block
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Backbone(ABC):
+    """A model of patches. Images are (B, 3, H, W), normalised, H and W multiples of the patch size.
+
+    What an implementation cannot do it refuses in one line, as the methods here do by default.
+
+    Attributes:
+        name: as in results.
+        patch_size: in pixels.
+        mean, std: that images in [0, 1] are normalised with.
+        weights: which weights it has.
+        device, precision: where and in which type it runs.
+        depth: how many blocks it has.
+        registers: its test-time registers, or None.
+        cost: what images cost, where that is known.
+    """
+
+    name: str
+    patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: Weights
+    device: torch.device
+    precision: str
+    depth: int
+    registers: AddedRegisters | None = None
+    cost: ModelCost | None = None
+
+    @abstractmethod
+    def facets(self, images: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """Facets of layers, from one forward pass.
+
+        Args:
+            parts: (facet, layer) of each: "q", "k", "v" or TOKENS, and the index of the block; negative
+                counts from the last.
+
+        Returns:
+            (B, N, D) for each part, patches in row-major order, without class and register tokens.
+
+        Raises:
+            LostRegError: a facet or layer that the backbone does not have.
+        """
+
+    def features(self, images: Tensor, facet: str = "k", layer: int = -1) -> Tensor:
+        """One facet of one layer, (B, N, D); see `facets`."""
+        return self.facets(images, [(facet, layer)])[0]
+
+    def patch_tokens(self, images: Tensor, layer: int = -1) -> Tensor:
+        """The patch tokens that enter a block, before its LayerNorm: (B, N, D); see `facets`."""
+        return self.facets(images, [(TOKENS, layer)])[0]
+
+    def patch_embeddings(self, images: Tensor) -> Tensor:
+        """The patches right after the patch embedding, before they get a position: (B, N, D).
+
+        Raises:
+            LostRegError: a backbone without a patch embedding.
+        """
+        self._refuse_blocks()
+
+    def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
+        """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
+
+        A block runs when its output is asked for; later blocks do not run.
+
+        Raises:
+            LostRegError: a backbone without blocks.
+        """
+        self._refuse_blocks()
+
+    def block_index(self, layer: int) -> int:
+        """The index of a block, 0 to depth - 1, for a layer that may count from the last.
+
+        Raises:
+            LostRegError: a layer that the backbone does not have.
+        """
+        if not -self.depth <= layer < self.depth:
+            raise LostRegError(
+                f"{self.name} has no layer {layer}: expected {-self.depth} (first) to -1 (last)"
+            )
+        return layer % self.depth
+
+    def from_last(self, layer: int) -> int:
+        """The layer as a negative index, so that one layer has one name in results."""
+        return self.block_index(layer) - self.depth
+
+    def not_finite(self, what: str) -> str:
+        """Why an image cannot be used whose features or norms are infinite or not a number."""
+        remedy = "" if self.precision == "fp32" else ": use `precision` fp32"
+        return f"{what} not finite in {self.precision}{remedy}"
+
+    def _refuse_blocks(self) -> NoReturn:
+        raise LostRegError(f"{self.name} is a function of yours: it has no blocks to look into")

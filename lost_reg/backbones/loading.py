@@ -1,0 +1,112 @@
+"""Loading a backbone: by name with weights, or from a function of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lost_reg.backbones.architectures import create_model, random_model, resolve_spec
+from lost_reg.backbones.base import PRECISIONS, Backbone
+from lost_reg.backbones.checkpoints import fill_model
+from lost_reg.backbones.function import FunctionBackbone
+from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.vit import VitBackbone
+from lost_reg.backbones.weights import find_weights
+from lost_reg.errors import LostRegError
+from lost_reg.text import first_sentence
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images are made ready for a function of the user's.
+
+    patch_size: in pixels; images are padded to multiples of it.
+    mean, std: that images in [0, 1] are normalised with, per channel.
+    """
+
+    patch_size: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def load_backbone(
+    backbone: str | Callable[[Tensor], Tensor],
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    download: bool = False,
+    registers: AddedRegisters | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Backbone:
+    """Load a backbone by name, or use a function as one.
+
+    Args:
+        backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any VisionTransformer
+            or Eva of timm, or a function (see `FunctionBackbone`).
+        weights: a weight file, "random", or None for the published weights.
+        device: "auto" (CUDA if there is any), or a torch device.
+        precision: "fp32", "bf16" or "fp16".
+        download: whether weights that are not on this machine are downloaded.
+        registers: test-time registers, for a model that was trained without any.
+        preprocessing: of the images that a function gets; a named backbone has its own.
+
+    Raises:
+        LostRegError: an unknown name, device or precision; weights that are missing or do not fit; test-time
+            registers that the model cannot use.
+
+    Example:
+        >>> backbone = load_backbone("tiny")
+        >>> backbone.features(torch.zeros(1, 3, 32, 48)).shape
+        torch.Size([1, 6, 192])
+    """
+    torch_device = find_device(device)
+    if precision not in PRECISIONS:
+        raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
+    if not isinstance(backbone, str):
+        if registers:
+            raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
+        if preprocessing is None:
+            raise LostRegError(
+                "a function as backbone needs its patch size: "
+                "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
+            )
+        return FunctionBackbone(
+            backbone, preprocessing.patch_size, preprocessing.mean, preprocessing.std, torch_device
+        )
+    spec = resolve_spec(backbone)
+    if registers:
+        registers.check_backbone(spec.name, spec.registers)  # before any weights are read
+    found = find_weights(spec, weights, download=download)
+    if found.path is None:
+        model = random_model(spec)
+    else:
+        with torch.device("meta"):  # no time is spent on initialising what the file will fill
+            model = create_model(spec)
+        fill_model(model, found.path, spec)
+    return VitBackbone(spec, model, found, torch_device, precision, registers)
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" is CUDA if there is any.
+
+    Raises:
+        LostRegError: a device that cannot be used.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).tolist()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise LostRegError(
+            f"device {name!r} cannot be used ({first_sentence(error)}): try `device` cpu"
+        ) from None
+    return device

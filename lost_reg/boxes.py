@@ -1,0 +1,82 @@
+"""Boxes: overlap, the trivial ones, and how they are carried from one image size to another.
+
+Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels; coordinates are continuous, without the + 1 of some
+codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lost_reg.types import Box
+
+IOU_THRESHOLD = 0.5  # of CorLoc
+
+
+def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
+    """Whether a box has IoU >= 0.5 with any of the (N, 4) ground-truth boxes."""
+    return bool(found_objects(box, truth_boxes).any())
+
+
+def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
+    return iou(box, truth_boxes) >= IOU_THRESHOLD
+
+
+def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
+    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); of (S, 4) boxes, (S, N).
+
+    Empty boxes give 0.
+    """
+    box = np.asarray(box, dtype=float)[..., None, :]  # (1, 4) or (S, 1, 4)
+    others = np.asarray(others, dtype=float).reshape(-1, 4)
+    overlap = np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
+    intersection = overlap.clip(min=0).prod(axis=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
+    union = areas[0] + areas[1] - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def centred_box(size_hw: tuple[int, int], side: float) -> Box:
+    """The box in the middle of an image whose sides are `side` times those of the image."""
+    height, width = size_hw
+    x, y = width * (1 - side) / 2, height * (1 - side) / 2
+    return x, y, width - x, height - y
+
+
+def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:
+    """Clip a box to its image, and scale it to the original if that was scaled down.
+
+    Args:
+        box_xyxy: half-open pixels of the image of size `size_hw`; it may reach into the padding.
+
+    Returns:
+        The box in pixels of the original; whole numbers if nothing was scaled.
+    """
+    (height, width), (original_height, original_width) = size_hw, original_hw
+    xmin, ymin, xmax, ymax = box_xyxy
+    xmax, ymax = min(xmax, width), min(ymax, height)
+    if size_hw == original_hw:
+        return xmin, ymin, xmax, ymax
+    # multiplied first, so that the image's edge is met exactly
+    return (
+        xmin * original_width / width,
+        ymin * original_height / height,
+        xmax * original_width / width,
+        ymax * original_height / height,
+    )
+
+
+def whole_pixels(box_xyxy: Box, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box rounded to whole pixels, half-open; of at least one pixel, and inside its image."""
+    xmin, ymin, xmax, ymax = box_xyxy
+    height, width = size_hw
+    (left, right), (top, bottom) = _whole(xmin, xmax, width), _whole(ymin, ymax, height)
+    return left, top, right, bottom
+
+
+def _whole(least: float, most: float, length: int) -> tuple[int, int]:
+    start = min(max(0, round(least)), length - 1)
+    return start, max(start + 1, min(round(most), length))

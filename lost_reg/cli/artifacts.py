@@ -1,0 +1,122 @@
+"""The command `artifacts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.options import (
+    added_registers,
+    given,
+    load,
+    loader_options,
+    max_side_option,
+    model_options,
+    register_options,
+)
+from lost_reg.cli.output import print_line, print_note
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
+@click.option(
+    "--backbone", "-b", "backbones", multiple=True, required=True, help="Can be given more than once."
+)
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
+    help="The folder of artifacts.json and its figures.",
+)  # fmt: skip
+@click.option(
+    "--layer", type=int, default=-2, show_default=True, help="Block after which outliers are counted."
+)
+@click.option("--cutoff", type=float, help="The fixed cut-off of norms.  [default: 150]")
+@click.option(
+    "--outliers", "rule", type=click.Choice(["sigma", "fixed", "reference"]), default="sigma",
+    show_default=True,
+    help="Which are outliers: norms above mean + 3 sigma, the fixed cut-off, or the reference's percentile.",
+)  # fmt: skip
+@click.option(
+    "--reference", help="The backbone whose 98th percentile is a cut-off.  [default: the first --backbone]"
+)
+@register_options
+@model_options
+@max_side_option
+@loader_options
+def artifacts(
+    inputs: tuple[str, ...], backbones: tuple[str, ...], out: Path, reference: str | None, **options: Any
+) -> None:
+    """Measure the outliers of backbones: norms by layer, their share, and their effects.
+
+    Writes artifacts.json and figures. With test-time registers, the backbone that the neurons belong to is
+    measured twice: as it is, and with them.
+    """
+    from lost_reg.backbones.zoo import find_spec
+    from lost_reg.files import check_new
+
+    reference = find_spec(reference or backbones[0]).name
+    wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
+    if options["weights"] not in (None, "random") and len(wanted) > 1:
+        raise click.UsageError("a weight file is of one backbone: name one --backbone with --weights FILE")
+    added = added_registers(options)
+    models = [(name, None) for name in wanted]
+    if added:
+        models.append((_backbone_of(added, wanted), added))
+    check_new(out / "artifacts.json")
+    names, stream = image_files(inputs, options)
+    _measure(models, reference, out, stream, len(names), options)
+
+
+def _measure(
+    models: list[tuple[str, Any]],
+    reference: str,
+    out: Path,
+    stream: Any,
+    images: int,
+    options: dict[str, Any],
+) -> None:
+    """Measure one model at a time, the reference first, and write after each of them."""
+    from lost_reg.artifacts.measure import ArtifactOptions, measure, summary_table, write_artifacts
+    from lost_reg.backbones.architectures import resolve_spec
+    from lost_reg.backbones.weights import find_weights
+    from lost_reg.progress import image_progress
+
+    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
+    for name, _ in models:  # before hours are spent on the first of them
+        find_weights(resolve_spec(name), options["weights"], download=options["download"])
+    rows: list[Any] = []
+    failures: dict[str, Any] = {}  # by the image's name: what one backbone cannot use, another may
+    for name, registers in models:
+        loaded = load(name, options, registers=registers)
+        unusable: list[Any] = []
+        first = rows[0] if rows else None
+        with image_progress(loaded.name) as progress:
+            rows.append(measure(stream(), loaded, chosen, first, failures=unusable, progress=progress))
+        failures |= {failure.image: failure for failure in unusable}
+        del loaded
+        # after each: what was measured stays if the next backbone turns out not to have the layer, say
+        missing = write_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
+    warn_of_failures(failures.values(), images)
+    if missing:
+        print_note(missing)
+    click.echo(summary_table(rows))
+    print_line(f"all of it is in {out}")
+
+
+def _backbone_of(added: Any, wanted: list[str]) -> str:
+    """Which of the backbones gets the test-time registers."""
+    from lost_reg.backbones.zoo import find_spec
+
+    given_name = added.neurons.backbone
+    without = [name for name in wanted if not find_spec(name).registers]
+    candidates = [name for name in wanted if name == given_name] if given_name else without
+    if len(candidates) > 1:
+        raise click.UsageError(
+            f"the neurons file does not say whether it belongs to {' or '.join(candidates)}: "
+            'add "backbone" to it'
+        )
+    name = (candidates or wanted)[0]
+    added.check_backbone(name, find_spec(name).registers)  # refuses neurons of none of them
+    return name

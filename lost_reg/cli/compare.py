@@ -1,0 +1,44 @@
+"""The command `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@scoring_options
+@click.option("--images", "all_images", is_flag=True, help="List every image that only one of them found.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, all such images included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV; with --images, those images.")
+def compare(a: Path, b: Path, all_images: bool, as_json: bool, as_csv: bool, **options: Any) -> None:
+    """Compare two runs on the same images: which finds more, and could it be chance?
+
+    A and B are run folders, LOST pickles or COCO-style detections (.json). Differences are B minus A, in
+    points of CorLoc, with a 95 % paired bootstrap interval and the p value of McNemar's exact test: over all
+    images, by the share of the image that its largest object covers, and per class. Settings that differ
+    stand on top.
+
+    A class counts the images that hold it, found if the box has IoU >= 0.5 with an object of that class.
+    Where there are several rows, go by p (Holm), which allows for their number.
+    """
+    from lost_reg.scoring import comparison_text
+    from lost_reg.scoring.compare import compare as compare_runs
+
+    one_of_json_and_csv(as_json, as_csv)
+    comparison = compare_runs(a, b, scoring_options_of(**options))
+    if as_json:
+        shown = comparison_text.json_text(comparison)
+    elif as_csv and all_images:
+        shown = comparison_text.images_csv_text(comparison)
+    elif as_csv:
+        shown = comparison_text.csv_text(comparison)
+    else:
+        shown = comparison_text.text(comparison, all_images=all_images)
+    click.echo(shown)

@@ -1,0 +1,37 @@
+"""The images of commands that measure a backbone: files, folders and patterns, streamed more than once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lost_reg.cli.options import given
+from lost_reg.cli.output import print_message
+from lost_reg.text import shown_names
+
+
+def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequence[str], Callable[[], Any]]:
+    """The names of the images, and a function that makes a stream of them."""
+    from lost_reg.images.files import list_images
+
+    files = list_images(inputs)
+    for folder in files.failures:
+        print_message("Warning", f"{folder.image} {folder.reason}")
+    names = files.names[: options["limit"]]
+
+    def stream() -> Any:
+        from lost_reg.artifacts.streams import ImageStream
+        from lost_reg.runs.options import LoaderOptions
+
+        loader = LoaderOptions(**given(options, ("batch_size", "workers")))
+        return ImageStream([files.root / name for name in names], names, options["max_side"], loader)
+
+    return names, stream
+
+
+def warn_of_failures(failures: Iterable[Any], images: int) -> None:
+    """One line on the images that could not be used, if there are any."""
+    failures = list(failures)
+    if failures:
+        shown = shown_names(f"{failure.image} ({failure.reason})" for failure in failures)
+        print_message("Warning", f"{len(failures):,} of {images:,} images could not be used: {shown}")

@@ -1,0 +1,60 @@
+"""The commands that list what there is: `backbones`, `datasets` and `methods`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lost_reg.cli.options import data_root_option
+from lost_reg.cli.output import print_line
+
+
+@click.command()
+@click.option(
+    "--download", metavar="NAME", help="Download the weights of a backbone into the Hugging Face cache."
+)
+def backbones(download: str | None) -> None:
+    """List the backbones: what each is, and whether its weights are on this machine."""
+    from lost_reg.backbones import inventory
+
+    click.echo(inventory.download_weights(download) if download else inventory.backbones_table())
+
+
+@click.command()
+@click.option("--download", metavar="NAME", help="Download a dataset into the data root.")
+@data_root_option
+def datasets(download: str | None, data_root: Path | None) -> None:
+    """List the datasets: what each is, and whether it is on this machine."""
+    from lost_reg.datasets import inventory
+    from lost_reg.datasets.catalog import data_root as find_root
+
+    root = find_root(data_root)
+    if download:
+        download_with_progress(download, root)
+        print_line(f"{download} is in {root}")
+    else:
+        click.echo(inventory.datasets_table(root))
+
+
+def download_with_progress(name: str, root: Path) -> None:
+    """Download a dataset, showing progress."""
+    from lost_reg.datasets.acquire import download_dataset
+    from lost_reg.progress import download_progress
+
+    with download_progress() as report:
+        download_dataset(name, root, report)
+
+
+@click.command()
+def methods() -> None:
+    """List the discovery methods, and their presets."""
+    from lost_reg.discovery.methods import METHODS
+    from lost_reg.text import text_table
+
+    rows = [
+        (name, preset, chosen.about)
+        for name, method in METHODS.items()
+        for preset, chosen in method.presets.items()
+    ]
+    click.echo(text_table(("method", "preset", "about"), rows))

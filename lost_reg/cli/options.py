@@ -1,0 +1,248 @@
+"""Options that commands share. Those of features and methods are made from their configuration types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lost_reg.cli.output import print_note
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting, with_changes
+from lost_reg.types import AUTO
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OrAuto(click.ParamType):
+    """The values of another type, or "auto"."""
+
+    def __init__(self, other: click.ParamType):
+        self.other = other
+        self.name = f"{other.name} or auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == AUTO else self.other.convert(value, param, ctx)
+
+
+class Layers(click.ParamType):
+    """A whole number, or several separated by commas."""
+
+    name = "layer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            layers = tuple(int(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a layer, such as -1, or layers, such as -4,-1", param, ctx)
+        return layers[0] if len(layers) == 1 else layers
+
+
+# --- a setting: features, method and the method's options --------------------------------------------
+
+
+class SettingCommand(click.Command):
+    """A command with the options of features and of every registered method."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_option = super().get_params(ctx)
+        return [*own, *setting_options(tuple(METHODS)), help_option]
+
+
+@lru_cache
+def setting_options(methods: tuple[str, ...]) -> list[click.Parameter]:
+    """--method, --preset, and an option for each field of the features and of the methods' options."""
+    presets = list(dict.fromkeys(name for method in methods for name in METHODS[method].presets))
+    about = "; ".join(
+        f"{name}: {preset.about}" for method in methods for name, preset in METHODS[method].presets.items()
+    )
+    configs = [FeatureConfig, *(METHODS[method].config for method in methods)]
+    of_fields = {item.name: item for config in configs for item in fields(config)}
+    return [
+        click.Option(
+            ["--method"], type=click.Choice(methods), default=methods[0], show_default=True,
+            help="How objects are found in the features; see `lost-reg methods`.",
+        ),
+        click.Option(
+            ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
+            help=f"Features and options by name ({about}). The options below change parts of it.",
+        ),
+        *(_option_of(item) for item in of_fields.values()),
+    ]  # fmt: skip
+
+
+def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
+    """The setting that the options of a `SettingCommand` choose; takes them out.
+
+    Args:
+        facet: that of the backbone, see `BackboneSpec.facet`.
+
+    Raises:
+        LostRegError: an option that the method does not have, or a value that is not possible.
+    """
+    base = preset_setting(options.pop("method"), options.pop("preset"), facet)
+    names = {option.name for option in setting_options(tuple(METHODS))}
+    changes = {name: options.pop(name) for name in [*options] if name in names}
+    return with_changes(base, {name: value for name, value in changes.items() if value is not None})
+
+
+def _option_of(item: Field[Any]) -> click.Option:
+    """The option of a configuration's field; it is None unless it is given, so that presets hold."""
+    facts, name = item.metadata, item.name.replace("_", "-")
+    default = facts.get("shown_default", item.default)
+    text = facts.get("help", "")
+    if item.default is not MISSING and not isinstance(default, bool):
+        text = f"{text}  [default: {default}]"
+    if isinstance(item.default, bool):
+        return click.Option([f"--{name}/--{facts['off']}"], default=None, help=text)
+    return click.Option([f"--{name}"], type=_type_of(item), metavar=facts.get("metavar"), help=text)
+
+
+def _type_of(item: Field[Any]) -> click.ParamType:
+    """The type of an option, from the annotation of the field that it sets."""
+    kinds = {part.strip() for part in str(item.type).split("|")}
+    if any(kind.startswith("tuple") for kind in kinds):
+        return Layers()
+    if "int" in kinds:
+        return click.IntRange(min=item.metadata.get("min", 1))
+    if "float" in kinds:
+        return OrAuto(click.FLOAT) if "str" in kinds else click.FLOAT
+    return click.STRING
+
+
+# --- other options -----------------------------------------------------------------------------------
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """A decorator that gives a command several options, in this order in its help."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+out_option = click.option("--out", "-o", type=click.Path(path_type=Path))
+
+data_root_option = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
+)
+
+batch_size_option = click.option(
+    "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
+    help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
+)  # fmt: skip
+
+MODEL_OPTIONS = ("weights", "download", "device", "precision")
+
+model_options = together(
+    click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks."),
+    click.option("--download", is_flag=True, help="Download data and weights that are not on this machine."),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option(
+        "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True,
+        help="Number format of the backbone.",
+    ),
+)  # fmt: skip
+
+loader_options = together(
+    batch_size_option,
+    click.option(
+        "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
+    ),
+    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
+)
+
+max_side_option = click.option(
+    "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
+    help="Scale larger images down.  [default: native resolution]",
+)  # fmt: skip
+
+register_options = together(
+    click.option(
+        "--test-time-registers", type=click.IntRange(min=1), metavar="N",
+        help="Add N registers to a model that was trained without; needs --register-neurons.",
+    ),
+    click.option(
+        "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
+        help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
+    ),
+    click.option(
+        "--register-rule", type=click.Choice(["paper", "code"]),
+        help="How they take them: as the paper says, or as its published code does.  [default: paper]",
+    ),
+)  # fmt: skip
+
+scoring_options = together(
+    click.option("--dataset", "-d", help="The ground truth, for files and for runs on files of your own."),
+    data_root_option,
+    click.option("--partial", is_flag=True, help="Use incomplete runs, on the images that are done."),
+    click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard)."),
+)
+
+table_options = together(
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+)
+
+
+def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:
+    """Raises click.UsageError if both are asked for."""
+    if as_json and as_csv:
+        raise click.UsageError("choose one of --json and --csv")
+
+
+def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of the named options that were given: an option that was not inherits the library's default."""
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:
+    """What `scoring_options` ask for, as a `ScoringOptions`."""
+    from lost_reg.scoring.score_runs import ScoringOptions
+
+    return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+
+
+def added_registers(options: dict[str, Any]) -> Any:
+    """The test-time registers that `register_options` ask for, or None; takes the options out."""
+    from lost_reg.backbones.neurons import read_neurons
+    from lost_reg.backbones.registers import DEFAULT_RULE, AddedRegisters
+
+    count, file, rule = (
+        options.pop(name) for name in ("test_time_registers", "register_neurons", "register_rule")
+    )
+    if count is None and file is None and rule is None:
+        return None
+    if count is None or file is None:
+        raise click.UsageError("test-time registers need both --test-time-registers and --register-neurons")
+    return AddedRegisters(read_neurons(file), count, rule or DEFAULT_RULE)
+
+
+def load(backbone: str, options: Mapping[str, Any], **changes: Any) -> Any:
+    """The backbone that a command's model options ask for, with notes on what to know of it."""
+    from lost_reg.backbones.loading import load_backbone
+
+    loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
+    if loaded.weights.source == "random":
+        print_note(f"{loaded.name} runs with random weights: its results mean nothing")
+    added = loaded.registers
+    if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
+        print_note(f"the register neurons were found in other weights than {loaded.weights.name}")
+    return loaded
+
+
+def default_name(source: str, backbone: str) -> str:
+    """The name of results if no name is given."""
+    stem = Path(source).absolute().stem.replace("*", "") or "images"
+    return f"{stem}-{backbone}".replace(":", "-").replace("/", "-")

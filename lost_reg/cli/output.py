@@ -1,0 +1,45 @@
+"""How the command line prints: one line at a time, safe for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from lost_reg.errors import one_line
+
+
+def print_line(text: str) -> None:
+    """One line of what was asked for, on standard output."""
+    click.echo(one_line(as_options(text)))
+
+
+def print_message(kind: str, text: str) -> None:
+    """One line on standard error, such as "Note: ..."."""
+    click.echo(f"{kind}: {one_line(as_options(text))}", err=True)
+
+
+def print_note(text: str) -> None:
+    """A note, on standard error."""
+    print_message("Note", text)
+
+
+def as_options(text: str) -> str:
+    """A message of the library as the command line words it: the parameter `max_side` is --max-side."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return text
+    known = _option_names(context.find_root().command)
+
+    def option(match: re.Match[str]) -> str:
+        name = f"--{match[1].replace('_', '-')}"
+        return name if name in known else match[0]
+
+    return re.sub(r"`([a-z][a-z_]*)`", option, text)
+
+
+def _option_names(group: click.Command) -> set[str]:
+    """The options of all commands."""
+    commands = group.commands.values() if isinstance(group, click.Group) else [group]
+    parameters = [parameter for one in commands for parameter in one.get_params(click.Context(one))]
+    return {option for parameter in parameters for option in parameter.opts}

@@ -1,0 +1,74 @@
+"""The command `register-neurons`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.options import default_name, given, load, loader_options, max_side_option, model_options
+from lost_reg.cli.output import print_line
+
+
+@click.command("register-neurons")
+@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
+@click.option("--backbone", "-b", required=True, help="A model that was trained without registers.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), metavar="FILE.json",
+    help="The neurons file.  [default: register-neurons-BACKBONE.json]",
+)  # fmt: skip
+@click.option(
+    "--threshold", type=float,
+    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma of all patches]",
+)  # fmt: skip
+@click.option(
+    "--detect-layer", type=int, default=-2, show_default=True,
+    help="Block after which norms are compared with the threshold.",
+)  # fmt: skip
+@click.option(
+    "--top-layer", type=int,
+    help="Last block whose neurons are ranked.  [default: the block where outliers begin]",
+)  # fmt: skip
+@click.option("--top-k", type=click.IntRange(min=1), help="How many neurons.  [default: 45]")
+@click.option(
+    "--register-rule", "rule", type=click.Choice(["paper", "code"]),
+    help="Rank by activation (paper) or by its magnitude (code).  [default: paper]",
+)  # fmt: skip
+@model_options
+@max_side_option
+@loader_options
+def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, **options: Any) -> None:
+    """Find the neurons that make outliers, from images without labels, for `run --register-neurons`.
+
+    After Jiang et al. 2025: the neurons of the early blocks that are most active where norms are large.
+    """
+    from lost_reg.backbones.neurons import write_neurons
+    from lost_reg.backbones.registers import check_can_be_added
+    from lost_reg.backbones.zoo import find_spec
+    from lost_reg.files import check_new
+
+    spec = find_spec(backbone)
+    check_can_be_added(spec.name, spec.registers)
+    out = out or Path(f"{default_name('register-neurons', backbone)}.json")
+    check_new(out)
+    names, stream = image_files(inputs, options)
+
+    from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
+    from lost_reg.progress import image_progress
+
+    search = ("threshold", "detect_layer", "top_layer", "top_k", "rule")
+    chosen = SearchOptions(**given(options, search))
+    loaded = load(backbone, options)
+    failures: list[Any] = []
+    with image_progress(loaded.name) as progress:
+        found = find_register_neurons(stream(), loaded, chosen, failures=failures, progress=progress)
+    write_neurons(out, found)
+    warn_of_failures(failures, len(names))
+    facts = found.found
+    share = f"{100 * facts['outlier_share']:.2f} % of the patches"
+    print_line(
+        f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
+        f"{share} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
+    )

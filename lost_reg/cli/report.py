@@ -1,0 +1,53 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.options import scoring_options, scoring_options_of
+from lost_reg.cli.output import print_line, print_message
+from lost_reg.text import counted
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default="report", show_default=True,
+    help="The folder of the report; an earlier report in it is replaced.",
+)  # fmt: skip
+@scoring_options
+@click.option(
+    "--max-images", type=click.IntRange(min=1), help="At most so many of each dataset, evenly spaced, in the "
+    "gallery.  [default: 2000]",
+)  # fmt: skip
+def report(path: Path, out: Path, max_images: int | None, **options: Any) -> None:
+    """A page of the runs below a folder: CorLoc table, charts, and a gallery of the images.
+
+    It opens from disk, in any browser. Runs with --save-maps also show how their boxes came about. Sweeps and
+    artifacts below the folder are shown, too.
+    """
+    from lost_reg.progress import image_progress
+    from lost_reg.report.report import write_report
+
+    given = {"max_images": max_images} if max_images else {}
+    with image_progress("report") as progress:
+        summary, errors = write_report(path, out, scoring_options_of(**options), progress=progress, **given)
+    parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts}
+    shown = [counted(count, name) for name, count in parts.items() if count]
+    if summary.runs:
+        images = f"{summary.shown:,} of " if summary.shown < summary.images else ""
+        images += counted(summary.images, "image")
+        shown = [counted(summary.runs, "run"), images, f"{summary.with_maps:,} with maps", *shown]
+    print_line(f"{', '.join(shown)}: open {summary.page}")
+    if summary.without_picture:
+        print_message(
+            "Warning", f"{summary.without_picture:,} images could not be read again: they have no picture"
+        )
+    for error in errors:
+        print_message("Error", str(error))
+    if errors:
+        sys.exit(1)

@@ -1,0 +1,213 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.options import (
+    SettingCommand,
+    added_registers,
+    chosen_setting,
+    data_root_option,
+    default_name,
+    given,
+    load,
+    loader_options,
+    model_options,
+    register_options,
+)
+from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.errors import LostRegError
+from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.ranks import ALONE, Ranks
+
+
+@click.command(cls=SettingCommand)
+@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS_SHARDS...")
+@click.option(
+    "--backbone",
+    "-b",
+    default="tiny",
+    show_default=True,
+    help="A name of `lost-reg backbones`, or timm:NAME.",
+)
+@click.option(
+    "--dataset", "-d", help="A name of `lost-reg datasets`, a folder in VOC layout, or a COCO .json."
+)
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path),
+    help="The run folder.  [default: results/DATASET-BACKBONE]",
+)  # fmt: skip
+@click.option(
+    "--files-from", metavar="LIST",
+    help="A file that names the images, one path in a line (or ended by NUL); - is the standard input.",
+)  # fmt: skip
+@model_options
+@data_root_option
+@register_options
+@loader_options
+@click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
+@click.option("--visualize", is_flag=True, help="Also write each image done now with its boxes and its seed.")
+@click.option(
+    "--save-maps", is_flag=True, help="Also write each image's maps done now, for `lost-reg report`."
+)
+@click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
+def run(
+    inputs: tuple[str, ...],
+    backbone: str,
+    dataset: str | None,
+    out: Path | None,
+    files_from: str | None,
+    strict: bool,
+    **options: Any,
+) -> None:
+    """Discover objects in the images of a dataset, or of files, folders and tar shards of yours.
+
+    The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
+    half-open, in pixels of the original image. Started by torchrun, the processes share the images.
+    """
+    from lost_reg.backbones.zoo import find_spec
+    from lost_reg.datasets.catalog import data_root
+    from lost_reg.runs.ranks import ranks_of_environment
+
+    if sum(map(bool, (inputs, files_from, dataset))) != 1:
+        raise click.UsageError(
+            "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
+        )
+    # What can be wrong is checked before torch is imported and weights are read.
+    registers = added_registers(options)
+    spec = find_spec(backbone)
+    if registers:
+        registers.check_backbone(spec.name, spec.registers)
+    setting = chosen_setting(options, spec.facet)
+    root = data_root(options.pop("data_root"))
+    chosen = RunOptions(
+        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        data_root=root if dataset else None,
+        ranks=ranks_of_environment(),
+        **{name: options[name] for name in ("limit", "resume", "visualize", "save_maps")},
+    )
+    out = out or Path("results", default_name(dataset or files_from or inputs[0], backbone))
+    source = _checked_source(inputs, files_from, dataset, root, out, options, chosen)
+    _run(source, backbone, setting, out, chosen, {**options, "registers": registers}, strict)
+
+
+def _checked_source(
+    inputs: tuple[str, ...],
+    files_from: str | None,
+    dataset: str | None,
+    root: Path,
+    out: Path,
+    options: dict[str, Any],
+    chosen: RunOptions,
+) -> Any:
+    """The images that the options name, once weight file and run folder are known to be usable."""
+    from lost_reg.backbones.weights import RANDOM, weight_file
+    from lost_reg.runs.folder import check_free
+
+    if options["weights"] not in (None, RANDOM):
+        weight_file(options["weights"])
+    if chosen.ranks.first:  # the others may start when it has begun
+        check_free(out, resume=chosen.resume)
+    if files_from == "-" and chosen.ranks.count > 1:
+        raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
+    if dataset:
+        return _dataset_source(dataset, root, options["download"])
+    return _files_source(inputs, files_from, out)
+
+
+def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
+    from lost_reg.cli.listings import download_with_progress
+    from lost_reg.datasets.acquire import DOWNLOADABLE
+    from lost_reg.datasets.catalog import find_dataset
+
+    if download and dataset in DOWNLOADABLE:
+        download_with_progress(dataset, root)
+    found = find_dataset(dataset, root)
+
+    from lost_reg.runs.sources import source_of_dataset
+
+    return source_of_dataset(found)
+
+
+def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) -> Any:
+    from lost_reg.images.files import list_images
+    from lost_reg.images.lists import ListedFiles
+    from lost_reg.images.shards import find_shards
+    from lost_reg.runs.folder import PICTURES_FOLDER
+    from lost_reg.runs.sources import source_of_files
+
+    if files_from:
+        return source_of_files(ListedFiles.read(files_from), [files_from])
+    images = find_shards(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
+    return source_of_files(images, inputs)
+
+
+def _run(
+    source: Any,
+    backbone: str,
+    setting: Any,
+    out: Path,
+    chosen: RunOptions,
+    options: dict[str, Any],
+    strict: bool,
+) -> None:
+    from lost_reg.runs.ranks import joined
+    from lost_reg.runs.run import no_note
+    from lost_reg.runs.run import run as run_source
+    from lost_reg.runs.sources import check_drawable
+
+    ranks = chosen.ranks
+    if chosen.visualize:
+        check_drawable(source)  # before weights are read
+    with joined(ranks):
+        device = ranks.device(options["device"])
+        loaded = load(backbone, options, device=device, registers=options["registers"])
+        note = print_note if ranks.first else no_note
+        with progress_of_run(loaded.name, out, ranks) as progress:
+            summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
+    if ranks.first:
+        _print_summary(summary, strict, asked_for_files=chosen.visualize or chosen.save_maps)
+
+
+def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
+    """What a run did, and what it could not do."""
+    from lost_reg.runs.sessions import failed_summary, implausible_summary
+
+    if summary.done_before and asked_for_files:
+        done_before = f"the {summary.done_before:,} images done before"
+        print_note(f"of {done_before} there are pictures and maps only if they were asked for then")
+    before = f", {summary.done_before:,} were done before" if summary.done_before else ""
+    rate = summary.done / summary.seconds if summary.seconds else 0
+    speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
+    print_line(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    if summary.implausible:
+        print_line(implausible_summary(summary))
+    if summary.failed:
+        text = failed_summary(summary)
+        if strict or not summary.done + summary.done_before:
+            raise LostRegError(text)
+        print_message("Warning", text)
+
+
+@contextmanager
+def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]:
+    """Progress that the first rank shows, and that is reported if the run is stopped."""
+    from lost_reg.progress import image_progress
+
+    done_now = 0
+    stopping = click.get_current_context().find_root().obj
+    stopping.message = lambda: f"{done_now:,} images were done; results are in {out}; --resume continues"
+
+    def counted(done: int, failed: int, total: int | None) -> None:
+        nonlocal done_now
+        done_now = done
+        show(done, failed, total)
+
+    with image_progress(what) if ranks.first else nullcontext(lambda *_: None) as show:
+        yield counted

@@ -1,0 +1,153 @@
+"""The command `sweep`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.options import (
+    data_root_option,
+    default_name,
+    given,
+    load,
+    loader_options,
+    max_side_option,
+    model_options,
+    one_of_json_and_csv,
+)
+from lost_reg.cli.output import print_message, print_note
+from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.methods import METHODS
+from lost_reg.runs.options import LoaderOptions, RunOptions
+
+_EACH = {"yes": [True], "no": [False], "both": [False, True]}
+
+
+@click.command()
+@click.option("--backbone", "-b", default="tiny", show_default=True, help="As for `run`.")
+@click.option("--dataset", "-d", required=True, help="As for `run`; it needs ground truth.")
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path),
+    help="The sweep folder.  [default: results/DATASET-BACKBONE-sweep]",
+)  # fmt: skip
+@click.option("--method", default="lost", show_default=True, help="A name of `lost-reg methods`.")
+@click.option(
+    "--facets", default="k", show_default=True, help="Some of k, q, v, and joined ones such as qkv."
+)
+@click.option("--layers", default="-1", show_default=True, help="Such as -4:-1 (both ends) or -4,-1.")
+@click.option(
+    "--bias", "biases", help="START:STOP:STEP (both ends), numbers and auto, separated by commas."
+    "  [default: -1:0:0.05 for a method with a bias]",
+)  # fmt: skip
+@click.option(
+    "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
+    help="L2-normalised features, raw ones, or each.",
+)  # fmt: skip
+@click.option(
+    "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
+    help="Without the image's mean patch feature, with it, or each.",
+)  # fmt: skip
+@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
+@click.option(
+    "--option", "others", multiple=True, metavar="NAME=VALUE,VALUE",
+    help="Values of another option of the method; can be given more than once.",
+)  # fmt: skip
+@max_side_option
+@model_options
+@loader_options
+@data_root_option
+@click.option(
+    "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1, show_default=True,
+    help="Share of the images that a setting is chosen on; it is reported on the others.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of those images."
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every setting included.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line for each setting.")
+def sweep(
+    backbone: str, dataset: str, out: Path | None, as_json: bool, as_csv: bool, **options: Any
+) -> None:  # fmt: skip
+    """Try many settings on a dataset with one forward pass an image, and choose one without cheating.
+
+    The choice is made on some of the images and reported on the others, beside the best in hindsight. Every
+    setting's CorLoc goes into corloc.json in the folder.
+    """
+    from lost_reg.backbones.zoo import find_spec
+    from lost_reg.datasets.catalog import data_root, find_dataset
+    from lost_reg.runs.folder import SWEEP_FILE, check_free
+    from lost_reg.runs.sweep_grid import grid_of_settings
+    from lost_reg.scoring import sweep_scores
+
+    one_of_json_and_csv(as_json, as_csv)
+    settings = grid_of_settings(_grid(options))
+    find_spec(backbone)
+    out = out or Path("results", f"{default_name(dataset, backbone)}-sweep")
+    check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
+    root = data_root(options["data_root"])
+    found = find_dataset(dataset, root)
+    chosen = RunOptions(
+        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        limit=options["limit"],
+        resume=options["resume"],
+        data_root=root,
+    )
+    tune_fraction, seed = options["tune_fraction"], options["seed"]
+    # too few to choose on is an error before the work is done
+    sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
+    _run_sweep(found, backbone, settings, out, chosen, options)
+    scores = sweep_scores.score_sweep(
+        out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
+    )
+    sweep_scores.write_scores(scores)
+    to_text = (
+        sweep_scores.json_text if as_json else sweep_scores.csv_text if as_csv else sweep_scores.text_table
+    )
+    click.echo(to_text(scores))
+
+
+def _run_sweep(
+    dataset: Any, backbone: str, settings: Any, out: Path, chosen: RunOptions, options: dict[str, Any]
+) -> None:
+    from lost_reg.runs.sessions import failed_summary
+    from lost_reg.runs.sources import source_of_dataset
+    from lost_reg.runs.sweep import sweep as sweep_source
+
+    loaded = load(backbone, options)
+    with progress_of_run(loaded.name, out) as progress:
+        summary = sweep_source(
+            source_of_dataset(dataset), loaded, out, settings, chosen, progress=progress, note=print_note
+        )
+    if summary.failed:
+        print_message("Warning", failed_summary(summary))
+
+
+def _grid(options: dict[str, Any]) -> Any:
+    """What the settings of a sweep differ in, by the command's options."""
+    from lost_reg.runs.sweep_grid import Grid, parse_biases, parse_layers, parse_names, parse_option
+
+    method = METHODS.get(options["method"])
+    has_bias = method is not None and "bias" in method.config.__dataclass_fields__
+    of_method: dict[str, Any] = {}
+    if options["k_patches"] is not None:
+        of_method["k_patches"] = [options["k_patches"]]
+    of_method |= dict(parse_option(text) for text in options["others"])
+    if options["biases"] is not None or has_bias:
+        of_method["bias"] = parse_biases(options["biases"] or "-1:0:0.05")
+    return Grid(
+        method=options["method"],
+        features={
+            "facet": parse_names(options["facets"]),
+            "layer": parse_layers(options["layers"]),
+            "center": _EACH[options["center"]],
+            "normalize": _EACH[options["normalize"]],
+        },
+        options=of_method,
+        max_side=options["max_side"],
+    )

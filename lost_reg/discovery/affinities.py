@@ -1,0 +1,95 @@
+"""Affinities between patches: degrees at one bias or several, and cosines to a seed, with bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lost_reg.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Affinities held at one time: 2**25 float32 are 128 MiB. So memory grows with the number of patches, and not
+# with its square.
+AFFINITIES_AT_ONCE = 2**25
+
+
+def affinity_bytes(images: int, patches: int) -> float:
+    """Memory for the affinities of a batch that are held at one time, and for what is computed of them."""
+    return 2.0 * 4 * max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
+
+
+def patch_degrees(features: Tensor, bias: Tensor | None, remaining: Tensor | None = None) -> Tensor:
+    """Degree of each patch: the number of other patches with a positive affinity to it.
+
+    Args:
+        features: (B, N, D).
+        bias: (B,), added to every affinity; None for none.
+        remaining: (B, N) bool, the patches that count; None for all.
+
+    Returns:
+        (B, N) int64.
+    """
+    biases = features.new_zeros(len(features), 1) if bias is None else bias[:, None]
+    return degrees_at_biases(features, biases, remaining)[:, 0]
+
+
+def degrees_at_biases(features: Tensor, biases: Tensor, remaining: Tensor | None = None) -> Tensor:
+    """Degrees of each patch at several biases, from one Gram matrix.
+
+    Args:
+        features: (B, N, D).
+        biases: (B, S), each added to every affinity of its image.
+        remaining: (B, N) bool, the patches that count; None for all.
+
+    Returns:
+        (B, S, N) int64.
+    """
+    batch, patches, _ = features.shape
+    rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))
+    counted = []
+    for start in range(0, patches, rows_at_once):
+        rows = features[:, start : start + rows_at_once]  # (B, R, D)
+        affinities = rows @ features.mT  # (B, R, N)
+        counts = [
+            _positive_others(affinities, threshold, start, remaining, torch.empty_like(affinities))
+            for threshold in -biases.T[:-1]
+        ]
+        counts.append(_positive_others(affinities, -biases[:, -1], start, remaining, affinities))  # in place
+        counted.append(torch.stack(counts, dim=1))  # (B, S, R)
+    return torch.cat(counted, dim=2).long()
+
+
+def _positive_others(
+    affinities: Tensor, threshold: Tensor, start: int, remaining: Tensor | None, out: Tensor
+) -> Tensor:
+    """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
+
+    start: the patch of the first row. remaining: (B, N) bool, the patches q that count; None for all.
+    out: of the affinities' shape and type; overwritten.
+    """
+    # As 1.0 and 0.0: a CPU sums floats ten times as fast as booleans, and their float32 sum is exact up to
+    # 2**24.
+    positive = torch.gt(affinities, threshold.view(-1, 1, 1), out=out)
+    positive.diagonal(offset=start, dim1=1, dim2=2).zero_()
+    if remaining is not None:
+        positive.mul_(remaining[:, None])
+    return positive.sum(dim=2, dtype=torch.float32)
+
+
+def seed_cosines(features: Tensor, seeds: Tensor) -> Tensor:
+    """The cosine between each patch's feature and the seed's.
+
+    Args:
+        features: (B, N, D), float32 or float64.
+        seeds: (B,) int64.
+
+    Returns:
+        (B, N) in [-1, 1]; 0 for a feature of length zero, or of a length that overflows the type.
+    """
+    at = seeds[:, None]
+    seed = features.gather(1, at[:, :, None].expand(-1, -1, features.shape[2]))  # (B, 1, D)
+    # Not a matrix product, whose rounding depends on the number of images.
+    products = torch.linalg.vecdot(features, seed)
+    norms = features.norm(dim=2)
+    return (products / (norms * norms.gather(1, at))).nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)

@@ -1,0 +1,24 @@
+"""Connected components of masks of the patch grid."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+PatchBox = tuple[int, int, int, int]
+
+
+def component_of(mask: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, PatchBox]:
+    """The 4-connected component of a mask that holds the seed.
+
+    Args:
+        mask: (rows, columns) bool or uint8; the seed is in it.
+        seed: (row, column).
+
+    Returns:
+        The component, (rows, columns) bool, and its box in patches, half-open xyxy.
+    """
+    filled = np.array(mask, dtype=np.uint8, order="C")
+    # floodFill returns the rectangle that it filled; 4-connected is its default.
+    x, y, width, height = cv2.floodFill(filled, None, (seed[1], seed[0]), 2)[3]
+    return filled == 2, (x, y, x + width, y + height)

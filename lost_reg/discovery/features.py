@@ -1,0 +1,132 @@
+"""How patch features are chosen and compared, whatever the method: facet, layer, centring, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lost_reg.errors import LostRegError
+from lost_reg.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FACETS = ("q", "k", "v")  # the order of their rows in a qkv layer
+Part = tuple[str, int]  # a facet of a layer
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Which features represent the patches; the defaults are LOST's and TokenCut's: keys of the last layer.
+
+    facet: "k", "q" or "v", a part of the qkv layer's output; or several joined, "qk" or "qkv".
+    layer: the block that it is taken from, negative counts from the last; or several, joined.
+    center: subtract the image's mean patch feature, before anything else.
+    normalize: L2-normalise the features.
+    max_side: scale images down to this longest side, in pixels; None is native resolution.
+
+    Joined features are each L2-normalised and concatenated: a dot product is the sum of their cosines.
+    """
+
+    facet: str = field(
+        default="k", metadata={"help": "Keys (k), queries (q), values (v), or several joined, as in qkv."}
+    )
+    layer: int | tuple[int, ...] = field(
+        default=-1,
+        metadata={"help": "Block of the features; negative counts from the last; -2,-1 joins two."},
+    )
+    center: bool = field(
+        default=False, metadata={"help": "Subtract the image's mean patch feature first.", "off": "no-center"}
+    )
+    normalize: bool = field(default=False, metadata={"help": "L2-normalise the features.", "off": "raw"})
+    max_side: int | None = field(
+        default=None,
+        metadata={
+            "help": "Scale larger images down; boxes stay in pixels of the original.",
+            "metavar": "PIXELS",
+            "shown_default": "native resolution",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that no run can have."""
+        facets = list(self.facet)
+        if not facets or len(set(facets)) < len(facets) or not set(facets) <= set(FACETS):
+            raise LostRegError(f"unknown facet {self.facet!r}: choose k, q or v, or join them, as in qk")
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            raise LostRegError(f"expected one layer, or several different ones, but got {self.layer}")
+        if self.max_side is not None and self.max_side < 1:
+            raise LostRegError(f"expected a `max_side` of at least 1 pixel, but got {self.max_side}")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers, of which there may be one."""
+        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The facets of layers that are needed, in the order in which they are joined."""
+        return [(facet, layer) for layer in self.layers for facet in self.facet]
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """The features of B images of one patch grid: what a method works on.
+
+    values: (B, N, D), patches in row-major order, on any device; finite.
+    grid_hw: rows and columns; rows * columns = N.
+    extents_hw: the height and width of each image in patches. The grid covers the padded image, so these can
+        be up to one patch less.
+    """
+
+    values: Tensor
+    grid_hw: tuple[int, int]
+    extents_hw: Sequence[tuple[float, float]]
+
+
+def compose(parts: Mapping[Part, Tensor], config: FeatureConfig) -> Tensor:
+    """The features that a configuration asks for.
+
+    Args:
+        parts: (B, N, D) for each of `config.parts`.
+
+    Returns:
+        (B, N, D), or (B, N, P D) for P joined parts; in the parts' own type where nothing was computed.
+    """
+    chosen = [_centered(parts[part]) if config.center else parts[part] for part in config.parts]
+    if len(chosen) == 1:
+        return _normalized(chosen[0]) if config.normalize else chosen[0]
+    joined = torch.cat([_normalized(one) for one in chosen], dim=2)
+    return _normalized(joined) if config.normalize else joined
+
+
+def _centered(features: Tensor) -> Tensor:
+    features = features.float()
+    return features - features.mean(dim=1, keepdim=True)
+
+
+def _normalized(features: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(features.float(), dim=2)
+
+
+def finite_images(features: Tensor) -> Tensor:
+    """Which images have only finite features: (B, N, D) to (B,) bool."""
+    # One pass to the largest magnitude, which is nan or infinite if any is; isfinite takes ten times as long.
+    return torch.isfinite(features.abs().amax(dim=(1, 2)))
+
+
+def without_images(features: Tensor, kept: Tensor) -> Tensor:
+    """(B, N, D) features, zero in the images that are not kept, (B,) bool; does not wait for the device."""
+    return torch.where(kept[:, None, None], features, 0)
+
+
+def describe_features(record: Mapping[str, Any]) -> str:
+    """A recorded FeatureConfig in a few words, such as "k of layer -1, normalised"."""
+    layer = record["layer"]
+    layers = [str(one) for one in (layer if isinstance(layer, (list, tuple)) else [layer])]
+    words = [f"{record['facet']} of layer{'s' * (len(layers) > 1)} {' and '.join(layers)}"]
+    words += ["centred"] * bool(record["center"])
+    words.append("normalised" if record["normalize"] else "raw")
+    words += [f"max side {record['max_side']}"] * (record["max_side"] is not None)
+    return ", ".join(words)

@@ -1,0 +1,40 @@
+"""Maps: how a method came to its objects in one image, patch by patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What a method computed in one image; each map is (rows, columns) of its patch grid.
+
+    values: float32 maps by their names, such as LOST's "degrees" (each patch's degree) and "affinities" (the
+        positive part of its affinity to the seed). A run adds "norms": the L2 norm of each patch token as it
+        enters the block whose qkv layer gives the features, before that block's LayerNorm, which hides
+        outliers; for a function as backbone, the norms of its features.
+    mask: bool, of which the component that holds the seed is the object.
+    seed: (row, column).
+    covered_hw: the share of the grid's height and width that the image covers; the rest is padding.
+    """
+
+    values: dict[str, np.ndarray]
+    mask: np.ndarray
+    seed: tuple[int, int]
+    covered_hw: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for maps of several shapes, or a seed outside of them."""
+        shapes = {one.shape for one in (*self.values.values(), self.mask)}
+        (rows, columns), (row, column) = self.mask.shape, self.seed
+        if len(shapes) != 1 or not (0 <= row < rows and 0 <= column < columns):
+            raise ValueError(f"expected maps of one shape, the seed inside, but got {shapes}, {self.seed}")
+        if not all(0 < share <= 1 for share in self.covered_hw):
+            raise ValueError(f"expected shares of the grid in (0, 1], but got {self.covered_hw}")
+
+    def of_run(self, norms: np.ndarray, extent_hw: tuple[float, float]) -> Maps:
+        """The same with token norms first, for an image of this height and width in patches."""
+        covered = tuple(side / cells for side, cells in zip(extent_hw, self.mask.shape))
+        return replace(self, values={"norms": norms, **self.values}, covered_hw=covered)

@@ -1,0 +1,85 @@
+"""What a discovery method is: a row of the registry in `methods.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lost_reg.discovery.features import FeatureConfig, PatchFeatures
+from lost_reg.discovery.maps import Maps
+from lost_reg.types import Number
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class PatchObject:
+    """One object on the patch grid.
+
+    box_xyxy: half-open, in patches. seed: (row, column).
+    score, details: see `FoundObject`.
+    mask: (rows, columns) bool; None where the method only gives a box.
+    """
+
+    box_xyxy: tuple[int, int, int, int]
+    seed: tuple[int, int]
+    score: float | None = None
+    details: dict[str, Number] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+
+
+# The objects of each image of a batch, once they are asked for: the device may still be at work on them.
+Deferred = Callable[[], list[list[PatchObject]]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named combination of features and options.
+
+    facet_of_backbone: whether the facet is the one that the papers use for the backbone: values for OpenCLIP
+        and DeiT-III, keys for the others.
+    """
+
+    about: str
+    features: FeatureConfig
+    config: Any
+    facet_of_backbone: bool = False
+
+    def features_for(self, facet: str) -> FeatureConfig:
+        """Its features for a backbone of this usual facet."""
+        return replace(self.features, facet=facet) if self.facet_of_backbone else self.features
+
+
+@dataclass(frozen=True)
+class Method:
+    """One discovery method.
+
+    about: one line for people.
+    config: its frozen dataclass of options. Each field has a default, and a "help" in its metadata.
+    discover: starts to find the objects of a batch of images, by one configuration.
+    operations: arithmetic operations for one image, from its number of patches, the width of the features and
+        the configuration; a multiplication and an addition count as two.
+    peak_bytes: memory that a batch takes beside its features, from the number of images and of patches.
+    presets: by name; "published" is the method as its authors published it.
+    discover_each: the same as `discover` for several configurations of the same features, where that saves
+        work; for sweeps, which use the boxes alone, so scores may be left out.
+    maps: the maps of each image, for people to see how the method came to its objects.
+    """
+
+    name: str
+    about: str
+    config: type[Any]
+    discover: Callable[[PatchFeatures, Any], Deferred]
+    operations: Callable[[int, int, Any], float]
+    peak_bytes: Callable[[int, int], float]
+    presets: Mapping[str, Preset]
+    discover_each: Callable[[PatchFeatures, Sequence[Any]], list[Deferred]] | None = None
+    maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
+
+    def boxes_by_each(self, features: PatchFeatures, configs: Sequence[Any]) -> list[Deferred]:
+        """Start each of several configurations on the same features."""
+        if self.discover_each and len(configs) > 1:
+            return self.discover_each(features, configs)
+        return [self.discover(features, config) for config in configs]

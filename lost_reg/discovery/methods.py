@@ -1,0 +1,149 @@
+"""The registry of discovery methods, and settings: which features and which method with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lost_reg.discovery.features import FeatureConfig, describe_features
+from lost_reg.discovery.lost import LOST, LostConfig
+from lost_reg.discovery.method import Method
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import MALFORMED, convert, reason_of
+
+METHODS: dict[str, Method] = {LOST.name: LOST}
+
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What decides on the objects of an image, given a backbone; the default is LOST as published.
+
+    config: the method's options; its type tells the method.
+    """
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    config: Any = field(default_factory=LostConfig)
+
+    @property
+    def method(self) -> Method:
+        """Raises LostRegError for a config that belongs to no method."""
+        return method_of(self.config)
+
+    def recorded(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return {
+            "method": self.method.name,
+            "features": asdict(self.features),
+            "options": asdict(self.config),
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Setting:
+        """The setting that `recorded` gave.
+
+        Raises:
+            LostRegError: an unknown method, or values that it cannot have.
+        """
+        try:
+            method = find_method(record["method"])
+            return cls(convert(record["features"], FeatureConfig), convert(record["options"], method.config))
+        except KeyError as error:
+            raise LostRegError(f"not a setting: no {error}") from None
+        except MALFORMED as error:
+            raise LostRegError(f"not a setting: {reason_of(error)}") from None
+
+
+def find_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        LostRegError: there is none.
+    """
+    if name not in METHODS:
+        raise LostRegError(f"unknown method {name!r}: choose among {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def method_of(config: Any) -> Method:
+    """The method whose options these are.
+
+    Raises:
+        LostRegError: something else than a method's options.
+    """
+    found = next((method for method in METHODS.values() if type(config) is method.config), None)
+    if found is None:
+        known = ", ".join(method.config.__name__ for method in METHODS.values())
+        raise LostRegError(f"expected a method's options ({known}), but got a {type(config).__name__}")
+    return found
+
+
+def preset_setting(method: str, preset: str = PUBLISHED, facet: str = "k") -> Setting:
+    """The setting that a method's preset stands for.
+
+    Args:
+        facet: the one that the papers use for the backbone, `BackboneSpec.facet`.
+
+    Raises:
+        LostRegError: an unknown method, or a preset that it does not have.
+    """
+    found = find_method(method)
+    if preset not in found.presets:
+        raise LostRegError(f"{method} has no preset {preset!r}: choose among {', '.join(found.presets)}")
+    chosen = found.presets[preset]
+    return Setting(chosen.features_for(facet), chosen.config)
+
+
+def list_methods() -> dict[str, str]:
+    """What there is to discover objects with: each method's name, and what it is."""
+    return {name: method.about for name, method in METHODS.items()}
+
+
+# --- for people --------------------------------------------------------------------------------------
+
+
+def describe_setting(record: Mapping[str, Any]) -> str:
+    """A recorded setting in a few words, such as "k of layer -1, normalised, bias -0.2".
+
+    Options at their default are left out, except the bias, which is LOST's own.
+    """
+    words = [describe_features(record["features"])]
+    for name, value in record["options"].items():
+        if name == "bias" or (name, value) not in _defaults(record["method"]).items():
+            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(words)
+
+
+def departures(record: Mapping[str, Any]) -> list[str]:
+    """How a recorded setting departs from its method as published, such as ["normalize=True"]."""
+    plain = asdict(FeatureConfig()) | _defaults(record["method"])
+    values = {**record["features"], **record["options"]}
+    changed = [f"{key}={value}" for key, value in values.items() if plain.get(key, _NO_DEFAULT) != value]
+    return changed if record["method"] == LOST.name else [record["method"], *changed]
+
+
+_NO_DEFAULT = object()
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    """Options of a method as published; nothing is known of one that is not installed here."""
+    return asdict(METHODS[method].presets[PUBLISHED].config) if method in METHODS else {}
+
+
+def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
+    """A setting with other values of fields of its features or of its method's options.
+
+    Raises:
+        LostRegError: a name that neither has, or a value that is not possible.
+    """
+    of_features = {name for name in FeatureConfig.__dataclass_fields__}
+    of_method = {name for name in setting.method.config.__dataclass_fields__}
+    unknown = [name for name in changes if name not in of_features | of_method]
+    if unknown:
+        raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`")
+    return Setting(
+        replace(setting.features, **{k: v for k, v in changes.items() if k in of_features}),
+        replace(setting.config, **{k: v for k, v in changes.items() if k in of_method}),
+    )

@@ -1,0 +1,149 @@
+"""Images in tar shards of WebDataset's form. Shards are streamed: memory does not grow with their size."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import posixpath
+import tarfile
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from lost_reg.errors import LostRegError
+from lost_reg.images.decoding import ImageInput, NamedImage
+from lost_reg.images.sources import ALL, Share, is_image
+from lost_reg.types import Failure
+
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+# An image file in a shard is read as a whole, and some are read ahead.
+_LARGEST_MEMBER = 2**28
+_MOST_SAMPLED = 16  # images of a shard, each of which must be read to know its size
+# A header that announces more is damaged or hostile: tarfile would seek for ever, or fill the memory.
+_LARGEST_IN_HEADER = 2**36
+_LONGEST_NAME = 2**20
+
+
+@dataclass(frozen=True)
+class TarShards:
+    """Tar archives in WebDataset's form, read from front to end; a share consists of whole shards.
+
+    An image's name is its shard's and its own in it, "shard-000.tar/0042.jpg".
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    count = None
+    are_files = False
+
+    def todo(
+        self, done: Container[str], share: Share = ALL, limit: int | None = None
+    ) -> Iterator[NamedImage | Failure]:
+        """A shard that cannot be read to its end gives a Failure in the shard's name.
+
+        Raises:
+            LostRegError: a limit for several processes, none of which knows what the others read.
+        """
+        if limit and share.count > 1:
+            raise LostRegError("`limit` does not work with shards on several processes: name fewer shards")
+        return (one for one in islice(self._images(share, done), limit) if one is not None)
+
+    def sample(self, most: int) -> Iterator[ImageInput]:
+        found = (one for one in self._images(ALL, ()) if not isinstance(one, Failure))
+        return (image for _, image in islice(found, min(most, _MOST_SAMPLED)))
+
+    def _images(self, share: Share, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
+        """Each image, None in the place of one that is done."""
+        for path in share.of(self.paths):
+            shard = path.relative_to(self.root).as_posix()
+            try:
+                yield from _members(path, shard, done)
+            except Exception as error:  # a damaged archive can break its reader anywhere
+                yield Failure(shard, f"cannot be read to its end: {error or type(error).__name__}")
+
+
+def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
+    # not by tarfile's own way with gzip, which does not look at the checksum
+    opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
+    with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
+        for member in tar:
+            tar.members.clear()  # it would keep all of them
+            within = posixpath.normpath(member.name)
+            name = f"{shard}/{within}"
+            if not (member.isfile() or member.islnk() or member.issym()) or not is_image(within):
+                continue
+            if name in done:
+                yield None
+            elif not member.isfile():
+                yield Failure(name, "is a link in its shard, and links are not followed: add the file itself")
+            elif "\0" in within:
+                yield Failure(name, "its name holds a NUL")
+            elif posixpath.isabs(within) or within.startswith("../"):
+                yield Failure(name, "its name leads out of its shard")
+            elif member.size > _LARGEST_MEMBER:
+                yield Failure(name, f"too large: a file of {member.size:,} bytes")
+            else:
+                yield name, tar.extractfile(member).read()
+        while file.read(2**20):  # to its end, where a compressed one has its checksum
+            pass
+
+
+class _StrictMember(tarfile.TarInfo):
+    """tarfile takes a damaged header for the end of an archive, and would silently lose what follows."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        member = super().frombuf(buf, encoding, errors)
+        most = _LARGEST_IN_HEADER if member.isreg() or member.issparse() else _LONGEST_NAME
+        if not 0 <= member.size <= most:
+            raise tarfile.HeaderError(f"a header that announces {member.size:,} bytes")
+        return member
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # its proper end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"{error}, so that it has no proper end") from None
+
+
+def find_shards(inputs: Sequence[str]) -> TarShards | None:
+    """The shards that inputs name, or None if they name none; braces, as in shard-{000..999}.tar, count up.
+
+    Raises:
+        LostRegError: a shard that is not there, or shards among other inputs.
+    """
+    names = [name for text in inputs for name in _expanded(text)]
+    shards = [name for name in names if name.lower().endswith(SHARD_SUFFIXES)]
+    if not shards:
+        return None
+    if len(shards) < len(names):
+        other = next(name for name in names if name not in shards)
+        raise LostRegError(f"shards cannot be mixed with other inputs: {other!r} is not a tar archive")
+    paths = [Path(path) for shard in shards for path in _shard_paths(shard)]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return TarShards(root, tuple(dict.fromkeys(paths)))
+
+
+def _expanded(text: str) -> list[str]:
+    if os.path.exists(text) or not text.lower().endswith(SHARD_SUFFIXES):
+        return [text]
+    try:
+        return list(braceexpand(text))
+    except ValueError:  # braces that do not match are a part of a name
+        return [text]
+
+
+def _shard_paths(shard: str) -> list[str]:
+    if os.path.isfile(shard):
+        return [os.path.abspath(shard)]
+    found = sorted(glob.glob(shard, recursive=True)) if glob.has_magic(shard) else []
+    if not found:
+        raise LostRegError(f"no such shard: {shard!r}")
+    return [os.path.abspath(path) for path in found]

@@ -1,0 +1,43 @@
+"""JSON, read and checked against the type it should have. Nothing is guessed, nothing is executed.
+
+The text is parsed by Python's json, since names of files that are not UTF-8 hold lone surrogates, which
+stricter parsers refuse; msgspec then checks the content and builds the type.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from lost_reg.errors import one_line
+
+T = TypeVar("T")
+
+# What parsing and checking raise for content that is malformed, absurdly nested or of another type.
+MALFORMED = (ValueError, RecursionError, msgspec.ValidationError)
+
+
+def parse_json(text: str | bytes, kind: type[T]) -> T:
+    """Parse JSON and check it against a type, such as a frozen dataclass; unknown keys are ignored.
+
+    Raises:
+        ValueError, RecursionError, msgspec.ValidationError (`MALFORMED`): not JSON, numbers that are not
+            finite, or another content.
+    """
+    return convert(json.loads(text, parse_constant=_refuse), kind)
+
+
+def convert(content: Any, kind: type[T]) -> T:
+    """Check parsed JSON against a type, and build it; see `parse_json`."""
+    return msgspec.convert(content, kind)
+
+
+def reason_of(error: Exception) -> str:
+    """What was wrong with the content, as one line."""
+    return one_line(str(error) or type(error).__name__)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a finite number")

@@ -1,0 +1,46 @@
+"""What a run can be asked for beside its images, its backbone and its setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lost_reg.runs.ranks import ALONE, Ranks
+
+BATCH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class LoaderOptions:
+    """How images are decoded and put into batches.
+
+    batch_size: how many images of one grid run together, or "auto": as many as keep the device busy and fit
+        its free memory.
+    workers: decoding processes; None chooses by the machine, 0 decodes in this process.
+    apply_exif: whether the EXIF orientation of image files is applied.
+    """
+
+    batch_size: int | str = BATCH_SIZE
+    workers: int | None = None
+    apply_exif: bool = True
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run folder is written.
+
+    limit: only the first so many images.
+    resume: continue a run folder that exists already.
+    visualize: also write each image with its boxes and its seed into the run folder's pictures/.
+    save_maps: also write each image's maps into the run folder's maps/, before its prediction.
+    data_root: recorded, so that scoring finds the ground truth again.
+    ranks: this process among those of the run (see `ranks.joined`); each does a share of the images.
+    """
+
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    limit: int | None = None
+    resume: bool = False
+    visualize: bool = False
+    save_maps: bool = False
+    data_root: Path | None = None
+    ranks: Ranks = ALONE

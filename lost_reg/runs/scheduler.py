@@ -1,0 +1,201 @@
+"""Keeps the device busy: batches of images through backbone and method, in the smallest number of passes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lost_reg.backbones.base import TOKENS, Backbone
+from lost_reg.backbones.preprocessing import normalized
+from lost_reg.boxes import box_in_original
+from lost_reg.discovery.device import to_host
+from lost_reg.discovery.features import (
+    FeatureConfig,
+    Part,
+    PatchFeatures,
+    compose,
+    finite_images,
+    without_images,
+)
+from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.method import Deferred, PatchObject
+from lost_reg.discovery.methods import Setting
+from lost_reg.errors import LostRegError
+from lost_reg.images.batching import BatchSize, DecodedImage
+from lost_reg.images.decoding import NamedImage
+from lost_reg.runs.batches import batch_size_for, decoded_batches
+from lost_reg.runs.memory import in_parts, too_large
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.types import Failure, FoundObject, Prediction
+
+MapsHandler = Callable[[str, Maps], None]
+
+
+def discover_by_each(
+    images: Iterable[NamedImage | Failure],
+    backbone: Backbone,
+    settings: Sequence[Setting],
+    loader: LoaderOptions,
+    *,
+    batch_size: BatchSize | None = None,
+    on_maps: MapsHandler | None = None,
+) -> Iterator[list[Prediction] | Failure]:
+    """Find the objects of each image by each of several settings, with one forward pass an image.
+
+    Settings with the same features share the work that their method can share. Objects get scores only if
+    there is one setting.
+
+    Args:
+        images: each image's name, and its path, content (bytes) or array; streamed.
+        settings: of one `max_side`.
+        batch_size: that of `loader`, if it is to be read afterwards.
+        on_maps: for one setting alone: called with an image's name and its maps, before its outcome.
+
+    Yields:
+        For each image, its predictions in the order of the settings, or a Failure. Images of one grid run
+        together, so they come in another order.
+
+    Raises:
+        LostRegError: a batch size, facet or layer that is not possible, or settings of different `max_side`.
+    """
+    if len({setting.features.max_side for setting in settings}) != 1:
+        raise LostRegError("settings that are tried together need the same `max_side`")
+    size = batch_size or batch_size_for(backbone, loader.batch_size)
+    max_side = settings[0].features.max_side
+    # A GPU gets the next batch before the results of the last are read; a CPU would gain nothing.
+    ahead = 1 if backbone.device.type == "cuda" else 0
+    running: deque[_RunningBatch | Failure] = deque()
+    for batch in decoded_batches(images, backbone.patch_size, max_side, loader, size):
+        if isinstance(batch, Failure):
+            yield batch
+            continue
+        # in smaller parts if the batch does not fit the memory
+        for part, started in in_parts(batch, size, lambda part: _start(part, backbone, settings, on_maps)):
+            running.append(started or too_large(part[0], backbone.device))
+            while len(running) > ahead:
+                yield from _outcomes(running.popleft(), backbone)
+    for started in running:
+        yield from _outcomes(started, backbone)
+
+
+@dataclass(frozen=True)
+class _RunningBatch:
+    """A batch that the device is working on.
+
+    finite: gives (B,) bool, the images whose features are finite.
+    found: the objects by each setting.
+    """
+
+    batch: list[DecodedImage]
+    grid_hw: tuple[int, int]
+    finite: Callable[[], list[Tensor]]
+    found: list[Deferred]
+
+
+def _start(
+    batch: list[DecodedImage], backbone: Backbone, settings: Sequence[Setting], on_maps: MapsHandler | None
+) -> _RunningBatch:
+    images = normalized(batch, backbone)
+    patch = backbone.patch_size
+    grid_hw = images.shape[2] // patch, images.shape[3] // patch
+    extents_hw = [(image.size_hw[0] / patch, image.size_hw[1] / patch) for image in batch]
+    wanted = list(dict.fromkeys(part for setting in settings for part in setting.features.parts))
+    entering: list[Part] = [(TOKENS, max(settings[0].features.layers))] if on_maps else []
+    parts = dict(zip([*wanted, *entering], backbone.facets(images, [*wanted, *entering])))
+    finite = torch.stack([finite_images(parts[part]) for part in wanted]).all(dim=0)  # (B,)
+
+    def features_of(config: FeatureConfig) -> PatchFeatures:
+        return PatchFeatures(without_images(compose(parts, config), finite), grid_hw, extents_hw)
+
+    found = _start_each(features_of, settings)
+    if on_maps:
+        norms = parts[entering[0]].float().norm(dim=2)  # (B, N)
+        _hand_over_maps(on_maps, batch, features_of(settings[0].features), settings[0], finite, norms)
+    return _RunningBatch(batch, grid_hw, to_host([finite]), found)
+
+
+def _start_each(
+    features_of: Callable[[FeatureConfig], PatchFeatures], settings: Sequence[Setting]
+) -> list[Deferred]:
+    """Start the methods of all settings; those with the same features and method together."""
+    groups: dict[tuple[FeatureConfig, str], list[int]] = {}
+    for index, setting in enumerate(settings):
+        groups.setdefault((setting.features, setting.method.name), []).append(index)
+    found: dict[int, Deferred] = {}
+    for (config, _), indices in groups.items():
+        method = settings[indices[0]].method
+        configs = [settings[index].config for index in indices]
+        found.update(zip(indices, method.boxes_by_each(features_of(config), configs)))
+    return [found[index] for index in range(len(settings))]
+
+
+def _hand_over_maps(
+    on_maps: MapsHandler,
+    batch: list[DecodedImage],
+    features: PatchFeatures,
+    setting: Setting,
+    finite: Tensor,
+    norms: Tensor,
+) -> None:
+    """Make the maps of the images whose features are finite."""
+    method = setting.method
+    if method.maps:
+        maps = method.maps(features, setting.config)
+    else:
+        maps = [_object_map(found, features) for found in method.discover(features, setting.config)()]
+    norms_hw = norms.nan_to_num().unflatten(1, features.grid_hw).cpu().numpy()
+    for index, is_finite in enumerate(finite.tolist()):
+        if is_finite:
+            on_maps(batch[index].name, maps[index].of_run(norms_hw[index], features.extents_hw[index]))
+
+
+def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:
+    """The mask of an image's first object, for a method that has no maps of its own."""
+    nothing = torch.zeros(features.grid_hw, dtype=torch.bool).numpy()
+    first = found[0] if found else PatchObject((0, 0, 0, 0), (0, 0))
+    return Maps({}, nothing if first.mask is None else first.mask, first.seed)
+
+
+def _outcomes(started: _RunningBatch | Failure, backbone: Backbone) -> Iterator[list[Prediction] | Failure]:
+    """The outcomes of a batch, once they have come from the device."""
+    if isinstance(started, Failure):
+        yield started
+        return
+    (finite,) = started.finite()
+    try:
+        found = [deferred() for deferred in started.found]
+    except torch.OutOfMemoryError:
+        raise LostRegError(
+            f"out of memory on {backbone.device} while looking for objects: what was done is kept, "
+            "`resume` with a smaller `batch_size` continues"
+        ) from None
+    for index, (image, is_finite) in enumerate(zip(started.batch, finite.tolist())):
+        if not is_finite:
+            yield Failure(image.name, backbone.not_finite("its features are"))
+            continue
+        yield [
+            _prediction(image, by_setting[index], started.grid_hw, backbone.patch_size)
+            for by_setting in found
+        ]
+
+
+def _prediction(
+    image: DecodedImage, found: Sequence[PatchObject], grid_hw: tuple[int, int], patch_size: int
+) -> Prediction:
+    """The objects of an image, their boxes in pixels of the original."""
+    objects = tuple(
+        FoundObject(
+            box_xyxy=box_in_original(
+                [side * patch_size for side in one.box_xyxy], image.size_hw, image.original_hw
+            ),
+            score=one.score,
+            seed=one.seed,
+            details=one.details,
+        )
+        for one in found
+    )
+    return Prediction(image.name, image.original_hw, grid_hw, objects)

@@ -1,0 +1,174 @@
+"""One stretch of work on a run folder: what it did, where and with what, as run.json records it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+import timm
+import torch
+
+from lost_reg import __version__
+from lost_reg.backbones.base import Backbone
+from lost_reg.images.batching import BatchSize
+from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
+from lost_reg.runs.folder import ERRORS_FILE
+from lost_reg.runs.options import RunOptions
+from lost_reg.runs.writer import RunWriter
+from lost_reg.text import shown_names
+from lost_reg.types import Failure, Prediction
+
+_FAILURES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended.
+
+    done, failed: images of this session. done_before: images of earlier sessions. seconds: of this session.
+    failures: a few of those that failed.
+    implausible: how many of the boxes found now are of each implausible kind (see `plausibility.py`).
+    """
+
+    folder: Path
+    done: int
+    failed: int
+    failures: tuple[Failure, ...]
+    done_before: int
+    seconds: float
+    implausible: Mapping[str, int]
+
+
+class Session:
+    """Counts the outcomes of one stretch of work on a run folder, and records itself in run.json."""
+
+    def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
+        self._writer, self._size, self._ranks = writer, size, options.ranks
+        self._began = time.perf_counter()
+        self._facts: dict[str, Any] = {
+            "started": now(),
+            "device": device_name(backbone),
+            "versions": versions(),
+            "batch_size": options.loader.batch_size,
+            "workers": options.loader.workers,
+            "limit": options.limit,
+        }
+        if options.ranks.count > 1:
+            self._facts["ranks"] = options.ranks.count
+        self.done = self.failed = 0
+        self.failures: list[Failure] = []
+        self.implausible: Counter[str] = Counter()
+
+    def add(self, outcome: Any) -> None:
+        """Write and count one outcome: a Failure, or what the folder's layout holds."""
+        self._writer.write(outcome)
+        if isinstance(outcome, Failure):
+            self.failed += 1
+            if len(self.failures) < _FAILURES_SHOWN:
+                self.failures.append(outcome)
+            return
+        self.done += 1
+        if isinstance(outcome, Prediction):
+            self.implausible.update(implausible_kinds(outcome))
+
+    def finish(self) -> None:
+        """Once all is done: join what the ranks wrote, and record it."""
+        self._add_other_ranks()
+        if self._ranks.first:
+            whole = self._facts["limit"] is None
+            if whole:
+                self._writer.forget_earlier_failures()
+            self._writer.join()
+            self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
+            self.record(finished=whole)
+        self._ranks.wait()  # until the folder is whole
+
+    def _add_other_ranks(self) -> None:
+        odd = (self.implausible[kind] for kind in IMPLAUSIBLE)
+        self.done, self.failed, self._size.lowered, *odd = self._ranks.total(
+            self.done, self.failed, self._size.lowered, *odd
+        )
+        self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
+
+    def record(self, *, finished: bool = False) -> None:
+        """Add this session to the record, which the first rank owns.
+
+        finished: whether all images of the run have been tried.
+        """
+        if not self._ranks.first:
+            return
+        seconds = self.seconds
+        facts = {
+            **self._facts,
+            **({"finished": True} if finished else {}),
+            "images": self.done,
+            "failed": self.failed,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.done / seconds if seconds else 0.0, 3),
+        }
+        if self.implausible:
+            facts["implausible"] = dict(self.implausible)
+        if self._size.lowered:
+            facts["out_of_memory"] = self._size.lowered
+        self._writer.record["sessions"].append(facts)
+        self._writer.write_record()
+
+    @property
+    def seconds(self) -> float:
+        """How long the session has lasted."""
+        return time.perf_counter() - self._began
+
+    def summary(self, folder: Path, done_before: int) -> RunSummary:
+        """How it ended."""
+        return RunSummary(
+            folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds, self.implausible
+        )
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result can depend on."""
+    # from the modules: OpenCV's package has several names, and a checkout need not be installed
+    modules = {"torch": torch, "timm": timm, "opencv": cv2, "pillow": PIL, "numpy": np}
+    of_modules = {name: module.__version__ for name, module in modules.items()}
+    return {"python": platform.python_version(), "lost-reg": __version__, **of_modules}
+
+
+def device_name(backbone: Backbone) -> str:
+    """The device in words, such as "cuda (NVIDIA H200)" or "cpu (x86_64, 2 threads)"."""
+    if backbone.device.type == "cuda":
+        return f"{backbone.device} ({torch.cuda.get_device_name(backbone.device)})"
+    return f"{backbone.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def now() -> str:
+    """The time, as records hold it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def failed_summary(summary: RunSummary) -> str:
+    """One line on the images that could not be used."""
+    shown = shown_names((f"{one.image} ({one.reason})" for one in summary.failures), of=summary.failed)
+    tried = summary.done + summary.failed
+    return (
+        f"{summary.failed:,} of {tried:,} images could not be used: {shown}; "
+        f"{summary.folder / ERRORS_FILE} lists them all"
+    )
+
+
+def implausible_summary(summary: RunSummary) -> str:
+    """One line on the boxes of shapes that no object has."""
+    counts = summary.implausible
+    total = sum(counts.values())
+    kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
+    boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
+    return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves them out)"

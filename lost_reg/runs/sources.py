@@ -1,0 +1,65 @@
+"""Where the images of a run come from: a dataset, or the user's own files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lost_reg.datasets.catalog import Dataset, missing_images
+from lost_reg.errors import LostRegError
+from lost_reg.images.files import ImageFiles
+from lost_reg.images.lists import STANDARD_INPUT
+from lost_reg.images.sources import Images
+from lost_reg.text import shown_names
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a run.
+
+    apply_exif: False for datasets, as in LOST; True for a user's own photos.
+    settings: what the results depend on.
+    """
+
+    images: Images
+    apply_exif: bool
+    settings: dict[str, Any]
+
+
+def source_of_dataset(dataset: Dataset) -> Source:
+    """The images of a dataset, all of which must exist.
+
+    Raises:
+        LostRegError: images whose files are missing.
+    """
+    missing = missing_images(dataset)
+    if missing:
+        get_rest = "`download` gets the rest" if dataset.full_size else "complete the folder"
+        raise LostRegError(
+            f"{dataset.name} is incomplete: {len(missing):,} of {len(dataset.images):,} images are not in "
+            f"{dataset.root} ({shown_names(missing)}); {get_rest}"
+        )
+    settings = {"dataset": dataset.name, "split": dataset.split}
+    return Source(ImageFiles(dataset.root, dataset.images), apply_exif=False, settings=settings)
+
+
+def source_of_files(images: Images, inputs: Sequence[str]) -> Source:
+    """The user's own images, and the inputs that named them."""
+    settings = {"dataset": None, "split": None, "inputs": [_absolute(text) for text in inputs]}
+    return Source(images, apply_exif=True, settings=settings)
+
+
+def check_drawable(source: Source) -> None:
+    """Check that pictures of a source's images can be drawn.
+
+    Raises:
+        LostRegError: they are in tar shards.
+    """
+    if not source.images.are_files:
+        raise LostRegError("`visualize` needs image files, not tar shards: unpack them first")
+
+
+def _absolute(name: str) -> str:
+    return name if name == STANDARD_INPUT else os.path.abspath(name)

@@ -1,0 +1,248 @@
+"""Writing a run folder, so that it can be killed at any time and continued."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.runs.folder import (
+    ERRORS_FILE,
+    RUN_LAYOUT,
+    Layout,
+    check_free,
+    part_path,
+    part_paths,
+    read_failures,
+    read_outcomes,
+    read_record,
+)
+from lost_reg.runs.name_set import NameSet
+from lost_reg.runs.ranks import ALONE, Ranks
+from lost_reg.types import Failure
+
+_LOCK_FILE = ".lock"
+
+
+class RunWriter:
+    """Writes a run folder, one outcome at a time; a context manager that holds the folder's lock.
+
+    With several ranks, the first owns the folder and the others write parts. It joins them to its files at
+    the end (`join`), or at the start of the next session if a rank has died.
+
+    Args:
+        folder: created if it is not there.
+        settings: what the results depend on; a folder with other settings is refused.
+        record: what else run.json holds (versions, device, ...).
+        resume: whether a folder that holds a run already is continued.
+        layout: what the folder consists of.
+        ranks: this process among those of the run; all wait for the first.
+
+    Attributes:
+        done: the names of the images that earlier sessions did.
+
+    Raises:
+        LostRegError: a folder that cannot be written, is in use, holds a run and `resume` is not
+            given, or holds one of other settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        record: dict[str, Any],
+        *,
+        resume: bool = False,
+        layout: Layout = RUN_LAYOUT,
+        ranks: Ranks = ALONE,
+    ):
+        self.folder, self._layout, self._ranks = folder, layout, ranks
+        self.record: dict[str, Any] = {}
+        self._lock = self._locked() if ranks.first else None
+        try:
+            if ranks.first:
+                self._start(settings, record, resume)
+            ranks.wait()  # the folder is ready
+            self.done = NameSet(one.image for one in read_outcomes(folder, layout))
+            ranks.wait()  # all have read what was done before any writes
+            self._open()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _locked(self) -> FileLock:
+        shown = repr(str(self.folder))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / _LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise LostRegError(
+                f"{shown} is being written by another run: wait, or choose another `out`"
+            ) from None
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {shown}: {error.strerror or error}") from None
+        return lock
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> None:
+        """Check the folder, repair its files, and write the record."""
+        kept: dict[str, Any] = {"sessions": []}
+        record_file = self._layout.record_file
+        check_free(self.folder, resume=resume, record_file=record_file)
+        if (self.folder / record_file).exists():
+            earlier = read_record(self.folder / record_file)
+            _check_settings(self.folder, earlier["settings"], settings)
+            _check_root(self.folder, earlier, {**record, "settings": settings})
+            kept = {key: earlier[key] for key in ("created", "sessions") if key in earlier}
+            # a smaller --limit does not undo what was done
+            kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
+        self.join()
+        self.record = {**record, **kept, "settings": settings}
+        self.write_record()
+
+    def _open(self) -> None:
+        lines, errors = (
+            part_path(self.folder, name, self._ranks.rank) for name in (self._layout.lines_file, ERRORS_FILE)
+        )
+        try:
+            self._lines = lines.open("ab", buffering=0)
+            # What failed is tried again, since a drive may be back; until then it counts as failed.
+            self._errors = errors.open("ab", buffering=0)
+            self._earlier_errors = self._errors.tell()
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+
+    def forget_earlier_failures(self) -> None:
+        """Keep only what failed in this session, which has tried all failures again.
+
+        It is for the end of a session, before `join`.
+
+        Raises:
+            LostRegError: a file that cannot be written.
+        """
+        path = self.folder / ERRORS_FILE
+        with whole_file(path, durable=True) as part, path.open("rb") as file, part.open("wb") as kept:
+            file.seek(self._earlier_errors)
+            shutil.copyfileobj(file, kept)
+
+    def failures(self) -> Iterator[Failure]:
+        """The images that could not be used, as recorded so far."""
+        return read_failures(self.folder)
+
+    def join(self) -> None:
+        """Cut off unfinished lines, and append the parts that ranks wrote to their files.
+
+        Each part is deleted once it is appended. If that is interrupted, the next join adds no image twice.
+
+        Raises:
+            LostRegError: a file that cannot be written.
+        """
+        try:
+            for name in (self._layout.lines_file, ERRORS_FILE):
+                _drop_unfinished_line(self.folder / name)
+                if parts := part_paths(self.folder, name):
+                    for part in parts:
+                        _drop_unfinished_line(part)
+                    _add_lines(parts, self.folder / name)
+                    for part in parts:
+                        part.unlink()
+        except OSError as error:
+            raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
+
+    def write(self, outcome: Any) -> None:
+        """Append one outcome, a Failure or what the layout is of, as one line."""
+        file = self._errors if isinstance(outcome, Failure) else self._lines
+        line = (json.dumps(vars(outcome), default=vars) + "\n").encode()  # ten times as fast as asdict
+        with self._line_errors():
+            while line:  # a nearly full disk accepts a part, and fails at the next
+                line = line[file.write(line) :]
+
+    @contextlib.contextmanager
+    def _line_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LostRegError(
+                f"cannot write to {self.folder}: {error.strerror}; what was done is kept, `resume` continues"
+            ) from None
+
+    def write_record(self) -> None:
+        """Write the record as a whole or not at all, even after a loss of power."""
+        with whole_file(self.folder / self._layout.record_file, durable=True) as part:
+            part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_) -> None:
+        try:
+            with self._line_errors(), self._lines, self._errors:
+                for file in (self._lines, self._errors):
+                    os.fsync(file.fileno())  # some file systems report only now that they were full
+        except LostRegError:
+            if not failed:  # else the first error is reported
+                raise
+        finally:
+            self._unlock()
+
+
+def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    other = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+    if other:
+        shown = "; ".join(f"{key} was {_short(earlier.get(key))}, is {_short(now.get(key))}" for key in other)
+        raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): choose another `out`")
+
+
+def _check_root(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
+    """Check that names of the user's own files mean the same files as before; a dataset's always do."""
+    before, root = earlier.get("root"), now.get("root")
+    if now["settings"].get("dataset") is None and before and root and before != root:
+        raise LostRegError(
+            f"{str(folder)!r} holds a run of images named from {before!r}, and these are named from "
+            f"{root!r}, the folder above all of them: choose another `out`"
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
+
+
+def _add_lines(parts: Sequence[Path], whole: Path) -> None:
+    """Append the lines of parts that the whole lacks: an interrupted join may have appended some."""
+    with whole.open("a+b") as file:
+        file.seek(0)
+        there = NameSet(line.decode("latin-1") for line in file)
+        for part in parts:
+            with part.open("rb") as lines:
+                file.writelines(line for line in lines if line.decode("latin-1") not in there)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """Cut off what a killed run left after the last newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end and _byte_before(file, end) != b"\n":
+            end -= 1
+        file.truncate(end)
+
+
+def _byte_before(file, position: int) -> bytes:
+    file.seek(position - 1)
+    return file.read(1)
