@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lost_reg.discovery.methods import Setting, with_changes
 from lost_reg.errors import LostRegError
+from lost_reg.runs.discover import discover
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.writer import RunWriter
-from lost_reg.types import Failure, Prediction, Protocol
+from lost_reg.types import Failure, FoundObject, Prediction
 
 
 def refusal(call, *args, **kwargs) -> str:
@@ -59,6 +62,29 @@ def names(folder: Path) -> list[str]:
     return sorted(name for name in found if not name.endswith(".lock"))
 
 
+def setting(**changes) -> Setting:
+    """LOST as published, with other values of fields of its features or its options."""
+    return with_changes(Setting(), changes)
+
+
+def find(images, backbone, chosen: Setting | None = None, **loader) -> list[Prediction]:
+    """`discover` by a setting, in this process unless `workers` says otherwise."""
+    chosen = chosen or Setting()
+    options = LoaderOptions(**{"workers": 0, **loader})
+    return discover(images, backbone, chosen.config, chosen.features, loader=options)
+
+
+def found_object(box_xyxy, *, seed=(0, 0), degree=1, score=0.25) -> FoundObject:
+    """An object as LOST records it."""
+    return FoundObject(tuple(box_xyxy), score, seed, {"degree": degree})
+
+
+def prediction(image: str, *boxes, size_hw=(96, 128), grid_hw=(6, 8)) -> Prediction:
+    """What LOST found in an image, by its boxes or by whole objects."""
+    objects = (one if isinstance(one, FoundObject) else found_object(one) for one in boxes)
+    return Prediction(image, size_hw, grid_hw, tuple(objects))
+
+
 def run_settings(**other) -> dict:
     """The settings of a run of DINO on VOC07, with others in their place."""
     return {
@@ -68,14 +94,14 @@ def run_settings(**other) -> dict:
         "backbone": "dino_vits16",
         "weights": {"source": "hub", "name": "timm/vit_small_patch16_224.dino", "sha256": "0" * 64},
         "precision": "fp32",
-        "protocol": Protocol().recorded(),
+        **Setting().recorded(),
         **other,
     }
 
 
 def write_run(folder: Path, root: Path | None, boxes, failures=(), *, size_hw=(96, 128), **settings) -> Path:
     """Write a run folder: boxes by image name, and the names of images that could not be used."""
-    predictions = [Prediction(image, size_hw, box, (0, 0), (6, 8), 1) for image, box in boxes.items()]
+    predictions = [prediction(image, box, size_hw=size_hw) for image, box in boxes.items()]
     return write_predictions(folder, predictions, failures, data_root=str(root) if root else None, **settings)
 
 
