@@ -3,17 +3,23 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from lost_reg.backbones.loading import Preprocessing, load_backbone
-    from lost_reg.backbones.zoo import list_backbones
-    from lost_reg.discovery.features import FeatureConfig
-    from lost_reg.discovery.lost import LostConfig, lost
-    from lost_reg.discovery.methods import list_methods
-    from lost_reg.errors import LostRegError
-    from lost_reg.runs.discover import discover, discover_stream
-    from lost_reg.runs.options import LoaderOptions
-    from lost_reg.scoring.corloc import score
-    from lost_reg.types import Failure, FoundObject, ImageTruth, Prediction
+if TYPE_CHECKING:  # each under its own name again, by which type checkers know what is public
+    from lost_reg.backbones.loading import Preprocessing as Preprocessing
+    from lost_reg.backbones.loading import load_backbone as load_backbone
+    from lost_reg.backbones.zoo import list_backbones as list_backbones
+    from lost_reg.discovery.features import FeatureConfig as FeatureConfig
+    from lost_reg.discovery.lost import LostConfig as LostConfig
+    from lost_reg.discovery.lost import lost as lost
+    from lost_reg.discovery.methods import list_methods as list_methods
+    from lost_reg.errors import LostRegError as LostRegError
+    from lost_reg.runs.discover import discover as discover
+    from lost_reg.runs.discover import discover_stream as discover_stream
+    from lost_reg.runs.options import LoaderOptions as LoaderOptions
+    from lost_reg.scoring.corloc import score as score
+    from lost_reg.types import Failure as Failure
+    from lost_reg.types import FoundObject as FoundObject
+    from lost_reg.types import ImageTruth as ImageTruth
+    from lost_reg.types import Prediction as Prediction
 
 # Imported on first use: torch alone takes seconds, and `lost-reg --help` needs none of it.
 _HOMES = {
@@ -34,24 +40,7 @@ _HOMES = {
     "lost": "discovery.lost",
     "score": "scoring.corloc",
 }
-__all__ = [
-    "Failure",
-    "FeatureConfig",
-    "FoundObject",
-    "ImageTruth",
-    "LoaderOptions",
-    "LostConfig",
-    "LostRegError",
-    "Prediction",
-    "Preprocessing",
-    "discover",
-    "discover_stream",
-    "list_backbones",
-    "list_methods",
-    "load_backbone",
-    "lost",
-    "score",
-]
+__all__ = list(_HOMES)
 __version__ = "0.1.0"
 
 

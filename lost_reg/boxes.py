@@ -22,7 +22,8 @@ def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
 
 def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
     """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
-    return iou(box, truth_boxes) >= IOU_THRESHOLD
+    is_found: np.ndarray = iou(box, truth_boxes) >= IOU_THRESHOLD
+    return is_found
 
 
 def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:

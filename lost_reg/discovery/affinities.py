@@ -92,4 +92,5 @@ def seed_cosines(features: Tensor, seeds: Tensor) -> Tensor:
     # Not a matrix product, whose rounding depends on the number of images.
     products = torch.linalg.vecdot(features, seed)
     norms = features.norm(dim=2)
-    return (products / (norms * norms.gather(1, at))).nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)
+    cosines: Tensor = products / (norms * norms.gather(1, at))
+    return cosines.nan_to_num(0.0, 0.0, 0.0).clamp(-1, 1)

@@ -1,11 +1,11 @@
-"""A bias for LOST's affinities, found in each image without labels: `--bias auto`.
+"""A bias for LOST's affinities, found in each image without labels: `LostConfig(bias="auto")`.
 
 Darcet et al. ("Vision Transformers Need Registers", ICLR 2024) add a bias to the Gram matrix by hand, and
 Jiang et al. ("Vision Transformers Don't Need Trained Registers", NeurIPS 2025) sweep it; neither says which
 was taken. The rule here is this project's own: Otsu's threshold ("A Threshold Selection Method from Gray-
-Level Histograms", 1979) on the image's affinities, which has no constant to tune. It assumes that
-affinities are of two kinds, of patches that belong together and of those that do not, and splits them where
-the variance between the two is largest.
+Level Histograms", 1979) on the image's affinities, which has no constant to tune. It assumes two kinds
+of affinities, between patches that belong together and between those that do not, and splits them where the
+variance between the two kinds is largest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def otsu_bias(features: Tensor) -> Tensor:
         features: (B, N, D), float32 or float64, finite.
 
     Returns:
-        (B,), in the units of the affinities; 0 for an image of one patch, or whose affinities are all alike.
+        (B,), in the units of the affinities; 0 for an image of one patch, or with equal affinities.
     """
     reach = features.square().sum(dim=2).amax(dim=1)  # (B,), no affinity is larger
     counts = _affinity_counts(features, reach).double()  # (B, BINS)
@@ -36,11 +36,11 @@ def otsu_bias(features: Tensor) -> Tensor:
     below = counts.cumsum(dim=1)
     total = below[:, -1:]
     sums = (counts * centres).cumsum(dim=1)
-    # the variance between what lies below each edge and what lies above, but for a factor
+    # the variance between what lies below each edge and what lies above, up to a factor
     between = (sums * total - sums[:, -1:] * below).square() / (below * (total - below))
     between = between.nan_to_num(0.0, posinf=0.0)
     largest = between.amax(dim=1, keepdim=True)
-    best = between >= largest * (1 - 1e-12)  # where bins between are empty, several edges are as good
+    best = between >= largest * (1 - 1e-12)  # where bins between are empty, several edges tie
     first = best.double().argmax(dim=1)
     last = BINS - 1 - best.flip(1).double().argmax(dim=1)
     threshold = ((first + last) / 2 + 1) / BINS * 2 - 1
@@ -52,7 +52,7 @@ def _affinity_counts(features: Tensor, reach: Tensor) -> Tensor:
     """(B, BINS) int64: how many affinities p != q lie in each bin between -reach and reach."""
     batch, patches, _ = features.shape
     counts = features.new_zeros(batch, BINS, dtype=torch.long)
-    scale = (BINS / 2 / reach.clamp(min=1e-30)).view(-1, 1, 1)  # of zero features, all are in one bin
+    scale = (BINS / 2 / reach.clamp(min=1e-30)).view(-1, 1, 1)  # zero features fall into one bin
     rows_at_once = max(1, AFFINITIES_AT_ONCE // (4 * batch * patches))
     for start in range(0, patches, rows_at_once):
         affinities = features[:, start : start + rows_at_once] @ features.mT  # (B, R, N)

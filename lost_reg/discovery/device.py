@@ -21,7 +21,7 @@ def to_host(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     hosts = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
     for host, tensor in zip(hosts, tensors):
         host.copy_(tensor, non_blocking=True)
-    ready = torch.cuda.Event(blocking=True)  # the waiting process leaves its core to the decoders
+    ready = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # leaves its core to decoders
     ready.record(torch.cuda.current_stream(tensors[0].device))
 
     def wait() -> list[Tensor]:

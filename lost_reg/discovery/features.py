@@ -16,37 +16,35 @@ FACETS = ("q", "k", "v")  # the order of their rows in a qkv layer
 Part = tuple[str, int]  # a facet of a layer
 
 
+def option(default: Any, about: str, **facts: Any) -> Any:
+    """A field of a configuration, and what the command line's option for it needs.
+
+    Args:
+        about: its help text.
+        facts: "metavar"; "min", the least whole number; "off", the name of a switch's opposite;
+            "shown_default", in words.
+    """
+    return field(default=default, metadata={"help": about, **facts})
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """Which features represent the patches; the defaults are LOST's and TokenCut's: keys of the last layer.
 
-    facet: "k", "q" or "v", a part of the qkv layer's output; or several joined, "qk" or "qkv".
-    layer: the block that it is taken from, negative counts from the last; or several, joined.
-    center: subtract the image's mean patch feature, before anything else.
-    normalize: L2-normalise the features.
-    max_side: scale images down to this longest side, in pixels; None is native resolution.
-
-    Joined features are each L2-normalised and concatenated: a dot product is the sum of their cosines.
+    Joined facets or layers are each L2-normalised and concatenated: a dot product is a sum of cosines.
     """
 
-    facet: str = field(
-        default="k", metadata={"help": "Keys (k), queries (q), values (v), or several joined, as in qkv."}
+    facet: str = option("k", "Keys (k), queries (q), values (v), or several joined, as in qkv.")
+    layer: int | tuple[int, ...] = option(
+        -1, "Block of the features; negative counts from the last; -2,-1 joins two."
     )
-    layer: int | tuple[int, ...] = field(
-        default=-1,
-        metadata={"help": "Block of the features; negative counts from the last; -2,-1 joins two."},
-    )
-    center: bool = field(
-        default=False, metadata={"help": "Subtract the image's mean patch feature first.", "off": "no-center"}
-    )
-    normalize: bool = field(default=False, metadata={"help": "L2-normalise the features.", "off": "raw"})
-    max_side: int | None = field(
-        default=None,
-        metadata={
-            "help": "Scale larger images down; boxes stay in pixels of the original.",
-            "metavar": "PIXELS",
-            "shown_default": "native resolution",
-        },
+    center: bool = option(False, "Subtract the image's mean patch feature first.", off="no-center")
+    normalize: bool = option(False, "L2-normalise the features.", off="raw")
+    max_side: int | None = option(
+        None,
+        "Scale images down to this longest side; boxes stay in pixels of the original.",
+        metavar="PIXELS",
+        shown_default="native resolution",
     )
 
     def __post_init__(self) -> None:

@@ -45,21 +45,17 @@ class Graph:
 
 
 def with_further_objects(
-    first: Sequence[PatchObject], graph: Graph, max_objects: int
+    found: list[list[PatchObject]], graph: Graph, max_objects: int
 ) -> list[list[PatchObject]]:
     """Look for further objects in each image, until nothing plausible is left.
 
     Args:
-        first: the first object of each image.
-
-    Returns:
-        The objects of each image, the first one first.
+        found: the first object of each image; gets the others.
     """
-    found = [[one] for one in first]
-    remaining_hw = torch.ones(len(first), *graph.grid_hw, dtype=torch.bool)
-    for image, one in enumerate(first):
-        _remove(remaining_hw[image], one.box_xyxy)
-    searched = list(range(len(first)))
+    remaining_hw = torch.ones(len(found), *graph.grid_hw, dtype=torch.bool)
+    for image, (first,) in enumerate(found):
+        _remove(remaining_hw[image], first.box_xyxy)
+    searched = list(range(len(found)))
     for _ in range(max_objects - 1):
         searched = [image for image in searched if remaining_hw[image].any()]
         if not searched:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import affinity_bytes, degrees_at_biases, patch_degrees, seed_cosines
 from lost_reg.discovery.bias import otsu_bias
 from lost_reg.discovery.components import component_of
 from lost_reg.discovery.device import to_host
-from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images
+from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images, option
 from lost_reg.discovery.further_objects import Graph, with_further_objects
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
@@ -33,30 +33,22 @@ K_PATCHES = 100
 class LostConfig:
     """Options of LOST; the defaults are LOST as published.
 
-    k_patches: LOST's k, how many patches of lowest degree may join the expansion (all, if there are fewer).
-    bias: added to every affinity, in units of the image's mean squared feature norm (1 for normalised
-        features); "auto" finds one in each image (see `bias.py`).
-    max_objects: at most so many objects an image (see `further_objects.py`); the first is LOST's one.
+    The first of several objects is LOST's one; `further_objects.py` finds the others. A bias is in units of
+    the image's mean squared feature norm, which is 1 for normalised features; `bias.py` finds one by itself.
     """
 
-    k_patches: int = field(
-        default=K_PATCHES, metadata={"help": "LOST's k: patches that may join the expansion.", "min": 1}
+    k_patches: int = option(K_PATCHES, "LOST's k: patches that may join the expansion.", min=1)
+    bias: float | str = option(
+        0.0,
+        "Added to the affinities, in units of the mean squared feature norm; auto: found in each image, "
+        "without labels.",
+        metavar="X|auto",
     )
-    bias: float | str = field(
-        default=0.0,
-        metadata={
-            "help": "Added to the affinities, in units of the mean squared feature norm; auto: found in each "
-            "image, without labels.",
-            "metavar": "X|auto",
-        },
-    )
-    max_objects: int = field(
-        default=1,
-        metadata={
-            "help": "Up to N objects an image, found one after another; corloc scores the first alone.",
-            "metavar": "N",
-            "min": 1,
-        },
+    max_objects: int = option(
+        1,
+        "Up to N objects an image, found one after another; corloc scores the first alone.",
+        metavar="N",
+        min=1,
     )
 
     def __post_init__(self) -> None:
@@ -132,9 +124,9 @@ def discover(features: PatchFeatures, config: LostConfig) -> Deferred:
     values, grid_hw = features.values, features.grid_hw
     bias = absolute_bias(values, config.bias)
     found = seed_and_expand(values, k_patches=config.k_patches, bias=bias)
-    wait = to_host(found.tensors())
+    first = _deferred(found, grid_hw)
     if config.max_objects == 1:  # the features need not be kept
-        return lambda: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)]
+        return first
 
     def grow_again(images: list[int], remaining_hw: Tensor) -> list[PatchObject]:
         again = seed_and_expand(
@@ -145,12 +137,8 @@ def discover(features: PatchFeatures, config: LostConfig) -> Deferred:
         )
         return objects_of(again.cpu(), grid_hw)
 
-    def objects() -> list[list[PatchObject]]:
-        first = objects_of(SeedsAndMasks(*wait()), grid_hw)
-        graph = Graph(grid_hw, features.extents_hw, grow_again)
-        return with_further_objects(first, graph, config.max_objects)
-
-    return objects
+    graph = Graph(grid_hw, features.extents_hw, grow_again)
+    return lambda: with_further_objects(first(), graph, config.max_objects)
 
 
 def discover_each(features: PatchFeatures, configs: Sequence[LostConfig]) -> list[Deferred]:
@@ -161,28 +149,33 @@ def discover_each(features: PatchFeatures, configs: Sequence[LostConfig]) -> lis
     """
     if any(config.max_objects > 1 for config in configs):
         raise LostRegError("settings that are tried together find one object each: `max_objects` is 1")
-    values, grid_hw = features.values.float(), features.grid_hw
+    values = features.values.float()
     none = values.new_zeros(len(values))
     biases = [absolute_bias(values, config.bias) for config in configs]
     stacked = torch.stack([none if bias is None else bias for bias in biases], dim=1)  # (B, S)
     degrees = degrees_at_biases(values, stacked)  # (B, S, N)
-    deferred = []
-    for index, config in enumerate(configs):
-        found = seed_and_expand(
+    found = (
+        seed_and_expand(
             values,
             k_patches=config.k_patches,
             bias=stacked[:, index],
             degrees=degrees[:, index],
             with_cosines=False,
         )
-        wait = to_host(found.tensors())
-        deferred.append(lambda wait=wait: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)])
-    return deferred
+        for index, config in enumerate(configs)
+    )
+    return [_deferred(one, features.grid_hw) for one in found]
+
+
+def _deferred(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> Deferred:
+    """The one object of each image, once it is asked for."""
+    wait = to_host(found.tensors())
+    return lambda: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)]
 
 
 def absolute_bias(features: Tensor, bias: float | str) -> Tensor | None:
     """The bias in the units of the affinities of (B, N, D) features: (B,), or None for none."""
-    if bias == AUTO:
+    if isinstance(bias, str):
         return otsu_bias(features.float())
     if not bias:
         return None  # not 0 times a norm, which can overflow
@@ -206,7 +199,7 @@ def lost_maps(features: PatchFeatures, config: LostConfig) -> list[Maps]:
     return [
         Maps({"degrees": degree, "affinities": affinity}, mask > 0, divmod(seed, columns))
         for (degree, affinity, mask), seed in zip(
-            stacked.unflatten(2, (rows, columns)).cpu().numpy(), seeds[:, 0].tolist()
+            stacked.reshape(-1, 3, rows, columns).cpu().numpy(), seeds[:, 0].tolist()
         )
     ]
 
@@ -324,8 +317,8 @@ def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | Non
 
     digits: that scores are rounded to; None keeps all.
     """
-    masks_hw = found.masks.unflatten(1, grid_hw).numpy()
-    cosines_hw = None if found.cosines is None else found.cosines.detach().unflatten(1, grid_hw).numpy()
+    masks_hw = found.masks.reshape(-1, *grid_hw).numpy()
+    cosines_hw = None if found.cosines is None else found.cosines.detach().reshape(-1, *grid_hw).numpy()
     objects = []
     for image, (index, degree) in enumerate(zip(found.seeds.tolist(), found.degrees.tolist())):
         seed = divmod(index, grid_hw[1])
