@@ -22,8 +22,7 @@ def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
 
 def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
     """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
-    is_found: np.ndarray = iou(box, truth_boxes) >= IOU_THRESHOLD
-    return is_found
+    return iou(box, truth_boxes) >= IOU_THRESHOLD
 
 
 def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
@@ -37,7 +36,9 @@ def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray
     intersection = overlap.clip(min=0).prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
     union = areas[0] + areas[1] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    shares = np.zeros_like(intersection)
+    np.divide(intersection, union, out=shares, where=union > 0)
+    return shares
 
 
 def centred_box(size_hw: tuple[int, int], side: float) -> Box:
