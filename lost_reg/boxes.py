@@ -36,7 +36,7 @@ def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray
     intersection = overlap.clip(min=0).prod(axis=-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
     union = areas[0] + areas[1] - intersection
-    shares = np.zeros_like(intersection)
+    shares: np.ndarray = np.zeros_like(intersection)
     np.divide(intersection, union, out=shares, where=union > 0)
     return shares
 
