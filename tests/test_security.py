@@ -23,7 +23,7 @@ from helpers import refusal, write_run
 
 import lost_reg
 from lost_reg.cli.app import main
-from lost_reg.datasets.catalog import read_voc_truth
+from lost_reg.datasets.voc import read_voc_truth
 from lost_reg.files import path_within
 from lost_reg.report import gallery
 from lost_reg.runs.folder import read_run

@@ -1,13 +1,9 @@
-"""What there is and what is on this machine: `lost-reg backbones` and `lost-reg datasets`."""
+"""What there is and what is on this machine: `lost-reg backbones`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lost_reg.backbones import zoo
 from lost_reg.backbones.weights import cached_weights, find_weights, hub_cache
-from lost_reg.datasets import catalog as datasets
-from lost_reg.errors import LostRegError
 from lost_reg.text import text_table
 
 
@@ -51,26 +47,3 @@ def download_weights(name: str) -> str:
     spec = resolve_spec(name)
     found = find_weights(spec, download=True)
     return f"the weights of {spec.name} are at {found.path}"
-
-
-def datasets_table(root: Path) -> str:
-    """One line per dataset."""
-    rows = [(spec.name, spec.about, f"{spec.images:,}", _presence(spec, root)) for spec in datasets.SPECS]
-    return "\n".join(
-        [
-            text_table(("dataset", "about", "images", f"in {root}"), rows),
-            "`lost-reg datasets --download NAME` gets voc07, voc12 and coco20k. The path of a folder in VOC",
-            "layout or of a COCO annotation file (.json) is a dataset, too.",
-        ]
-    )
-
-
-def _presence(spec: datasets.DatasetSpec, root: Path) -> str:
-    try:
-        found = datasets.find_dataset(spec.name, root)
-    except LostRegError:
-        return f"not here: looked for {root / spec.folder}"
-    missing = len(datasets.missing_images(found))
-    if missing:
-        return f"incomplete: {missing:,} of {len(found.images):,} images are missing"
-    return "here" if found.is_full else f"here: {len(found.images):,} images of it"

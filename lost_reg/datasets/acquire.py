@@ -1,4 +1,4 @@
-"""Gets the datasets: where they are published, and what their files must hash to."""
+"""Downloads the datasets: where they are published, and what their files must hash to."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from lost_reg.datasets.archives import extract
-from lost_reg.datasets.catalog import COCO20K_ANNOTATIONS, COCO20K_LIST, find_dataset, missing_images
-from lost_reg.datasets.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
+from lost_reg.datasets.catalog import find_dataset, missing_images
+from lost_reg.datasets.coco20k import ANNOTATIONS_FILE, LIST_FILE, listed_images
+from lost_reg.datasets.downloads import Checksum, disk_errors, fetch
+from lost_reg.datasets.image_downloads import ImageJob, fetch_images
 from lost_reg.errors import LostRegError
 
 # Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).
@@ -25,9 +27,9 @@ VOC_ARCHIVES = {
     ),
 }
 
-# images.cocodataset.org answers https with a certificate for s3.amazonaws.com, so that a plain change of
-# http to https fails; the bucket's own address serves the same files (as in mlcommons/inference, pull
-# request 2572, which also has this SHA-256).
+# images.cocodataset.org answers https with a certificate for s3.amazonaws.com, so replacing http by https
+# fails. The bucket's own address serves the same files (as in mlcommons/inference, pull request 2572, which
+# also has this SHA-256).
 COCO_HOST = "http://images.cocodataset.org/"
 COCO_HTTPS = "https://s3.amazonaws.com/images.cocodataset.org/"
 COCO_ANNOTATIONS = (
@@ -42,51 +44,51 @@ COCO20K_NAMES = (
 
 DOWNLOADABLE = (*VOC_ARCHIVES, "coco20k")
 
-Report = Callable[[str, int, int | None], None]
+# Called with what is downloaded (a file, or "images"), what is done of it, and the total if it is known.
+DownloadProgress = Callable[[str, int, int | None], object]
 
 
-def download_dataset(name: str, root: Path, report: Report = lambda what, done, total: None) -> None:
+def download_dataset(
+    name: str, root: Path, progress: DownloadProgress = lambda what, done, total: None
+) -> None:
     """Fetch whatever of a dataset is not there yet; every file is verified before it is put in place.
 
     Args:
-        name: "voc07", "voc12" or "coco20k".
+        name: one of DOWNLOADABLE.
         root: the data root.
-        report: called now and then with what is fetched, and the bytes or images done and in all.
+        progress: called now and then, with bytes of a file or with a number of images.
 
     Raises:
         LostRegError: a dataset that cannot be downloaded, or a download that failed; calling again
-            goes on where it stopped.
+            resumes where it stopped.
     """
     if name not in DOWNLOADABLE:
         raise LostRegError(f"{name!r} cannot be downloaded: only {', '.join(DOWNLOADABLE)} can")
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        # Several processes may ask for it, ranks among them: one brings it, the others wait and find it.
+        # Several processes, such as ranks, may ask for it: one downloads, the others wait and find it.
         with FileLock(root / f".{name}.lock"):
             if name in VOC_ARCHIVES:
-                _download_voc(name, root, report)
+                _download_voc(name, root, progress)
             else:
-                _download_coco20k(root, report)
+                _download_coco20k(root, progress)
 
 
-def _download_voc(name: str, root: Path, report: Report) -> None:
+def _download_voc(name: str, root: Path, progress: DownloadProgress) -> None:
     if _is_complete(name, root):
         return
-    url, checksum = VOC_ARCHIVES[name]
-    archive = root / Path(url).name
-    fetch(url, archive, checksum, report=lambda done, total: report(archive.name, done, total))
+    archive = _fetch_into(root, VOC_ARCHIVES[name], progress)
     extract(archive, root)
     archive.unlink()  # half of the disk space, and never needed again
 
 
-def _download_coco20k(root: Path, report: Report) -> None:
+def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
     folder = root / "coco"
-    listed, annotations = folder / COCO20K_LIST, folder / COCO20K_ANNOTATIONS
-    fetch(*_to(COCO20K_NAMES, listed), report=lambda done, total: report(listed.name, done, total))
+    listed = _fetch_into(folder, COCO20K_NAMES, progress, LIST_FILE)
+    annotations = folder / ANNOTATIONS_FILE
     if not annotations.is_file():
-        archive = folder / Path(COCO_ANNOTATIONS[0]).name
-        fetch(*_to(COCO_ANNOTATIONS, archive), report=lambda done, total: report(archive.name, done, total))
-        extract(archive, folder, members=lambda member: member == COCO20K_ANNOTATIONS)
+        archive = _fetch_into(folder, COCO_ANNOTATIONS, progress)
+        extract(archive, folder, members=lambda member: member == ANNOTATIONS_FILE)
         archive.unlink()
     if _is_complete("coco20k", root):
         return
@@ -94,18 +96,23 @@ def _download_coco20k(root: Path, report: Report) -> None:
         jobs = list(_coco_jobs(folder, listed, annotations))
     except (KeyError, TypeError, ValueError):
         raise LostRegError(
-            f"{annotations} is damaged: remove it and run the same command again to get another"
+            f"{annotations} is damaged: remove it and run the same command again to download it anew"
         ) from None
-    fetch_images(jobs, report=lambda done, total: report("images", done, total))
+    fetch_images(jobs, progress=lambda done, total: progress("images", done, total))
 
 
-def _to(published: tuple[str, Checksum], destination: Path) -> tuple[str, Path, Checksum]:
+def _fetch_into(
+    folder: Path, published: tuple[str, Checksum], progress: DownloadProgress, name: str | None = None
+) -> Path:
+    """Fetch a published file, under its own name if no other is given; where it is."""
     url, checksum = published
-    return url, destination, checksum
+    file = folder / (name or Path(url).name)
+    fetch(url, file, checksum, progress=lambda done, total: progress(file.name, done, total))
+    return file
 
 
 def _coco_jobs(folder: Path, listed: Path, annotations: Path) -> Iterator[ImageJob]:
-    wanted = {Path(line).name for line in listed.read_text().split()}
+    wanted = set(listed_images(listed))
     for record in json.loads(annotations.read_text())["images"]:
         if record["file_name"] in wanted:
             yield ImageJob(
@@ -116,7 +123,7 @@ def _coco_jobs(folder: Path, listed: Path, annotations: Path) -> Iterator[ImageJ
 
 
 def https_address(url: str) -> str:
-    """The https address of an image whose address in COCO's annotations is http."""
+    """The https address of an image, for the http address in COCO's annotations."""
     if url.startswith(COCO_HOST):
         return COCO_HTTPS + url.removeprefix(COCO_HOST)
     return url.replace("http://", "https://", 1) if url.startswith("http://") else url

@@ -21,16 +21,16 @@ _CHUNK = 2**20  # bytes copied at one time
 def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None) -> None:
     """Unpack the files of a tar (however compressed) or zip archive into a folder, beside what it holds.
 
-    All is unpacked to a hidden folder in it first, and moved when it is complete: a folder that is new
-    appears whole or not at all. A link becomes a copy of the file in the archive that it names; empty
+    Everything is unpacked to a hidden folder in it first, and moved when it is complete: a new folder
+    appears whole or not at all. A link becomes a copy of the file in the archive that it points to; empty
     folders are left out.
 
     Args:
-        members: says of a file's name in the archive whether it is wanted; all are, if not given.
+        members: whether a file is wanted, by its name in the archive; by default all are.
 
     Raises:
         LostRegError: an archive that is missing, damaged or holds nothing wanted; a member that leads
-            outside the folder or is no file; a folder that cannot be written.
+            outside the folder or is not a file; a folder that cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
@@ -56,7 +56,7 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
 
 
 def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None:
-    """Write the wanted files under `staging`; as no links are made, names alone tell where they lead."""
+    """Write the wanted files under `staging`; as links are not created, names alone decide where they go."""
     if not tarfile.is_tarfile(archive) and not zipfile.is_zipfile(archive):
         raise LostRegError(f"{archive} is neither a tar nor a zip archive: remove it and download it again")
     files = _tar_files if tarfile.is_tarfile(archive) else _zip_files

@@ -6,18 +6,17 @@ import hashlib
 import io
 import json
 import tarfile
-import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from helpers import refusal
+from http_server import Resource, Server
 from PIL import Image
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from lost_reg.datasets import acquire, downloads
+from lost_reg.datasets import acquire
 from lost_reg.datasets.acquire import download_dataset, https_address
 from lost_reg.datasets.catalog import find_dataset, missing_images
 from lost_reg.datasets.downloads import Checksum
@@ -26,47 +25,9 @@ NAMES = [f"COCO_train2014_{number:012}.jpg" for number in (560992, 9, 25)]
 NOT_LISTED = "COCO_train2014_000000000030.jpg"
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `files`, and keeps the paths that were asked for in `requests`."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files: dict[str, bytes] = {}
-        self.requests: list[str] = []
-
-    def add(self, path: str, body: bytes) -> tuple[str, Checksum]:
-        """Serve the body; its address and checksum, as the tables of acquire.py have them."""
-        self.files[path] = body
-        checksum = Checksum("sha256", hashlib.sha256(body).hexdigest())
-        return f"http://127.0.0.1:{self.server_port}{path}", checksum
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        body = self.server.files.get(self.path)
-        self.send_response(404 if body is None else 200)
-        self.send_header("Content-Length", str(len(body or b"")))
-        self.end_headers()
-        self.wfile.write(body or b"")
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def no_waits(monkeypatch):
-    monkeypatch.setattr(downloads, "RETRY_WAITS", ())
+def publish(server: Server, path: str, body: bytes) -> tuple[str, Checksum]:
+    """Serve a file; its address and checksum, as the tables of acquire.py have them."""
+    return server.add(path, Resource(body=body)), Checksum("sha256", hashlib.sha256(body).hexdigest())
 
 
 def jpeg(size_wh=(8, 6)) -> bytes:
@@ -85,7 +46,7 @@ def voc07(server, tmp_path, make_voc, monkeypatch):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(folder, "VOCdevkit/VOC2007")
-    served = server.add("/voc2007/VOCtrainval.tar", file.getvalue())
+    served = publish(server, "/voc2007/VOCtrainval.tar", file.getvalue())
     monkeypatch.setitem(acquire.VOC_ARCHIVES, "voc07", served)
 
 
@@ -96,11 +57,11 @@ def test_voc_end_to_end(server, voc07, tmp_path):
     assert found.truths["000005.jpg"].boxes_xyxy == ((32, 16, 96, 64),)
     assert missing_images(found) == []
     assert not list(root.rglob("*.tar")) and not list(root.rglob("*.part"))
-    size = len(server.files["/voc2007/VOCtrainval.tar"])
+    size = len(server.resources["/voc2007/VOCtrainval.tar"].body)
     assert reports[-1] == ("VOCtrainval.tar", size, size)
-    assert server.requests == ["/voc2007/VOCtrainval.tar"]
+    assert server.requested == ["/voc2007/VOCtrainval.tar"]
     download_dataset("voc07", root)
-    assert len(server.requests) == 1  # all is there: nothing is asked for
+    assert len(server.requested) == 1  # all is there: nothing is asked for
 
 
 def test_several_that_ask_at_once_get_one_download(server, voc07, tmp_path):
@@ -108,7 +69,7 @@ def test_several_that_ask_at_once_get_one_download(server, voc07, tmp_path):
         for done in [threads.submit(download_dataset, "voc07", tmp_path) for _ in range(4)]:
             done.result()
     assert missing_images(find_dataset("voc07", tmp_path)) == []
-    assert server.requests == ["/voc2007/VOCtrainval.tar"]
+    assert server.requested == ["/voc2007/VOCtrainval.tar"]
 
 
 def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
@@ -116,11 +77,11 @@ def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
     (tmp_path / "VOCdevkit/VOC2007/JPEGImages/000007.jpg").unlink()
     download_dataset("voc07", tmp_path)
     assert missing_images(find_dataset("voc07", tmp_path)) == []
-    assert len(server.requests) == 2
+    assert len(server.requested) == 2
 
 
 def test_another_file_than_the_one_published_is_not_unpacked(server, voc07, tmp_path):
-    server.files["/voc2007/VOCtrainval.tar"] += b"\0"
+    server.resources["/voc2007/VOCtrainval.tar"].body += b"\0"
     assert "is not the file expected" in refusal(download_dataset, "voc07", tmp_path / "root")
     assert not list((tmp_path / "root").rglob("VOCdevkit"))
 
@@ -148,13 +109,13 @@ def coco20k(server, monkeypatch):
         archive.writestr("annotations/instances_train2014.json", json.dumps(content))
         archive.writestr("annotations/captions_train2014.json", "{}")
     listed = "".join(f"train2014/{name}\n" for name in NAMES).encode()
-    monkeypatch.setattr(acquire, "COCO20K_NAMES", server.add("/list.txt", listed))
+    monkeypatch.setattr(acquire, "COCO20K_NAMES", publish(server, "/list.txt", listed))
     monkeypatch.setattr(
-        acquire, "COCO_ANNOTATIONS", server.add("/annotations_trainval2014.zip", file.getvalue())
+        acquire, "COCO_ANNOTATIONS", publish(server, "/annotations_trainval2014.zip", file.getvalue())
     )
     monkeypatch.setattr(acquire, "COCO_HTTPS", f"http://127.0.0.1:{server.server_port}/")
     for name in [*NAMES, NOT_LISTED]:
-        server.add(f"/train2014/{name}", jpeg())
+        publish(server, f"/train2014/{name}", jpeg())
 
 
 def test_coco20k_end_to_end(server, coco20k, tmp_path):
@@ -164,29 +125,29 @@ def test_coco20k_end_to_end(server, coco20k, tmp_path):
     assert (found.images, missing_images(found)) == (tuple(NAMES), [])
     assert found.truths[NAMES[0]].boxes_xyxy == ((1, 2, 4, 6),)
     images = [f"/train2014/{name}" for name in NAMES]
-    assert sorted(server.requests) == sorted(["/list.txt", "/annotations_trainval2014.zip", *images])
+    assert sorted(server.requested) == sorted(["/list.txt", "/annotations_trainval2014.zip", *images])
     assert reports[-1] == ("images", 3, 3)
     # the archive is gone, and of it only what is needed was kept
     assert not list(tmp_path.rglob("*.zip")) and not list(tmp_path.rglob("captions*"))
     download_dataset("coco20k", tmp_path)
-    assert len(server.requests) == 5
+    assert len(server.requested) == 5
 
 
 def test_interrupted_coco20k_goes_on_with_the_rest(server, coco20k, tmp_path):
-    body = server.files.pop(f"/train2014/{NAMES[1]}")
+    resource = server.resources.pop(f"/train2014/{NAMES[1]}")
     text = refusal(download_dataset, "coco20k", tmp_path)
     assert "1 of 3 images could not be fetched" in text
     assert f"{NAMES[1]}: the server answers 404" in text and "run the same command again" in text
     assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[1]]
-    server.files[f"/train2014/{NAMES[1]}"] = body
-    server.requests.clear()
+    server.resources[f"/train2014/{NAMES[1]}"] = resource
+    server.requested.clear()
     download_dataset("coco20k", tmp_path)
-    assert server.requests == [f"/train2014/{NAMES[1]}"]
+    assert server.requested == [f"/train2014/{NAMES[1]}"]
     assert missing_images(find_dataset("coco20k", tmp_path)) == []
 
 
 def test_image_of_another_size_than_annotated_is_not_kept(server, coco20k, tmp_path):
-    server.files[f"/train2014/{NAMES[2]}"] = jpeg((9, 6))
+    server.resources[f"/train2014/{NAMES[2]}"].body = jpeg((9, 6))
     assert "expected 8 x 6 pixels, but got 9 x 6" in refusal(download_dataset, "coco20k", tmp_path)
     assert missing_images(find_dataset("coco20k", tmp_path)) == [NAMES[2]]
 
@@ -194,10 +155,10 @@ def test_image_of_another_size_than_annotated_is_not_kept(server, coco20k, tmp_p
 def test_annotations_that_are_there_are_not_fetched(server, coco20k, tmp_path):
     path = tmp_path / "coco" / "annotations" / "instances_train2014.json"
     path.parent.mkdir(parents=True)
-    with zipfile.ZipFile(io.BytesIO(server.files["/annotations_trainval2014.zip"])) as archive:
+    with zipfile.ZipFile(io.BytesIO(server.resources["/annotations_trainval2014.zip"].body)) as archive:
         path.write_bytes(archive.read("annotations/instances_train2014.json"))
     download_dataset("coco20k", tmp_path)
-    assert "/annotations_trainval2014.zip" not in server.requests
+    assert "/annotations_trainval2014.zip" not in server.requested
 
 
 @pytest.mark.parametrize("text", ["", '{"images": [{"file_na', "[]", '{"images": [{}]}', "null"])

@@ -1,0 +1,90 @@
+"""Datasets with annotations in COCO's format, in one .json file.
+
+As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corners of boxes rounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+from lost_reg.datasets.base import Dataset
+from lost_reg.errors import LostRegError
+from lost_reg.text import shown_names
+from lost_reg.types import Box, ImageTruth
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a path could be a COCO annotation file."""
+    return path.is_file() and path.suffix == ".json"
+
+
+def open_coco(annotations: Path) -> Dataset:
+    """A user's own COCO annotation file, with its images in a folder beside it or beside its folder.
+
+    Raises:
+        LostRegError: a file in another format, or whose images are not found.
+    """
+    names = tuple(record["file_name"] for record in _read(annotations).dataset["images"])
+    if not names:
+        raise LostRegError(f"{str(annotations)!r} lists no images")
+    beside = [annotations.parent, annotations.parent.parent]
+    folders = [*beside, *(child for folder in beside for child in sorted(folder.iterdir()) if child.is_dir())]
+    root = next((folder for folder in folders if (folder / names[0]).is_file()), None)
+    if root is None:
+        raise LostRegError(
+            f"no folder beside {str(annotations)!r} holds its images: looked for {names[0]!r} in "
+            f"{annotations.parent}"
+        )
+    return Dataset(str(annotations), "all", root, names, None, lambda: read_coco_truths(annotations, names))
+
+
+def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
+    """Read the ground truth of the named images from a COCO annotation file.
+
+    Raises:
+        LostRegError: a file that is malformed or does not list an image.
+    """
+    coco = _read(annotations)
+    records = {record["file_name"]: record for record in coco.dataset["images"]}
+    unknown = [name for name in names if name not in records]
+    if unknown:
+        raise LostRegError(f"no ground truth for {shown_names(unknown)} in {annotations}")
+    try:
+        return [_truth(coco, records[name]) for name in names]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise LostRegError(f"malformed ground truth {annotations}: {type(error).__name__} {error}") from None
+
+
+def _truth(coco: Any, record: dict[str, Any]) -> ImageTruth:
+    objects = [one for one in coco.imgToAnns[record["id"]] if not one.get("iscrowd", 0)]
+    return ImageTruth(
+        image=record["file_name"],
+        image_id=str(record["id"]),
+        size_hw=(record["height"], record["width"]),
+        boxes_xyxy=tuple(_box(*one["bbox"]) for one in objects),
+        labels=tuple(coco.cats.get(one["category_id"], {}).get("name", "") for one in objects),
+        hard=(False,) * len(objects),
+    )
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
+    return round(x), round(y), round(x + width), round(y + height)
+
+
+def _read(annotations: Path) -> Any:
+    """A pycocotools COCO of the file."""
+    from pycocotools.coco import COCO
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            coco = COCO(str(annotations))
+        if not all(isinstance(one["file_name"], str) and "id" in one for one in coco.dataset["images"]):
+            raise ValueError("an image without file_name or id")
+    except (ValueError, KeyError, TypeError, AssertionError, OSError, RecursionError) as error:
+        raise LostRegError(
+            f"{str(annotations)!r} is not a COCO annotation file: {type(error).__name__} {error}"
+        ) from None
+    return coco
