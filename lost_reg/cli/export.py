@@ -67,11 +67,12 @@ def export(
         raise click.UsageError("give a format with --to, or a folder with --crops")
 
     from lost_reg.export.boxes import Filters
-    from lost_reg.export.export import ExportOptions, export_run, summary_lines, warnings
     from lost_reg.export.formats import FORMATS
+    from lost_reg.export.run_export import ExportOptions, export_run
+    from lost_reg.export.summary import summary_lines, warnings
     from lost_reg.progress import image_progress
 
-    if images and not (to and FORMATS[to].has_pictures):
+    if images and not (to and FORMATS[to].has_images):
         raise click.UsageError("--images is for the formats yolo and voc")
     given = {"images": images} if images else {}
     options = ExportOptions(to, out, crops, image_root=image_root, filters=Filters(**filters), **given)

@@ -1,4 +1,4 @@
-"""Which boxes of a run are exported, and what is known of each."""
+"""Which boxes of a run are exported, and what is known about each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ COLUMNS = (
     *("image", "width", "height", "object", "xmin", "ymin", "xmax", "ymax"),
     *("area", "degree", "affinity", "borders", "implausible"),
 )
-_LIMITS = {"min_area": 0, "max_area": 0, "max_degree": 0, "min_affinity": -1}  # to 1
+_LIMITS = {  # of which signal each limit is, and its range
+    "min_area": ("area", 0, 1),
+    "max_area": ("area", 0, 1),
+    "max_degree": ("degree", 0, 1),
+    "min_affinity": ("affinity", -1, 1),
+    "max_borders": ("borders", 0, 4),
+}
 
 
 @dataclass(frozen=True)
 class ExportedBox:
     """One box.
 
-    index: which of the objects of its image it is; 0 is LOST's one.
-    implausible: which of `confidence.IMPLAUSIBLE` it is, or None.
+    index: its number among the objects of its image, from 0.
+    implausible: which of `plausibility.IMPLAUSIBLE` it is, or None.
     """
 
     index: int
@@ -32,14 +38,14 @@ class ExportedBox:
 
     @property
     def score(self) -> float:
-        """LOST has none, so the affinity, from 0 up; 1 where it was not recorded."""
+        """The affinity, clipped to [0, 1]; 1 where it was not recorded."""
         affinity = self.signals.affinity
         return 1.0 if affinity is None else min(1.0, max(0.0, affinity))
 
 
 @dataclass(frozen=True)
 class ExportedImage:
-    """An image and those of its boxes that are exported, of which there is at least one."""
+    """An image and those of its boxes that are exported: at least one."""
 
     name: str
     size_hw: tuple[int, int]
@@ -48,11 +54,10 @@ class ExportedImage:
 
 @dataclass(frozen=True)
 class Filters:
-    """Which boxes are left out; None leaves out none.
+    """Which boxes are left out; a limit of None leaves out none.
 
-    min_area, max_area, max_degree, min_affinity, max_borders: limits of the box's `Signals`, which it may
-        reach.
-    drop_implausible: leave out the boxes of shapes that no object has.
+    drop_implausible: leave out boxes whose shapes no object has.
+    min_area, max_area, max_degree, min_affinity, max_borders: limits of the box's `Signals`, inclusive.
     """
 
     drop_implausible: bool = False
@@ -64,49 +69,39 @@ class Filters:
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a limit that is out of range."""
-        for name, least in _LIMITS.items():
+        for name, (_, least, most) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= 1:  # which nan is not, either
-                shown = name.replace("_", "-")
-                raise LostRegError(f"expected a --{shown} of {least} to 1, but got {value}")
+            if value is not None and not least <= value <= most:  # nan is refused, too
+                raise LostRegError(f"expected a `{name}` of {least} to {most}, but got {value}")
 
     def dropped_for(self, box: ExportedBox) -> str | None:
         """The first reason to leave a box out, or None.
 
         Raises:
-            LostRegError: a limit on affinities that were not recorded.
+            LostRegError: a limit on what was not recorded.
         """
         if self.drop_implausible and box.implausible:
             return box.implausible
-        known = box.signals
-        if self.min_affinity is not None and known.affinity is None:
-            raise LostRegError(
-                "the run is of a version that recorded no affinities: leave out --min-affinity, or run again"
-            )
-        return (
-            _below("area", known.area, self.min_area)
-            or _above("area", known.area, self.max_area)
-            or _above("degree", known.degree, self.max_degree)
-            or _below("affinity", known.affinity, self.min_affinity)
-            or _above("borders", known.borders, self.max_borders)
-        )
-
-
-def _below(what: str, value: float | None, limit: float | None) -> str | None:
-    return None if limit is None or value >= limit else f"{what} below {limit:g}"
-
-
-def _above(what: str, value: float, limit: float | None) -> str | None:
-    return None if limit is None or value <= limit else f"{what} above {limit:g}"
+        for name, (signal, *_) in _LIMITS.items():
+            limit, value = getattr(self, name), getattr(box.signals, signal)
+            if limit is None:
+                continue
+            if value is None:
+                raise LostRegError(f"the run recorded no {signal}: leave out `{name}`")
+            if name.startswith("min") and value < limit:
+                return f"{signal} below {limit:g}"
+            if name.startswith("max") and value > limit:
+                return f"{signal} above {limit:g}"
+        return None
 
 
 @dataclass(frozen=True)
 class Tally:
     """How many images and boxes a selection holds, and what it leaves out.
 
-    implausible: of the boxes that it holds, how many are of each kind.
-    dropped: how many boxes were left out, by the reason.
-    without_box: images that no box is left of.
+    implausible: how many of its boxes are of each implausible kind.
+    dropped: how many boxes were left out, by reason.
+    without_box: images of which no box is left.
     """
 
     images: int = 0
@@ -117,7 +112,7 @@ class Tally:
 
 
 class Selection:
-    """The boxes that pass filters. It can be gone through again and again, and keeps nothing itself."""
+    """The boxes that pass the filters. It can be iterated over repeatedly, and holds nothing itself."""
 
     def __init__(self, predictions: Iterable[Prediction], filters: Filters):
         self._predictions, self._filters = predictions, filters
@@ -129,7 +124,7 @@ class Selection:
                 yield ExportedImage(prediction.image, prediction.size_hw, boxes)
 
     def tally(self) -> Tally:
-        """Count it all, in one pass."""
+        """Count everything, in one pass."""
         images = boxes = predictions = 0
         kinds: Counter[str] = Counter()
         dropped: Counter[str] = Counter()
@@ -157,8 +152,8 @@ def _exported(index: int, found: FoundObject, prediction: Prediction) -> Exporte
     return ExportedBox(index, found.box_xyxy, signals(found, prediction), implausible(found, prediction))
 
 
-def row(image: ExportedImage, box: ExportedBox) -> tuple:
-    """What a table says of a box, in the order of COLUMNS."""
+def row(image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:
+    """The row of a box in a table, in the order of COLUMNS."""
     (height, width), known = image.size_hw, box.signals
     return (
         *(image.name, width, height, box.index, *box.xyxy),

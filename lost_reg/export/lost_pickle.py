@@ -1,0 +1,19 @@
+"""lost: the pickle that LOST's own scripts (valeoai/LOST) write and read."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from lost_reg.export.base import Export
+from lost_reg.export.image_ids import image_ids
+
+
+def write_lost(export: Export, path: Path) -> None:
+    """{image: [xmin, ymin, xmax, ymax]}, of the first box of each image.
+
+    As in LOST, images are named by their files, and those of a COCO dataset by their ids, as strings.
+    """
+    ids = image_ids(export)
+    boxes = {str(ids.get(image.name, image.name)): list(image.boxes[0].xyxy) for image in export.images}
+    path.write_bytes(pickle.dumps(boxes, protocol=4))

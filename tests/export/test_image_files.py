@@ -1,0 +1,93 @@
+"""The images in exported folders: linked, copied, moved, missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_cases import export, prediction
+from helpers import names, refusal
+from torchvision.datasets import VOCDetection
+
+from lost_reg.export.image_files import MODES
+from lost_reg.export.summary import warnings
+from lost_reg.images.reading import read_image
+
+
+@pytest.mark.parametrize("images", MODES)
+def test_pictures_of_yolo(tmp_path, photos, images):
+    root, found = photos
+    summary = export(tmp_path, found, "yolo", root=root, images=images)
+    out = tmp_path / "out"
+    listed = (out / "train.txt").read_text().split()
+    assert listed == [
+        f"./images/{name}" for name in ("a.jpg", "sub_a.png", "B.jpeg", "gone.jpg", "shard-0.tar_key.jpg")
+    ]
+    there = [] if images == "none" else ["B.jpeg", "a.jpg", "sub_a.png"]
+    assert names(out / "images") == there
+    assert all((out / "images" / name).is_symlink() == (images == "link") for name in there)
+    if there:
+        assert (out / "images/sub_a.png").read_bytes() == (root / "sub/a.png").read_bytes()
+        assert "2 of 5 images are not there as files: gone.jpg (no file" in warnings(summary)[0]
+    else:
+        assert warnings(summary) == []
+
+
+def test_files_outside_of_the_root_are_not_taken(tmp_path, save_scene):
+    save_scene(tmp_path / "secret.jpg")
+    (tmp_path / "images").mkdir()
+    found = [prediction(name, (0, 0, 9, 9)) for name in ("../secret.jpg", str(tmp_path / "secret.jpg"))]
+    summary = export(tmp_path, found, "yolo", root=tmp_path / "images", images="copy")
+    assert names(tmp_path / "out/images") == [] and summary.not_placed.count == 2
+
+
+def test_torchvision_reads_the_images_of_voc(tmp_path, photos):
+    root, found = photos
+    export(tmp_path, found[:3], "voc", root=root)
+    dataset = VOCDetection(tmp_path / "out", year="2012", image_set="trainval")
+    assert len(dataset) == 3
+    for (image, target), one in zip(dataset, found):
+        assert image.size == (128, 96)
+        assert np.array_equal(np.asarray(image), read_image(root / one.image, apply_exif=False))
+        assert len(target["annotation"]["object"]) == 2
+        assert target["annotation"]["source"]["image"] == one.image
+
+
+def test_images_that_were_moved(tmp_path, photos):
+    root, found = photos
+    (tmp_path / "moved").mkdir()
+    root.rename(tmp_path / "moved/photos")
+    summary = export(tmp_path, found[:3], "voc", root=root, image_root=tmp_path / "moved/photos")
+    assert summary.not_placed.count == 0
+    assert (tmp_path / "out/VOCdevkit/VOC2012/JPEGImages/a.jpg").is_file()
+    line = refusal(export, tmp_path / "2", found, "voc", image_root=tmp_path / "nowhere")
+    assert "no such folder" in line
+
+
+def test_links_hold_from_a_relative_root(tmp_path, photos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export(Path("deep/er"), photos[1][:1], "yolo", image_root=Path("photos"))
+    assert (tmp_path / "deep/er/out/images/a.jpg").is_file()
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc"])
+def test_supervision_reads_the_folders(tmp_path, upright, to):
+    supervision = pytest.importorskip("supervision")
+    root, found = upright
+    export(tmp_path, found, to, root=root)
+    out = tmp_path / "out"
+    if to == "yolo":
+        read = supervision.DetectionDataset.from_yolo
+        dataset = read(str(out / "images"), str(out / "labels"), str(out / "data.yaml"))
+    else:
+        top = out / "VOCdevkit/VOC2012"
+        read = supervision.DetectionDataset.from_pascal_voc
+        dataset = read(str(top / "JPEGImages"), str(top / "Annotations"))
+    assert dataset.classes == ["object"]
+    boxes = {Path(path).stem: detections.xyxy for path, _, detections in dataset}
+    assert set(boxes) == {"a", "B"}
+    for one in boxes.values():
+        np.testing.assert_allclose(
+            one, [(32, 16, 96, 64), (0, 1, 20, 30.2)], atol=0.25 if to == "voc" else 1e-3
+        )
