@@ -2,6 +2,9 @@
 
 A file gets its name only when it is whole and verified. A file of that name can be trusted, therefore, and an
 interrupted command is simply run again. Every failure is a LostRegError of one line.
+
+Libraries were tried: pooch (1.9) restarts from the first byte after a broken connection; huggingface_hub's
+http_get (2.4) sends no If-Range, so it continues a file that has changed, and does not retry a status of 500.
 """
 
 from __future__ import annotations
