@@ -26,13 +26,12 @@ from lost_reg.scoring.prediction_files import read_boxes
 from lost_reg.types import FoundObject, Prediction
 
 
-def prediction(image, *boxes, size_hw=(100, 200), grid_hw=(10, 20), degree=19, affinity=0.5):
-    """An image with a box, and further ones."""
-    first, *further = boxes
+def prediction(image, *boxes, size_hw=(100, 200), grid_hw=(10, 20), degree=19, score=0.5):
+    """An image and the boxes found in it; a degree of None is one that the method does not give."""
+    details = {} if degree is None else {"degree": degree}
     return Prediction(
-        image, size_hw, first, (0, 0), grid_hw, degree, affinity,
-        tuple(FoundObject(box, (1, 1), degree, affinity) for box in further),
-    )  # fmt: skip
+        image, size_hw, grid_hw, tuple(FoundObject(box, score, (0, 0), details) for box in boxes)
+    )
 
 
 def export(tmp: Path, predictions, to=None, *, failures=(), root=None, run=None, **options) -> ExportSummary:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lost_reg.errors import LostRegError
 from lost_reg.plausibility import Signals, implausible, signals
-from lost_reg.types import Box, FoundObject, Prediction
+from lost_reg.types import Box, Prediction
 
 COLUMNS = (
     *("image", "width", "height", "object", "xmin", "ymin", "xmax", "ymax"),
-    *("area", "degree", "affinity", "borders", "implausible"),
+    *("area", "degree", "score", "borders", "implausible"),
 )
-_LIMITS = {  # of which signal each limit is, and its range
+_LIMITS = {  # the signal that each limit is of, and its range
     "min_area": ("area", 0, 1),
     "max_area": ("area", 0, 1),
     "max_degree": ("degree", 0, 1),
-    "min_affinity": ("affinity", -1, 1),
+    "min_score": ("score", -math.inf, math.inf),
     "max_borders": ("borders", 0, 4),
 }
 
@@ -36,12 +37,6 @@ class ExportedBox:
     signals: Signals
     implausible: str | None
 
-    @property
-    def score(self) -> float:
-        """The affinity, clipped to [0, 1]; 1 where it was not recorded."""
-        affinity = self.signals.affinity
-        return 1.0 if affinity is None else min(1.0, max(0.0, affinity))
-
 
 @dataclass(frozen=True)
 class ExportedImage:
@@ -57,14 +52,14 @@ class Filters:
     """Which boxes are left out; a limit of None leaves out none.
 
     drop_implausible: leave out boxes whose shapes no object has.
-    min_area, max_area, max_degree, min_affinity, max_borders: limits of the box's `Signals`, inclusive.
+    min_area, max_area, max_degree, min_score, max_borders: limits of the box's `Signals`, inclusive.
     """
 
     drop_implausible: bool = False
     min_area: float | None = None
     max_area: float | None = None
     max_degree: float | None = None
-    min_affinity: float | None = None
+    min_score: float | None = None
     max_borders: int | None = None
 
     def __post_init__(self) -> None:
@@ -72,13 +67,14 @@ class Filters:
         for name, (_, least, most) in _LIMITS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:  # nan is refused, too
-                raise LostRegError(f"expected a `{name}` of {least} to {most}, but got {value}")
+                within = f" from {least} to {most}" if math.isfinite(most) else ""
+                raise LostRegError(f"expected `{name}` to be a number{within}, but got {value}")
 
     def dropped_for(self, box: ExportedBox) -> str | None:
         """The first reason to leave a box out, or None.
 
         Raises:
-            LostRegError: a limit on what was not recorded.
+            LostRegError: a limit on a signal that the run's method does not give.
         """
         if self.drop_implausible and box.implausible:
             return box.implausible
@@ -87,7 +83,7 @@ class Filters:
             if limit is None:
                 continue
             if value is None:
-                raise LostRegError(f"the run recorded no {signal}: leave out `{name}`")
+                raise LostRegError(f"the method of the run gives no {signal}: leave out `{name}`")
             if name.startswith("min") and value < limit:
                 return f"{signal} below {limit:g}"
             if name.startswith("max") and value > limit:
@@ -101,7 +97,7 @@ class Tally:
 
     implausible: how many of its boxes are of each implausible kind.
     dropped: how many boxes were left out, by reason.
-    without_box: images of which no box is left.
+    without_box: images of which no box is left, or in which none was found.
     """
 
     images: int = 0
@@ -145,11 +141,8 @@ class Selection:
 def boxes_of(prediction: Prediction) -> Iterator[ExportedBox]:
     """All boxes of an image, in the order in which they were found."""
     for index, found in enumerate(prediction.objects):
-        yield _exported(index, found, prediction)
-
-
-def _exported(index: int, found: FoundObject, prediction: Prediction) -> ExportedBox:
-    return ExportedBox(index, found.box_xyxy, signals(found, prediction), implausible(found, prediction))
+        kind = implausible(found.box_xyxy, prediction.size_hw, prediction.grid_hw)
+        yield ExportedBox(index, found.box_xyxy, signals(found, prediction), kind)
 
 
 def row(image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:
@@ -157,5 +150,5 @@ def row(image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:
     (height, width), known = image.size_hw, box.signals
     return (
         *(image.name, width, height, box.index, *box.xyxy),
-        *(known.area, known.degree, known.affinity, known.borders, box.implausible),
+        *(known.area, known.degree, known.score, known.borders, box.implausible),
     )

@@ -56,11 +56,16 @@ def _annotation(box: ExportedBox, image_id: int, number: int) -> dict[str, Any]:
         **{"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0},
         "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
         "area": (xmax - xmin) * (ymax - ymin),
-        "score": box.score,
+        "score": _score(box),
         "object": box.index,
         "area_share": box.signals.area,
         "degree_share": box.signals.degree,
-        "affinity": box.signals.affinity,
         "borders": box.signals.borders,
         "implausible": box.implausible,
     }
+
+
+def _score(box: ExportedBox) -> float:
+    """Clipped to [0, 1]; 1 for a method that gives none, as tools require one."""
+    score = box.signals.score
+    return 1.0 if score is None else min(1.0, max(0.0, score))

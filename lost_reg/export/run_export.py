@@ -114,5 +114,5 @@ def _not_done(results: Results) -> int | None:
 
 def _none_left(folder: Path, tally: Tally) -> str:
     if not tally.dropped:
-        return f"{folder} holds no boxes yet"
+        return f"{folder} holds no boxes"
     return f"no box of {folder} passes the filters ({listed(tally.dropped)}): loosen them"

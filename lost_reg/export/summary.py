@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lost_reg.export.boxes import Tally
 from lost_reg.export.image_files import SkippedImages
 from lost_reg.plausibility import IMPLAUSIBLE
+from lost_reg.text import counted
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,27 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     """What was written, and what was left out."""
     tally = summary.tally
     kinds = {kind: tally.implausible[kind] for kind in IMPLAUSIBLE}
-    lines = [f"{tally.boxes:,} boxes of {tally.images:,} images; implausible among them: {listed(kinds)}"]
+    held = f"{_boxes(tally.boxes)} of {counted(tally.images, 'image')}"
+    lines = [f"{held}; implausible among them: {listed(kinds)}"]
     if tally.dropped:
-        lines.append(f"dropped: {sum(tally.dropped.values()):,} boxes ({listed(tally.dropped)})")
-    left_out = {
-        "images without a box left": tally.without_box,
-        "images that the run could not use": summary.failed,
-        "images that the run has not done": summary.not_done,
-        "boxes beyond one in an image, which the format has no room for": summary.beyond_first,
+        lines.append(f"dropped: {_boxes(tally.dropped.total())} ({listed(tally.dropped)})")
+    images = {
+        "without a box": tally.without_box,
+        "that the run could not use": summary.failed,
+        "that the run has not reached": summary.not_done,
     }
-    left_out = {what: number for what, number in left_out.items() if number}
+    left_out = [f"{counted(number, 'image')} {which}" for which, number in images.items() if number]
+    if summary.beyond_first:
+        left_out.append(
+            f"{_boxes(summary.beyond_first)} after the first of an image, which is all the format holds"
+        )
     if left_out:
-        lines.append(f"left out: {listed(left_out)}")
+        lines.append(f"left out: {', '.join(left_out)}")
     return lines
+
+
+def _boxes(number: int) -> str:
+    return "1 box" if number == 1 else f"{number:,} boxes"
 
 
 def warnings(summary: ExportSummary) -> list[str]:

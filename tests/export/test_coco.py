@@ -18,7 +18,7 @@ from lost_reg.scoring.prediction_files import read_boxes
 def test_coco_by_hand(tmp_path):
     export(
         tmp_path,
-        [prediction("b.jpg", (10, 20, 40, 60), affinity=-0.2), prediction("a.jpg", (0, 0, 9, 9))],
+        [prediction("b.jpg", (10, 20, 40, 60), score=-0.2), prediction("a.jpg", (0, 0, 9, 9))],
         "coco",
     )
     content = json.loads((tmp_path / "out.json").read_text())
@@ -26,10 +26,17 @@ def test_coco_by_hand(tmp_path):
     assert content["categories"] == [{"id": 1, "name": "object", "supercategory": "object"}]
     assert content["annotations"][0] == {
         **{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "bbox": [10, 20, 30, 40], "area": 1200},
-        **{"score": 0, "object": 0, "area_share": 0.06, "degree_share": 19 / 199, "affinity": -0.2},
+        **{"score": 0, "object": 0, "area_share": 0.06, "degree_share": 19 / 199},
         **{"borders": 0, "implausible": None},
     }
     assert content["annotations"][1]["id"] == 2 and content["annotations"][1]["image_id"] == 2
+
+
+@pytest.mark.parametrize("score, expected", [(None, 1), (-0.2, 0), (0.4, 0.4), (17.5, 1)])
+def test_scores_are_clipped(tmp_path, score, expected):
+    export(tmp_path, [prediction("a.jpg", (0, 0, 100, 50), score=score, degree=None)], "coco")
+    (box,) = load_coco(tmp_path / "out.json").dataset["annotations"]
+    assert box["score"] == expected and box["degree_share"] is None
 
 
 def test_cocoeval_takes_it_as_truth_and_as_results(tmp_path):

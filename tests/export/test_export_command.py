@@ -26,7 +26,7 @@ def test_the_command_says_what_it_wrote(lost_reg, tmp_path, photos):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "11 boxes of 6 images; implausible among them: 0 whole image, 0 single patch, 1 border strip",
-        "left out: 1 images that the run could not use, 2 images that the run has not done",
+        "left out: 1 image that the run could not use, 2 images that the run has not reached",
         f"written: {tmp_path / 'voc'}, {tmp_path / 'crops'}",
     ]
     linked, crops = result.stderr.splitlines()
@@ -40,8 +40,8 @@ def test_the_command_says_what_it_wrote(lost_reg, tmp_path, photos):
     assert result.stdout.splitlines() == [
         "5 boxes of 5 images; implausible among them: 0 whole image, 0 single patch, 0 border strip",
         "dropped: 6 boxes (5 area below 0.1, 1 border strip)",
-        "left out: 1 images without a box left, 1 images that the run could not use, "
-        "2 images that the run has not done",
+        "left out: 1 image without a box, 1 image that the run could not use, "
+        "2 images that the run has not reached",
         f"written: {tmp_path / 'x.csv'}",
     ]
 
@@ -50,7 +50,7 @@ def test_every_filter_reaches_the_library(lost_reg, tmp_path):
     run = write_predictions(tmp_path / "run", [prediction(name, box) for name, box in BOXES.items()])
     for number, (option, value, dropped) in enumerate((
         ("--drop-implausible", None, "1 whole image"), ("--min-area", 0.05, "2 area below 0.05"),
-        ("--max-area", 0.5, "1 area above 0.5"), ("--max-degree", 0, None), ("--min-affinity", 0.6, None),
+        ("--max-area", 0.5, "1 area above 0.5"), ("--max-degree", 0, None), ("--min-score", 0.6, None),
         ("--max-borders", 3, "1 borders above 3"),
     )):  # fmt: skip
         arguments = [option] if value is None else [option, value]

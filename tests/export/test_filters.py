@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from export_cases import BOXES, export, prediction, read_csv
+from export_cases import BOXES, export, prediction, read_back, read_csv
 from helpers import names, refusal
 
 from lost_reg.export.boxes import Filters
+from lost_reg.export.formats import FORMATS
+from lost_reg.export.summary import summary_lines
 
 pandas = pytest.importorskip("pandas")
 
@@ -51,20 +53,29 @@ def test_filters_of_shape(tmp_path, limits, kept, dropped):
     [
         ({"max_degree": 40 / 199}, ["few", "some"]),
         ({"max_degree": 39.9 / 199}, ["few"]),
-        ({"min_affinity": 0.3}, ["some", "many"]),
-        ({"min_affinity": 0.31}, ["many"]),
-        ({"min_affinity": -1.0}, ["few", "some", "many"]),
-        ({"min_affinity": 0.3, "max_degree": 0.3}, ["some"]),
+        ({"min_score": 0.3}, ["some", "many"]),
+        ({"min_score": 0.31}, ["many"]),
+        ({"min_score": -1.0}, ["few", "some", "many"]),
+        ({"min_score": 0.3, "max_degree": 0.3}, ["some"]),
     ],
 )
 def test_filters_of_patches(tmp_path, limits, kept):
     found = [
-        prediction("few", BOXES["plain"], degree=10, affinity=-0.1),
-        prediction("some", BOXES["plain"], degree=40, affinity=0.3),
-        prediction("many", BOXES["plain"], degree=100, affinity=0.9),
+        prediction("few", BOXES["plain"], degree=10, score=-0.1),
+        prediction("some", BOXES["plain"], degree=40, score=0.3),
+        prediction("many", BOXES["plain"], degree=100, score=0.9),
     ]
     export(tmp_path, found, "csv", **limits)
     assert list(read_csv(tmp_path / "out.csv")) == kept
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_images_in_which_nothing_was_found_are_left_out(tmp_path, to):
+    found = [prediction("a.jpg"), prediction("b.jpg", BOXES["plain"])]
+    summary = export(tmp_path, found, to)
+    assert list(read_back(tmp_path, to, found)) == ["b.jpg"]
+    assert (summary.tally.images, summary.tally.without_box, summary.tally.dropped) == (1, 1, {})
+    assert summary_lines(summary)[1:] == ["left out: 1 image without a box"]
 
 
 def test_further_objects_keep_their_number(tmp_path):
@@ -81,16 +92,19 @@ def test_further_objects_keep_their_number(tmp_path):
         *(("min_area", value) for value in (-0.1, 1.1, float("nan"))),
         *(("max_area", value) for value in (-0.1, 1.1, float("nan"))),
         *(("max_degree", value) for value in (-0.1, 1.1, float("nan"))),
-        *(("min_affinity", value) for value in (-1.1, 1.1, float("nan"))),
+        ("min_score", float("nan")),  # every other number may be a score
+        *(("max_borders", value) for value in (-1, 5)),
     ],
 )
 def test_limits_out_of_range(name, value):
     assert f"`{name}`" in refusal(Filters, **{name: value})
 
 
-def test_a_limit_on_what_was_not_recorded(tmp_path):
-    found = [prediction("a.jpg", BOXES["plain"], affinity=None)]
-    assert "`min_affinity`" in refusal(export, tmp_path, found, "csv", min_affinity=0.1)
+@pytest.mark.parametrize("limit, signal", [("min_score", "score"), ("max_degree", "degree")])
+def test_a_limit_on_what_the_method_does_not_give(tmp_path, limit, signal):
+    found = [prediction("a.jpg", BOXES["plain"], **{signal: None})]
+    line = refusal(export, tmp_path, found, "csv", **{limit: 0.1})
+    assert f"gives no {signal}" in line and f"`{limit}`" in line
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -99,3 +113,4 @@ def test_no_box_left(tmp_path):
     assert "1 whole image" in line and "loosen" in line
     assert names(tmp_path) == ["run", "run/errors.jsonl", "run/predictions.jsonl", "run/run.json"]
     assert "no boxes" in refusal(export, tmp_path / "2", [], "csv")
+    assert "no boxes" in refusal(export, tmp_path / "3", [prediction("a.jpg")], "csv")

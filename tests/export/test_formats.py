@@ -12,7 +12,7 @@ from helpers import names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lost_reg.export.boxes import whole_pixels
+from lost_reg.boxes import whole_pixels
 from lost_reg.export.formats import FORMATS
 
 

@@ -15,4 +15,4 @@ def test_lost_has_room_for_one_box(tmp_path):
     summary = export(tmp_path, found, "lost", drop_implausible=True)
     assert read_lost(tmp_path / "out.pkl") == {"a.jpg": [BOXES["plain"]], "b.jpg": [BOXES["small"]]}
     assert summary.beyond_first == 1
-    assert "left out: 1 boxes beyond one in an image" in summary_lines(summary)[-1]
+    assert "left out: 1 box after the first of an image" in summary_lines(summary)[-1]

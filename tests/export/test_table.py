@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from export_cases import export, load_coco, prediction
+from export_cases import export, prediction
 
 pandas = pytest.importorskip("pandas")
 
@@ -16,15 +16,12 @@ def test_a_table_by_hand(tmp_path):
     )
     first, second, third = pandas.read_csv(tmp_path / "out.csv").to_dict("records")
     assert list(first.values())[:8] == ["a.jpg", 200, 100, 0, 0, 0, 100, 50]
-    assert first["area"] == 0.25 and first["degree"] == 19 / 199 and first["affinity"] == 0.5
+    assert first["area"] == 0.25 and first["degree"] == 19 / 199 and first["score"] == 0.5
     assert first["borders"] == 2 and pandas.isna(first["implausible"])
     assert second["object"] == 1 and second["implausible"] == "whole image" and second["borders"] == 4
     assert third["image"] == "b.jpg" and third["implausible"] == "single patch"
 
 
-def test_affinities_that_were_not_recorded(tmp_path):
-    export(tmp_path, [prediction("a.jpg", (0, 0, 100, 50), affinity=None)], "csv")
-    assert pandas.read_csv(tmp_path / "out.csv")["affinity"].isna().all()
-    export(tmp_path / "2", [prediction("a.jpg", (0, 0, 100, 50), affinity=None)], "coco")
-    (box,) = load_coco(tmp_path / "2/out.json").dataset["annotations"]
-    assert box["affinity"] is None and box["score"] == 1
+def test_a_method_without_scores_and_degrees(tmp_path):
+    export(tmp_path, [prediction("a.jpg", (0, 0, 100, 50), score=None, degree=None)], "csv")
+    assert pandas.read_csv(tmp_path / "out.csv")[["score", "degree"]].isna().all(axis=None)
