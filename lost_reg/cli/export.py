@@ -8,14 +8,21 @@ from typing import Any
 import click
 
 from lost_reg.cli.output import print_line, print_message
+from lost_reg.export.formats import FORMATS
+from lost_reg.export.image_files import MODES
+
+_TARGETS = ", ".join(
+    f"a {format.suffix} file ({name})" if format.suffix else f"a new folder ({name})"
+    for name, format in FORMATS.items()
+)
+_WITH_IMAGES = " and ".join(name for name, format in FORMATS.items() if format.has_images)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(["coco", "yolo", "voc", "lost", "csv"]), help="The format.")
+@click.option("--to", type=click.Choice(list(FORMATS)), help="The format.")
 @click.option(
-    "--out", "-o", type=click.Path(path_type=Path),
-    help="Where to: a .json (coco), .pkl (lost) or .csv file, or a new folder (yolo, voc).",
+    "--out", "-o", type=click.Path(path_type=Path), help=f"What to write: {_TARGETS}."
 )  # fmt: skip
 @click.option(
     "--crops",
@@ -23,8 +30,7 @@ from lost_reg.cli.output import print_line, print_message
     help="Also, or only, write what the boxes cut out: a new folder.",
 )
 @click.option(
-    "--images", type=click.Choice(["link", "copy", "none"]),
-    help="How yolo and voc get the images.  [default: link]",
+    "--images", type=click.Choice(MODES), help=f"How {_WITH_IMAGES} get the images.  [default: link]",
 )  # fmt: skip
 @click.option(
     "--image-root",
@@ -32,20 +38,20 @@ from lost_reg.cli.output import print_line, print_message
     help="Where the images are now.  [default: where they were]",
 )
 @click.option("--drop-implausible", is_flag=True, help="No whole images, single patches and border strips.")
-@click.option("--min-area", type=float, metavar="SHARE", help="No boxes of a smaller share of the image.")
-@click.option("--max-area", type=float, metavar="SHARE", help="No boxes of a larger share of the image.")
+@click.option("--min-area", type=float, metavar="SHARE", help="No boxes with a smaller share of the image.")
+@click.option("--max-area", type=float, metavar="SHARE", help="No boxes with a larger share of the image.")
 @click.option(
     "--max-degree",
     type=float,
     metavar="SHARE",
-    help="None whose seed is similar to a larger share of the patches.",
+    help="No boxes whose seed is similar to a larger share of the patches.",
 )
-@click.option("--min-score", type=float, metavar="SCORE", help="No boxes of a lower score of the method.")
+@click.option("--min-score", type=float, metavar="SCORE", help="No boxes with a lower score.")
 @click.option(
     "--max-borders",
     type=click.IntRange(min=0, max=4),
     metavar="N",
-    help="None that touch more of the image's four edges.",
+    help="No boxes that touch more of the image's four edges.",
 )
 def export(
     run: Path,
@@ -58,8 +64,8 @@ def export(
 ) -> None:
     """Write the boxes of a run for other programs: COCO, YOLO, VOC, LOST's own scripts, or a table.
 
-    All objects of an image are exported, the first being LOST's one. Boxes of shapes that no object has
-    (whole image, single patch, border strip) are counted, and kept unless --drop-implausible.
+    All objects of an image are exported. Boxes of shapes that no object has (whole image, single patch,
+    border strip) are counted, and kept unless --drop-implausible.
     """
     if bool(to) != bool(out):
         raise click.UsageError("give both a format with --to and where to write it with --out")
@@ -67,13 +73,12 @@ def export(
         raise click.UsageError("give a format with --to, or a folder with --crops")
 
     from lost_reg.export.boxes import Filters
-    from lost_reg.export.formats import FORMATS
     from lost_reg.export.run_export import ExportOptions, export_run
     from lost_reg.export.summary import summary_lines, warnings
     from lost_reg.progress import image_progress
 
     if images and not (to and FORMATS[to].has_images):
-        raise click.UsageError("--images is for the formats yolo and voc")
+        raise click.UsageError(f"--images is for the formats {_WITH_IMAGES}")
     given = {"images": images} if images else {}
     options = ExportOptions(to, out, crops, image_root=image_root, filters=Filters(**filters), **given)
     with image_progress("crops") as progress:

@@ -16,7 +16,6 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
-from lost_reg import __version__
 from lost_reg.errors import LostRegError
 
 TIMEOUT_SECONDS = 30.0  # how long a server may be silent
@@ -67,7 +66,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
     """
     if urlsplit(url).scheme != "https" and not _is_local(url):
         raise LostRegError(f"cannot download {url}: only https addresses are accepted")
-    request = Request(url, headers={"User-Agent": f"lost-reg/{__version__}", **(headers or {})})
+    request = Request(url, headers={"User-Agent": "lost-reg", **(headers or {})})
     with _network_errors():
         try:
             return _opener().open(request, timeout=TIMEOUT_SECONDS)

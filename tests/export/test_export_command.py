@@ -10,10 +10,6 @@ import pytest
 from export_cases import BOXES, prediction
 from helpers import names, write_predictions
 
-from lost_reg.cli.app import main
-from lost_reg.export.formats import FORMATS
-from lost_reg.export.image_files import MODES
-
 
 def test_the_command_says_what_it_wrote(lost_reg, tmp_path, photos):
     root, found = photos
@@ -108,9 +104,3 @@ def test_torch_is_not_imported(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
-
-
-def test_the_choices_of_the_command_are_those_of_the_library():
-    choices = {option.name: option.type for option in main.commands["export"].params}
-    assert tuple(choices["to"].choices) == tuple(FORMATS)
-    assert tuple(choices["images"].choices) == MODES

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lost_reg.boxes import whole_pixels
+from lost_reg.export.base import Format
 from lost_reg.export.formats import FORMATS
 
 
@@ -109,3 +110,13 @@ def test_hostile_names_do_no_harm(tmp_path, to):
         np.testing.assert_allclose(box, [one.box_xyxy], atol=1e-4)
     assert summary.not_cropped.count == len(HOSTILE)
     assert len(names(tmp_path / "top/crops")) == 1  # the table alone
+
+
+def test_a_new_format_is_a_row(tmp_path, monkeypatch):
+    def write_names(export, path):
+        path.write_text("".join(f"{image.name} {len(image.boxes)}\n" for image in export.images))
+
+    monkeypatch.setitem(FORMATS, "names", Format(".txt", write_names))
+    found = [prediction("a.jpg", (0, 0, 9, 9), (0, 0, 20, 20)), prediction("b.jpg", (0, 0, 9, 9))]
+    export(tmp_path, found, "names")
+    assert (tmp_path / "out.txt").read_text() == "a.jpg 2\nb.jpg 1\n"
