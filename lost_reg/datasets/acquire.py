@@ -51,7 +51,7 @@ DownloadProgress = Callable[[str, int, int | None], object]
 def download_dataset(
     name: str, root: Path, progress: DownloadProgress = lambda what, done, total: None
 ) -> None:
-    """Fetch whatever of a dataset is not there yet; every file is verified before it is put in place.
+    """Download the missing parts of a dataset; every file is verified before it is put in place.
 
     Args:
         name: one of DOWNLOADABLE.
@@ -96,7 +96,7 @@ def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
         jobs = list(_coco_jobs(folder, listed, annotations))
     except (KeyError, TypeError, ValueError):
         raise LostRegError(
-            f"{annotations} is damaged: remove it and run the same command again to download it anew"
+            f"{annotations} is damaged: remove it and run the same command again to download another"
         ) from None
     fetch_images(jobs, progress=lambda done, total: progress("images", done, total))
 

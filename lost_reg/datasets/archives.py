@@ -1,4 +1,4 @@
-"""Archives, unpacked only inside their folder, and whole or not at all."""
+"""Archives, unpacked only inside one folder, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _tar_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[s
 
 
 def _merge(source: Path, folder: Path) -> None:
-    """Move what lies in `source` into `folder`; folders that are in both are merged, files replaced."""
+    """Move the contents of `source` into `folder`; folders in both are merged, files replaced."""
     for entry in sorted(source.iterdir()):
         target = folder / entry.name
         if entry.is_dir() and target.is_dir():

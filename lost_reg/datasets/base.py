@@ -1,4 +1,4 @@
-"""What a dataset is, and what a row of the table of datasets says."""
+"""Datasets, and the rows of the table of datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which datasets there are, and where they lie on this machine."""
+"""The table of datasets, and how a dataset is found on this machine."""
 
 from __future__ import annotations
 

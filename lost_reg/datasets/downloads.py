@@ -1,7 +1,7 @@
 """Files from the internet: fetched once, resumed where they broke off, and verified before they are used.
 
-A file gets its name only when it is whole and verified. A file of that name can be trusted, therefore, and an
-interrupted command is simply run again. Every failure is a LostRegError of one line.
+A file gets its name only when it is complete and verified, so a file of that name can be trusted. After an
+interruption the same command is run again. Every failure is a LostRegError of one line.
 
 Libraries were tried: pooch (1.9) restarts from the first byte after a broken connection; huggingface_hub's
 http_get (2.4) sends no If-Range, so it continues a file that has changed, and does not retry a status of 500.
@@ -84,7 +84,7 @@ def fetch(
 ) -> None:
     """Download a file, unless it is there already, and put it in place once its checksum fits.
 
-    The bytes that have arrived lie beside the destination as NAME.part, and a later call resumes from there.
+    Arrived bytes are kept beside the destination in NAME.part, and a later call resumes from there.
     A file that is in place but does not fit is replaced. Of several processes one downloads; the others wait
     (at NAME.lock) and then find the file.
 

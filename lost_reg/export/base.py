@@ -1,4 +1,4 @@
-"""What every export format is given, and what it says of itself."""
+"""What an export format writes, and how a format is described."""
 
 from __future__ import annotations
 

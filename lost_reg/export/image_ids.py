@@ -13,7 +13,7 @@ COCO20K = "coco20k"
 def image_ids(export: Export) -> dict[str, int]:
     """The ids of the run's images in its COCO dataset, by name; none for a run on other images.
 
-    If the dataset is not there any more, they are unknown: then there are none, and a note says so.
+    If the dataset cannot be read any more, there are none, and a note is added to the export.
     """
     dataset = str(export.settings.get("dataset") or "")
     names = [image.name for image in export.images] if dataset == COCO20K or dataset.endswith(".json") else []

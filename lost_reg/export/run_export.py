@@ -89,7 +89,7 @@ def _check_targets(options: ExportOptions) -> None:
     if options.out and options.crops:
         out, crops = (Path(os.path.abspath(path)) for path in (options.out, options.crops))
         if out.is_relative_to(crops) or crops.is_relative_to(out):
-            raise LostRegError(f"{str(out)!r} and {str(crops)!r} lie in one another: name separate folders")
+            raise LostRegError(f"{str(out)!r} and {str(crops)!r} are in one another: choose separate folders")
 
 
 def _image_root(results: Results, options: ExportOptions) -> Path | None:
