@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lost_reg.version import __version__ as __version__
+
 if TYPE_CHECKING:  # each under its own name again, by which type checkers know what is public
     from lost_reg.backbones.loading import Preprocessing as Preprocessing
     from lost_reg.backbones.loading import load_backbone as load_backbone
@@ -41,7 +43,6 @@ _HOMES = {
     "score": "scoring.corloc",
 }
 __all__ = list(_HOMES)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

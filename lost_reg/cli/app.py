@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from lost_reg import __version__
 from lost_reg.cli.artifacts import artifacts
 from lost_reg.cli.compare import compare
 from lost_reg.cli.corloc import corloc
@@ -24,6 +23,7 @@ from lost_reg.cli.run import run
 from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.sweep import sweep
 from lost_reg.errors import LostRegError
+from lost_reg.version import __version__
 
 
 class _Commands(click.Group):

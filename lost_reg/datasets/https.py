@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
 from lost_reg.errors import LostRegError
+from lost_reg.version import __version__
 
 TIMEOUT_SECONDS = 30.0  # how long a server may be silent
 RETRY_WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry of a transient failure
@@ -66,7 +67,7 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
     """
     if urlsplit(url).scheme != "https" and not _is_local(url):
         raise LostRegError(f"cannot download {url}: only https addresses are accepted")
-    request = Request(url, headers={"User-Agent": "lost-reg", **(headers or {})})
+    request = Request(url, headers={"User-Agent": f"lost-reg/{__version__}", **(headers or {})})
     with _network_errors():
         try:
             return _opener().open(request, timeout=TIMEOUT_SECONDS)

@@ -18,7 +18,6 @@ import PIL
 import timm
 import torch
 
-from lost_reg import __version__
 from lost_reg.backbones.base import Backbone
 from lost_reg.images.batching import BatchSize
 from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
@@ -27,6 +26,7 @@ from lost_reg.runs.options import RunOptions
 from lost_reg.runs.writer import RunWriter
 from lost_reg.text import shown_names
 from lost_reg.types import Failure, Prediction
+from lost_reg.version import __version__
 
 _FAILURES_SHOWN = 3
 
