@@ -12,9 +12,8 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from xml.sax.saxutils import escape
 
-from PIL import Image
+from voc_layout import annotate, make_folders
 
 # name: (class, xmin, ymin, xmax, ymax), half-open pixels
 BOXES = {
@@ -43,29 +42,11 @@ def main() -> None:
         sys.exit(
             f"scikit-image {skimage.__version__} does not carry {', '.join(missing)}: install 0.22 or newer"
         )
-    for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    for name, boxes in BOXES.items():
+    make_folders(folder)
+    for name in BOXES:
         shutil.copy(photos / name, folder / "JPEGImages" / name)
-        stem = Path(name).stem
-        (folder / "Annotations" / f"{stem}.xml").write_text(annotation(photos / name, boxes))
-    names = "".join(f"{Path(name).stem}\n" for name in BOXES)
-    (folder / "ImageSets" / "Main" / "trainval.txt").write_text(names)
+    annotate(folder, BOXES)
     print(f"{len(BOXES)} photos of scikit-image are in {folder}")
-
-
-def annotation(photo: Path, boxes: list[tuple[str, int, int, int, int]]) -> str:
-    """A VOC annotation; VOC's boxes are 1-based and inclusive."""
-    with Image.open(photo) as image:
-        width, height = image.size
-    objects = "".join(
-        f"  <object>\n    <name>{escape(label)}</name>\n    <truncated>0</truncated>\n"
-        f"    <difficult>0</difficult>\n    <bndbox><xmin>{xmin + 1}</xmin><ymin>{ymin + 1}</ymin>"
-        f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>\n  </object>\n"
-        for label, xmin, ymin, xmax, ymax in boxes
-    )
-    size = f"  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>\n"
-    return f"<annotation>\n  <filename>{photo.name}</filename>\n{size}{objects}</annotation>\n"
 
 
 if __name__ == "__main__":

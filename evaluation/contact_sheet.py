@@ -1,6 +1,6 @@
-"""Puts the pictures of a run (`lost-reg run --visualize`) on one sheet.
+"""Put the pictures of a run (`lost-reg run --visualize`) on one sheet, in rows of equal width.
 
-python evaluation/contact_sheet.py RUN_FOLDER SHEET.jpg [COLUMNS]
+python evaluation/contact_sheet.py RUN_FOLDER SHEET.jpg [ROWS]
 """
 
 from __future__ import annotations
@@ -10,26 +10,48 @@ from pathlib import Path
 
 from PIL import Image
 
-CELL = 240
-GAP = 8
+WIDTH = 1500  # pixels, of the sheet
+GAP = 6  # pixels between pictures
+
+
+def rows_of(pictures: list[Image.Image], rows: int) -> list[list[Image.Image]]:
+    """The pictures, in order, in rows of about the same total width at the same height; none is empty."""
+    shapes = [picture.width / picture.height for picture in pictures]
+    filled: list[list[Image.Image]] = [[] for _ in range(rows)]
+    for index, picture in enumerate(pictures):
+        middle = sum(shapes[:index]) + shapes[index] / 2
+        filled[int(rows * middle / sum(shapes))].append(picture)
+    return [row for row in filled if row]
+
+
+def strip(row: list[Image.Image]) -> Image.Image:
+    """One row of the sheet: its pictures side by side, scaled to fill the width exactly."""
+    widths = [picture.width / picture.height for picture in row]
+    room = WIDTH - GAP * (len(row) - 1)
+    height = round(room / sum(widths))
+    canvas = Image.new("RGB", (WIDTH, height), "white")
+    for index, picture in enumerate(row):
+        left, right = (round(room * sum(widths[:end]) / sum(widths)) for end in (index, index + 1))
+        canvas.paste(
+            picture.resize((right - left, height), Image.Resampling.LANCZOS), (left + index * GAP, 0)
+        )
+    return canvas
 
 
 def main() -> None:
     if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
     run, sheet = Path(sys.argv[1]), Path(sys.argv[2])
-    columns = int(sys.argv[3]) if len(sys.argv) == 4 else 4
-    pictures = sorted((run / "pictures").rglob("*.jpg"))
-    if not pictures:
+    paths = sorted((run / "pictures").rglob("*.jpg"))
+    if not paths:
         sys.exit(f"no pictures in {run / 'pictures'}: run with --visualize")
-    rows = -(-len(pictures) // columns)
-    canvas = Image.new("RGB", (columns * (CELL + GAP) + GAP, rows * (CELL + GAP) + GAP), "white")
-    for index, path in enumerate(pictures):
-        picture = Image.open(path)
-        picture.thumbnail((CELL, CELL))
-        x = GAP + (index % columns) * (CELL + GAP) + (CELL - picture.width) // 2
-        y = GAP + (index // columns) * (CELL + GAP) + (CELL - picture.height) // 2
-        canvas.paste(picture, (x, y))
+    rows = int(sys.argv[3]) if len(sys.argv) == 4 else 3
+    strips = [strip(row) for row in rows_of([Image.open(path) for path in paths], rows)]
+    canvas = Image.new("RGB", (WIDTH, sum(one.height + GAP for one in strips) - GAP), "white")
+    top = 0
+    for one in strips:
+        canvas.paste(one, (0, top))
+        top += one.height + GAP
     sheet.parent.mkdir(parents=True, exist_ok=True)
     canvas.save(sheet, quality=85)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .textures import Rng, lighting, material, to_uint8
+from .textures import Rng, lighting, material, noise, to_uint8
 
 
 def ground(rng: Rng, hw: tuple[int, int], contrast: float) -> np.ndarray:
-    """(H, W, 3) A surface seen at a slant: its texture gets finer towards the top."""
+    """(H, W, 3) A surface seen at a slant, so its texture gets finer towards the top."""
     height, width = hw
     ys, xs = np.mgrid[0 : 1 : height * 1j, -0.5 : 0.5 : width * 1j].astype(np.float32)
     eye = rng.uniform(0.1, 0.8)
@@ -26,7 +26,7 @@ def ground(rng: Rng, hw: tuple[int, int], contrast: float) -> np.ndarray:
 
 
 def clutter(rng: Rng, image: np.ndarray) -> np.ndarray:
-    """Poles, panes, boards and blobs, in colours of the image itself, as things stand about."""
+    """The image (H, W, 3) with poles, panes, boards and blobs on it, in colours taken from the image."""
     height, width = image.shape[:2]
     drawn = image.copy()
     middle, spread = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.5)
@@ -66,14 +66,14 @@ def clutter(rng: Rng, image: np.ndarray) -> np.ndarray:
 
 
 def render_background(rng: Rng, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8. One to four regions (wall, ground, hills, sky), clutter, light, lack of focus."""
+    """(H, W, 3) uint8: one to four regions (wall, ground, hills, sky) with clutter, light and blur."""
     contrast = rng.beta(1.3, 2.0)
     image = material(rng, hw, contrast)
     ys, xs = np.mgrid[0 : 1 : hw[0] * 1j, 0 : 1 : hw[1] * 1j].astype(np.float32)
     for edge in np.sort(rng.uniform(-0.1, 1.0, rng.choice(4, p=[0.3, 0.35, 0.25, 0.1]))):
         tilt, relief = rng.normal(0, 0.12), rng.choice([0, 0.02, 0.08])
         line = edge + tilt * (xs - 0.5) + relief * noise(rng, hw, 1, 0.5, 1.0)
-        along = xs if rng.random() < 0.15 else ys  # mostly one above the other; a corner: side by side
+        along = xs if rng.random() < 0.15 else ys  # mostly one above the other, at times side by side
         inside = np.clip((along - line) * rng.choice([20, 200]), 0, 1)[..., None]
         region = (ground if rng.random() < 0.5 else material)(rng, hw, rng.beta(1.3, 2.0))
         image = image * (1 - inside) + region * inside

@@ -15,27 +15,41 @@ BACKGROUND_SIDE = 288  # pixels, of a background rendered at detail 1
 MIN_VISIBLE = 0.006  # an object must show at least this share of the image to count
 
 
-
-
 @dataclass(frozen=True)
 class Scene:
-    """image: (H, W, 3) uint8 RGB; instances: (H, W) uint8, 0 = background, i = what is seen of object i."""
+    """An image and the mask of each of its objects.
+
+    image: (H, W, 3) uint8 RGB.
+    instances: (H, W) uint8, 0 for background, i for the visible pixels of object i.
+    kinds: kinds[i - 1] is the kind of object i, which may be hidden.
+    """
 
     image: np.ndarray
     instances: np.ndarray
+    kinds: tuple[str, ...]
+
+    @property
+    def visible(self) -> np.ndarray:
+        """(n,) The numbers of the objects of which something is visible, ascending."""
+        return np.unique(self.instances[self.instances > 0])
+
+    @property
+    def labels(self) -> list[str]:
+        """The kinds of the n visible objects, in the order of `boxes_xyxy`."""
+        return [self.kinds[number - 1] for number in self.visible]
 
     @property
     def boxes_xyxy(self) -> np.ndarray:
-        """(n, 4) int: half-open boxes of the visible pixels of each object."""
+        """(n, 4) int: for each visible object the half-open extent of its visible pixels."""
         boxes = []
-        for label in np.unique(self.instances[self.instances > 0]):
-            ys, xs = np.nonzero(self.instances == label)
+        for number in self.visible:
+            ys, xs = np.nonzero(self.instances == number)
             boxes.append([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
         return np.array(boxes, dtype=int).reshape(-1, 4)
 
 
 def recolour(rng: Rng, rgb: np.ndarray, strength: float) -> np.ndarray:
-    """Another light on the same surface: saturation, gain per channel, gamma, at times permuted channels."""
+    """Colours (h, w, 3) under other light: saturation, gains, gamma and, at times, permuted channels."""
     saturation = np.exp(rng.normal(-0.1, 0.5 * strength))
     gain = np.exp(rng.normal(0, 0.25 * strength) + rng.normal(0, 0.1 * strength, 3))
     order = rng.permutation(3) if rng.random() < 0.15 * strength else [0, 1, 2]
@@ -45,7 +59,7 @@ def recolour(rng: Rng, rgb: np.ndarray, strength: float) -> np.ndarray:
 
 
 def fit(rng: Rng, background: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) A random part of the background (uint8), mirrored or not, recoloured, at the scene's size."""
+    """(H, W, 3) A random crop of the background (uint8), flipped or not, recoloured, at the scene's size."""
     height, width = background.shape[:2]
     share = rng.uniform(0.55, 1)
     h, w = int(height * share), int(width * share)
@@ -56,7 +70,7 @@ def fit(rng: Rng, background: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 def fine_detail(rng: Rng, hw: tuple[int, int]) -> np.ndarray:
-    """(H, W, 1) Factor around 1: texture of a few pixels, which parts enlarged beyond their own size lack."""
+    """(H, W, 1) A factor around 1: texture of a few pixels, which enlarged parts lack."""
     octaves = noise(rng, hw, int(rng.integers(5, 8)), rng.uniform(0.5, 1), 2.0 ** rng.normal(0, 0.6))
     return np.exp(np.float32(rng.exponential(0.12)) * octaves)[..., None]
 
@@ -69,11 +83,11 @@ def place(
     near: np.ndarray | None,
     stray: float = 0.5,
 ) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """The sprite turned, stretched and set down, its box about `scale` of the image's mean side.
+    """Rotate, stretch and position a sprite (RGBA, uint8), its box about `scale` of the image's mean side.
 
-    near: (2,) xy in [0, 1], where to put its middle, give or take `stray` times its extent (a standard
-    deviation), or None for anywhere. It may reach over the image's edge.
-    Returns (h, w, 4) float32 in [0, 1] and the window of the image (rows, columns) it fills.
+    near: (2,) xy as shares of the image, where its centre goes, with a standard deviation of `stray` times
+    its extent; None for anywhere. It may extend beyond the image.
+    Returns (h, w, 4) float32 in [0, 1] and the window of the image (rows, columns) that it fills.
     """
     height, width = hw
     h, w = sprite.shape[:2]
@@ -84,7 +98,7 @@ def place(
     linear = linear * size @ np.diag([stretch * rng.choice([-1, 1]), 1 / stretch])
     extent = np.abs(linear) @ [w, h]
     room = np.array([width, height]) - extent
-    reach = 0.18 * extent  # how much of it may lie outside on one side
+    reach = 0.18 * extent  # how far it may extend beyond one edge
     low, high = np.minimum(room, 0) - reach, np.maximum(room, 0) + reach
     draws = 2 if rng.random() < 0.5 else 1  # the mean of two is more often near the middle
     corner = low + (high - low) * rng.uniform(0, 1, (draws, 2)).mean(0)
@@ -100,8 +114,8 @@ def place(
 
 
 def cast_shadow(rng: Rng, image: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Darken the image under and beside what is covered (H, W), softly."""
-    side = 56  # soft: drawn small, then enlarged
+    """The image with a soft shadow under and beside the pixels `covered` (H, W)."""
+    side = 56  # soft, so drawn small and enlarged
     small = cv2.resize(covered.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
     slant, aside, down = rng.normal(0, 0.1), rng.normal(0, 0.04) * side, rng.uniform(0, 0.05) * side
     soft = cv2.warpAffine(small, np.float32([[1, slant, aside], [0, 1, down]]), (side, side))
@@ -111,7 +125,7 @@ def cast_shadow(rng: Rng, image: np.ndarray, covered: np.ndarray) -> np.ndarray:
 
 
 def develop(rng: Rng, image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: what a camera does to it: exposure, lack of colour, blur, noise, JPEG."""
+    """(H, W, 3) uint8: the image after a camera: exposure, at times grey or blurred, noise, JPEG."""
     image = recolour(rng, np.clip(image, 0, 1), 0.4)
     if rng.random() < 0.06:
         image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
@@ -125,13 +139,13 @@ def develop(rng: Rng, image: np.ndarray) -> np.ndarray:
 
 
 def pick_scales(rng: Rng) -> list[float]:
-    """Sizes of one to four objects: the side of the box over the image's mean side; mostly falling."""
+    """Sizes of one to four objects, as the side of the box over the image's mean side; mostly descending."""
     count = int(rng.choice([1, 2, 3, 4], p=[0.45, 0.27, 0.16, 0.12]))
     return [rng.uniform(0.3, 1.0), *np.sort(rng.uniform(0.12, 0.5, count - 1))[::-1]]
 
 
 def scatter(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
-    """Set small things about in the image, which belong to the background: what lies and stands around."""
+    """Add small things to the image, in place, which count as background."""
     shrunk = [cv2.resize(sprite, (48, 48), interpolation=cv2.INTER_AREA) for sprite in sprites]
     for _ in range(int(rng.integers(1, 9))):
         placed, window = place(
@@ -142,7 +156,7 @@ def scatter(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
 
 
 def furnish(rng: Rng, image: np.ndarray, sprites: list[np.ndarray]) -> None:
-    """Set large things at the image's edge, mostly outside it, which belong to the background."""
+    """Add large things at the image's edge, in place, mostly outside it, which count as background."""
     for _ in range(int(rng.integers(1, 4))):
         beyond = rng.uniform(-0.05, 1.05, 2)
         beyond[int(rng.integers(2))] = rng.choice([-0.05, 1.05])
@@ -163,10 +177,10 @@ def blend_in(rng: Rng, placed: np.ndarray, behind: np.ndarray) -> np.ndarray:
     return np.clip((placed[..., :3] - seen.mean(0)) * spread + middle, 0, 1)
 
 
-def compose(rng: Rng, background: np.ndarray, sprites: list[np.ndarray], hw: tuple[int, int]) -> Scene:
-    """Set one to four of six `sprites` (RGBA, uint8) on the background (RGB, uint8), the main one behind.
+def compose(rng: Rng, background: np.ndarray, sprites: list[Sprite], hw: tuple[int, int]) -> Scene:
+    """Place one to four of six `sprites` on the background (RGB, uint8), the largest one first.
 
-    The last two are what stands about at the image's edge, if anything does.
+    The last two sprites may also stand at the image's edge, where they count as background.
     """
     image = fit(rng, background, hw)
     enlarged = max(hw) > 1.2 * max(background.shape)
@@ -174,14 +188,16 @@ def compose(rng: Rng, background: np.ndarray, sprites: list[np.ndarray], hw: tup
         image = image * fine_detail(rng, hw)
     instances = np.zeros(hw, np.uint8)
     if rng.random() < 0.4:
-        furnish(rng, image, sprites[4:])
+        furnish(rng, image, [sprite.rgba for sprite in sprites[4:]])
     if rng.random() < 0.5:
-        scatter(rng, image, sprites)
+        scatter(rng, image, [sprite.rgba for sprite in sprites])
     alike = rng.random() < 0.15  # a herd, a bowl of fruit
     companions = rng.random() < 0.4
-    near = None
+    near, kinds = None, []
     for index, scale in enumerate(pick_scales(rng)):
-        placed, window = place(rng, sprites[0 if alike else index], hw, scale, near)
+        sprite = sprites[0 if alike else index]
+        kinds.append(sprite.kind)
+        placed, window = place(rng, sprite.rgba, hw, scale, near)
         placed[..., :3] = recolour(rng, placed[..., :3], 0.3 if alike else 0.8)
         if rng.random() < 0.25:
             placed[..., :3] = blend_in(rng, placed, image[window])
@@ -197,20 +213,20 @@ def compose(rng: Rng, background: np.ndarray, sprites: list[np.ndarray], hw: tup
         if companions and near is None:
             rows, columns = window
             near = np.array([columns.start + columns.stop, rows.start + rows.stop]) / 2 / hw[::-1]
-    for label in range(1, int(instances.max()) + 1):
-        if (instances == label).mean() < MIN_VISIBLE:
-            instances[instances == label] = 0
+    for number in range(1, len(kinds) + 1):
+        if (instances == number).mean() < MIN_VISIBLE:
+            instances[instances == number] = 0
     image = image * lighting(rng, hw, rng.exponential(0.2)) if rng.random() < 0.5 else image
-    return Scene(develop(rng, image), instances)
+    return Scene(develop(rng, image), instances, tuple(kinds))
 
 
 def make_scene(seed: int, hw: tuple[int, int] = (224, 224)) -> Scene:
-    """The scene of this seed, every part of it rendered anew. Seeds from 10**6 on are kept out of training.
+    """The scene of this seed, with all of its parts rendered for it. README.md lists the seeds in use.
 
     Example: make_scene(2_000_000).image.shape == (224, 224, 3)
     """
     detail = detail_for(hw)
-    for attempt in range(100):  # a scene whose objects all ended up hidden or outside is drawn again
+    for attempt in range(100):  # until an object is visible
         rng = np.random.default_rng([seed, attempt])
         background = render_background(rng, (BACKGROUND_SIDE * detail,) * 2)
         scene = compose(rng, background, [render_sprite(rng, detail) for _ in range(6)], hw)
@@ -220,19 +236,19 @@ def make_scene(seed: int, hw: tuple[int, int] = (224, 224)) -> Scene:
 
 
 def detail_for(hw: tuple[int, int]) -> int:
-    """How large parts are rendered for scenes of a size, as a multiple: enlarged ones would be too smooth."""
+    """The multiple of their size at which parts are rendered: enlarged parts would be too smooth."""
     return 2 if max(hw) > 1.2 * BACKGROUND_SIDE else 1
 
 
-def render_part(seed: int, detail: int = 1) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A background and two sprites: what training's bank of parts is made of."""
+def render_part(seed: int, detail: int = 1) -> tuple[np.ndarray, list[Sprite]]:
+    """A background and two sprites, for the bank of parts that training composes scenes from."""
     rng = np.random.default_rng([seed, 1])
     background = render_background(rng, (BACKGROUND_SIDE * detail,) * 2)
     return background, [render_sprite(rng, detail), render_sprite(rng, detail)]
 
 
-def compose_from(bank: list[tuple[np.ndarray, list[np.ndarray]]], seed: int, hw: tuple[int, int]) -> Scene:
-    """A scene from parts of the bank, each drawn at random; it may, rarely, be without a visible object."""
+def compose_from(bank: list[tuple[np.ndarray, list[Sprite]]], seed: int, hw: tuple[int, int]) -> Scene:
+    """A scene composed of random parts of the bank; in rare cases no object is visible."""
     rng = np.random.default_rng([seed, 2])
     sprites = [bank[i // 2][1][i % 2] for i in rng.integers(2 * len(bank), size=6)]
     return compose(rng, bank[int(rng.integers(len(bank)))][0], sprites, hw)

@@ -9,21 +9,30 @@ import numpy as np
 
 from .textures import Rng, material, to_uint8
 
-SPRITE_SIDE = 256  # pixels of a sprite's longer side, at detail 1
+SPRITE_SIDE = 256  # pixels, the canvas of a sprite rendered at detail 1
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """kind: the name of a function in KINDS; rgba: (h, w, 4) uint8, cut to the object's extent."""
+
+    kind: str
+    rgba: np.ndarray
 
 
 def blank(side: int) -> np.ndarray:
+    """An empty mask."""
     return np.zeros((side, side), np.uint8)
 
 
 def fill(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Fill the polygon `points` (n, 2), xy in [0, 1] of the mask's side."""
+    """The mask with the polygon `points` filled in: (n, 2) xy, as shares of the mask's side."""
     cv2.fillPoly(mask, [np.round(points * mask.shape[0] * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     return mask
 
 
 def round_shape(rng: Rng, side: int, centre: np.ndarray, radii: np.ndarray, bumps: float) -> np.ndarray:
-    """A closed curve around `centre`: an ellipse with a few random harmonics, turned by any angle."""
+    """A filled ellipse around `centre`, its outline deformed by random harmonics and slightly rotated."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     radius = np.ones_like(angle)
     for harmonic in range(2, 7):
@@ -48,7 +57,7 @@ def limb(rng: Rng, side: int, start: np.ndarray, end: np.ndarray, width: float) 
 
 
 def creature(rng: Rng, side: int) -> list[np.ndarray]:
-    """A trunk with a head, two to four legs, perhaps arms or a tail, upright or on all fours."""
+    """A trunk with a head, two to four legs and perhaps arms or a tail, upright or on all fours."""
     upright = rng.random() < 0.5
     trunk = np.array([rng.uniform(0.08, 0.16), rng.uniform(0.15, 0.24)])
     trunk = trunk if upright else trunk[::-1]
@@ -78,7 +87,7 @@ def creature(rng: Rng, side: int) -> list[np.ndarray]:
 
 
 def vessel(rng: Rng, side: int) -> list[np.ndarray]:
-    """A turned thing, bottle, vase, cup or lamp: a symmetric profile, cut into one to three bands."""
+    """A bottle, vase, cup or lamp: a symmetric profile of one to three bands."""
     ys = np.linspace(0.03, 0.97, 40)
     half = 0.06 + np.abs(np.interp(ys, np.linspace(0, 1, 6), rng.uniform(0.0, 0.34, 6)))
     if rng.random() < 0.6:
@@ -93,8 +102,8 @@ def vessel(rng: Rng, side: int) -> list[np.ndarray]:
     return parts
 
 
-def built(rng: Rng, side: int) -> list[np.ndarray]:
-    """A made thing, vehicle or furniture: a body of one or two boxes, wheels or legs, and panes."""
+def machine(rng: Rng, side: int) -> list[np.ndarray]:
+    """A vehicle or a piece of furniture: a body of one or two boxes, with wheels or legs, and panes."""
     left, right = rng.uniform(0.03, 0.2), rng.uniform(0.8, 0.97)
     top, bottom = rng.uniform(0.25, 0.5), rng.uniform(0.7, 0.85)
     slant = rng.uniform(-0.12, 0.12)
@@ -123,7 +132,7 @@ def built(rng: Rng, side: int) -> list[np.ndarray]:
 
 
 def lump(rng: Rng, side: int) -> list[np.ndarray]:
-    """One to five rounded or angular bodies that touch: fruit, stones, plants, animals lying down."""
+    """One to five rounded or angular bodies that touch, as fruit, stones and plants do."""
     bumps = rng.choice([0.0, 0.15, 0.5])
     parts = [round_shape(rng, side, np.array([0.5, 0.5]), rng.uniform(0.15, 0.4, 2), bumps)]
     for _ in range(int(rng.integers(0, 5))):
@@ -138,7 +147,7 @@ def lump(rng: Rng, side: int) -> list[np.ndarray]:
 
 
 def marks(rng: Rng, whole: np.ndarray) -> list[np.ndarray]:
-    """One to five patches on the object `whole`: windows, clothes, print; so it is not of one piece."""
+    """One to five patches on the object `whole`, such as windows, clothes or print."""
     side, found = whole.shape[0], np.argwhere(whole > 127)
     parts = []
     for _ in range(int(rng.integers(1, 6))):
@@ -153,7 +162,7 @@ def marks(rng: Rng, whole: np.ndarray) -> list[np.ndarray]:
 
 
 def shade(rng: Rng, mask: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """(S, S, 1) Light on the part as if it were inflated: bright towards the light, dark away from it."""
+    """(S, S, 1) The brightness of a part, as if inflated and lit from the direction `light` (3,)."""
     depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5)
     radius = depth.max() + 1e-3
     height = np.sqrt(np.clip(depth * (2 * radius - depth), 0, None)) * rng.uniform(0.3, 1)
@@ -164,10 +173,14 @@ def shade(rng: Rng, mask: np.ndarray, light: np.ndarray) -> np.ndarray:
     return bright[..., None]
 
 
-def render_sprite(rng: Rng, detail: int = 1) -> np.ndarray:
-    """(h, w, 4) uint8 RGBA: one object of several shaded, textured parts, cut to its extent."""
+KINDS = {creature: 0.34, vessel: 0.16, machine: 0.25, lump: 0.25}  # and how often each is drawn
+
+
+def render_sprite(rng: Rng, detail: int = 1) -> Sprite:
+    """One object of several shaded, textured parts, rendered at a multiple of SPRITE_SIDE."""
     side = SPRITE_SIDE * detail
-    parts = rng.choice([creature, vessel, built, lump], p=[0.34, 0.16, 0.25, 0.25])(rng, side)
+    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+    parts = kind(rng, side)
     light = rng.normal([0, -0.6, 1.2], 0.5)
     light /= np.linalg.norm(light)
     contrast = rng.beta(1.5, 1.5)
@@ -182,4 +195,4 @@ def render_sprite(rng: Rng, detail: int = 1) -> np.ndarray:
         alpha = np.maximum(alpha, cover[..., 0])
     ys, xs = np.nonzero(alpha > 0.5)
     window = slice(ys.min(), ys.max() + 1), slice(xs.min(), xs.max() + 1)
-    return np.dstack([to_uint8(colour), to_uint8(alpha)])[window]
+    return Sprite(kind.__name__, np.dstack([to_uint8(colour), to_uint8(alpha)])[window])

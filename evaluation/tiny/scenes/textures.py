@@ -14,7 +14,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def pick_colour(rng: Rng) -> np.ndarray:
-    """(3,) A colour as photos have them: mostly muted; warm, green and blue hues more often than others."""
+    """(3,) A colour as photos have them: mostly muted, and more often warm, green or blue than other hues."""
     hue = (
         rng.choice(
             [rng.normal(25, 14), rng.normal(100, 25), rng.normal(212, 18), rng.uniform(0, 360)],
@@ -29,7 +29,7 @@ def pick_colour(rng: Rng) -> np.ndarray:
 
 
 def pick_ramp(rng: Rng, contrast: float) -> np.ndarray:
-    """(3, 3) Three colours to run through: a base and two variants of it, `contrast` away in [0, 1]."""
+    """(3, 3) A colour ramp: a base colour and two others, blended from it by `contrast` in [0, 1]."""
     base = pick_colour(rng)
     others = [(1 - contrast) * base + contrast * pick_colour(rng) for _ in range(2)]
     shades = np.array([base, *others]) + rng.normal(0, 0.25 * contrast + 0.02, (3, 1))
@@ -39,7 +39,10 @@ def pick_ramp(rng: Rng, contrast: float) -> np.ndarray:
 def noise(
     rng: Rng, hw: tuple[int, int], first: int = 0, persistence: float = 0.6, stretch: float = 1.0
 ) -> np.ndarray:
-    """(H, W) Multi-frequency noise of mean 0 and deviation 1; octaves from 2**first stretched cells on."""
+    """(H, W) Noise of several octaves, with mean 0 and standard deviation 1.
+
+    The coarsest octave has 2**first + 1 cells along the longer side; `stretch` makes cells wider than high.
+    """
     height, width = hw
     field = np.zeros(hw, np.float32)
     cells, amplitude = 2.0**first + 1, 1.0
@@ -53,7 +56,7 @@ def noise(
 
 
 def stripes(rng: Rng, hw: tuple[int, int], warp: np.ndarray) -> np.ndarray:
-    """(H, W) Stripes, checks or dots in any direction, bent by the noise `warp`."""
+    """(H, W) Stripes, checks or dots in a random direction, bent by the noise `warp` (H, W)."""
     ys, xs = np.mgrid[0 : hw[0], 0 : hw[1]].astype(np.float32)
     angle, period = rng.uniform(0, np.pi), rng.uniform(0.03, 0.25) * max(hw)
     bend = warp * rng.choice([0.0, 0.5, 1.5])
@@ -75,7 +78,7 @@ def cells(rng: Rng, hw: tuple[int, int]) -> np.ndarray:
 
 
 def material(rng: Rng, hw: tuple[int, int], contrast: float) -> np.ndarray:
-    """(H, W, 3) A surface: a pattern that runs through a colour ramp, with fine grain over it."""
+    """(H, W, 3) A surface: a pattern coloured by a ramp, with fine grain over it."""
     ramp = pick_ramp(rng, contrast)
     rough = noise(rng, hw, int(rng.integers(0, 5)), rng.uniform(0.35, 0.95), 2.0 ** rng.normal(0, 0.8))
     kind = rng.choice(["noise", "stripes", "cells", "ridges", "patches"], p=[0.42, 0.16, 0.14, 0.12, 0.16])
@@ -99,8 +102,8 @@ def material(rng: Rng, hw: tuple[int, int], contrast: float) -> np.ndarray:
 
 
 def lighting(rng: Rng, hw: tuple[int, int], strength: float) -> np.ndarray:
-    """(H, W, 1) Smooth factor around 1: light that falls off to one side, with soft patches in it."""
-    ys, xs = np.mgrid[-1:1:32j, -1:1:32j].astype(np.float32)  # smooth: drawn small, then enlarged
+    """(H, W, 1) A smooth factor around 1: light that falls off to one side, with soft patches."""
+    ys, xs = np.mgrid[-1:1:32j, -1:1:32j].astype(np.float32)  # smooth, so drawn small and enlarged
     angle = rng.uniform(0, 2 * np.pi)
     slope = np.cos(angle) * xs + np.sin(angle) * ys + 0.4 * noise(rng, (32, 32), 0, 0.3)
     return cv2.resize(np.exp(strength * slope).astype(np.float32), hw[::-1])[..., None]

@@ -1,1 +1,0 @@
-"""The painted sample images: `data/render_samples.py` writes them."""
