@@ -21,6 +21,7 @@ write a large vector there.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -62,18 +63,20 @@ def moved(
     return VitBackbone(backbone.spec, model, backbone.weights, torch.device(device), precision, added)
 
 
-def plant(images: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
+def plant(*batches: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
     """The planted model, and its planted (layer, neuron) pairs.
 
     Args:
-        images: (B, 3, H, W), normalised: some images to see typical norms, keys and activations on.
+        batches: each (B, 3, H, W), normalised: images to measure typical norms, keys and activations on.
     """
     backbone = without_registers(load_backbone("tiny", device="cpu"))
     model = backbone.model
-    tokens = list(backbone.block_outputs(images))
+    norms = torch.cat(
+        [list(backbone.block_outputs(images))[LAYER].norm(dim=2).flatten() for images in batches]
+    )
     mlp = model.blocks[LAYER].mlp
-    neurons = _least_important(backbone, images)
-    vector = TIMES_TYPICAL * tokens[LAYER].norm(dim=2).median() * _harmful_direction(backbone, images)
+    neurons = _least_important(backbone, batches)
+    vector = TIMES_TYPICAL * norms.median() * _harmful_direction(backbone, batches)
     mlp.fc2.weight[:, neurons] = (vector / (NEURONS * ACTIVATION))[:, None].expand(-1, NEURONS)
     model.plant = _Plant(neurons)
     model.plant.attach(model)
@@ -116,28 +119,30 @@ def low_texture_border_patches(images: Tensor, patch: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _least_important(backbone: VitBackbone, images: Tensor) -> Tensor:
-    seen = []
+def _least_important(backbone: VitBackbone, batches: Sequence[Tensor]) -> Tensor:
+    seen: list[Tensor] = []  # (T, neurons) of each batch
     linear = backbone.model.blocks[LAYER].mlp.fc2
-    handle = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().mean(dim=(0, 1))))
-    list(backbone.block_outputs(images))
+    handle = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().flatten(0, 1)))
+    for images in batches:
+        list(backbone.block_outputs(images))
     handle.remove()
-    importance = seen[0] * linear.weight.norm(dim=0)
+    importance = torch.cat(seen).mean(dim=0) * linear.weight.norm(dim=0)
     return importance.topk(NEURONS, largest=False).indices.sort().values
 
 
-def _harmful_direction(backbone: VitBackbone, images: Tensor) -> Tensor:
+def _harmful_direction(backbone: VitBackbone, batches: Sequence[Tensor]) -> Tensor:
     """(D,), of length 1 and mean 0 (the norm takes the mean away)."""
     block = backbone.model.blocks[-1]
     width = backbone.model.embed_dim
     start = FACETS.index("k") * width
     to_key = block.attn.qkv.weight[start : start + width] * block.norm1.weight  # (D, D)
-    keys = nn.functional.normalize(backbone.features(images).clone().flatten(0, 1), dim=1)  # (B * N, D)
+    keys = torch.cat([backbone.features(images).clone().flatten(0, 1) for images in batches])  # (N of all, D)
+    keys = nn.functional.normalize(keys, dim=1)
     direction = (-to_key.mT @ keys.mean(dim=0)).requires_grad_()
     optimizer = torch.optim.Adam([direction], lr=0.05)
     for _ in range(200):
         centred = direction - direction.mean()
-        cosines = keys @ nn.functional.normalize(to_key @ centred, dim=0)  # (B * N,)
+        cosines = keys @ nn.functional.normalize(to_key @ centred, dim=0)  # (N of all,)
         optimizer.zero_grad()
         nn.functional.softplus(20 * cosines).mean().backward()
         optimizer.step()

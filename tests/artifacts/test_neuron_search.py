@@ -154,8 +154,7 @@ def samples():
 @pytest.fixture(scope="module")
 def planted_model(samples):
     tiny = load_backbone("tiny", device="cpu")
-    images = max(batches_of(samples[1], tiny), key=len)
-    return planted.plant(images)
+    return planted.plant(*batches_of(samples[1], tiny))
 
 
 @pytest.fixture(scope="module")
