@@ -3,7 +3,7 @@
     python evaluation/tiny/score.py
     python evaluation/tiny/score.py --coco instances_val.json IMAGES_DIR
 
-Everything that is measured is the product's own: its backbone, its LOST, its CorLoc.
+Backbone, LOST and CorLoc are those of lost_reg.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from lost_reg.runs.discover import discover
 from lost_reg.scoring.corloc import score
 from lost_reg.types import Box
 
-UNSEEN_SEEDS = 2_000_000  # from here on: neither trained on nor looked at for any choice
-SIDES = np.arange(0.3, 1.001, 0.05)  # of the centred boxes that are tried
-WHOLE = 0.85  # a box with more than this share of the image says little
+UNSEEN_SEEDS = 2_000_000  # from here on: never used for training or for any choice
+SIDES = np.arange(0.3, 1.001, 0.05)  # of the centred boxes to try, as shares of the image's sides
+WHOLE = 0.85  # a box with a larger share of the image says little
 
 
 def scenes_corloc(boxes: list[Box], unseen: list[scenes.Scene]) -> float:
@@ -34,7 +34,7 @@ def scenes_corloc(boxes: list[Box], unseen: list[scenes.Scene]) -> float:
 
 
 def score_scenes(backbones: dict[str, Backbone], count: int) -> None:
-    """Print CorLoc on unseen scenes: of each backbone, and of the centred box of the best side there."""
+    """Print CorLoc on unseen scenes: of each backbone, and of the centred box whose side is best there."""
     with multiprocessing.Pool() as pool:
         unseen = pool.map(scenes.make_scene, range(UNSEEN_SEEDS, UNSEEN_SEEDS + count), chunksize=10)
     print(f"{count} unseen scenes of 224 x 224 pixels")
@@ -67,7 +67,7 @@ def score_photos(backbones: dict[str, Backbone], annotations: Path, images: Path
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="default: those that come with lost-reg")
+    parser.add_argument("--weights", type=Path, help="default: those bundled with lost-reg")
     parser.add_argument("--scenes", type=int, default=400)
     parser.add_argument("--coco", type=Path, nargs=2, metavar=("ANNOTATIONS", "IMAGES_DIR"))
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Train the backbone `tiny` on generated scenes, so that LOST on its keys finds objects; no photo takes part.
+"""Train the backbone `tiny` on generated scenes, so that LOST on its keys finds objects. No photo is used.
 
     python evaluation/tiny/train.py --out lost_reg/backbones/bundled/tiny.safetensors
 
 Two stages: small scenes, then scenes of up to a photo's size, whose parts are rendered at twice the detail.
-The course of training is set by STAGES and --seed, not by the clock.
+STAGES and --seed determine the training; time limits play no part.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from lost_reg.discovery.lost import lost
 
 FORK = multiprocessing.get_context("fork")  # the pool's processes inherit the bank
 BANK: list = []
-# Read when a process starts. glibc hands large blocks back to the system and maps them anew at each step,
-# which costs more than the arithmetic; threads that spin while they wait slow others down on a busy machine.
+# Read when a process starts. By default glibc returns large blocks to the system and maps them again at each
+# step, which costs more than the arithmetic. OpenMP threads that spin while waiting slow down a busy machine.
 ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
@@ -46,11 +46,12 @@ PATCH = 16
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training, from the weights of the one before.
+    """One stage of training, starting from the weights of the stage before.
 
-    rate: peak learning rate; parts: backgrounds in the bank (and twice as many objects), rendered at
-    `detail`; batch_tokens: patches in a batch; grids: the scenes' (rows, columns) in patches, and how often
-    each is drawn.
+    rate: peak learning rate.
+    parts: backgrounds in the bank, which has twice as many objects, all rendered at `detail`.
+    batch_tokens: patches in a batch.
+    grids: the scenes' (rows, columns) in patches, each with its probability.
     """
 
     steps: int
@@ -69,12 +70,12 @@ STAGES = (
     Stage(steps=1000, rate=1.5e-3, parts=1500, detail=1, batch_tokens=32 * 196, grids=SMALL),
     Stage(steps=900, rate=8e-4, parts=450, detail=2, batch_tokens=7200, grids=LARGE),
 )
-# For choices made while training, by the scenes' size (height, width); score.py has others.
+# Seeds for choices during training, by the scenes' (height, width). README.md lists all seeds in use.
 VALIDATION = {(224, 224): range(1_000_000, 1_000_100), (480, 640): range(1_001_000, 1_001_060)}
 
 
 def build_model() -> torch.nn.Module:
-    """The architecture of `tiny`; its weights are timm's fresh ones."""
+    """The architecture of `tiny`; with timm's random initial weights."""
     shape = {"depth": 6, "mlp_ratio": 2.0, "reg_tokens": 4, "no_embed_class": True}
     return timm.create_model("vit_tiny_patch16_224", **shape, dynamic_img_size=True, num_classes=0)
 
@@ -98,8 +99,8 @@ def patch_coverage(instances: Tensor) -> Tensor:
 def pair_loss(affinity: Tensor, coverage: Tensor) -> Tensor:
     """(B,) Binary cross-entropy on the affinity's sign: positive within a segment, negative across.
 
-    Averaged over the pairs of each kind first (within objects, within background, object and background, two
-    objects), so that the kinds weigh the same however large the objects are.
+    Averaged first over the pairs of each kind: within objects, within background, object and background, two
+    objects. The kinds therefore weigh the same however large the objects are.
     affinity: (B, N, N); coverage: (B, N, 5).
     """
     cost = F.softplus(affinity)
@@ -124,7 +125,7 @@ def pair_loss(affinity: Tensor, coverage: Tensor) -> Tensor:
 def seed_loss(affinity: Tensor, coverage: Tensor) -> Tensor:
     """(B,) -log of the chance that a seed drawn by its low degree lies on an object.
 
-    An object counts by its size relative to the largest: the large one is what one box should be about.
+    An object counts by its size relative to the largest, which a single box should find.
     """
     size = coverage[..., 1:].sum(1, keepdim=True)  # (B, 1, 4)
     worth = (coverage[..., 1:] * size / (size.amax(2, keepdim=True) + 1e-3)).sum(2)
@@ -135,8 +136,8 @@ def seed_loss(affinity: Tensor, coverage: Tensor) -> Tensor:
 def mask_loss(affinity: Tensor, coverage: Tensor, potentials: int) -> Tensor:
     """(B,) Cross-entropy of LOST's expanded map M against the object that the seed is on.
 
-    The seed is drawn by its low degree. The choices (seed, potentials) are LOST's and carry no gradient; the
-    affinities summed into M do.
+    The seed is drawn by its low degree. The choices of seed and potentials are LOST's and carry no gradient;
+    the affinities summed into M do.
     """
     batch = torch.arange(len(affinity))
     with torch.no_grad():
@@ -158,10 +159,10 @@ def mask_loss(affinity: Tensor, coverage: Tensor, potentials: int) -> Tensor:
 
 
 def random_filters(images: Tensor, share: float = 0.5) -> Tensor:
-    """The uint8 images (B, 3, H, W), a share of them seen through a random small filter of their own.
+    """The uint8 images (B, 3, H, W), a share of them each convolved with a random small filter.
 
-    RandConv (Xu et al., ICLR 2021): textures and colours change, shapes stay, so that shapes are what is
-    learned. Each filtered image is mixed with itself and keeps its mean and deviation.
+    RandConv (Xu et al., ICLR 2021): textures and colours change and shapes stay, so the model learns shapes.
+    Each filtered image is mixed with the original and keeps its mean and standard deviation.
     """
     chosen = (torch.rand(len(images)) < share).nonzero().flatten()
     if not len(chosen):
@@ -187,7 +188,7 @@ def loss_of(
     coverage = patch_coverage(instances)
     affinity = features @ features.mT / features.shape[-1] ** 0.5
     foreground = 1 - coverage[..., 0]
-    # Where objects fill much of the image, low degrees are the background's: little to learn there.
+    # Where objects fill much of the image, low degrees belong to the background: little to learn there.
     weight = torch.where(foreground.mean(1) > 0.5, 0.3, 1.0) * (foreground.sum(1) > 0.5)
     pairs, seed = pair_loss(affinity, coverage), seed_loss(affinity, coverage)
     terms = torch.stack([pairs, seed, mask_loss(affinity, coverage, potentials)])  # (3, B)
@@ -203,10 +204,10 @@ def render_batch(job: tuple[range, tuple[int, int]]) -> tuple[np.ndarray, np.nda
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): momentum, made orthogonal by five Newton-Schulz steps; q, k and v apart.
+    """Muon (Jordan et al. 2024): momentum, orthogonalised by five Newton-Schulz steps; q, k and v separately.
 
-    torch.optim.Muon does the same in bfloat16 whatever the machine, which on a CPU without bfloat16
-    arithmetic costs more than the rest of the step.
+    torch.optim.Muon always does this in bfloat16, which on a CPU without bfloat16 arithmetic costs more than
+    the rest of the step.
     """
 
     def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.05):
@@ -223,7 +224,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(update: Tensor) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly, scaled to AdamW's usual root mean square of 0.2."""
+    """About the nearest (semi-)orthogonal matrix, scaled to AdamW's usual root mean square of 0.2."""
     rows, columns = update.shape
     x = update.view(3, -1, columns) if rows == 3 * columns else update[None]
     tall = x.shape[1] > x.shape[2]
@@ -237,7 +238,7 @@ def orthogonal(update: Tensor) -> Tensor:
 
 
 def optimisers(model: torch.nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the blocks' matrices, AdamW for all else."""
+    """Muon for the blocks' matrices, AdamW for the other parameters."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks")]
     ids = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in ids]
@@ -255,16 +256,18 @@ def corloc_of(model: torch.nn.Module, made: list[scenes.Scene]) -> float:
 
 
 def save(model: torch.nn.Module, path: Path) -> None:
+    """Write the weights in float16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.half().contiguous() for name, value in model.state_dict().items()}, path)
 
 
 def parse() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("lost_reg/backbones/bundled/tiny.safetensors"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=100, help="steps between validations")
-    parser.add_argument("--after", type=Path, help="weights of the first stage: only the second is run")
+    parser.add_argument("--after", type=Path, help="weights of the first stage; run only the second")
     return parser.parse_args()
 
 
@@ -291,7 +294,7 @@ def main() -> None:
             model.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
         render_bank(stage)
         print(f"stage {number + 1}: bank of {len(BANK)} parts after {time.time() - began:.0f} s", flush=True)
-        with FORK.Pool(2) as pool:  # a fresh one, which has the bank
+        with FORK.Pool(2) as pool:  # a new one, which inherits the bank
             for step, average, terms in train(model, stage, number, options.seed, pool):
                 if step % options.every == 0 or step == stage.steps:
                     save(average, options.out)
@@ -305,7 +308,7 @@ def main() -> None:
 
 
 def render_bank(stage: Stage) -> None:
-    """Fill BANK for a stage; processes forked from here on have it."""
+    """Fill BANK for a stage; processes forked afterwards inherit it."""
     with FORK.Pool(2) as pool:
         jobs = [(seed, stage.detail) for seed in range(stage.parts)]
         BANK[:] = pool.starmap(scenes.render_part, jobs, chunksize=8)
@@ -316,7 +319,8 @@ def train(
 ) -> Iterator[tuple[int, torch.nn.Module, Tensor]]:
     """Train the model through one stage, in place.
 
-    Yields after each step: how many were done, the moving average of the model, the loss's mean terms (3,).
+    Yields after each step: the number of steps done, the moving average of the model, the mean terms of the
+    loss (3,).
     """
     rng = np.random.default_rng(seed)
     grids, chances = list(stage.grids), list(stage.grids.values())
@@ -347,6 +351,7 @@ def train(
 
 @torch.no_grad()
 def update(average: torch.nn.Module, model: torch.nn.Module, keep: float) -> None:
+    """Move the moving average towards the model, in place."""
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(value, 1 - keep)
 
