@@ -1,6 +1,7 @@
 """Put the pictures of a run (`lost-reg run --visualize`) on one sheet, in rows of equal width.
 
-python evaluation/contact_sheet.py RUN_FOLDER SHEET.jpg [ROWS]
+    lost-reg run --backbone tiny --dataset samples --visualize --out demo-results/samples
+    python evaluation/contact_sheet.py demo-results/samples evaluation/results/samples.jpg [ROWS]
 """
 
 from __future__ import annotations
