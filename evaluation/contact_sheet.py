@@ -1,7 +1,7 @@
 """Put the pictures of a run (`lost-reg run --visualize`) on one sheet, in rows of equal width.
 
-    lost-reg run --backbone tiny --dataset samples --visualize --out demo-results/samples
-    python evaluation/contact_sheet.py demo-results/samples evaluation/results/samples.jpg [ROWS]
+lost-reg run --backbone tiny --dataset samples --visualize --out demo-results/samples
+python evaluation/contact_sheet.py demo-results/samples evaluation/results/samples.jpg [ROWS]
 """
 
 from __future__ import annotations
