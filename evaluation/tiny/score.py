@@ -20,6 +20,7 @@ from lost_reg.backbones.loading import load_backbone
 from lost_reg.boxes import centred_box, is_found
 from lost_reg.datasets.coco import read_coco_truths
 from lost_reg.runs.discover import discover
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.scoring.corloc import score
 from lost_reg.types import Box
 
@@ -51,8 +52,9 @@ def score_photos(backbones: dict[str, Backbone], annotations: Path, images: Path
     names = tuple(sorted(path.name for path in images.iterdir()))
     truths = {truth.image: truth for truth in read_coco_truths(annotations, names)}
     print(f"{len(names)} photos of {annotations.name}")
+    loader = LoaderOptions(apply_exif=False)
     for name, backbone in backbones.items():
-        found = discover([images / image for image in names], backbone, apply_exif=False)
+        found = discover([images / image for image in names], backbone, loader=loader)
         boxes = {image: one.box_xyxy for image, one in zip(names, found, strict=True)}
         areas = [
             (x1 - x0) * (y1 - y0) / np.prod(one.size_hw) for one in found for x0, y0, x1, y1 in [one.box_xyxy]
