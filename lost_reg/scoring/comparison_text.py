@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from lost_reg import text as tables
+from lost_reg import text as texts
 from lost_reg.errors import one_line
 from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group, Side
 from lost_reg.scoring.paired import Paired
@@ -71,7 +69,7 @@ def _settings_lines(comparison: Comparison) -> list[str]:
     if not differences:
         return ["The settings of A and B are the same."]
     rows = [(one.setting, _shown(one.a), _shown(one.b)) for one in differences]
-    lines = [tables.text_table(("differs", "A", "B"), rows)]
+    lines = [texts.text_table(("differs", "A", "B"), rows)]
     if len(comparison.causes) > 1:
         lines.append(f"Several things differ ({', '.join(comparison.causes)}): any can be the reason.")
     return lines
@@ -88,7 +86,7 @@ def _table(comparison: Comparison) -> str:
         (one_line(f"{group.kind}: {group.name}"), *_cells(group.paired), _p(group.p_holm))
         for group in _shown_groups(comparison)
     ]
-    return tables.text_table((*_COLUMNS, "p (Holm)"), rows)
+    return texts.text_table((*_COLUMNS, "p (Holm)"), rows)
 
 
 def _shown_groups(comparison: Comparison) -> list[Group]:
@@ -144,7 +142,7 @@ def _alone(name: str, images: tuple[str, ...], all_images: bool) -> Iterator[str
         yield from (f"  {one_line(image)}" for image in images)
     else:
         more = " (--images lists them)" if len(images) > _FEW else ""
-        yield f"Found by {name} alone: {one_line(shown_names(images, _FEW))}{more}"
+        yield f"Found by {name} alone: {one_line(texts.shown_names(images, _FEW))}{more}"
 
 
 def json_text(comparison: Comparison) -> str:
@@ -195,21 +193,12 @@ def _numbers(paired: Paired) -> dict[str, Any]:
 def csv_text(comparison: Comparison) -> str:
     """The table as CSV, with a header: a row for all images, and one per size and class."""
     whole = {"kind": "all images", "name": "", **_numbers(comparison.total), "p_holm": None}
-    return _csv([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
+    return texts.csv_text([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
 
 
 def images_csv_text(comparison: Comparison) -> str:
     """The images that one side alone found as CSV, with a header: image, found_by (A or B)."""
     found = [(image, "A") for image in comparison.only_a] + [(image, "B") for image in comparison.only_b]
-    return _csv([{"image": image, "found_by": side} for image, side in found], ("image", "found_by"))
-
-
-def _csv(rows: list[dict[str, Any]], header: Iterable[str] | None = None) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, fieldnames=list(header or rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in rows
+    return texts.csv_text(
+        [{"image": image, "found_by": side} for image, side in found], ("image", "found_by")
     )
-    return lines.getvalue().rstrip("\n")

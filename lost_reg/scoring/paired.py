@@ -62,14 +62,13 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     """The two-sided p value of McNemar's exact test, from the images that only one side found.
 
     Twice the probability that of n = only_a + only_b tosses of a coin at most min(only_a, only_b) fall on
-    one side, and at most 1. Worked out in whole numbers, so that no n is too large.
+    one side, and at most 1.
     """
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
-    ways = term = 1  # to choose 0 of them
-    for chosen in range(1, fewer + 1):
-        term = term * (tosses - chosen + 1) // chosen  # to choose so many of them
-        ways += term
-    return min(1.0, 2 * ways / 2**tosses)
+    if not only_a + only_b:
+        return 1.0
+    from scipy.stats import binomtest  # its import takes longer than the rest of `lost-reg compare`
+
+    return float(binomtest(only_a, only_a + only_b).pvalue)
 
 
 def bootstrap_interval(gains: int, losses: int, images: int) -> tuple[int, int]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg import text as tables
+from lost_reg import text as texts
 from lost_reg.backbones import registers
 from lost_reg.backbones.zoo import SPECS
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
@@ -268,7 +266,7 @@ _COLUMNS: dict[str, Callable[[ScoredRun], str]] = {
 def text_table(rows: Sequence[ScoredRun]) -> str:
     """The rows as a table for people, with what did not count below it."""
     lines = [
-        tables.text_table(list(_COLUMNS), [[column(row) for column in _COLUMNS.values()] for row in rows])
+        texts.text_table(list(_COLUMNS), [[column(row) for column in _COLUMNS.values()] for row in rows])
     ]
     lines += [f"{one_line(str(row.path))}: {_counts(row.score)}" for row in rows]
     lines += [
@@ -294,13 +292,7 @@ def json_text(rows: Sequence[ScoredRun]) -> str:
 
 def csv_text(rows: Sequence[ScoredRun]) -> str:
     """The rows as CSV, with a header."""
-    text = io.StringIO()
-    flat = [_flat(row) for row in rows]
-    flat = [{key: one_line(v) if isinstance(v, str) else v for key, v in row.items()} for row in flat]
-    writer = csv.DictWriter(text, fieldnames=list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue().rstrip("\n")
+    return texts.csv_text([_flat(row) for row in rows])
 
 
 def _flat(row: ScoredRun) -> dict[str, Any]:

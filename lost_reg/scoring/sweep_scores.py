@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lost_reg import text as tables
+from lost_reg import text as texts
 from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line
@@ -20,7 +18,6 @@ from lost_reg.runs.folder import Results
 from lost_reg.runs.sweep_folder import SCORES_FILE, SweepResults, read_sweep
 from lost_reg.scoring.corloc import objects_that_count, wilson_interval
 from lost_reg.scoring.score_runs import describe_backbone
-from lost_reg.text import shown_names
 from lost_reg.types import Protocol
 
 
@@ -155,7 +152,7 @@ def _done(folder: Path, results: Results, truths: Dataset, partial: bool) -> tup
     unknown = sorted(done - truths.truths.keys())
     if unknown:
         raise LostRegError(
-            f"no ground truth for {shown_names(unknown)}: is {folder} a sweep of this dataset?"
+            f"no ground truth for {texts.shown_names(unknown)}: is {folder} a sweep of this dataset?"
         )
     missing = len(truths.truths) - len(done)
     if missing and not partial:
@@ -221,7 +218,7 @@ def text_table(scores: SweepScores) -> str:
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
             f"CorLoc on {scores.images_scored:,} images",
-            tables.text_table(["", "setting", "CorLoc", "95 % interval"], cells),
+            texts.text_table(["", "setting", "CorLoc", "95 % interval"], cells),
             f"The choice was made on {scores.images_tuned:,} other images (--tune-fraction "
             f"{scores.tune_fraction:g}, --seed {scores.seed}). The best in hindsight was chosen on the "
             "images that it is scored on: too high to be compared.",
@@ -259,12 +256,7 @@ def _row(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
 
 def csv_text(scores: SweepScores) -> str:
     """A line for each setting, with a header."""
-    text = io.StringIO()
-    rows = [_row(scores, one) for one in scores.settings]
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().rstrip("\n")
+    return texts.csv_text([_row(scores, one) for one in scores.settings])
 
 
 def write_scores(scores: SweepScores) -> Path:

@@ -13,7 +13,6 @@ import helpers
 import numpy as np
 import pytest
 
-from lost_reg import text as tables
 from lost_reg.datasets import catalog as datasets
 from lost_reg.errors import LostRegError
 from lost_reg.scoring.score_runs import ScoringOptions, csv_text, json_text, score_path
@@ -198,26 +197,6 @@ def test_text_json_and_csv_carry_the_same_numbers(runs):
         shown = ("corloc", "interval_low", "interval_high", "centred", "whole")
         assert all(f"{from_json[key]:.1f}" in line for key in shown)
         assert line.endswith("no comparable number")
-
-
-def test_columns_of_the_table_are_aligned():
-    rows = [("a", "1", "x"), ("long name", "12,345", "no number"), ("b", "7", "")]
-    assert tables.text_table(("word", "count", "note"), rows).splitlines() == [
-        "word        count  note",
-        "---------  ------  ---------",
-        "a               1  x",
-        "long name  12,345  no number",
-        "b               7",
-    ]
-
-
-def test_signed_numbers_and_bounds_are_numbers_in_a_table():
-    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x"), ("0", "1.0", "")]
-    assert tables.text_table(("change", "p", "note"), rows).splitlines()[2:] == [
-        " +12.5  <0.0001  -",
-        "  -3.0           -x",
-        "     0      1.0",
-    ]
 
 
 def test_comma_and_quote_in_a_path_survive_csv(root, tmp_path):
