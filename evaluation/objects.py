@@ -16,12 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from lost_reg.boxes import IOU_THRESHOLD, centred_box, is_found
-from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
-from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
-from lost_reg.runs.folder import read_run
-from lost_reg.scoring.detection import (
+from detection import (
     Counts,
     auroc,
     best_ious,
@@ -31,6 +26,11 @@ from lost_reg.scoring.detection import (
     spearman,
     total,
 )
+
+from lost_reg.boxes import IOU_THRESHOLD, centred_box, is_found
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
+from lost_reg.runs.folder import read_run
 from lost_reg.scoring.prediction_files import match_images
 from lost_reg.types import Box, Prediction
 
