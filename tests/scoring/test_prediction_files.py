@@ -287,6 +287,7 @@ def test_every_cut_of_a_pickle_is_refused(refused):
         refused(content[:end])
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_flipped_bytes_never_do_anything_but_read_or_refuse(read, monkeypatch):
     monkeypatch.setattr(builtins, "eval", None)
     random = np.random.default_rng(0)
