@@ -38,7 +38,7 @@ OPTIONS = {"bias", "k_patches"}
 
 
 def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", **changes):
-    """The settings of a run of LOST as published, but for fields of its features or options that are given."""
+    """The settings of a run of LOST as published, with other values of features or options."""
     recorded = {"source": source, "name": weights, "sha256": "0" * 64}
     return helpers.run_settings(weights=recorded, **helpers.setting(**changes).recorded())
 
