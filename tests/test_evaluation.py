@@ -190,7 +190,7 @@ def test_several_objects_are_scored(tmp_path, make_voc, monkeypatch, capsys):
     assert f"| ours | 1 | 2 | {counts.matched} | {100 * counts.precision:.1f} (" in output
     boxes = sum(len(one.objects) for one in predictions.values())
     assert f"| ours | 3 | {boxes} |" in output and f"| ours | 1 | 2 | {counts.matched} | " in output
-    assert "| first | 2 | affinity |" in output and "| ours | plausible | " in output
+    assert "| first | 2 | score |" in output and "| ours | plausible | " in output
 
 
 # --- reproduce.py ------------------------------------------------------------------------------------
