@@ -1,10 +1,10 @@
-"""How good several boxes an image are, and what signals tell of a box: the tables of results/objects.md.
+"""Several boxes per image: how good they are, and which signals predict a good one (results/objects.md).
 
     python evaluation/objects.py RUN [RUN ...] [--dataset NAME_OR_PATH]
 
-RUN is a folder of `lost-reg run --max-objects N`, and its name that in the tables. Fewer objects would be the
-first of the same, so that one run has the figures of all. The signals are those of the first RUN. Intervals
-are 95 %, by bootstrap over images.
+RUN is a folder of `lost-reg run --max-objects N`; its name stands in the tables. Fewer objects would be the
+first of the same ones, so one run gives the figures of every number. The signals are those of the first RUN.
+Intervals are 95 %, by bootstrap over images.
 """
 
 from __future__ import annotations
@@ -16,12 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from lost_reg.boxes import IOU_THRESHOLD, centred_box, is_found
-from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
-from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
-from lost_reg.runs.folder import read_run
-from lost_reg.scoring.detection import (
+from detection import (
     Counts,
     auroc,
     best_ious,
@@ -31,10 +26,15 @@ from lost_reg.scoring.detection import (
     spearman,
     total,
 )
+
+from lost_reg.boxes import IOU_THRESHOLD, centred_box, is_found
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.plausibility import IMPLAUSIBLE, implausible, signals
+from lost_reg.runs.folder import read_run
 from lost_reg.scoring.prediction_files import match_images
 from lost_reg.types import Box, Prediction
 
-SIGNALS = ("area", "degree", "affinity", "borders")
+SIGNALS = ("area", "degree", "score", "borders")
 PLAIN_BOXES = {"a centred box of 80 % side": 0.8, "the whole image": 1.0}
 
 
@@ -47,7 +47,7 @@ class Run:
     predictions: dict[str, Prediction]
 
     def boxes(self, most: int) -> dict[str, list[Box]]:
-        """The first so many of each image."""
+        """The first `most` of each image."""
         return {name: boxes_of(one)[:most] for name, one in self.predictions.items()}
 
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 def read(folder: Path, dataset: Dataset) -> Run:
     results = read_run(folder)
-    most = results.settings["protocol"].get("max_objects", 1)
+    most = results.settings["options"].get("max_objects", 1)
     return Run(folder.name, most, match_images(results.predictions, dataset.truths))
 
 
@@ -90,7 +90,7 @@ def report(runs: Sequence[Run], dataset: Dataset) -> list[str]:
 
 
 def table_by_number(runs: Sequence[Run], dataset: Dataset) -> list[str]:
-    """Precision and recall against how many objects are asked for."""
+    """Precision and recall by the number of objects asked for."""
     lines = ["| boxes of | N | boxes | matched | precision | recall |", "|---|---|---|---|---|---|"]
     for title, side in PLAIN_BOXES.items():
         boxes = {name: [centred_box(truth.size_hw, side)] for name, truth in dataset.truths.items()}
@@ -116,7 +116,7 @@ def with_interval(value: float, statistic: Callable, images: Sequence, form: str
 
 
 def table_by_order(runs: Sequence[Run], dataset: Dataset) -> list[str]:
-    """How many of the first boxes match an object, of the second, and so on."""
+    """The share of boxes that match an object: of the first ones, of the second, and so on."""
     lines = ["| boxes of | place | boxes | matched | share |", "|---|---|---|---|---|"]
     for run in runs:
         boxes, matched = Counter(), Counter()
@@ -131,15 +131,15 @@ def table_by_order(runs: Sequence[Run], dataset: Dataset) -> list[str]:
 
 
 def table_of_signals(run: Run, dataset: Dataset) -> list[str]:
-    """What each signal tells of a box: of the first ones, and of those after them."""
+    """How well each signal predicts a good box: of the first ones, and of those after them."""
     lines = [
         f"| boxes of {run.title} | number | signal | rank correlation with the IoU | AUROC of IoU >= 0.5 |",
         "|---|---|---|---|---|",
     ]
     for title, places in (("first", slice(1)), ("further", slice(1, None))):
         for signal in SIGNALS:
-            images = [one for one in values_and_fits(run, dataset, signal, places) if len(one)]
-            if images:
+            images = [one for one in signal_and_iou(run, dataset, signal, places) if len(one)]
+            if images and not np.isnan(np.concatenate(images)).any():  # a method may lack a signal
                 number = sum(map(len, images))
                 correlation = with_interval(rank_correlation(images), rank_correlation, images, "{:+.2f}")
                 area = with_interval(area_under_curve(images), area_under_curve, images, "{:.2f}")
@@ -147,25 +147,25 @@ def table_of_signals(run: Run, dataset: Dataset) -> list[str]:
     return lines
 
 
-def values_and_fits(run: Run, dataset: Dataset, signal: str, places: slice) -> list[np.ndarray]:
-    """Of each image, (boxes, 2): a signal of its boxes of some places, and their IoU with the best object."""
+def signal_and_iou(run: Run, dataset: Dataset, signal: str, places: slice) -> list[np.ndarray]:
+    """For each image, (boxes, 2): a signal of its boxes at these places, and their highest IoU."""
     images = []
     for name, prediction in run.predictions.items():
         values = [getattr(signals(found, prediction), signal) for found in prediction.objects]
-        fits = best_ious(boxes_of(prediction), dataset.truths[name].boxes_xyxy)
-        images.append(np.array([values, fits], dtype=float).T[places])
+        ious = best_ious(boxes_of(prediction), dataset.truths[name].boxes_xyxy)
+        images.append(np.array([values, ious], dtype=float).T[places])
     return images
 
 
 def rank_correlation(images: Sequence[np.ndarray]) -> float:
     """Spearman's, over the boxes of all images."""
-    values, fits = np.concatenate(images).T
-    return spearman(values, fits)
+    values, ious = np.concatenate(images).T
+    return spearman(values, ious)
 
 
 def area_under_curve(images: Sequence[np.ndarray]) -> float:
-    values, fits = np.concatenate(images).T
-    return auroc(values, fits >= IOU_THRESHOLD)
+    values, ious = np.concatenate(images).T
+    return auroc(values, ious >= IOU_THRESHOLD)
 
 
 def table_of_implausible(runs: Sequence[Run], dataset: Dataset) -> list[str]:
@@ -173,9 +173,12 @@ def table_of_implausible(runs: Sequence[Run], dataset: Dataset) -> list[str]:
     for run in runs:
         boxes, right = Counter(), Counter()
         for name, prediction in run.predictions.items():
-            kind = implausible(prediction.objects[0], prediction) or "plausible"
+            box = prediction.box_xyxy
+            if box is None:
+                continue
+            kind = implausible(box, prediction.size_hw, prediction.grid_hw) or "plausible"
             boxes[kind] += 1
-            right[kind] += is_found(prediction.box_xyxy, dataset.truths[name].boxes_xyxy)
+            right[kind] += is_found(box, dataset.truths[name].boxes_xyxy)
         for kind in ("plausible", *IMPLAUSIBLE):
             if boxes[kind]:
                 lines.append(f"| {run.title} | {kind} | {boxes[kind]} | {right[kind]} |")

@@ -1,32 +1,40 @@
-"""Plain text tables."""
+"""Texts for people: tables, CSV, counts and short lists of names."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lost_reg.errors import one_line
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell; numbers to the right, words to the left."""
-    header, *rows = ([one_line(cell) for cell in row] for row in (header, *rows))
-    columns = list(zip(header, *rows))
-    widths = [max(len(cell) for cell in column) for column in columns]
-    numeric = [all(_starts_a_number(cell) for cell in column[1:] if cell) for column in columns]
-    lines = [_line(row, widths, numeric) for row in (header, ["-" * width for width in widths], *rows)]
-    return "\n".join(lines)
+    """A table in plain text: columns padded to their widest cell, numbers to the right, words to the left."""
+    lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
+    columns = [_column(title, cells) for title, *cells in zip(*lines)]
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
 
-def _starts_a_number(cell: str) -> bool:
-    return cell.lstrip("+-<")[:1].isdigit()
+def _column(title: str, cells: Sequence[str]) -> list[str]:
+    """The title, a rule of dashes and the cells, padded to one width."""
+    width = max(map(len, (title, *cells)))
+    is_numeric = all(cell.lstrip("+-<")[:1].isdigit() for cell in cells if cell)
+    pad = str.rjust if is_numeric else str.ljust
+    return [pad(cell, width) for cell in (title, "-" * width, *cells)]
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
-    padded = (
-        cell.rjust(width) if right else cell.ljust(width)
-        for cell, width, right in zip(cells, widths, numeric)
+def csv_text(rows: Sequence[dict[str, Any]], header: Iterable[str] | None = None) -> str:
+    """Rows of the same keys as CSV with a header, every row on one line; no rows need a `header`."""
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, fieldnames=list(header or rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
     )
-    return "  ".join(padded).rstrip()
+    return lines.getvalue().rstrip("\n")
 
 
 def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:

@@ -17,7 +17,6 @@ from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import source_of_dataset
-from lost_reg.scoring.detection import count_images, total
 from lost_reg.types import Prediction, Protocol
 
 EVALUATION = Path(__file__).parent.parent / "evaluation"
@@ -171,6 +170,7 @@ def test_memory_is_said_on_the_way(monkeypatch, capsys):
 
 def test_several_objects_are_scored(tmp_path, make_voc, monkeypatch, capsys):
     import objects
+    from detection import count_images, total
 
     make_voc(tmp_path / "voc", {"000001": [("a", 33, 17, 96, 64)], "000002": [("a", 1, 1, 50, 50)] * 2})
     dataset = find_dataset(str(tmp_path / "voc"), tmp_path)
@@ -190,7 +190,7 @@ def test_several_objects_are_scored(tmp_path, make_voc, monkeypatch, capsys):
     assert f"| ours | 1 | 2 | {counts.matched} | {100 * counts.precision:.1f} (" in output
     boxes = sum(len(one.objects) for one in predictions.values())
     assert f"| ours | 3 | {boxes} |" in output and f"| ours | 1 | 2 | {counts.matched} | " in output
-    assert "| first | 2 | affinity |" in output and "| ours | plausible | " in output
+    assert "| first | 2 | score |" in output and "| ours | plausible | " in output
 
 
 # --- reproduce.py ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of
+from lost_reg.cli.output import as_options
 
 
 @click.command()
@@ -40,5 +41,5 @@ def compare(a: Path, b: Path, all_images: bool, as_json: bool, as_csv: bool, **o
     elif as_csv:
         shown = comparison_text.csv_text(comparison)
     else:
-        shown = comparison_text.text(comparison, all_images=all_images)
+        shown = as_options(comparison_text.text(comparison, all_images=all_images))
     click.echo(shown)

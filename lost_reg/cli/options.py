@@ -209,7 +209,7 @@ def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:
     """What `scoring_options` ask for, as a `ScoringOptions`."""
-    from lost_reg.scoring.score_runs import ScoringOptions
+    from lost_reg.scoring.found_boxes import ScoringOptions
 
     return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
 

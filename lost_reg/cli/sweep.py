@@ -17,7 +17,7 @@ from lost_reg.cli.options import (
     model_options,
     one_of_json_and_csv,
 )
-from lost_reg.cli.output import print_message, print_note
+from lost_reg.cli.output import as_options, print_message, print_note
 from lost_reg.cli.run import progress_of_run
 from lost_reg.discovery.methods import METHODS
 from lost_reg.runs.options import LoaderOptions, RunOptions
@@ -83,7 +83,8 @@ def sweep(
     from lost_reg.datasets.catalog import data_root, find_dataset
     from lost_reg.runs.folder import SWEEP_FILE, check_free
     from lost_reg.runs.sweep_grid import grid_of_settings
-    from lost_reg.scoring import sweep_scores
+    from lost_reg.scoring import sweep_text
+    from lost_reg.scoring.sweep_scores import score_sweep, tuning_images
 
     one_of_json_and_csv(as_json, as_csv)
     settings = grid_of_settings(_grid(options))
@@ -100,16 +101,19 @@ def sweep(
     )
     tune_fraction, seed = options["tune_fraction"], options["seed"]
     # too few to choose on is an error before the work is done
-    sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
+    tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
     _run_sweep(found, backbone, settings, out, chosen, options)
-    scores = sweep_scores.score_sweep(
+    scores = score_sweep(
         out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
     )
-    sweep_scores.write_scores(scores)
-    to_text = (
-        sweep_scores.json_text if as_json else sweep_scores.csv_text if as_csv else sweep_scores.text_table
-    )
-    click.echo(to_text(scores))
+    sweep_text.write_scores(scores)
+    if as_json:
+        shown = sweep_text.json_text(scores)
+    elif as_csv:
+        shown = sweep_text.csv_text(scores)
+    else:
+        shown = as_options(sweep_text.text_table(scores))
+    click.echo(shown)
 
 
 def _run_sweep(

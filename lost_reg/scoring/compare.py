@@ -1,14 +1,14 @@
 """Two runs on the same images: which finds more, by how much, on which images, and could it be chance?
 
-An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. The statistics, which look at
-the images that only one run found, are those of `paired`. They are given over all images, and
+An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. The statistics are those of
+`paired`. They are given over all images, and
 
 - per class, over the images that hold an object of the class: found if the box has IoU >= 0.5 with an object
   of that class, not with any other (as Deselaers et al. 2010 define CorLoc, of a class). An image of several
   classes counts for each, and one box can hardly be right for all of them.
 - per size, over the images whose largest object covers such a share of the image: found as in CorLoc, so
-  that each image counts once and the rows add up to the whole. (The areas that COCO calls small, medium and
-  large would not tell images apart: the largest object is nearly always a large one.)
+  that each image counts once and the rows add up to the whole. (COCO's areas for small, medium and large
+  would not tell images apart: the largest object is nearly always a large one.)
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import find_runs
 from lost_reg.scoring.corloc import objects_that_count
-from lost_reg.scoring.paired import Paired, holm
-from lost_reg.scoring.score_runs import (
+from lost_reg.scoring.found_boxes import (
     FoundBoxes,
     ScoringOptions,
+    check_complete,
     ground_truth,
     read_file_boxes,
     read_run_boxes,
-    refuse_incomplete,
     split_title,
 )
+from lost_reg.scoring.paired import Paired, holm
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
@@ -42,21 +42,21 @@ from lost_reg.types import Box, ImageTruth
 SIZES = ((0.05, "under 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (math.inf, "50 % and more"))
 UNKNOWN_SIZE = "of unknown size"
 
-SIGNIFICANT = 0.05  # a difference is called one where p is below this
-LEAST_P = 0.0001  # smaller ones are shown as below it
+SIGNIFICANT = 0.05  # p below this is called a difference
+LEAST_P = 0.0001  # p below this is shown as below it
 
-# Settings that say where the images were, or how many objects follow the first, which alone is compared.
+# Settings that cannot explain a difference: where the images were, and the number of objects after the first.
 _NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedRun:
     """One of the two: where its boxes are, and how they were made.
 
     title: as in the table of `lost-reg corloc`.
     settings: what the run recorded; None for a prediction file.
     unusable: images of the denominator that it could not use, counted as misses.
-    other_size: images that are not of the size that was annotated.
+    other_size: images whose size differs from the annotated one.
     """
 
     path: Path
@@ -91,17 +91,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same images. Differences are B less A.
+    """Two runs on the same images. Differences are B minus A.
 
-    differences: the settings that differ, or None where the settings of a side are not known.
-    total, classes, sizes: see the module's text.
-    only_a, only_b: the images that one side alone found.
-    without_truth: images left out since they have no ground-truth box; not_done: those left out since
-        one of the sides has not reached them (`partial`).
+    differences: the settings that differ, or None where those of a prediction file are not known.
+    total, classes, sizes: see the module's docstring.
+    only_a, only_b: the images that only one of them found.
+    without_truth: images left out because they have no ground-truth box; not_done: those left out
+        because one of the runs has not reached them (`partial`).
     """
 
-    a: Side
-    b: Side
+    a: ComparedRun
+    b: ComparedRun
     dataset: str
     split: str
     differences: tuple[SettingDifference, ...] | None
@@ -115,16 +115,16 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The answer in a sentence."""
+        """The result in a sentence."""
         total = self.total
         numbers = f"{total.difference:+.1f} points of CorLoc ({_interval_and_p(total)})"
         if total.p >= SIGNIFICANT:
-            return f"No difference between A and B is shown: {numbers}."
+            return f"No significant difference between A and B: {numbers}."
         return f"{'B finds more than A' if total.difference > 0 else 'B finds less than A'}: {numbers}."
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The things that differ, of which any can be the reason; a backbone and its weights are one."""
+        """The settings that can explain a difference; a backbone and its weights are one."""
         settings = (one.setting for one in self.differences or ())
         names = ("backbone" if name.startswith("weights.") else name for name in settings)
         return tuple(dict.fromkeys(name for name in names if name not in _NO_CAUSE))
@@ -135,7 +135,7 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
 
     Args:
         path_a, path_b: run folders (or folders with one run in them), LOST pickles or COCO detections.
-        options: the dataset, if neither side names one; `partial` compares the images that both did.
+        options: the dataset, if neither names one; `partial` compares the images that both processed.
 
     Raises:
         LostRegError: runs of different datasets, splits or images; a run that is incomplete without
@@ -145,19 +145,19 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
     a, b = _read(path_a), _read(path_b)
     dataset = _shared_dataset(a, b, options)
     a, b = a.on(dataset), b.on(dataset)
-    _see_same_sizes(a, b)
+    _check_same_sizes(a, b)
     if not options.partial:
-        for side in (a, b):
-            refuse_incomplete(side, dataset, "--partial compares the images that both did")
+        for found in (a, b):
+            check_complete(found, dataset, "`partial` compares the images that both did")
     done_by_both = a.done & b.done
     done = [name for name in dataset.truths if name in done_by_both]
     truths = [objects_that_count(dataset.truths[name], options.count_hard) for name in done]
-    images = [_judge(truth, a, b) for truth in truths if truth.boxes_xyxy]
+    images = [_match(truth, a, b) for truth in truths if truth.boxes_xyxy]
     if not images:
         raise LostRegError("nothing to compare: no image that both did has a ground-truth box")
     return Comparison(
-        a=_side(a, dataset, images),
-        b=_side(b, dataset, images),
+        a=_compared_run(a, dataset, images),
+        b=_compared_run(b, dataset, images),
         dataset=dataset.title,
         split=split_title(dataset, options),
         differences=_setting_differences(a, b),
@@ -185,20 +185,20 @@ def _read(path: Path) -> FoundBoxes:
 
 
 def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
-    """The dataset that the options name, or else that of both sides; a side of none takes the other's."""
-    named = [side for side in (a, b) if side.settings and side.settings["dataset"] is not None]
+    """The dataset that the options name, or else that of both; one without a dataset takes the other's."""
+    named = [found for found in (a, b) if found.settings and found.settings["dataset"] is not None]
     if not options.dataset and len(named) == 2:
         for what in ("dataset", "split"):
-            of_a, of_b = a.settings.get(what), b.settings.get(what)
+            of_a, of_b = a.settings[what], b.settings[what]
             if of_a != of_b:
                 raise LostRegError(
                     f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
-                    + ("; if the images are the same, name their --dataset" if what == "dataset" else "")
+                    + ("; if the images are the same, name their `dataset`" if what == "dataset" else "")
                 )
     return ground_truth((named or [a])[0], options)
 
 
-def _see_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
+def _check_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
     shared = a.sizes_hw.keys() & b.sizes_hw.keys()
     other = sorted(name for name in shared if a.sizes_hw[name] != b.sizes_hw[name])
     if other:
@@ -208,10 +208,9 @@ def _see_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
         )
 
 
-def _side(found: FoundBoxes, dataset: Dataset, images: list[_Image]) -> Side:
+def _compared_run(found: FoundBoxes, dataset: Dataset, images: list[_MatchedImage]) -> ComparedRun:
     unusable = sum(image.truth.image not in found.boxes for image in images)
-    other_size = len(found.of_other_size(dataset))
-    return Side(found.path, found.title, found.settings, unusable, other_size)
+    return ComparedRun(found.path, found.title, found.settings, unusable, len(found.of_other_size(dataset)))
 
 
 def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifference, ...] | None:
@@ -226,10 +225,10 @@ def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifferenc
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings without nesting, such as "backbone", "weights.name", and "layer" for that of the protocol."""
+    """Settings without nesting, such as "backbone", "weights.name", and "layer" and "bias" as they are."""
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, "" if key == "protocol" else f"{prefix}{key}.")
+            yield from _flat(value, "" if key in ("features", "options") else f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -240,41 +239,41 @@ _Found = tuple[bool, bool]  # by A, by B
 
 
 @dataclass(frozen=True)
-class _Image:
-    """An image with the objects that count, and for each of them whether the side's box is on it."""
+class _MatchedImage:
+    """An image with the objects that count, and for each of them whether A's and B's box matches it."""
 
     truth: ImageTruth
-    on_a: tuple[bool, ...]
-    on_b: tuple[bool, ...]
+    matches_a: tuple[bool, ...]
+    matches_b: tuple[bool, ...]
 
     @property
     def found_a(self) -> bool:
-        return any(self.on_a)
+        return any(self.matches_a)
 
     @property
     def found_b(self) -> bool:
-        return any(self.on_b)
+        return any(self.matches_b)
 
 
-def _judge(truth: ImageTruth, a: FoundBoxes, b: FoundBoxes) -> _Image:
-    return _Image(truth, *(_is_on(side.boxes.get(truth.image), truth) for side in (a, b)))
+def _match(truth: ImageTruth, a: FoundBoxes, b: FoundBoxes) -> _MatchedImage:
+    return _MatchedImage(truth, *(_matches(found.boxes.get(truth.image), truth) for found in (a, b)))
 
 
-def _is_on(box: Box | None, truth: ImageTruth) -> tuple[bool, ...]:
-    if box is None:  # it could not be used
+def _matches(box: Box | None, truth: ImageTruth) -> tuple[bool, ...]:
+    if box is None:  # nothing was found, or the image could not be used
         return (False,) * len(truth.boxes_xyxy)
     return tuple(found_objects(box, truth.boxes_xyxy).tolist())
 
 
-def _by_class(image: _Image) -> Iterator[tuple[str, _Found]]:
+def _by_class(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
     """Each class of the image, and whether an object of it was found."""
     labels = image.truth.labels
-    found_a = {label for label, is_on in zip(labels, image.on_a) if is_on}
-    found_b = {label for label, is_on in zip(labels, image.on_b) if is_on}
+    found_a = {label for label, is_match in zip(labels, image.matches_a) if is_match}
+    found_b = {label for label, is_match in zip(labels, image.matches_b) if is_match}
     return ((label, (label in found_a, label in found_b)) for label in set(labels))
 
 
-def _by_size(image: _Image) -> Iterator[tuple[str, _Found]]:
+def _by_size(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
     """The size of the image's largest object, and whether any object was found."""
     height, width = image.truth.size_hw
     largest = max((xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in image.truth.boxes_xyxy)

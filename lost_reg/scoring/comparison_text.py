@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from lost_reg import text as tables
+from lost_reg import text as texts
 from lost_reg.errors import one_line
-from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group, Side
+from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, ComparedRun, Comparison, Group
 from lost_reg.scoring.paired import Paired
-from lost_reg.text import shown_names
 
-FEWEST = 6  # with fewer images that one side alone found, p is never below SIGNIFICANT
+FEWEST = 6  # with fewer images that only one of the two found, p is never below SIGNIFICANT
 _COLUMNS = (
     "over",
     "images",
@@ -28,11 +25,11 @@ _COLUMNS = (
     "neither",
     "p",
 )
-_FEW = 5  # images that are named unless all are asked for
+_FEW = 5  # images that are named, unless all are asked for
 
 
 def text(comparison: Comparison, *, all_images: bool = False) -> str:
-    """The comparison for people: what differs, a table, the answer, and images that one side alone found."""
+    """The comparison for people: settings that differ, a table, the verdict, images that only one found."""
     return "\n".join(
         [
             *_heading(comparison),
@@ -51,13 +48,13 @@ def text(comparison: Comparison, *, all_images: bool = False) -> str:
 
 
 def _heading(comparison: Comparison) -> Iterator[str]:
-    for name, side in (("A", comparison.a), ("B", comparison.b)):
-        notes = [f"{side.unusable:,} undecodable (counted as misses)"] if side.unusable else []
-        if side.other_size:
+    for name, run in (("A", comparison.a), ("B", comparison.b)):
+        notes = [f"{run.unusable:,} undecodable (counted as misses)"] if run.unusable else []
+        if run.other_size:
             notes.append(
-                f"{side.other_size:,} images are not of the size that was annotated: turned by EXIF?"
+                f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
             )
-        yield one_line("; ".join([f"{name}: {side.title}, {side.path}", *notes]))
+        yield one_line("; ".join([f"{name}: {run.title}, {run.path}", *notes]))
     yield one_line(
         f"{comparison.dataset} {comparison.split}: {comparison.total.images:,} images; left out: "
         f"{comparison.without_truth:,} without any box, {comparison.not_done:,} not done by both"
@@ -67,13 +64,13 @@ def _heading(comparison: Comparison) -> Iterator[str]:
 def _settings_lines(comparison: Comparison) -> list[str]:
     differences = comparison.differences
     if differences is None:
-        return ["A file of boxes does not say how they were made: what differs is not known."]
+        return ["A prediction file does not record its settings: what differs is not known."]
     if not differences:
         return ["The settings of A and B are the same."]
     rows = [(one.setting, _shown(one.a), _shown(one.b)) for one in differences]
-    lines = [tables.text_table(("differs", "A", "B"), rows)]
+    lines = [texts.text_table(("differs", "A", "B"), rows)]
     if len(comparison.causes) > 1:
-        lines.append(f"Several things differ ({', '.join(comparison.causes)}): any can be the reason.")
+        lines.append(f"Several settings differ ({', '.join(comparison.causes)}): any can be the cause.")
     return lines
 
 
@@ -88,7 +85,7 @@ def _table(comparison: Comparison) -> str:
         (one_line(f"{group.kind}: {group.name}"), *_cells(group.paired), _p(group.p_holm))
         for group in _shown_groups(comparison)
     ]
-    return tables.text_table((*_COLUMNS, "p (Holm)"), rows)
+    return texts.text_table((*_COLUMNS, "p (Holm)"), rows)
 
 
 def _shown_groups(comparison: Comparison) -> list[Group]:
@@ -101,13 +98,13 @@ def _table_notes(comparison: Comparison) -> Iterator[str]:
     left_out = len(comparison.sizes) + len(comparison.classes) - len(shown)
     if left_out:
         yield (
-            f"{left_out} groups of fewer than {FEWEST} images are not shown: no difference could be seen in "
-            "them (--json and --csv have them)."
+            f"{left_out} groups of fewer than {FEWEST} images are not shown: no difference could be "
+            "significant in them (`json` and `csv` have them)."
         )
     if any(row.only_a + row.only_b < FEWEST for row in (comparison.total, *(one.paired for one in shown))):
         yield (
-            f"Where A alone and B alone come to fewer than {FEWEST} images, p cannot be below {SIGNIFICANT} "
-            "and the interval is too narrow."
+            f"Where A alone and B alone add up to fewer than {FEWEST} images, p cannot be below "
+            f"{SIGNIFICANT} and the interval is too narrow."
         )
 
 
@@ -129,11 +126,12 @@ def _p(p: float) -> str:
 
 
 def _groups_that_differ(comparison: Comparison) -> Iterator[str]:
-    """A line per kind of groups: which differ after Holm's correction."""
+    """A line per kind of groups: which differ significantly after Holm's correction."""
     for kind, groups in (("sizes", comparison.sizes), ("classes", comparison.classes)):
-        sure = [group for group in groups if group.p_holm < SIGNIFICANT]
-        shown = ", ".join(one_line(f"{group.name} ({group.paired.difference:+.1f})") for group in sure)
-        yield f"Of {len(groups)} {kind}, these differ after Holm's correction: {shown or 'none'}."
+        significant = [group for group in groups if group.p_holm < SIGNIFICANT]
+        names = (f"{group.name} ({group.paired.difference:+.1f})" for group in significant)
+        shown = one_line(", ".join(names)) or "none"
+        yield f"Of {len(groups)} {kind}, these differ significantly after Holm's correction: {shown}."
 
 
 def _alone(name: str, images: tuple[str, ...], all_images: bool) -> Iterator[str]:
@@ -143,15 +141,15 @@ def _alone(name: str, images: tuple[str, ...], all_images: bool) -> Iterator[str
         yield f"Found by {name} alone: {len(images):,}"
         yield from (f"  {one_line(image)}" for image in images)
     else:
-        more = " (--images lists them)" if len(images) > _FEW else ""
-        yield f"Found by {name} alone: {one_line(shown_names(images, _FEW))}{more}"
+        more = " (`images` lists them)" if len(images) > _FEW else ""
+        yield f"Found by {name} alone: {one_line(texts.shown_names(images, _FEW))}{more}"
 
 
 def json_text(comparison: Comparison) -> str:
-    """The comparison as a JSON object, with all images that one side alone found."""
+    """The comparison as a JSON object, with all images that only one of the two found."""
     content = {
-        "a": _side_json(comparison.a),
-        "b": _side_json(comparison.b),
+        "a": _run_json(comparison.a),
+        "b": _run_json(comparison.b),
         "dataset": comparison.dataset,
         "split": comparison.split,
         "differences": comparison.differences and [vars(one) for one in comparison.differences],
@@ -167,8 +165,8 @@ def json_text(comparison: Comparison) -> str:
     return json.dumps(content, indent=2)
 
 
-def _side_json(side: Side) -> dict[str, Any]:
-    return {**vars(side), "path": str(side.path)}
+def _run_json(run: ComparedRun) -> dict[str, Any]:
+    return {**vars(run), "path": str(run.path)}
 
 
 def _group_json(group: Group) -> dict[str, Any]:
@@ -195,21 +193,12 @@ def _numbers(paired: Paired) -> dict[str, Any]:
 def csv_text(comparison: Comparison) -> str:
     """The table as CSV, with a header: a row for all images, and one per size and class."""
     whole = {"kind": "all images", "name": "", **_numbers(comparison.total), "p_holm": None}
-    return _csv([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
+    return texts.csv_text([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
 
 
 def images_csv_text(comparison: Comparison) -> str:
-    """The images that one side alone found as CSV, with a header: image, found_by (A or B)."""
+    """The images that only one of the two found as CSV, with a header: image, found_by (A or B)."""
     found = [(image, "A") for image in comparison.only_a] + [(image, "B") for image in comparison.only_b]
-    return _csv([{"image": image, "found_by": side} for image, side in found], ("image", "found_by"))
-
-
-def _csv(rows: list[dict[str, Any]], header: Iterable[str] | None = None) -> str:
-    lines = io.StringIO()
-    writer = csv.DictWriter(lines, fieldnames=list(header or rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {key: one_line(value) if isinstance(value, str) else value for key, value in row.items()}
-        for row in rows
+    return texts.csv_text(
+        [{"image": image, "found_by": side} for image, side in found], ("image", "found_by")
     )
-    return lines.getvalue().rstrip("\n")

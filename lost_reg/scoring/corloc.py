@@ -1,13 +1,13 @@
 """CorLoc: the share of images whose one box has IoU >= 0.5 with any ground-truth box.
 
-As LOST scores (valeoai/LOST, main_lost.py): continuous coordinates, no + 1. Boxes and sizes only: no
-image is decoded.
+As LOST scores (valeoai/LOST, main_lost.py): continuous coordinates, no + 1. It takes boxes and sizes only,
+so no image is decoded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lost_reg.boxes import centred_box, is_found
@@ -23,8 +23,8 @@ class Score:
     images: the denominator, every image that has a ground-truth box; found: those found.
     corloc, interval: in percent; the interval is Wilson's, 95 %.
     unusable: images of the denominator that could not be decoded or used, counted as misses.
-    without_truth: images that left the denominator since they have no ground-truth box.
-    not_done: images that the run has not reached, left out (`--partial`).
+    without_truth: images left out because they have no ground-truth box.
+    not_done: images that the run has not reached, left out.
     centred, whole: CorLoc of the trivial baselines on the same images, in percent: a centred box of
         80 % side, and the whole image.
     """
@@ -41,7 +41,7 @@ class Score:
 
 
 def score(
-    boxes: Mapping[str, Box],
+    boxes: Mapping[str, Box | None],
     truths: Mapping[str, ImageTruth],
     *,
     unusable: Iterable[str] = (),
@@ -50,7 +50,7 @@ def score(
     """CorLoc of one box per image.
 
     Args:
-        boxes: by image name, [xmin, ymin, xmax, ymax] in pixels.
+        boxes: by image name, [xmin, ymin, xmax, ymax] in pixels; None, where nothing was found, is a miss.
         truths: the ground truth of the whole split, by image name.
         unusable: images that could not be used; they count as misses.
         count_hard: False drops difficult and truncated objects, and images left with none (LOST's
@@ -65,29 +65,35 @@ def score(
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
     counted = {name: objects_that_count(truth, count_hard).boxes_xyxy for name, truth in truths.items()}
     done = [name for name in truths if name in boxes or name in unusable]
-    scored = [name for name in done if len(counted[name])]
+    scored = [name for name in done if counted[name]]
     if not scored:
         raise LostRegError("nothing to score: no image that was done has a ground-truth box")
 
-    def percent_found(box_of: Callable[[str], Box]) -> float:
-        return 100 * sum(is_found(box_of(name), counted[name]) for name in scored) / len(scored)
+    def number_found(boxes: Mapping[str, Box | None]) -> int:
+        found = ((boxes.get(name), counted[name]) for name in scored)
+        return sum(box is not None and is_found(box, objects) for box, objects in found)
 
-    found = sum(name in boxes and is_found(boxes[name], counted[name]) for name in scored)
+    def percent_found(side: float) -> float:
+        centred = {name: centred_box(truths[name].size_hw, side) for name in scored}
+        return 100 * number_found(centred) / len(scored)
+
+    found = number_found(boxes)
+    low, high = wilson_interval(found, len(scored))
     return Score(
         images=len(scored),
         found=found,
         corloc=100 * found / len(scored),
-        interval=tuple(100 * bound for bound in wilson_interval(found, len(scored))),
+        interval=(100 * low, 100 * high),
         unusable=sum(name in unusable for name in scored),
         without_truth=len(done) - len(scored),
         not_done=len(truths) - len(done),
-        centred=percent_found(lambda name: centred_box(truths[name].size_hw, 0.8)),
-        whole=percent_found(lambda name: centred_box(truths[name].size_hw, 1.0)),
+        centred=percent_found(0.8),
+        whole=percent_found(1.0),
     )
 
 
 def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth:
-    """The ground truth of an image without the objects that do not count: see `score`."""
+    """The ground truth of an image without the hard objects, if those do not count."""
     if count_hard or not any(truth.hard):
         return truth
     kept = [index for index, hard in enumerate(truth.hard) if not hard]
@@ -99,11 +105,15 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
     )
 
 
-def wilson_interval(found: int, images: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson 1927), 95 % by default, as fractions."""
+def wilson_interval(found: int, images: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), 95 % by default, as fractions.
+
+    That of `scipy.stats.binomtest`, whose import would take more than twice as long as all of
+    `lost-reg corloc` does.
+    """
     share = found / images
     middle = share + z * z / (2 * images)
     spread = z * math.sqrt(share * (1 - share) / images + z * z / (4 * images**2))
     scale = 1 + z * z / images
     low, high = (middle - spread) / scale, (middle + spread) / scale
-    return max(0.0, min(share, low)), min(1.0, max(share, high))  # at 0 and 1 they may be off by a rounding
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # rounding can overshoot at 0 and 1

@@ -1,9 +1,9 @@
-"""Two yes-or-no answers for each image: is one side right more often? Counts only, no images and no files.
+"""Statistics of paired binary outcomes: A and B each find the object of an image or miss it.
 
-The test is McNemar's (1947, Psychometrika 12, 153-157) in its exact form: were the sides equally good, each
-image that only one of them found would be A's or B's like the toss of a coin. The interval is the percentile
-bootstrap's (Efron and Tibshirani 1993, chapter 13), where images are drawn with replacement and both
-answers for an image stay together. Adjusted p values are Holm's (1979, Scand. J. Statist. 6, 65-70).
+The test is McNemar's (1947, Psychometrika 12, 153-157) in its exact form: if A and B were equally good, each
+image that only one of them found would be A's or B's with probability 1/2. The interval is that of the paired
+percentile bootstrap (Efron and Tibshirani 1993, chapter 13), which resamples images with both outcomes
+together. Adjusted p values are Holm's (1979, Scand. J. Statist. 6, 65-70).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import cached_property
 
 import numpy as np
 
-_OUTSIDE = 0.025  # the share of bootstrap samples beyond either end of the interval
+_TAIL = 0.025  # of the bootstrap distribution, beyond either end of the interval
 
 
 @dataclass(frozen=True)
 class Paired:
-    """How often both sides, one of them alone, or neither found the object; at least one image."""
+    """In how many images both, one of them alone, or neither found the object; at least one image."""
 
     both: int
     only_a: int
@@ -28,7 +28,7 @@ class Paired:
 
     @property
     def images(self) -> int:
-        """The denominator of both sides."""
+        """The denominator of both."""
         return self.both + self.only_a + self.only_b + self.neither
 
     @property
@@ -43,7 +43,7 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """CorLoc of B less that of A, in points."""
+        """CorLoc of B minus that of A, in points."""
         return 100 * (self.only_b - self.only_a) / self.images
 
     @cached_property
@@ -59,49 +59,47 @@ class Paired:
 
 
 def mcnemar_p(only_a: int, only_b: int) -> float:
-    """The two-sided p value of McNemar's exact test, from the images that only one side found.
+    """The two-sided p value of McNemar's exact test, from the images that only one of the two found.
 
-    Twice the probability that of n = only_a + only_b tosses of a coin at most min(only_a, only_b) fall on
-    one side, and at most 1. Worked out in whole numbers, so that no n is too large.
+    A binomial test: twice the probability of at most min(only_a, only_b) heads in only_a + only_b tosses of
+    a fair coin, and at most 1.
     """
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
-    ways = term = 1  # to choose 0 of them
-    for chosen in range(1, fewer + 1):
-        term = term * (tosses - chosen + 1) // chosen  # to choose so many of them
-        ways += term
-    return min(1.0, 2 * ways / 2**tosses)
+    if not only_a + only_b:
+        return 1.0
+    from scipy.stats import binomtest  # its import takes longer than the rest of `lost-reg compare`
+
+    return float(binomtest(only_a, only_a + only_b).pvalue)
 
 
 def bootstrap_interval(gains: int, losses: int, images: int) -> tuple[int, int]:
-    """The 95 % percentile interval of gains - losses, in images, when the images are drawn anew.
+    """The 95 % percentile bootstrap interval of gains - losses, in images.
 
-    No sample is drawn. An image drawn with replacement is a step of +1, -1 or 0, so the distribution over
-    all possible samples is that of a sum of independent steps, and is computed as such: the interval that
-    ever more samples would tend to, without a seed. Each end is the outermost value beyond which, itself
-    included, lie at least 2.5 %.
+    No sample is drawn. An image drawn with replacement is a step of +1, -1 or 0, so the bootstrap
+    distribution is that of a sum of independent steps, and is computed exactly: the limit of ever more
+    samples, without a seed. Each end is the outermost value with a tail, itself included, of at least 2.5 %.
     """
     return -_upper_end(losses, gains, images), _upper_end(gains, losses, images)
 
 
 def _upper_end(gains: int, losses: int, images: int) -> int:
     at_least = np.cumsum(_sum_of_steps(gains, losses, images)[::-1])[::-1]  # of images, ..., down to -images
-    return int(np.flatnonzero(at_least >= _OUTSIDE)[-1]) - images
+    return int(np.flatnonzero(at_least >= _TAIL)[-1]) - images
 
 
 def _sum_of_steps(gains: int, losses: int, images: int) -> np.ndarray:
     """The probabilities of -images, ..., images as the sum of `images` steps: (2 images + 1,)."""
-    size = 1 << (2 * images).bit_length()  # a power of two that has room for every sum
+    size = 1 << (2 * images).bit_length()  # a power of two with room for every sum
     turn = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    step = (gains * turn + losses / turn + (images - gains - losses)) / images  # its Fourier transform
-    sums = np.fft.irfft(step**images, size)  # that of -1 stands last
+    step = (gains * turn + losses / turn + (images - gains - losses)) / images  # Fourier transform of a step
+    sums = np.fft.irfft(step**images, size)  # negative sums stand last
     return np.concatenate([sums[-images:], sums[: images + 1]])
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values, adjusted for being several by Holm's method, in their order.
+    """The p values, adjusted for multiple tests by Holm's method, in the same order.
 
-    To call those below 0.05 differences is to call a chance one so in at most 5 % of tables, however the
-    rows depend on one another.
+    Rejecting those below 0.05 keeps the family-wise error rate at 5 %, however the tests depend on one
+    another.
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0

@@ -10,14 +10,10 @@ from typing import Any
 
 from lost_reg.backbones.zoo import TIMM_PREFIX
 
-# What must agree before two numbers are compared; a row that does not know one of them (null) never does.
-# Not max_objects: CorLoc is of the first object, which is the same however many follow it.
-_SAME = ("facet", "layer", "normalize", "bias", "k_patches", "max_side")
-
 
 @dataclass(frozen=True)
 class Published:
-    """A number from the literature: CorLoc in percent, and where it stands."""
+    """A number from the literature: CorLoc in percent, and its source."""
 
     corloc: float
     source: str
@@ -30,32 +26,44 @@ def published_rows() -> list[dict[str, Any]]:
 
 
 def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: bool) -> Published | None:
-    """The published number of the same weights, protocol and split as a run, if there is one.
+    """The published number of the same weights, method, features, options and split, if there is one.
 
     Args:
         settings: the settings of the run.
         dataset: the dataset it was scored on.
         is_full_split: whether every image of the published split was scored.
     """
-    # LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way
-    is_as_published = settings.get("apply_exif") is False and not settings["backbone"].startswith(TIMM_PREFIX)
-    is_as_published &= not settings["protocol"].get("center")
-    # the published numbers with test-time registers are of a layer, a bias and a rule that are not told
-    is_plain = settings["precision"] == "fp32" and not settings.get("test_time_registers")
-    if not is_full_split or not is_as_published or not is_plain:
+    if not is_full_split or not _runs_as_published(settings):
         return None
     for row in published_rows():
         same_weights = settings["weights"]["name"] in (row["weights"] or ())
-        same_protocol = (
-            all(row["protocol"][key] == settings["protocol"][key] for key in _SAME)
-            if row["protocol"]
-            else False
-        )
-        if (
-            row["method"] == "LOST"
-            and same_weights
-            and same_protocol
-            and row["corloc"].get(dataset) is not None
-        ):
+        if same_weights and _same_setting(row, settings) and row["corloc"].get(dataset) is not None:
             return Published(row["corloc"][dataset], row["source"])
     return None
+
+
+def _runs_as_published(settings: dict[str, Any]) -> bool:
+    """Whether nothing but weights and setting decides on the result.
+
+    LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way. The
+    numbers published for test-time registers are of a layer, a bias and a rule that are not published.
+    """
+    return (
+        settings["apply_exif"] is False
+        and not settings["backbone"].startswith(TIMM_PREFIX)
+        and settings["precision"] == "fp32"
+        and not settings.get("test_time_registers")
+    )
+
+
+def _same_setting(row: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Whether method, features and options agree; what a row leaves open (null) agrees with nothing.
+
+    CorLoc scores the first object alone, which is the same however many follow it.
+    """
+    options = {key: value for key, value in settings["options"].items() if key != "max_objects"}
+    return (
+        row["method"] == settings["method"]
+        and row["features"] == settings["features"]
+        and row["options"] == options
+    )

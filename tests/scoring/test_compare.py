@@ -15,9 +15,9 @@ import pytest
 
 from lost_reg.scoring.compare import SettingDifference, compare
 from lost_reg.scoring.comparison_text import csv_text, images_csv_text, json_text, text
+from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.paired import Paired
-from lost_reg.scoring.score_runs import ScoringOptions, score_path
-from lost_reg.types import Protocol
+from lost_reg.scoring.score_runs import score_path
 
 # In images of 96 x 128 = 12,288 pixels, as VOC writes boxes: 33, 17, 96, 64 is (32, 16, 96, 64).
 OBJECTS = {
@@ -137,8 +137,11 @@ def test_p_values_and_verdict_worked_out_by_hand(sixteen):
     )
     assert compare(*sixteen[::-1]).verdict.startswith("B finds less than A: -100.0 points")
     shown = text(found)
-    assert "Of 1 sizes, these differ after Holm's correction: 20 to 50 % (+100.0)." in shown
-    assert "Of 2 classes, these differ after Holm's correction: cat (+100.0), dog (+100.0)." in shown
+    assert "Of 1 sizes, these differ significantly after Holm's correction: 20 to 50 % (+100.0)." in shown
+    assert (
+        "Of 2 classes, these differ significantly after Holm's correction: cat (+100.0), dog (+100.0)."
+        in shown
+    )
     assert "fewer than 6 images" not in shown
 
 
@@ -157,9 +160,19 @@ def test_a_run_against_itself(b):
     found = compare(b, b)
     assert (found.total.difference, found.total.interval, found.total.p) == (0, (0, 0), 1)
     assert (found.only_a, found.only_b, found.differences) == ((), (), ())
-    assert found.verdict.startswith("No difference between A and B is shown: +0.0 points")
+    assert found.verdict.startswith("No significant difference between A and B: +0.0 points")
     assert "The settings of A and B are the same." in text(found)
     assert "Found by A alone: none" in text(found)
+
+
+def test_an_image_without_any_object_found_is_a_miss(a, root, tmp_path):
+    predictions = [
+        helpers.prediction(name, *([] if name == "1.jpg" else [box])) for name, box in BOXES_A.items()
+    ]
+    other = helpers.write_predictions(tmp_path / "other", predictions, ["6.jpg"], data_root=str(root))
+    found = compare(a, other)
+    assert (found.only_a, found.only_b, found.b.unusable) == (("1.jpg",), (), 1)
+    assert paired_by_name(found.classes)["dog"] == Paired(1, 1, 0, 1)
 
 
 # --- against a naive count ---------------------------------------------------------------------------
@@ -244,7 +257,7 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
         backbone="dinov2_vitl14_reg",
         weights={"source": "file", "name": "mine.pth", "sha256": "1" * 64},
         precision="bf16",
-        protocol=Protocol(layer=-2, max_side=512).recorded(),
+        **helpers.setting(layer=-2, max_side=512).recorded(),
         registers={"test_time": 1},
     )
     found = compare(a, other)
@@ -262,8 +275,8 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
     lines = text(found).splitlines()
     assert [line.split() for line in lines if line.startswith("max_side")] == [["max_side", "none", "512"]]
     assert (
-        "Several things differ (backbone, precision, layer, max_side, registers.test_time): "
-        "any can be the reason."
+        "Several settings differ (backbone, precision, layer, max_side, registers.test_time): "
+        "any can be the cause."
     ) in lines
     assert lines.index(next(line for line in lines if line.startswith("layer"))) < lines.index(
         next(line for line in lines if line.startswith("all images"))
@@ -273,7 +286,7 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
 def test_a_backbone_and_its_weights_are_one_cause(a, b):
     found = compare(a, b)
     assert found.causes == ("backbone",)
-    assert "Several things differ" not in text(found)
+    assert "Several settings differ" not in text(found)
 
 
 def test_where_the_images_were_is_no_cause(a, root, tmp_path):
@@ -286,9 +299,9 @@ def test_where_the_images_were_is_no_cause(a, root, tmp_path):
 
 
 def test_further_objects_are_no_cause(a, root, tmp_path):
-    several = Protocol(max_objects=3).recorded()
-    found = compare(a, helpers.write_run(tmp_path / "several", root, BOXES_B, protocol=several))
-    assert [(one.setting, one.a, one.b) for one in found.differences] == [("max_objects", None, 3)]
+    several = helpers.setting(max_objects=3).recorded()
+    found = compare(a, helpers.write_run(tmp_path / "several", root, BOXES_B, **several))
+    assert [(one.setting, one.a, one.b) for one in found.differences] == [("max_objects", 1, 3)]
     assert found.causes == ()
 
 
@@ -298,7 +311,7 @@ def test_further_objects_are_no_cause(a, root, tmp_path):
 def test_other_dataset_is_refused(a, root, tmp_path):
     other = helpers.write_run(tmp_path / "other", root, BOXES_B, dataset="voc12")
     line = refusal(a, other)
-    assert f"the dataset of {a} is 'voc07', that of {other} is 'voc12'" in line and "--dataset" in line
+    assert f"the dataset of {a} is 'voc07', that of {other} is 'voc12'" in line and "their `dataset`" in line
     assert compare(a, other, ScoringOptions(dataset="voc07")).total.images == 5
 
 
@@ -318,7 +331,7 @@ def test_images_that_are_of_another_size_in_both_are_said(root, tmp_path):
     runs = [helpers.write_run(tmp_path / n, root, BOXES_B, size_hw=(128, 96)) for n in "ab"]
     found = compare(*runs)
     assert found.a.other_size == found.b.other_size == 6
-    assert text(found).count("6 images are not of the size that was annotated") == 2
+    assert text(found).count("the size of 6 images differs from the annotated one") == 2
 
 
 @pytest.mark.parametrize("incomplete", [0, 1])
@@ -327,7 +340,7 @@ def test_incomplete_run_is_refused_or_compared_on_what_both_did(b, root, tmp_pat
     runs = [part, b] if incomplete == 0 else [b, part]
     line = refusal(*runs)
     assert f"{part} covers 3 of the 6 images of voc07" in line
-    assert "--partial compares the images that both did" in line and "--resume" in line
+    assert "`partial` compares the images that both did" in line and "`resume`" in line
     found = compare(*runs, ScoringOptions(partial=True))
     assert found.total.images == 2 and (found.without_truth, found.not_done) == (1, 3)
     assert {found.only_a, found.only_b} == {("1.jpg",), ("2.jpg",)}
@@ -348,7 +361,7 @@ def test_runs_on_own_files_need_the_ground_truth_named(root, tmp_path):
         helpers.write_run(tmp_path / n, None, BOXES_B, dataset=None, split=None, apply_exif=True)
         for n in "ab"
     ]
-    assert "a run on files of your own" in refusal(*own)
+    assert "was run on files of your own" in refusal(*own)
     assert compare(*own, ScoringOptions(dataset="voc07", data_root=root)).total.both == 3
 
 
@@ -402,7 +415,7 @@ def test_part_of_a_pickle(a, tmp_path):
     path = tmp_path / "preds.pkl"
     path.write_bytes(pickle.dumps({"1": WRONG}))
     line = refusal(a, path)
-    assert "covers 1 of the 6 images" in line and "--resume" not in line
+    assert "covers 1 of the 6 images" in line and "`resume`" not in line
     assert compare(a, path, ScoringOptions(partial=True)).total == Paired(0, 1, 0, 0)
 
 
@@ -418,14 +431,14 @@ def test_text_worked_out_by_hand(a, b):
     # of 5 draws that gain at 0.4 and lose at 0.2, 5 gains have 1.0 %, 4 or more 6.1 %; -3 or less 2.0 %
     assert " ".join(row.split()) == "all images 5 40.0 60.0 +20.0 -40.0 to +80.0 1 1 2 1 1.0000"
     assert "6 groups of fewer than 6 images are not shown" in "\n".join(lines)
-    assert "Where A alone and B alone come to fewer than 6 images" in "\n".join(lines)
-    assert lines[-5].startswith("No difference between A and B is shown: +20.0 points")
+    assert "Where A alone and B alone add up to fewer than 6 images" in "\n".join(lines)
+    assert lines[-5].startswith("No significant difference between A and B: +20.0 points")
     assert lines[-2:] == ["Found by A alone: 1.jpg", "Found by B alone: 2.jpg, 6.jpg"]
 
 
 def test_images_are_named_by_the_few_or_all(sixteen):
     found = compare(*sixteen)
-    assert "B alone: 00.jpg, 01.jpg, 02.jpg, 03.jpg, 04.jpg and 11 more (--images lists them)" in text(found)
+    assert "B alone: 00.jpg, 01.jpg, 02.jpg, 03.jpg, 04.jpg and 11 more (`images` lists them)" in text(found)
     lines = text(found, all_images=True).splitlines()
     start = lines.index("Found by B alone: 16")
     assert lines[start + 1 :] == [f"  {n:02}.jpg" for n in range(16)]

@@ -180,7 +180,7 @@ def test_calls_are_refused_and_not_made(refused, tmp_path, protocol):
         "posix\nsystem",
         "numpy\ndtype.__class__",
         "_codecs\nlookup",
-        "lost_reg.scoring.prediction_files\npickle",
+        "lost_reg.scoring.lost_pickle\npickle",
         "numpy.core.numpy._core\nmultiarray",
     ],
 )
@@ -197,8 +197,9 @@ def test_classes_of_the_old_opcodes_are_refused(refused):
     assert "which is not data" in refused(b"(cos\nsystem\nS'true'\no.")  # OBJ
 
 
-@pytest.mark.parametrize("content", [b"P5\n.", b"K\x05Q."])
-def test_persistent_ids_are_refused(refused, content):
+@pytest.mark.parametrize("content", [b"P5\n.", b"K\x05Q.", b"\x82\x05.", b"\x80\x05\x97."])
+def test_what_lies_outside_the_file_is_refused(refused, content):
+    """Persistent ids, numbers of copyreg's registry, buffers that come separately."""
     assert "refers to things outside itself" in refused(content)
 
 
@@ -206,10 +207,13 @@ def test_persistent_ids_are_refused(refused, content):
     "content",
     [
         b"\x80\x04\x93.",
-        b"\x82\x05.",  # a number of copyreg's registry
         b"cnumpy\nndarray\n}S'__setstate__'\nNsb.",  # a state for the class itself
         b"cnumpy.core.multiarray\n_reconstruct\n}S'__code__'\nNsb.",
         b"cnumpy\nndarray\n)\x81}S'values'\nNsb.",
+        *(
+            b"c" + name + b"\n(N}S'values'\nNstb."  # attributes for what can be called
+            for name in (b"numpy\nndarray", b"numpy\ndtype", b"_codecs\nencode")
+        ),
         b"(dS'a'\ncnumpy\nndarray\ns.",  # the class in the place of a box
         b"(dS'a'\ncnumpy\nndarray\n)Rs.",  # an array without a type
         b"(dS'a'\nK\x05)Rs.",  # a call of a number
@@ -227,6 +231,13 @@ def test_pickle_bomb_of_nested_lists(refused):
     assert "boxes of four numbers" in refused(b"\x80\x04}\x8c\x01a" + doubled + b"s.")
     deep = b"]" * 50_000 + b"a" * 49_999
     assert "holds a list" in refused(b"\x80\x04" + deep + b".")
+
+
+def test_tuples_too_deep_to_be_hashed_are_refused(refused):
+    """Found by this test: a file of a megabyte once crashed the process."""
+    assert "nested in it over 100 deep" in refused(b"\x80\x04}N" + b"\x85" * 10**6 + b"Ns.")
+    by_memo = b"".join(b"\x85\x940h%c" % index for index in range(101))
+    assert "nested in it over 100 deep" in refused(b"\x80\x04}N" + by_memo + b"Ns.")
 
 
 @pytest.mark.parametrize(
@@ -247,9 +258,17 @@ def test_pickle_bomb_of_nested_lists(refused):
         b"\x80\x04\x8d\x00\xa3\xe1\x11\x00\x00\x00\x00abc.",
         b"\x80\x04\x95\x00\xa3\xe1\x11\x00\x00\x00\x00N.",
         b"\x80\x05\x96\x00\xa3\xe1\x11\x00\x00\x00\x00abc.",
+        # three bytes, or 300 million to a reader that drops the rest of a frame which ends in their length
+        b"\x80\x04\x95\x04\x00\x00\x00\x00\x00\x00\x00B\x03\x00\x00\x00\xa3\xe1\x11.",
+        # one text of 100,000 characters, encoded again and again
+        b"\x80\x04]c_codecs\nencode\n\x940X\xa0\x86\x01\x00" + b"a" * 100_000 + b"\x940"
+        + b"h\x00h\x01h\x01\x86Ra" * 500 + b".",
     ],
-    ids=["shape", "frombuffer put", "frombuffer", "memo", "bytes", "text", "frame", "bytearray"],
-)
+    ids=[
+        "shape", "frombuffer put", "frombuffer", "memo", "bytes", "text", "frame", "bytearray",
+        "end of frame", "encode",
+    ],
+)  # fmt: skip
 def test_claims_of_size_take_no_memory(read, content):
     tracemalloc.start()
     try:
@@ -268,6 +287,7 @@ def test_every_cut_of_a_pickle_is_refused(refused):
         refused(content[:end])
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_flipped_bytes_never_do_anything_but_read_or_refuse(read, monkeypatch):
     monkeypatch.setattr(builtins, "eval", None)
     random = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import helpers
 import pytest
 
 from lost_reg.backbones import zoo
@@ -13,46 +14,33 @@ JIANG = "arXiv 2506.08010, table 5"
 
 # (method, backbone): VOC07, VOC12, COCO20k, source; from shared/PUBLISHED.md
 FIGURES = {
-    ("LOST", "DINO ViT-S/16", LOST_README): (61.9, 64.0, 50.7),
-    ("LOST", "DINO ViT-S/8", LOST_README): (55.5, 57.0, 49.5),
-    ("LOST", "DINO ViT-B/16", LOST_README): (60.1, 63.3, 50.0),
-    ("LOST + CAD", "DINO ViT-S/16", LOST_README): (65.7, 70.4, 57.5),
-    ("LOST", "DeiT-III ViT-B (IN-22k)", DARCET): (11.7, 13.1, 10.7),
-    ("LOST", "DeiT-III ViT-B (IN-22k) + registers", DARCET): (27.1, 32.7, 25.1),
-    ("LOST", "OpenCLIP ViT-B/16", DARCET): (38.8, 44.3, 31.0),
-    ("LOST", "OpenCLIP ViT-B/16 + registers", DARCET): (37.1, 42.0, 27.9),
-    ("LOST", "DINOv2 ViT-L (IN-22k)", DARCET): (35.3, 40.2, 26.9),
-    ("LOST", "DINOv2 ViT-L (IN-22k) + registers", DARCET): (55.4, 60.0, 42.0),
-    ("LOST", "DINOv2 ViT-L/14", JIANG): (32.2, 36.8, 25.4),
-    ("LOST", "DINOv2 ViT-L/14 + registers", JIANG): (56.2, 60.2, 42.3),
-    ("LOST", "DINOv2 ViT-L/14 + test-time register", JIANG): (53.8, 57.9, 41.9),
-    ("LOST", "OpenCLIP ViT-B/16", JIANG): (30.8, 35.9, 23.4),
-    ("LOST", "OpenCLIP ViT-B/16 + test-time register", JIANG): (30.9, 35.9, 23.6),
-    ("LOST", "DINOv2 + registers", "facebookresearch/dinov2 issue 381"): (None, 35.9, 23.4),
-    ("TokenCut", "DINO ViT-S/16", "YangtaoWANG95/TokenCut README"): (68.8, 72.1, 58.8),
+    ("lost", "DINO ViT-S/16", LOST_README): (61.9, 64.0, 50.7),
+    ("lost", "DINO ViT-S/8", LOST_README): (55.5, 57.0, 49.5),
+    ("lost", "DINO ViT-B/16", LOST_README): (60.1, 63.3, 50.0),
+    ("lost+cad", "DINO ViT-S/16", LOST_README): (65.7, 70.4, 57.5),
+    ("lost", "DeiT-III ViT-B (IN-22k)", DARCET): (11.7, 13.1, 10.7),
+    ("lost", "DeiT-III ViT-B (IN-22k) + registers", DARCET): (27.1, 32.7, 25.1),
+    ("lost", "OpenCLIP ViT-B/16", DARCET): (38.8, 44.3, 31.0),
+    ("lost", "OpenCLIP ViT-B/16 + registers", DARCET): (37.1, 42.0, 27.9),
+    ("lost", "DINOv2 ViT-L (IN-22k)", DARCET): (35.3, 40.2, 26.9),
+    ("lost", "DINOv2 ViT-L (IN-22k) + registers", DARCET): (55.4, 60.0, 42.0),
+    ("lost", "DINOv2 ViT-L/14", JIANG): (32.2, 36.8, 25.4),
+    ("lost", "DINOv2 ViT-L/14 + registers", JIANG): (56.2, 60.2, 42.3),
+    ("lost", "DINOv2 ViT-L/14 + test-time register", JIANG): (53.8, 57.9, 41.9),
+    ("lost", "OpenCLIP ViT-B/16", JIANG): (30.8, 35.9, 23.4),
+    ("lost", "OpenCLIP ViT-B/16 + test-time register", JIANG): (30.9, 35.9, 23.6),
+    ("lost", "DINOv2 + registers", "facebookresearch/dinov2 issue 381"): (None, 35.9, 23.4),
+    ("tokencut", "DINO ViT-S/16", "YangtaoWANG95/TokenCut README"): (68.8, 72.1, 58.8),
 }
 DATASETS = ("voc07", "voc12", "coco20k")
-PLAIN = {
-    "facet": "k",
-    "layer": -1,
-    "normalize": False,
-    "bias": 0.0,
-    "k_patches": 100,
-    "max_side": None,
-}
+FEATURES = {"facet", "layer", "center", "normalize", "max_side"}
+OPTIONS = {"bias", "k_patches"}
 
 
-def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", backbone="dino_vits16", **other):
-    """The settings of a run of LOST as published, but for the protocol's entries that are given."""
-    return {
-        "dataset": "voc07",
-        "split": "trainval",
-        "apply_exif": False,
-        "backbone": backbone,
-        "weights": {"source": source, "name": weights, "sha256": "0" * 64},
-        "precision": "fp32",
-        "protocol": {**PLAIN, **other},
-    }
+def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", **changes):
+    """The settings of a run of LOST as published, with other values of features or options."""
+    recorded = {"source": source, "name": weights, "sha256": "0" * 64}
+    return helpers.run_settings(weights=recorded, **helpers.setting(**changes).recorded())
 
 
 @pytest.mark.parametrize(("method", "backbone", "source"), FIGURES)
@@ -70,7 +58,8 @@ def test_there_are_no_other_rows_and_each_has_a_source():
     assert len(published_rows()) == len(FIGURES)
     for row in published_rows():
         assert any(source in row["source"] for *_, source in FIGURES)
-        assert row["protocol"] is None or set(row["protocol"]) == set(PLAIN)
+        assert row["features"] is None or set(row["features"]) == FEATURES
+        assert row["options"] is None or set(row["options"]) == OPTIONS
 
 
 def test_every_weights_name_is_one_that_a_run_can_have():
@@ -101,13 +90,16 @@ def test_lost_as_published_is_comparable(weights, source, figures):
         {"facet": "q"},
         {"facet": "v"},
         {"layer": -2},
+        {"layer": (-2, -1)},
+        {"facet": "qk"},
         {"normalize": True},
+        {"center": True},
         {"bias": -0.1},
         {"k_patches": 99},
         {"max_side": 512},
     ],
 )
-def test_another_protocol_is_not_comparable(difference):
+def test_another_setting_is_not_comparable(difference):
     assert comparable_number(run_settings(**difference), "voc07", is_full_split=True) is None
 
 
@@ -166,11 +158,13 @@ def test_rows_that_do_not_tell_layer_and_bias_never_match(layer, bias, facet, no
 
 def test_other_methods_never_match():
     """The weights of LOST + CAD and TokenCut are those of plain LOST, which alone may match."""
-    others = [row for row in published_rows() if row["method"] != "LOST"]
-    assert [row["method"] for row in others] == ["LOST + CAD", "TokenCut"]
+    others = [row for row in published_rows() if row["method"] != "lost"]
+    assert [row["method"] for row in others] == ["lost+cad", "tokencut"]
     for row in others:
         for weights in row["weights"]:
             for dataset in DATASETS:
                 number = comparable_number(run_settings(weights), dataset, is_full_split=True)
                 assert number.source == LOST_README
                 assert number.corloc != row["corloc"][dataset]
+                settings = {**run_settings(weights), "method": row["method"]}
+                assert comparable_number(settings, dataset, is_full_split=True) is None

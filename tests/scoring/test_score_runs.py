@@ -6,19 +6,18 @@ import csv
 import io
 import json
 import pickle
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import helpers
 import numpy as np
 import pytest
 
-from lost_reg import text as tables
 from lost_reg.datasets import catalog as datasets
 from lost_reg.errors import LostRegError
-from lost_reg.scoring.score_runs import ScoringOptions, csv_text, json_text, score_path
-from lost_reg.text import text_table
-from lost_reg.types import Protocol
+from lost_reg.scoring.corloc_text import csv_text, json_text, text_table
+from lost_reg.scoring.found_boxes import ScoringOptions
+from lost_reg.scoring.score_runs import score_path
 
 # In images of 96 x 128: VOC writes the box (32, 16, 96, 64) as 33, 17, 96, 64.
 OBJECTS = {
@@ -78,11 +77,22 @@ def test_failures_count_as_misses(root, tmp_path):
     assert "2 undecodable (counted as misses), 1 without any box (left out)" in text_table([row])
 
 
+def test_images_without_any_object_found_are_misses(root, tmp_path):
+    predictions = [
+        helpers.prediction(name, *([box] if name != "000007.jpg" else [])) for name, box in BOXES.items()
+    ]
+    row = score_one(helpers.write_predictions(tmp_path / "run", predictions, data_root=str(root)))
+    assert (row.score.images, row.score.found, row.score.unusable, row.score.not_done) == (3, 1, 0, 0)
+    none = [helpers.prediction(name) for name in BOXES]
+    row = score_one(helpers.write_predictions(tmp_path / "none", none, data_root=str(root)))
+    assert (row.score.images, row.score.found, row.score.centred) == (3, 0, pytest.approx(100 / 3))
+
+
 def test_partial_run_is_refused_or_scored_on_what_is_done(root, tmp_path):
     folder = write_run(tmp_path / "run", root, {"000005.jpg": RIGHT}, failures=["000007.jpg"])
     text = refusal(folder)
     assert f"{folder} covers 2 of the 4 images of voc07" in text
-    assert "--partial" in text and "--resume" in text
+    assert "`partial`" in text and "`resume`" in text
     row = score_one(folder, partial=True)
     assert (row.score.images, row.score.found, row.score.not_done) == (2, 1, 2)
     assert "2 not done (left out)" in text_table([row])
@@ -99,7 +109,7 @@ def test_hard_objects_can_be_left_out(root, tmp_path):
 
 def test_run_on_own_files_needs_the_ground_truth_named(root, tmp_path):
     folder = write_run(tmp_path / "run", None, dataset=None, split=None, apply_exif=True)
-    assert "a run on files of your own" in refusal(folder) and "--dataset" in refusal(folder)
+    assert "was run on files of your own" in refusal(folder) and "`dataset`" in refusal(folder)
     row = score_one(folder, dataset="voc07", data_root=root)
     assert (row.dataset, row.score.images, row.score.found) == ("voc07", 3, 1)
 
@@ -200,26 +210,6 @@ def test_text_json_and_csv_carry_the_same_numbers(runs):
         assert line.endswith("no comparable number")
 
 
-def test_columns_of_the_table_are_aligned():
-    rows = [("a", "1", "x"), ("long name", "12,345", "no number"), ("b", "7", "")]
-    assert tables.text_table(("word", "count", "note"), rows).splitlines() == [
-        "word        count  note",
-        "---------  ------  ---------",
-        "a               1  x",
-        "long name  12,345  no number",
-        "b               7",
-    ]
-
-
-def test_signed_numbers_and_bounds_are_numbers_in_a_table():
-    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x"), ("0", "1.0", "")]
-    assert tables.text_table(("change", "p", "note"), rows).splitlines()[2:] == [
-        " +12.5  <0.0001  -",
-        "  -3.0           -x",
-        "     0      1.0",
-    ]
-
-
 def test_comma_and_quote_in_a_path_survive_csv(root, tmp_path):
     folder = write_run(tmp_path / 'a, "b"', root)
     (row,) = csv.DictReader(io.StringIO(csv_text([score_one(folder)])))
@@ -242,17 +232,17 @@ def test_no_runs(tmp_path):
         ({"weights": {"source": "file", "name": "mine.pth", "sha256": "0"}}, "dino_vits16 (mine.pth)"),
         (
             {
-                "protocol": asdict(Protocol(facet="v", layer=-2, normalize=True, bias=-0.5)),
+                **helpers.setting(facet="v", layer=-2, normalize=True, bias=-0.5).recorded(),
                 "precision": "bf16",
             },
             "dino_vits16 (facet=v, layer=-2, normalize=True, bias=-0.5, bf16)",
         ),
         (
-            {"protocol": asdict(Protocol(k_patches=50, max_side=512))},
-            "dino_vits16 (k_patches=50, max_side=512)",
+            helpers.setting(k_patches=50, max_side=512).recorded(),
+            "dino_vits16 (max_side=512, k_patches=50)",
         ),
-        ({"protocol": asdict(Protocol())}, "dino_vits16"),
-        ({"protocol": Protocol(max_objects=3).recorded()}, "dino_vits16 (max_objects=3)"),
+        (helpers.setting(max_objects=3).recorded(), "dino_vits16 (max_objects=3)"),
+        ({"method": "other", "options": {"depth": 2}}, "dino_vits16 (other, depth=2)"),
     ],
 )
 def test_name_tells_what_is_not_as_published(root, tmp_path, settings, expected):
@@ -280,7 +270,7 @@ def test_no_published_number_beside_another_split_or_protocol(root, tmp_path, fu
     assert score_one(run, count_hard=False).published is None
     part = write_run(tmp_path / "part", root, {"000005.jpg": RIGHT})
     assert score_one(part, partial=True).published is None
-    sides = write_run(tmp_path / "sides", root, protocol=asdict(Protocol(max_side=512)))
+    sides = write_run(tmp_path / "sides", root, **helpers.setting(max_side=512).recorded())
     assert score_one(sides).published is None
     assert "no comparable number" in text_table([score_one(sides)])
 
@@ -291,7 +281,7 @@ def test_no_published_number_beside_another_split_or_protocol(root, tmp_path, fu
 def test_lost_pickle(root, tmp_path):
     path = tmp_path / "preds.pkl"
     path.write_bytes(pickle.dumps({name: np.array(box) for name, box in BOXES.items()}))
-    assert "name the ground truth" in refusal(path) and "--dataset" in refusal(path)
+    assert "name the ground truth" in refusal(path) and "`dataset`" in refusal(path)
     row = score_one(path, dataset="voc07", data_root=root)
     assert (row.backbone, row.score.images, row.score.found) == ("preds.pkl", 3, 1)
     assert row.published is None

@@ -1,6 +1,6 @@
-"""Several boxes an image against all of its ground-truth boxes, and what a signal tells of a box.
+"""Several boxes per image against all ground-truth boxes, and how well a signal predicts a good box.
 
-Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels. Classes do not count: LOST knows none.
+Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels. Matching ignores classes: LOST has none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy.stats import rankdata, spearmanr
 
 from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.types import Box, ImageTruth
@@ -19,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one image or several: boxes that were found, objects that there are, and boxes that match one."""
+    """Of one image or several: boxes found, true objects, and boxes that match an object."""
 
     boxes: int
     objects: int
@@ -37,7 +38,7 @@ class Counts:
 
 
 def count_images(boxes: Mapping[str, Sequence[Box]], truths: Mapping[str, ImageTruth]) -> list[Counts]:
-    """Those of every image of a dataset; an image without boxes misses all of its objects.
+    """The counts of every image of a dataset; an image without boxes misses all of its objects.
 
     Args:
         boxes: by image name, in the order in which they were found.
@@ -47,7 +48,7 @@ def count_images(boxes: Mapping[str, Sequence[Box]], truths: Mapping[str, ImageT
 
 
 def total(images: Sequence[Counts]) -> Counts:
-    """Those of all images together."""
+    """The sum over images."""
     return Counts(*(sum(getattr(one, key) for one in images) for key in ("boxes", "objects", "matched")))
 
 
@@ -56,10 +57,10 @@ def _count_image(boxes: Sequence[Box], truths: Sequence[Box]) -> Counts:
 
 
 def matches(boxes: Sequence[Box], truths: Sequence[Box]) -> list[int | None]:
-    """Which object each box matches, one to one.
+    """The index of the object that each box matches, one to one, or None.
 
-    Greedy, as COCO matches detections, but in the order given, as LOST has no scores: a box gets the object
-    that it fits best among those with IoU >= 0.5 which no box before it got.
+    Greedy, as COCO matches detections, but in the order in which the boxes were found: a box gets the
+    object of highest IoU among those with IoU >= 0.5 that no earlier box got.
     """
     free = np.ones(len(truths), dtype=bool)
     matched: list[int | None] = []
@@ -73,7 +74,7 @@ def matches(boxes: Sequence[Box], truths: Sequence[Box]) -> list[int | None]:
 
 
 def best_ious(boxes: Sequence[Box], truths: Sequence[Box]) -> list[float]:
-    """Each box's IoU with the object that it fits best, whatever other boxes do; 0 without objects."""
+    """Each box's highest IoU with any object, whatever other boxes match; 0 without objects."""
     return iou(np.reshape(boxes, (-1, 4)), truths).max(axis=1, initial=0.0).tolist()
 
 
@@ -82,13 +83,12 @@ def best_ious(boxes: Sequence[Box], truths: Sequence[Box]) -> list[float]:
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's rank correlation, ties at their mean rank; nan where one of the two is constant."""
-    centred = [ranks - ranks.mean() for ranks in (mean_ranks(a), mean_ranks(b))]
-    spread = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())
-    return float(centred[0] @ centred[1] / spread) if spread else float("nan")
+    is_constant = np.ptp(a) == 0 or np.ptp(b) == 0  # scipy warns of it
+    return float("nan") if is_constant else float(spearmanr(a, b).statistic)
 
 
 def auroc(values: Sequence[float], is_positive: Sequence[bool]) -> float:
-    """The chance that a positive has the larger value than a negative, ties counted half.
+    """The probability that a positive has the larger value than a negative, ties counted half.
 
     That is the area under the ROC curve, from ranks (Hanley and McNeil 1982). nan if there are only positives
     or only negatives.
@@ -97,22 +97,16 @@ def auroc(values: Sequence[float], is_positive: Sequence[bool]) -> float:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return float("nan")
-    over = mean_ranks(values)[positive].sum() - positives * (positives + 1) / 2
-    return float(over / (positives * negatives))
-
-
-def mean_ranks(values: Sequence[float]) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, group, sizes = np.unique(np.asarray(values, dtype=float), return_inverse=True, return_counts=True)
-    return (sizes.cumsum() - (sizes - 1) / 2)[group]
+    larger = rankdata(values)[positive].sum() - positives * (positives + 1) / 2
+    return float(larger / (positives * negatives))
 
 
 def bootstrap_interval(
     statistic: Callable[[list[Item]], float], images: Sequence[Item], samples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic over images drawn anew (Efron 1979).
+    """The 95 % percentile bootstrap interval of a statistic over images (Efron 1979).
 
-    Samples in which it is nan are left out; where it is in all, the interval is nan.
+    Samples in which the statistic is nan are left out; if it is nan in all of them, so is the interval.
     """
     random = np.random.default_rng(seed)
     drawn = random.integers(len(images), size=(samples, len(images)))

@@ -1,0 +1,147 @@
+"""Boxes to be scored, from a run folder or a prediction file, and the ground truth that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.errors import LostRegError
+from lost_reg.runs.folder import RUN_FILE, Results, read_run
+from lost_reg.scoring.labels import describe_backbone
+from lost_reg.scoring.prediction_files import match_images, read_boxes
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How results are scored.
+
+    dataset: the ground truth, for results that do not name theirs; it replaces the one that they name.
+    data_root: the folder of datasets; None for the one that was recorded, or the default.
+    partial: score incomplete results on the images that are done.
+    count_hard: False drops difficult and truncated objects (LOST's `no_hard`).
+    """
+
+    dataset: str | None = None
+    data_root: Path | None = None
+    partial: bool = False
+    count_hard: bool = True
+
+
+@dataclass(frozen=True)
+class FoundBoxes:
+    """The boxes of a run, a sweep or a prediction file.
+
+    title: the backbone with what sets it apart (see `describe_backbone`), or the name of the file.
+    settings, data_root: what was recorded; None for a file.
+    boxes, sizes_hw, failures: by what the source calls the image, or, after `on`, by the dataset's name. A
+        box is None where nothing was found; a sweep has a tuple of boxes. Files have no sizes and failures.
+    """
+
+    path: Path
+    title: str
+    settings: dict[str, Any] | None
+    data_root: str | None
+    boxes: Mapping[str, Any]
+    sizes_hw: Mapping[str, tuple[int, int]]
+    failures: frozenset[str]
+
+    @classmethod
+    def of_results(cls, results: Results, boxes: Mapping[str, Any]) -> FoundBoxes:
+        """Those of a folder of results."""
+        return cls(
+            path=results.folder,
+            title=describe_backbone(results.settings),
+            settings=results.settings,
+            data_root=results.record.get("data_root"),
+            boxes=boxes,
+            sizes_hw={image: one.size_hw for image, one in results.predictions.items()},
+            failures=frozenset(results.failures),
+        )
+
+    @property
+    def done(self) -> set[str]:
+        """The images that were processed, or failed."""
+        return {*self.boxes, *self.failures}
+
+    def on(self, dataset: Dataset) -> FoundBoxes:
+        """The same by the image names of a dataset.
+
+        Raises:
+            LostRegError: images that the dataset does not have, or a name that fits several.
+        """
+        boxes = match_images(self.boxes, dataset.truths)
+        sizes = dict(zip(boxes, self.sizes_hw.values()))  # in one order
+        failures = frozenset(match_images(dict.fromkeys(self.failures), dataset.truths))
+        return replace(self, boxes=boxes, sizes_hw=sizes, failures=failures)
+
+    def of_other_size(self, dataset: Dataset) -> list[str]:
+        """The images, by the dataset's names, whose size differs from the annotated one."""
+        return [name for name, size in self.sizes_hw.items() if size != dataset.truths[name].size_hw]
+
+
+def read_run_boxes(folder: Path) -> FoundBoxes:
+    """The first box of each image of a run folder.
+
+    Raises:
+        LostRegError: a file that is missing or malformed.
+    """
+    results = read_run(folder)
+    return FoundBoxes.of_results(
+        results, {image: prediction.box_xyxy for image, prediction in results.predictions.items()}
+    )
+
+
+def read_file_boxes(path: Path) -> FoundBoxes:
+    """The boxes of a LOST pickle or a COCO-style detections file.
+
+    Raises:
+        LostRegError: see `read_boxes`.
+    """
+    if (path.parent / RUN_FILE).is_file() and path.suffix == ".jsonl":
+        raise LostRegError(f"{str(path)!r} is a part of a run: name its folder, {str(path.parent)!r}")
+    return FoundBoxes(path, path.name, None, None, read_boxes(path), {}, frozenset())
+
+
+def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
+    """The dataset that the options name, or else the recorded one.
+
+    Raises:
+        LostRegError: neither names one, or it is not on this machine.
+    """
+    name = options.dataset or (found.settings and found.settings["dataset"])
+    if name is None:
+        raise no_dataset(found.path)
+    return find_dataset(name, data_root(options.data_root, found.data_root))
+
+
+def no_dataset(path: Path) -> LostRegError:
+    """The error that the ground truth of a path is not known."""
+    if path.is_dir():
+        return LostRegError(f"{path} was run on files of your own: name its ground truth with `dataset`")
+    return LostRegError(f"name the ground truth of {str(path)!r} with `dataset`, such as voc07")
+
+
+def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:
+    """Check that all images of a dataset were processed.
+
+    Args:
+        alternative: what the user can do about it, for the message.
+
+    Raises:
+        LostRegError: images that neither were processed nor failed.
+    """
+    if len(found.done) < len(dataset.truths):
+        command = "sweep" if found.settings and "tried" in found.settings else "run"
+        resume = f"; `lost-reg {command}` with `resume` finishes it" if found.settings else ""
+        raise LostRegError(
+            f"{found.path} covers {len(found.done):,} of the {len(dataset.truths):,} images of "
+            f"{dataset.title}: {alternative}{resume}"
+        )
+
+
+def split_title(dataset: Dataset, options: ScoringOptions) -> str:
+    """The split, and whether hard objects were dropped."""
+    return dataset.split if options.count_hard else f"{dataset.split} no_hard"

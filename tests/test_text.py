@@ -1,0 +1,54 @@
+"""Tables, CSV and counts in plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from lost_reg.text import counted, csv_text, first_sentence, shown_names, text_table
+
+
+def test_columns_of_the_table_are_aligned():
+    rows = [("a", "1", "x"), ("long name", "12,345", "no number"), ("b", "7", "")]
+    assert text_table(("word", "count", "note"), rows).splitlines() == [
+        "word        count  note",
+        "---------  ------  ---------",
+        "a               1  x",
+        "long name  12,345  no number",
+        "b               7",
+    ]
+
+
+def test_signed_numbers_and_bounds_are_numbers_in_a_table():
+    rows = [("+12.5", "<0.0001", "-"), ("-3.0", "", "-x"), ("0", "1.0", "")]
+    assert text_table(("change", "p", "note"), rows).splitlines()[2:] == [
+        " +12.5  <0.0001  -",
+        "  -3.0           -x",
+        "     0      1.0",
+    ]
+
+
+def test_a_table_shows_control_characters_as_escapes():
+    assert text_table(("a\x1b",), [("two\nlines",)]).splitlines() == ["a\\x1b", "-" * 10, "two\\nlines"]
+    assert text_table(("a", "b"), []).splitlines() == ["a  b", "-  -"]
+
+
+def test_csv_quotes_what_needs_it_and_keeps_a_row_on_its_line():
+    text = csv_text([{"path": 'a, "b"', "share": 0.5, "none": None}, {"path": "two\nlines"}])
+    assert not text.endswith("\n") and len(text.split("\n")) == 3
+    assert list(csv.DictReader(io.StringIO(text))) == [
+        {"path": 'a, "b"', "share": "0.5", "none": ""},
+        {"path": "two\\nlines", "share": "", "none": ""},
+    ]
+    assert csv_text([], ("image", "found_by")) == "image,found_by"
+
+
+def test_names_and_numbers_in_words():
+    assert shown_names(["a", "b"]) == "a, b" and shown_names("abcde") == "a, b, c and 2 more"
+    assert shown_names(["a"], 1, of=1_001) == "a and 1,000 more"
+    assert (counted(1, "run"), counted(2_000, "run")) == ("1 run", "2,000 runs")
+
+
+def test_the_first_sentence_of_an_error():
+    assert first_sentence(ValueError("It broke. Try again.\nMore")) == "It broke"
+    assert first_sentence(KeyError()) == "KeyError"
