@@ -37,7 +37,7 @@ test: check
 	$(BIN)/python -m pytest -n 2
 
 docs: install
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "Documentation: site/index.html"
 
 diagram: install
