@@ -1,4 +1,4 @@
-"""The limits that keep the package easy to walk through (docs/architecture.md), and the order of its rooms."""
+"""The limits that keep the package easy to walk through, and the order of its rooms: docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -129,18 +129,18 @@ def test_messages_of_the_library_do_not_name_options():
 def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """The strings of a module with their lines, f-strings as one, docstrings left out."""
     documented = (ast.Module, ast.ClassDef, *Function.__args__)
-    docstrings = {
+    known = {  # docstrings, and the parts of f-strings
         id(node.body[0].value)
         for node in ast.walk(tree)
         if isinstance(node, documented) and ast.get_docstring(node) is not None
     }
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    known |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
-            yield node.lineno, "".join(str(getattr(part, "value", "X")) for part in node.values if True)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if id(node) not in docstrings | parts:
-                yield node.lineno, node.value
+            values = (part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+            yield node.lineno, "".join(map(str, values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in known:
+            yield node.lineno, node.value
 
 
 # --- Markdown ----------------------------------------------------------------------------------------
