@@ -84,7 +84,8 @@ def test_every_room_says_what_it_is():
 
 def test_tests_mirror_the_rooms():
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert rooms == {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert rooms <= folders <= {*rooms, "evaluation"}
 
 
 def test_the_diagram_of_imports_is_of_now(monkeypatch):
