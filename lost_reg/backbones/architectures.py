@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from timm.layers import PatchEmbed
@@ -28,7 +30,7 @@ def resolve_spec(name: str) -> BackboneSpec:
     if not timm.is_model(spec.architecture):
         raise unknown
     try:
-        config = timm.get_pretrained_cfg(spec.architecture)
+        config: Any = timm.get_pretrained_cfg(spec.architecture)
     except RuntimeError:  # the tag after the dot
         raise unknown from None
     spec = BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
@@ -48,7 +50,7 @@ def create_model(spec: BackboneSpec) -> VisionTransformer | Eva:
         "supported"
     )
     try:
-        model = timm.create_model(
+        model: Any = timm.create_model(
             spec.architecture,
             pretrained=False,
             num_classes=0,

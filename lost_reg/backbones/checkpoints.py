@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models import eva, vision_transformer
@@ -53,7 +54,8 @@ def _with_timms_names(state: dict[str, Tensor], model: VisionTransformer | Eva) 
     """Weights under timm's names, from those of their authors or of timm."""
     if isinstance(model, VisionTransformer):
         return vision_transformer.checkpoint_filter_fn(state, model, adapt_layer_scale=True)
-    if "storage_tokens" in state and model.blocks[0].attn.q_bias is None:
+    first: Any = model.blocks[0]
+    if "storage_tokens" in state and first.attn.q_bias is None:
         # DINOv3's checkpoints have biases that are zero, or unused for keys; timm's models have none. What is
         # not zero stays, and is refused under its name.
         kept = {key: bias for key, bias in state.items() if key.endswith("attn.qkv.bias")}
@@ -66,10 +68,11 @@ def _with_timms_names(state: dict[str, Tensor], model: VisionTransformer | Eva) 
 def _make_buffers(model: VisionTransformer | Eva) -> None:
     """Compute what no file holds for a model made on the meta device: frequencies of rotary positions."""
     for module in model.modules():
-        if hasattr(module, "init_non_persistent_buffers"):
+        initialise: Any = getattr(module, "init_non_persistent_buffers", None)
+        if initialise is not None:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, torch.empty_like(buffer, device="cpu"))
-            module.init_non_persistent_buffers()
+            initialise()
 
 
 def _misfits_of_another_model(

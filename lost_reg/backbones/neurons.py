@@ -80,7 +80,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         content = parse_json(path.read_text(encoding="utf-8"), Any)
         rows = {"neurons": content} if isinstance(content, list) else content
         file = convert(rows, _NeuronsFile)
-        pairs = tuple(
+        pairs: Any = tuple(
             tuple(row[:2] if len(row) == 3 and math.isfinite(row[2]) else row) for row in file.neurons
         )
         return RegisterNeurons(pairs, file.backbone, file.weights, file.found)

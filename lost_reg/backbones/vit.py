@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
@@ -50,8 +51,8 @@ class VitBackbone(Backbone):
         self.device, self.precision = device, precision
         self.model = model.eval().requires_grad_(False).to(device, PRECISIONS[precision])
         self.patch_size = model.patch_embed.patch_size[0]
-        self.mean = tuple(model.pretrained_cfg["mean"])
-        self.std = tuple(model.pretrained_cfg["std"])
+        config: Any = model.pretrained_cfg
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.depth = len(model.blocks)
         self.registers = registers
         self.num_prefix_tokens = model.num_prefix_tokens + (registers.count if registers else 0)
@@ -80,7 +81,7 @@ class VitBackbone(Backbone):
         """One facet of a block for the (B, N, D) patch tokens that enter it: (B, N, D)."""
         if facet == TOKENS:
             return patch_tokens
-        block = self.model.blocks[index]
+        block: Any = self.model.blocks[index]
         return F.linear(block.norm1(patch_tokens), *facet_layer(block.attn, facet))
 
     @torch.inference_mode()
@@ -102,7 +103,7 @@ class VitBackbone(Backbone):
             tokens = block(tokens, **rotation)
             yield tokens
 
-    def _rotation(self, grid_hw: tuple[int, int]) -> dict[str, Tensor]:
+    def _rotation(self, grid_hw: Sequence[int]) -> dict[str, Tensor]:
         """What blocks with rotary positions need beside the tokens: sines and cosines of each patch."""
         rope = getattr(self.model, "rope", None)
         return {} if rope is None else {"rope": rope.get_embed(shape=grid_hw)}  # (N, 2 D / heads)
@@ -141,7 +142,7 @@ def _float32_convolutions() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def facet_layer(attention: nn.Module, facet: str) -> tuple[Tensor, Tensor | None]:
+def facet_layer(attention: Any, facet: str) -> tuple[Tensor, Tensor | None]:
     """The part of an attention's qkv layer that gives one facet: weight (D, D), and bias (D,) or None.
 
     timm fuses q, k and v into one layer or has a layer for each; Eva's fused layer keeps its bias apart.

@@ -62,7 +62,7 @@ def setting_options(methods: tuple[str, ...]) -> list[click.Parameter]:
     about = "; ".join(
         f"{name}: {preset.about}" for method in methods for name, preset in METHODS[method].presets.items()
     )
-    configs = [FeatureConfig, *(METHODS[method].config for method in methods)]
+    configs: list[Any] = [FeatureConfig, *(METHODS[method].config for method in methods)]
     of_fields = {item.name: item for config in configs for item in fields(config)}
     return [
         click.Option(

@@ -52,7 +52,7 @@ def _answer(answers: BinaryIO, decoding: Decoding, image: Path | bytes) -> None:
         return
     shapes = {"shape": outcome.pixels.shape, "size_hw": outcome.size_hw, "original_hw": outcome.original_hw}
     answers.write(_line(shapes))
-    answers.write(memoryview(outcome.pixels).cast("B"))
+    answers.write(outcome.pixels.data.cast("B"))
 
 
 def _line(content: dict) -> bytes:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
@@ -229,14 +230,14 @@ class DecoderProcess:
 def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
     """One line that says what follows: a path, or so many bytes of an encoded image."""
     if isinstance(image, bytes):
-        request, content = {"bytes": len(image)}, image
+        request, content = json.dumps({"bytes": len(image)}), image
     else:
-        request, content = {"path": os.fspath(image)}, b""
-    process.stdin.write(json.dumps(request).encode() + b"\n" + content)
+        request, content = json.dumps({"path": os.fspath(image)}), b""
+    process.stdin.write(request.encode() + b"\n" + content)
     process.stdin.flush()
 
 
-def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | None:
+def _receive(process: Any, name: str) -> DecodedImage | Failure | None:
     """The answer, or None if the process died."""
     line = process.stdout.readline()
     if not line.endswith(b"\n"):
@@ -245,7 +246,7 @@ def _receive(process: subprocess.Popen, name: str) -> DecodedImage | Failure | N
     if "reason" in answer:
         return Failure(name, answer["reason"])
     pixels = np.empty(answer["shape"], dtype=np.uint8)
-    if process.stdout.readinto(memoryview(pixels).cast("B")) != pixels.nbytes:
+    if process.stdout.readinto(pixels.data.cast("B")) != pixels.nbytes:
         return None
     return DecodedImage(name, pixels, tuple(answer["size_hw"]), tuple(answer["original_hw"]))
 

@@ -137,7 +137,8 @@ def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
             f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
         )
     # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
-    stored_as = str(image.tile[0][3] if image.tile else "")
+    tiles = getattr(image, "tile", None)
+    stored_as = str(tiles[0][3] if tiles else "")
     if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
         return _scale_16_bit(image, source)  # BGR;16 has 16 bits for all three colours
     if image.mode == "RGB":

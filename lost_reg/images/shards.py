@@ -11,6 +11,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from braceexpand import braceexpand
 
@@ -18,6 +19,9 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.sources import ALL, Share, is_image
 from lost_reg.types import Failure
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # An image file in a shard is read as a whole, and some are read ahead.
@@ -71,7 +75,7 @@ def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImag
     opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
     with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
         for member in tar:
-            tar.members.clear()  # it would keep all of them
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             within = posixpath.normpath(member.name)
             name = f"{shard}/{within}"
             if not (member.isfile() or member.islnk() or member.issym()) or not is_image(within):
@@ -96,7 +100,7 @@ class _StrictMember(tarfile.TarInfo):
     """tarfile takes a damaged header for the end of an archive, and would silently lose what follows."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
         most = _LARGEST_IN_HEADER if member.isreg() or member.issparse() else _LONGEST_NAME
         if not 0 <= member.size <= most:
@@ -104,10 +108,10 @@ class _StrictMember(tarfile.TarInfo):
         return member
 
     @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # its proper end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # its proper end
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error}, so that it has no proper end") from None

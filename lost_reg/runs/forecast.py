@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
@@ -176,6 +177,8 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _header_size(source: ImageInput) -> tuple[int, int] | None:
+    if isinstance(source, np.ndarray):
+        return source.shape[0], source.shape[1]
     try:
         return image_size(source)
     except UnreadableImage:  # the run itself reports what is wrong with it

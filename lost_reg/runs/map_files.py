@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +33,14 @@ def write_maps(path: Path, maps: Maps) -> None:
     """
     quantised = {name: _quantised(values) for name, values in maps.values.items()}
     with whole_file(path, "the maps") as part, part.open("wb") as file:
-        np.savez_compressed(
-            file,
+        arrays: dict[str, Any] = {
             **{name: levels for name, (levels, _) in quantised.items()},
-            ranges=np.array([bounds for _, bounds in quantised.values()], np.float32).reshape(-1, 2),
-            mask=maps.mask.astype(np.uint8),
-            seed=np.array(maps.seed, np.int32),
-            covered_hw=np.array(maps.covered_hw, np.float32),
-        )
+            "ranges": np.array([bounds for _, bounds in quantised.values()], np.float32).reshape(-1, 2),
+            "mask": maps.mask.astype(np.uint8),
+            "seed": np.array(maps.seed, np.int32),
+            "covered_hw": np.array(maps.covered_hw, np.float32),
+        }
+        np.savez_compressed(file, **arrays)
 
 
 def _quantised(values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:

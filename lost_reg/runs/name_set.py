@@ -22,12 +22,12 @@ class NameSet:
     def __len__(self) -> int:
         return len(self._digests)
 
-    def __contains__(self, name: str) -> bool:
-        if not len(self):
+    def __contains__(self, name: object) -> bool:
+        if not len(self) or not isinstance(name, str):
             return False
         digest = np.frombuffer(_digest(name), dtype=_DIGEST)
         index = np.searchsorted(self._digests, digest)[0]
-        return index < len(self) and self._digests[index] == digest[0]
+        return bool(index < len(self) and self._digests[index] == digest[0])
 
 
 def _digest(name: str) -> bytes:

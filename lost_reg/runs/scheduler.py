@@ -78,8 +78,8 @@ def discover_by_each(
             running.append(started or too_large(part[0], backbone.device))
             while len(running) > ahead:
                 yield from _outcomes(running.popleft(), backbone)
-    for started in running:
-        yield from _outcomes(started, backbone)
+    for last in running:
+        yield from _outcomes(last, backbone)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Session:
         self._ranks.wait()  # until the folder is whole
 
     def _add_other_ranks(self) -> None:
-        odd = (self.implausible[kind] for kind in IMPLAUSIBLE)
+        odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
         self.done, self.failed, self._size.lowered, *odd = self._ranks.total(
             self.done, self.failed, self._size.lowered, *odd
         )
