@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from lost_reg import text as texts
@@ -177,10 +178,7 @@ def _numbers(paired: Paired) -> dict[str, Any]:
     low, high = paired.interval
     return {
         "images": paired.images,
-        "both": paired.both,
-        "only_a": paired.only_a,
-        "only_b": paired.only_b,
-        "neither": paired.neither,
+        **asdict(paired),
         "corloc_a": paired.corloc_a,
         "corloc_b": paired.corloc_b,
         "difference": paired.difference,

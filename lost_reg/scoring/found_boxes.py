@@ -111,17 +111,13 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     Raises:
         LostRegError: neither names one, or it is not on this machine.
     """
-    name = options.dataset or (found.settings and found.settings["dataset"])
+    recorded = found.settings["dataset"] if found.settings else None
+    name = options.dataset or recorded
+    if name is None and found.settings:
+        raise LostRegError(f"{found.path} was run on files of your own: name its ground truth with `dataset`")
     if name is None:
-        raise no_dataset(found.path)
+        raise LostRegError(f"name the ground truth of {str(found.path)!r} with `dataset`, such as voc07")
     return find_dataset(name, data_root(options.data_root, found.data_root))
-
-
-def no_dataset(path: Path) -> LostRegError:
-    """The error that the ground truth of a path is not known."""
-    if path.is_dir():
-        return LostRegError(f"{path} was run on files of your own: name its ground truth with `dataset`")
-    return LostRegError(f"name the ground truth of {str(path)!r} with `dataset`, such as voc07")
 
 
 def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:

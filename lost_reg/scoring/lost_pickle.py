@@ -1,9 +1,9 @@
 """LOST's pickles of boxes, read as data: whatever a file holds, none of it is executed.
 
-The file is first scanned with `pickletools.genops`, which parses opcodes and executes none: it refuses
-lengths that the file does not have, and `_scanned` what else could exhaust memory or the stack. Then
-`pickle.Unpickler` loads it, with a stand-in for every name that numpy's arrays need, and no other name. Not
-even numpy's own functions are called, so memory stays in proportion to the file's length.
+First `pickletools.genops` parses the opcodes without executing any. It refuses lengths beyond the end of the
+file, and `_scanned` what else could exhaust memory or the stack. Then `pickle.Unpickler` loads the file. The
+names that numpy's arrays need get stand-ins, every other name is refused. Not even numpy's own functions are
+called, so memory stays in proportion to the file's length.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def _box(key, value) -> Box:
     sides = [_plain(side) for side in sides] if isinstance(sides, (list, tuple)) else []
     if len(sides) != 4 or not all(isinstance(side, (int, float)) and isfinite(side) for side in sides):
         raise LostRegError(f"expected boxes of four numbers, but that of {_name(key)!r} is something else")
-    return tuple(map(float, sides))
+    xmin, ymin, xmax, ymax = map(float, sides)
+    return xmin, ymin, xmax, ymax
 
 
 def _plain(value):
@@ -60,14 +61,14 @@ def _plain(value):
 
 
 def _scanned(content: bytes) -> bytes:
-    """A pickle without its frames, refused if it asks for what `pickle.Unpickler` would follow unchecked.
+    """Check a pickle for what `pickle.Unpickler` would follow unchecked; returns it without its frames.
 
-    That is a memo index far beyond the file's length, for which it makes room, and deeply nested tuples,
-    which overflow the C stack once they are hashed. So the unpickler's stack is followed with, for each
-    value on it, how deep tuples are nested in it. Frames only speed up reading from a disk, and
-    `pickle.Unpickler` reads other opcodes than genops where one crosses the end of its frame.
+    Refused are memo indices beyond the file's length, for which the unpickler would allocate a table, and
+    deeply nested tuples, which overflow the C stack when they are hashed. To find those, the unpickler's
+    stack is simulated with the depth of each value in place of the value. Frames are hints for buffering.
+    They are taken out since genops and the unpickler disagree where an opcode crosses the end of a frame.
     """
-    stack: list[int | None] = []  # None is a mark
+    stack: list[int | None] = []  # depths; None is a mark
     memo: dict[int, int | None] = {}
     kept, start = [], 0
     for opcode, argument, position in pickletools.genops(content):
@@ -75,11 +76,11 @@ def _scanned(content: bytes) -> bytes:
             raise LostRegError("it refers to things outside itself")
         elif opcode.name == "FRAME":
             kept.append(content[start:position])
-            start = position + 9  # of the opcode and its length
+            start = position + 9  # after the opcode and its length
         elif opcode.name in _PUTS:
             index = len(memo) if argument is None else argument
             if index > len(content):
-                raise LostRegError(f"it numbers a value {index:,}, more than it can hold")
+                raise LostRegError(f"it has a memo index of {index:,}, beyond its length")
             memo[index] = stack[-1]
         elif opcode.name in _GETS:
             stack.append(memo[argument])
@@ -99,13 +100,13 @@ _GETS = {"GET", "BINGET", "LONG_BINGET"}
 
 
 def _pop(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> int:
-    """Take what an opcode takes from the stack; the deepest of it."""
-    below, depth = list(opcode.stack_before), 0
-    if pickletools.markobject in below:
-        below = below[: below.index(pickletools.markobject)]
+    """Pop what an opcode takes from the stack, and return the largest depth in it."""
+    takes, depth = list(opcode.stack_before), 0
+    if pickletools.markobject in takes:
+        takes = takes[: takes.index(pickletools.markobject)]
         while (top := stack.pop()) is not None:
             depth = max(depth, top)
-    for _ in below:
+    for _ in takes:
         depth = max(depth, stack.pop() or 0)
     return depth
 
@@ -123,7 +124,7 @@ class _DataUnpickler(pickle.Unpickler):
         return stand_in
 
 
-# The stand-ins are classes with `__setstate__`, since on anything else a pickle can set attributes.
+# The stand-ins are classes with `__setstate__`, because a pickle can set attributes on anything else.
 
 
 class _DType:

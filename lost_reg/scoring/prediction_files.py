@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.json_files import parse_json
 from lost_reg.scoring.lost_pickle import boxes_from_pickle
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
+
+T = TypeVar("T")
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
@@ -32,9 +36,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
     try:
-        boxes = (
-            _from_detections(json.loads(content)) if path.suffix == ".json" else boxes_from_pickle(content)
-        )
+        boxes = (_from_detections if path.suffix == ".json" else boxes_from_pickle)(content)
     except LostRegError as error:
         raise LostRegError(f"{str(path)!r} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -47,14 +49,14 @@ def read_boxes(path: Path) -> dict[str, Box]:
     return boxes
 
 
-def match_images(boxes: Mapping[str, Box], truths: Mapping[str, ImageTruth]) -> dict[str, Box]:
-    """Boxes by the dataset's image names, for boxes by file name, image id, stem or number.
+def match_images(boxes: Mapping[str, T], truths: Mapping[str, ImageTruth]) -> dict[str, T]:
+    """Boxes, or other results, by the dataset's image names; they come by file name, id, stem or number.
 
     Raises:
         LostRegError: an image that the dataset does not have, a name that two of its images go by, or
             two boxes for one image.
     """
-    if boxes.keys() <= truths.keys():  # as in a run: the surest of the names, and quick
+    if boxes.keys() <= truths.keys():  # as in a run
         return dict(boxes)
     images = _images_by_any_name(truths)
     unknown = [key for key in boxes if key not in images]
@@ -70,7 +72,7 @@ def match_images(boxes: Mapping[str, Box], truths: Mapping[str, ImageTruth]) -> 
 
 
 def _images_by_any_name(truths: Mapping[str, ImageTruth]) -> dict[str, str | None]:
-    """The image that each name means, or None if several go by it. The surer kinds of names go first."""
+    """The image that each name means, or None if several go by it. Exact kinds of names go first."""
     images: dict[str, str | None] = {}
     for name_of in _KINDS_OF_NAMES:
         of_this_kind: dict[str, str | None] = {}
@@ -95,11 +97,23 @@ _KINDS_OF_NAMES = (
 )
 
 
-def _from_detections(detections) -> dict[str, Box]:
-    best: dict[str, tuple[float, Box]] = {}
-    for detection in detections:
-        x, y, width, height = map(float, detection["bbox"])
-        key, score = str(detection["image_id"]), float(detection["score"])
-        if key not in best or score > best[key][0]:
-            best[key] = score, (x, y, x + width, y + height)
-    return {key: box for key, (_, box) in best.items()}
+@dataclass(frozen=True)
+class _Detection:
+    """bbox: [x, y, width, height]."""
+
+    image_id: int | str
+    bbox: Box
+    score: float
+
+
+def _from_detections(content: bytes) -> dict[str, Box]:
+    best: dict[str, _Detection] = {}
+    for detection in parse_json(content, list[_Detection]):
+        key = str(detection.image_id)
+        if key not in best or detection.score > best[key].score:
+            best[key] = detection
+    return {key: _corners(*map(float, detection.bbox)) for key, detection in best.items()}
+
+
+def _corners(x: float, y: float, width: float, height: float) -> Box:
+    return x, y, x + width, y + height

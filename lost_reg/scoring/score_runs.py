@@ -14,7 +14,6 @@ from lost_reg.scoring.found_boxes import (
     ScoringOptions,
     check_complete,
     ground_truth,
-    no_dataset,
     read_file_boxes,
     read_run_boxes,
     split_title,
@@ -46,10 +45,10 @@ def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], li
         The rows, and the errors of the runs that could not be scored: one bad run does not hide the others.
 
     Raises:
-        LostRegError: no such path, or a folder without runs.
+        LostRegError: no such path, a folder without runs, or a file that cannot be scored.
     """
     if path.is_file():
-        return [score_file(path, options)], []
+        return [_scored(read_file_boxes(path), options)], []
     rows, errors = [], []
     for folder in find_runs(path):
         try:
@@ -67,17 +66,6 @@ def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
             truth that is missing.
     """
     return _scored(read_run_boxes(folder), options)
-
-
-def score_file(path: Path, options: ScoringOptions) -> ScoredRun:
-    """Score a LOST pickle or a COCO-style detections file.
-
-    Raises:
-        LostRegError: as `score_run`, and if no dataset is named.
-    """
-    if options.dataset is None:  # before the file is read
-        raise no_dataset(path)
-    return _scored(read_file_boxes(path), options)
 
 
 def _scored(found: FoundBoxes, options: ScoringOptions) -> ScoredRun:

@@ -154,7 +154,7 @@ _EMPTY = (0, 0, 0, 0)  # overlaps with nothing
 def _hits(boxes: tuple[Box | None, ...], truths: Dataset, image: str) -> np.ndarray:
     """(S,) bool: which settings found an object in an image."""
     objects = objects_that_count(truths.truths[image]).boxes_xyxy
-    return found_objects(np.array([box or _EMPTY for box in boxes]), objects).any(axis=1)
+    return np.any(found_objects(np.array([box or _EMPTY for box in boxes]), objects), axis=1)
 
 
 def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 from collections import Counter
 from fractions import Fraction
 
@@ -75,6 +77,17 @@ def test_p_of_a_million_images():
 
 def test_p_too_small_for_a_float_is_zero():
     assert mcnemar_p(0, 19_817) == 0.0
+
+
+def test_scipy_is_imported_for_a_p_value_alone():
+    """It takes longer to import than the rest of `lost-reg corloc`."""
+    code = (
+        "import sys, lost_reg.scoring.compare, lost_reg.scoring.score_runs, lost_reg.scoring.sweep_scores\n"
+        "from lost_reg.scoring.corloc import wilson_interval\n"
+        "wilson_interval(1, 2)\n"
+        "sys.exit('scipy' in sys.modules or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- the bootstrap -----------------------------------------------------------------------------------

@@ -348,6 +348,9 @@ def test_first_of_equal_scores_wins(read):
         '[{"image_id": 1, "bbox": [1, 2, 3, "x"], "score": 0.5}]',
         '[{"image_id": 1, "bbox": [1, 2, 3, null], "score": 0.5}]',
         '[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": "high"}]',
+        '[{"image_id": 1, "bbox": [1, 2, 3, NaN], "score": 1}]',
+        '[{"image_id": null, "bbox": [1, 2, 3, 4], "score": 1}]',
+        "[" * 200_000,
     ],
 )
 def test_malformed_detections(refused, text):
