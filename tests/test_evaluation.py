@@ -12,11 +12,7 @@ import torch
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.discover import discover
-from lost_reg.runs.folder import read_run
-from lost_reg.runs.run import run
-from lost_reg.runs.sources import source_of_dataset
 from lost_reg.types import Prediction, Protocol
 
 EVALUATION = Path(__file__).parent.parent / "evaluation"
@@ -168,31 +164,6 @@ def test_memory_is_said_on_the_way(monkeypatch, capsys):
     assert "| 20 |" in capsys.readouterr().out
 
 
-def test_several_objects_are_scored(tmp_path, make_voc, monkeypatch, capsys):
-    import objects
-    from detection import count_images, total
-
-    make_voc(tmp_path / "voc", {"000001": [("a", 33, 17, 96, 64)], "000002": [("a", 1, 1, 50, 50)] * 2})
-    dataset = find_dataset(str(tmp_path / "voc"), tmp_path)
-    run(
-        source_of_dataset(dataset),
-        load_backbone("tiny", device="cpu"),
-        tmp_path / "ours",
-        Protocol(max_objects=3),
-    )
-    monkeypatch.setattr(sys, "argv", ["objects.py", str(tmp_path / "ours")])
-    objects.main()
-    output = capsys.readouterr().out
-    assert output.startswith("2 images of") and "with 3 objects" in output
-    assert "| the whole image | 1 | 2 | 0 | 0.0 (0.0 to 0.0) | 0.0 (0.0 to 0.0) |" in output
-    predictions = read_run(tmp_path / "ours").predictions
-    counts = total(count_images({name: [one.box_xyxy] for name, one in predictions.items()}, dataset.truths))
-    assert f"| ours | 1 | 2 | {counts.matched} | {100 * counts.precision:.1f} (" in output
-    boxes = sum(len(one.objects) for one in predictions.values())
-    assert f"| ours | 3 | {boxes} |" in output and f"| ours | 1 | 2 | {counts.matched} | " in output
-    assert "| first | 2 | score |" in output and "| ours | plausible | " in output
-
-
 # --- reproduce.py ------------------------------------------------------------------------------------
 
 
@@ -245,7 +216,6 @@ def test_reproduce_labels_random_weights_and_limits(small_voc, tmp_path, monkeyp
 
 def swept_scores(found, tuning, folder):
     from lost_reg.scoring.sweep_scores import FoundByImage, SettingScore, SweepScores
-    from lost_reg.types import Protocol
 
     found, tuning = np.array(found, bool), np.array(tuning, bool)
     biases = (0.0, -0.1, -0.2)
