@@ -119,12 +119,11 @@ def without_images(features: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept[:, None, None], features, 0)
 
 
-def describe_features(record: Mapping[str, Any]) -> str:
-    """A recorded FeatureConfig in a few words, such as "k of layer -1, normalised"."""
-    layer = record["layer"]
-    layers = [str(one) for one in (layer if isinstance(layer, (list, tuple)) else [layer])]
-    words = [f"{record['facet']} of layer{'s' * (len(layers) > 1)} {' and '.join(layers)}"]
-    words += ["centred"] * bool(record["center"])
-    words.append("normalised" if record["normalize"] else "raw")
-    words += [f"max side {record['max_side']}"] * (record["max_side"] is not None)
+def describe_features(config: FeatureConfig) -> str:
+    """The features in a few words, such as "k of layer -1, normalised"."""
+    layers = " and ".join(map(str, config.layers))
+    words = [f"{config.facet} of layer{'s' * (len(config.layers) > 1)} {layers}"]
+    words += ["centred"] * config.center
+    words.append("normalised" if config.normalize else "raw")
+    words += [f"max side {config.max_side}"] * (config.max_side is not None)
     return ", ".join(words)

@@ -109,7 +109,7 @@ def describe_setting(record: Mapping[str, Any]) -> str:
 
     Options at their default are left out, except the bias, which is LOST's own.
     """
-    words = [describe_features(record["features"])]
+    words = [describe_features(convert(record["features"], FeatureConfig))]
     for name, value in record["options"].items():
         if name == "bias" or (name, value) not in _defaults(record["method"]).items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")

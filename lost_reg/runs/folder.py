@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.files import folders_with
 from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
@@ -68,7 +69,7 @@ class CommonSettings:
 class RunSettings(CommonSettings):
     """Settings of a run, as run.json holds them; there can be more."""
 
-    features: dict[str, Any]
+    features: FeatureConfig
     options: dict[str, Any]
 
 

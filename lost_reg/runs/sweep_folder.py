@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import SWEEP_FILE, CommonSettings, Layout, Results, read_run
 from lost_reg.types import Box, SizeHW
@@ -27,7 +28,7 @@ class SweptImage:
 class Tried:
     """A setting of a sweep, as it is recorded: features and options of the sweep's method."""
 
-    features: dict[str, Any]
+    features: FeatureConfig
     options: dict[str, Any]
 
 
