@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
-from lost_reg.discovery.maps import Maps
+from lost_reg.artifacts.records import (
+    About,
+    Artifacts,
+    BackboneArtifacts,
+    CosineDistribution,
+    LayerNorms,
+    NormHistogram,
+    OutlierReport,
+    ProbeScores,
+    SeedStatistics,
+    write_artifacts,
+)
 from lost_reg.report.report import write_report
-from lost_reg.runs.folder import MAPS_FOLDER
-from lost_reg.runs.map_files import maps_path, write_maps
-from lost_reg.runs.writer import RunWriter
+from lost_reg.runs.folder import MAPS_FOLDER, RunWriter
+from lost_reg.runs.map_files import Maps, maps_path, write_maps
 from lost_reg.scoring.score_runs import ScoringOptions
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, write_scores
 from lost_reg.types import Failure, Prediction, Protocol
 
 SIZE_HW, GRID_HW = (96, 128), (6, 8)
@@ -132,3 +144,122 @@ def data_of(page: Path) -> dict[str, Any]:
     """What the page knows of its images."""
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
     return json.loads(text)
+
+
+# --- sweeps and artifacts --------------------------------------------------------------------------------
+
+# found of 20, by layer and bias; the most of 10 tuned is at layer -2 and -0.5, the most found at auto
+FOUND = {(-2, -1): 4, (-2, -0.5): 8, (-2, 0.0): 2, (-1, -1): 0, (-1, -0.5): 6, (-1, 0.0): 5, (-1, "auto"): 10}
+
+
+def write_sweep(
+    folder: Path, *, backbone="dinov2_vits14", normalize=(False,), scored=True, label=None, **settings
+):
+    """A sweep folder with scores; what is below `settings` goes into sweep.json."""
+    folder.mkdir(parents=True)
+    weights = {"source": "hub", "name": "w", "sha256": "0" * 64}
+    made = {"backbone": backbone, "weights": weights, "precision": "fp32", **settings}
+    record = {"settings": made, "images": 30, "sessions": []}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    scores = tuple(
+        SettingScore(
+            Protocol(layer=layer, bias=bias, normalize=one), 9 if (layer, bias) == (-2, -0.5) else 3, found
+        )
+        for one in normalize
+        for (layer, bias), found in FOUND.items()
+    )
+    scores = SweepScores(folder, label or backbone, "voc07", "trainval", 10, 20, 1, 0, 1 / 3, 0, scores)
+    if scored:
+        write_scores(scores)
+    return scores
+
+
+def write_settings(folder: Path, options: list[dict]) -> None:
+    """A sweep folder with the scores of settings: none, one, two ... of 20 images found."""
+    write_sweep(folder, scored=False)
+    scores = tuple(SettingScore(Protocol(**one), 3, index) for index, one in enumerate(options))
+    write_scores(SweepScores(folder, "dinov2_vits14", "voc07", "trainval", 10, 20, 1, 0, 1 / 3, 0, scores))
+
+
+def backbone_artifacts(label: str = "one", *, layer=1, **changed) -> BackboneArtifacts:
+    """What was measured of a backbone of three layers."""
+    percentiles = {
+        "1": 2.0,
+        "25": 4.0,
+        "50": 10.0,
+        "75": 20.0,
+        "95": 40.0,
+        "98": 50.0,
+        "99": 60.0,
+        "99.9": 90.0,
+    }
+    cutoffs = {"sigma": 80.0, "fixed": 1500.0, "reference": None}
+    shares = {"sigma": 0.02, "fixed": 0.0, "reference": None}
+    layers = [
+        LayerNorms(index, 12.0, 5.0, 100.0 * (index + 1), percentiles, cutoffs, shares) for index in range(3)
+    ]
+    cosines, probe = CosineDistribution(0.125, 4, [0, 0, 1, 3]), ProbeScores(50, 1234, 0.25, 3.5, 12.25)
+    outliers = OutlierReport(
+        rule="sigma", layer=layer, cutoff=80.0, count=2, share=0.02, images_with_any=7,
+        neighbour_cosine={"outliers": cosines, "rest": None},
+        seeds=SeedStatistics(9, 4, 0.5, 0.01),
+        probes={"outliers": probe, "rest": None},
+    )  # fmt: skip
+    histogram = NormHistogram(1.0, 10.0, [[1, 1, 0], [1, 3, 0], [4, 0, 0]])
+    weights = {"source": "hub", "name": "w", "sha256": None}
+    row = BackboneArtifacts(label, label, weights, "fp32", None, 9, 4, layers, outliers, histogram)
+    return replace(row, **changed)
+
+
+def write_artifacts_file(folder: Path, *labels: str) -> Path:
+    """An artifacts.json of backbones of these names."""
+    about = About(reference=labels[0], layer=-2, cutoff=1500.0, rule="sigma")
+    return write_artifacts(folder, Artifacts(about, [backbone_artifacts(label) for label in labels]))
+
+
+def page_of(tmp_path: Path) -> str:
+    return report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+
+
+def rows_of(text: str, table: str) -> list[list[str]]:
+    """The cells of a table, by its label."""
+    (body,) = re.findall(rf'aria-label="{re.escape(table)}">.*?<tbody>(.*?)</tbody>', text, flags=re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+
+
+def charts_of(text: str) -> list[ElementTree.Element]:
+    """The charts of a page that are not hidden."""
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg [^>]*role=\"img\".*?</svg>", text)]
+
+
+def drawn(chart: ElementTree.Element, title: str) -> list[list[tuple[float, float]]]:
+    """The points of each thing of a title in a chart: of a line or an outline, or where a mark stands."""
+    shapes = []
+    for group in chart.iter():
+        if group.findtext("{*}title") == title:
+            path = [
+                tuple(map(float, one.split())) for one in _POINT.findall(group.find(".//{*}path").get("d"))
+            ]
+            places = [(float(use.get("x")), float(use.get("y"))) for use in group.iter() if use.get("x")]
+            if not places:
+                shapes.append(path)
+            elif len(path) > 1 and abs(path[0][0]) > 20:  # an area, moved to its place
+                shapes += [[(x + dx, y + dy) for x, y in path] for dx, dy in places]
+            else:
+                shapes.append(places)
+    return shapes
+
+
+_POINT = re.compile(r"-?[\d.]+ -?[\d.]+")
+
+
+def ticks_of(chart: ElementTree.Element, axis: str) -> dict[str, float]:
+    """Where the ticks of an axis, "x" or "y", are, by their texts; those of y stand 4.18 below their tick."""
+    anchor, offset = {"x": ("middle", 0.0), "y": ("end", 4.18)}[axis]
+    texts = [one for one in chart.iter() if one.get("text-anchor") == anchor]
+    return {one.text: float(one.get(axis)) - offset for one in texts}
+
+
+def keys_of(chart: ElementTree.Element) -> list[str]:
+    """All that is written in a chart."""
+    return [one.text for one in chart.iter("{http://www.w3.org/2000/svg}text")]

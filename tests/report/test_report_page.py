@@ -25,9 +25,12 @@ from report_cases import (
     report,
     some_maps,
     two_runs,
+    write_artifacts_file,
     write_run,
+    write_sweep,
 )
 
+from lost_reg.charts import WIDTH
 from lost_reg.errors import one_line
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -519,6 +522,49 @@ def test_both_themes_and_the_choice_between_them(two, open_page):
 
 def _brightness(colour: str) -> float:
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 3
+
+
+@pytest.fixture
+def with_charts(tmp_path, make_coco) -> Path:
+    """A page with every kind of chart."""
+    results = two_runs(make_coco, tmp_path)
+    write_sweep(results / "sweep")
+    write_artifacts_file(results / "artifacts", "one")
+    return report(results, tmp_path / "out").page
+
+
+def test_charts_follow_the_theme_and_use_the_font_of_the_page(with_charts, open_page):
+    fill, color = "getComputedStyle(one).fill", "getComputedStyle(document.body).color"
+    seen = set()
+    for scheme in ("light", "dark"):
+        page = open_page(with_charts, color_scheme=scheme)
+        label = page.locator("#bars svg text", has_text="dinov2_vits14").first
+        assert label.evaluate(f"one => {fill} === {color}")
+        assert label.evaluate(
+            "one => getComputedStyle(one).fontFamily === getComputedStyle(document.body).fontFamily"
+        )
+        for kind in ("#bars", "#sweeps", "#artifacts"):
+            seen.add((kind, page.locator(f"{kind} svg text").last.evaluate(f"one => {fill}")))
+    assert len(seen) == 6  # each has one colour in light and another in dark
+
+
+def test_text_of_charts_can_be_selected_and_marks_say_what_they_are(with_charts, open_page):
+    page = open_page(with_charts)
+    label = page.locator("#bars svg text", has_text="dinov2_vits14").first
+    label.evaluate("one => getSelection().selectAllChildren(one)")
+    assert page.evaluate("getSelection().toString()") == "dinov2_vits14"
+    titles = page.locator("#sweeps svg title").all_text_contents()
+    assert "chosen on other images: dinov2_vits14, layer -2, bias -0.5: 40.0" in titles
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_charts_fit_a_phone_and_stay_legible(width, with_charts, open_page):
+    page = open_page(with_charts, viewport={"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for svg in page.locator("figure.chart svg").all():
+        box = svg.bounding_box()
+        assert 0 <= box["x"] and box["x"] + box["width"] <= width
+        assert 11 * box["width"] / WIDTH >= (9 if width == 390 else 7.5)  # pixels of its text
 
 
 def test_a_phone_shows_both_sides_beside_each_other_and_nothing_sticks_out(two, open_page):
