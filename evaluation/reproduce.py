@@ -25,18 +25,12 @@ import numpy as np
 from lost_reg.runs.presets import preset_protocol
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
-<<<<<<< HEAD
-from lost_reg.artifacts.token_stats import ImageStream
+from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.architectures import resolve_spec
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.vit import VitBackbone
-=======
-from lost_reg.artifacts.streams import ImageStream
-from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
-from lost_reg.backbones.vit import VitBackbone, load_backbone, resolve_spec
->>>>>>> 41b6a19 (Report pages by Jinja2, charts by matplotlib in one module, artifacts.json as checked dataclasses)
 from lost_reg.backbones.weights import RANDOM, find_weights
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError, one_line

@@ -85,7 +85,7 @@ def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) 
 
     Args:
         draw: draws into empty axes; what it labels is shown in a legend below them.
-        label: what it shows, for those who cannot see it; empty if it says nothing that is not said beside it.
+        label: what it shows, for those who cannot see it; empty if all of it is said beside it.
         height, width: in pixels, without the legend; the page may scale it.
     """
     root = _drawn([("", draw)], (width, height), salt=label, background="none")

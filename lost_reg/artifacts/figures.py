@@ -142,7 +142,7 @@ def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
 
 
 def norm_histogram(one: BackboneArtifacts) -> tuple[list[float], list[float]]:
-    """Edges, and the share of patches between them in percent: at most some fifty of the bins that are used."""
+    """Edges, and the share of patches between them in percent: some fifty of the bins that are used."""
     histogram = one.norm_histograms
     counts = histogram.counts[one.outliers.layer]
     used = [index for index, count in enumerate(counts) if count]

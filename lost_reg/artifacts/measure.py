@@ -25,9 +25,9 @@ from lost_reg.artifacts.records import (
     Rule,
     write_artifacts,
 )
-from lost_reg.artifacts.streams import ImageStream, no_usable_image, progress_of_pass, require_vit
-from lost_reg.backbones.registers import describe
-from lost_reg.backbones.vit import VitBackbone
+from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image, progress_of_pass
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.labels import backbone_label
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
@@ -64,7 +64,7 @@ DEFAULT_OPTIONS = ArtifactOptions()
 
 def measure(
     stream: ImageStream,
-    backbone: VitBackbone,
+    backbone: Backbone,
     options: ArtifactOptions = DEFAULT_OPTIONS,
     reference: BackboneArtifacts | None = None,
     *,
@@ -80,7 +80,7 @@ def measure(
     Raises:
         LostRegError: a function as backbone, a layer that it does not have, or no image that can be used.
     """
-    require_vit(backbone)
+    check_blocks(backbone)
     layer = backbone.block_index(options.layer)
     failures = [] if failures is None else failures
     norms = NormHistograms()
@@ -95,12 +95,13 @@ def measure(
         raise LostRegError(f"{reference.backbone}, the reference, has no layer {layer - backbone.depth}")
     outliers = OutlierStatistics(backbone, layer, cutoff)
     _measure_outliers(outliers, backbone, stream, failures, progress)
+    weights, registers = backbone.weights.recorded(), backbone.registers and backbone.registers.settings
     return BackboneArtifacts(
         backbone=backbone.name,
-        label=_label(backbone),
-        weights={key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")},
+        label=backbone_label(backbone.name, weights, registers),
+        weights=weights,
         precision=backbone.precision,
-        test_time_registers=backbone.registers.settings if backbone.registers else None,
+        test_time_registers=registers,
         images=outliers.images,
         patches=norms.count,
         layers=layers,
@@ -109,21 +110,9 @@ def measure(
     )
 
 
-def _label(backbone: VitBackbone) -> str:
-    """A backbone's name, with what sets it apart from its published weights."""
-    notes = []
-    if backbone.weights.source == "random":
-        notes.append("RANDOM WEIGHTS")
-    elif backbone.weights.source == "file":
-        notes.append(backbone.weights.name)
-    if backbone.registers:
-        notes.append(describe(backbone.registers.settings))
-    return backbone.name + (f" ({', '.join(notes)})" if notes else "")
-
-
 def _measure_outliers(
     outliers: OutlierStatistics,
-    backbone: VitBackbone,
+    backbone: Backbone,
     stream: ImageStream,
     failures: list[Failure],
     progress: Progress,

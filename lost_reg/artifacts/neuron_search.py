@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from lost_reg.artifacts.norms import SIGMAS, Moments, block_norms
-from lost_reg.artifacts.streams import ImageStream, progress_of_pass, require_vit
+from lost_reg.artifacts.streams import ImageStream, check_blocks, progress_of_pass
+from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.backbones.registers import (
     DEFAULT_RULE,
     RULES,
-    RegisterNeurons,
     check_can_be_added,
     last_linears,
     trained_registers,
@@ -88,10 +88,7 @@ def find_register_neurons(
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
             trained with registers or has test-time registers, or images without any outlier.
     """
-    require_vit(backbone)
-    check_can_be_added(backbone.name, trained_registers(backbone.model))
-    if backbone.registers:
-        raise LostRegError("register neurons are searched for in a model without test-time registers")
+    _check_backbone(backbone)
     detect, top = _layers(backbone, options)
     failures = [] if failures is None else failures
     passes = 1 if options.threshold is not None else 2
@@ -104,8 +101,8 @@ def find_register_neurons(
         outliers.update(batch)
     if not outliers.count:
         raise LostRegError(
-            f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} of "
-            f"{backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
+            f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
+            f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
         )
     top = outliers.onset() if top is None else top
     neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
@@ -122,8 +119,15 @@ def find_register_neurons(
         "layers": outliers.layers(),
         "activations": activations,
     }
-    weights = {key: getattr(backbone.weights, key) for key in ("source", "name", "sha256")}
-    return RegisterNeurons(neurons, backbone.name, weights, found)
+    return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
+
+
+def _check_backbone(backbone: VitBackbone) -> None:
+    """Check that a backbone has blocks, and no registers of any kind."""
+    check_blocks(backbone)
+    check_can_be_added(backbone.name, trained_registers(backbone.model))
+    if backbone.registers:
+        raise LostRegError("register neurons are searched for in a model without test-time registers")
 
 
 def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | None]:
@@ -212,7 +216,7 @@ class _OutlierActivations:
         shares = (1.0 / outliers.sum(dim=1, keepdim=True)).expand_as(outliers)[outliers]  # (M,)
 
         def collect(_, inputs):
-            hidden = inputs[0][:, self._backbone.prefix_tokens :]  # (B, N, H)
+            hidden = inputs[0][:, self._backbone.num_prefix_tokens :]  # (B, N, H)
             hidden = hidden.abs() if self._rule == "code" else hidden
             sums.append((shares @ hidden[outliers].float()).double().cpu())  # (M,) @ (M, H)
 

@@ -9,26 +9,25 @@ import torch
 from torch import Tensor
 
 from lost_reg.artifacts.records import NormHistogram
-from lost_reg.backbones.vit import VitBackbone
+from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 
 SIGMAS = 3.0  # Jiang et al. 2025 take mean + 3 standard deviations as the cut-off of outliers
 
 
-def block_norms(backbone: VitBackbone, images: Tensor, blocks: int | None = None) -> Tensor:
+def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -> Tensor:
     """The Euclidean norm of each patch token after each of the first blocks (None: after all of them).
 
     Returns:
         (blocks, B, N) float32.
 
     Raises:
-        LostRegError: norms that are not finite, as happens in fp16.
+        LostRegError: norms that are not finite, as happens in fp16; a backbone without blocks.
     """
     outputs = islice(backbone.block_outputs(images), blocks)
     norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
     if not norms.amax().isfinite():
-        cure = "" if backbone.precision == "fp32" else ": set `precision` to fp32"
-        raise LostRegError(f"norms of {backbone.name} are not finite in {backbone.precision}{cure}")
+        raise LostRegError(backbone.not_finite(f"norms of {backbone.name} are"))
     return norms
 
 

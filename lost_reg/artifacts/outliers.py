@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lost_reg.artifacts.probes import Probe, position_cells, sample_others
 from lost_reg.artifacts.records import GROUPS, CosineDistribution, Group, OutlierReport, Rule, SeedStatistics
-from lost_reg.backbones.vit import VitBackbone
+from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import finite_images
-from lost_reg.runs.discover import LOST_AS_PUBLISHED, run_lost
+from lost_reg.discovery.lost import lost
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OutlierStatistics:
     `update` adds what it returned.
     """
 
-    def __init__(self, backbone: VitBackbone, layer: int, cutoff: float):
+    def __init__(self, backbone: Backbone, layer: int, cutoff: float):
         self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
         self._cosines: dict[Group, CosineHistogram] = {group: CosineHistogram() for group in GROUPS}
         self._probes: dict[Group, Probe] = {group: Probe() for group in GROUPS}
@@ -66,12 +66,12 @@ class OutlierStatistics:
         )
 
     def _seeds(self, images: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(b,) where LOST as published seeds, and (B,) bool: which images have finite features and so a seed."""
-        features = self._backbone.features(images, LOST_AS_PUBLISHED.facet, LOST_AS_PUBLISHED.layer).float()
+        """(b,) where LOST as published seeds, and (B,) bool: the images with finite features, so with a seed."""
+        features = self._backbone.features(images).float()  # the keys of the last layer, as published
         usable = finite_images(features)
         if not usable.any():
             return torch.zeros(0, dtype=torch.int64), usable.cpu()
-        seeds = run_lost(features[usable], grid_hw, LOST_AS_PUBLISHED).seeds  # (b, 2), rows and columns
+        seeds = lost(features[usable], grid_hw).seeds  # (b, 2), rows and columns
         return seeds[:, 0] * grid_hw[1] + seeds[:, 1], usable.cpu()
 
     def _patches_to_probe(

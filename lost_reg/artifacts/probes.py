@@ -19,7 +19,7 @@ def position_cells(grid_hw: tuple[int, int]) -> Tensor:
 
 
 def sample_others(outliers: Tensor, random: torch.Generator) -> Tensor:
-    """(B, N) bool: as many patches of each image, drawn at random, as it has outliers; no outlier among them."""
+    """(B, N) bool: of each image as many patches, drawn at random, as it has outliers, and no outlier."""
     order = torch.rand(outliers.shape, generator=random).masked_fill(outliers, -1.0)
     ranks = order.argsort(dim=1, descending=True).argsort(dim=1)  # outliers come last
     return (ranks < outliers.sum(dim=1, keepdim=True)) & ~outliers

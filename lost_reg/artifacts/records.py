@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import msgspec
 from msgspec import Meta
 
-from lost_reg.errors import LostRegError, one_line
+from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
 
@@ -173,13 +173,13 @@ def read_artifacts(path: Path) -> Artifacts:
         LostRegError: a file that cannot be read or holds something else.
     """
     try:
-        artifacts = msgspec.json.decode(path.read_bytes(), type=Artifacts)
+        artifacts = parse_json(path.read_bytes(), Artifacts)
         for row in artifacts.backbones:
             _check(row)
     except OSError as error:
         raise LostRegError(f"cannot read {path}: {error.strerror or error}") from None
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
-        raise LostRegError(f"{path} does not hold artifacts: {one_line(str(error))}") from None
+    except (*MALFORMED, OverflowError) as error:
+        raise LostRegError(f"{path} does not hold artifacts: {reason_of(error)}") from None
     return artifacts
 
 

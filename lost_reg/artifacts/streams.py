@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
-from lost_reg.backbones.vit import Backbone, VitBackbone
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.preprocessing import normalized
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.discover import BATCH_SIZE, batch_size_for, decoded_batches, normalized
+from lost_reg.runs.batches import batch_size_for, decoded_batches
 from lost_reg.runs.memory import in_parts, too_large
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
 T = TypeVar("T")
@@ -23,15 +26,13 @@ T = TypeVar("T")
 class ImageStream:
     """Images that can be streamed several times, in the batches that a backbone takes.
 
-    names: what the images are called; max_side and the others: see `discover_stream`.
+    names: what the images are called. max_side: see `FeatureConfig`.
     """
 
     images: Sequence[ImageInput]
     names: Sequence[str]
     max_side: int | None = None
-    batch_size: int | str = BATCH_SIZE
-    workers: int | None = None
-    apply_exif: bool = True
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
 
     def map_batches(
         self,
@@ -56,11 +57,9 @@ class ImageStream:
         done = 0
         failures.clear()
         progress(0, 0, len(self.images))
-        size = batch_size_for(backbone, self.batch_size)
-        for batch in decoded_batches(
-            zip(self.names, self.images), backbone.patch_size, self.max_side,
-            batch_size=size, workers=self.workers, apply_exif=self.apply_exif,
-        ):  # fmt: skip
+        size = batch_size_for(backbone, self.loader.batch_size)
+        named = zip(self.names, self.images)
+        for batch in decoded_batches(named, backbone.patch_size, self.max_side, self.loader, size):
             if isinstance(batch, Failure):
                 failures.append(batch)
                 progress(done, len(failures), len(self.images))
@@ -87,11 +86,10 @@ def progress_of_pass(progress: Progress, index: int, passes: int) -> Progress:
     return lambda done, failed, total: progress(index * total + done, failed, passes * total)
 
 
-def require_vit(backbone: Backbone) -> None:
-    """Check that a backbone has transformer blocks.
+def check_blocks(backbone: Backbone) -> None:
+    """Check that a backbone has blocks, before any image is decoded.
 
     Raises:
         LostRegError: it is a function of the user's own.
     """
-    if not isinstance(backbone, VitBackbone):
-        raise LostRegError(f"{backbone.name} is a function of yours: it has no blocks to look into")
+    backbone.block_outputs(torch.empty(0))  # refused at once, or a generator that is never started

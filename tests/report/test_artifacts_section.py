@@ -7,6 +7,7 @@ import math
 import re
 
 import pytest
+from artifact_cases import write_artifacts_file
 from click.testing import CliRunner
 from report_cases import (
     charts_of,
@@ -15,7 +16,6 @@ from report_cases import (
     page_of,
     rows_of,
     ticks_of,
-    write_artifacts_file,
     write_sweep,
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from artifact_cases import write_artifacts_file
 from PIL import Image
 from report_cases import (
     HOSTILE,
@@ -25,7 +26,6 @@ from report_cases import (
     report,
     some_maps,
     two_runs,
-    write_artifacts_file,
     write_run,
     write_sweep,
 )
@@ -563,7 +563,7 @@ def test_charts_fit_a_phone_and_stay_legible(width, with_charts, open_page):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for svg in page.locator("figure.chart svg").all():
         box = svg.bounding_box()
-        assert 0 <= box["x"] and box["x"] + box["width"] <= width
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
         assert 11 * box["width"] / WIDTH >= (9 if width == 390 else 7.5)  # pixels of its text
 
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from artifact_cases import write_artifacts_file
 from report_cases import (
     charts_of,
     drawn,
@@ -15,7 +16,6 @@ from report_cases import (
     rows_of,
     ticks_of,
     two_runs,
-    write_artifacts_file,
     write_settings,
     write_sweep,
 )

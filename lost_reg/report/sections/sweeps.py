@@ -47,7 +47,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one chart: of one model on one dataset, with and without registers, of one kind of features."""
+    """The curves of one chart: one model, with and without registers, one dataset, one kind of features."""
 
     curves: tuple[Curve, ...]
 
@@ -133,7 +133,10 @@ def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
 
 
 def _axis(options: Sequence[dict[str, Any]]) -> str:
-    """The option that has the most values, numbers among them: the bias if it varies, the layer if no other does."""
+    """The option that curves are drawn over: the one with the most values, numbers among them, or "".
+
+    If the bias varies, it is the bias; the layer is the last choice.
+    """
     values = {name: {one[name] for one in options} for name in options[0]}
     varying = [name for name, some in values.items() if len(some) > 1 and any(map(_is_number, some))]
     first = {"bias": 2, "layer": 0}
