@@ -66,7 +66,7 @@ class OutlierStatistics:
         )
 
     def _seeds(self, images: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(b,) where LOST as published seeds, and (B,) bool: the images with finite features, so with a seed."""
+        """(b,) patches that LOST seeds at, and (B,) bool: the images with finite features, so with a seed."""
         features = self._backbone.features(images).float()  # the keys of the last layer, as published
         usable = finite_images(features)
         if not usable.any():

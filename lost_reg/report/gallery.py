@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
@@ -18,7 +17,7 @@ from lost_reg.report.pairs import paired_by_registers
 from lost_reg.report.pictures import Pictures
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
-from lost_reg.scoring.corloc import IOU_THRESHOLD, iou, objects_that_count
+from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.prediction_files import match_images
 from lost_reg.types import Box, ImageTruth, Prediction
 
@@ -169,14 +168,12 @@ def _entry(
     run: ReportRun, prediction: Prediction, truth: ImageTruth | None, pictures: Pictures
 ) -> dict[str, Any]:
     """What the page knows of one run's outcome in one image."""
+    objects = prediction.objects
     entry: dict[str, Any] = {
-        "box": _fractions(prediction.box_xyxy, prediction.size_hw),
+        "boxes": [_fractions(one.box_xyxy, prediction.size_hw) for one in objects],
         "iou": best_iou(prediction.box_xyxy, truth) if truth else None,
-        "seed": _seed_box(prediction.seed, prediction.grid_hw, (1.0, 1.0)),
-        "degree": prediction.degree,
+        "seed": _seed_box(objects[0].seed, prediction.grid_hw, (1.0, 1.0)) if objects else None,
     }
-    if prediction.further:
-        entry["further"] = [_fractions(one.box_xyxy, prediction.size_hw) for one in prediction.further]
     path = maps_path(run.results.folder / MAPS_FOLDER, prediction.image)
     if path.is_file():
         try:
@@ -186,19 +183,19 @@ def _entry(
         entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
         entry["maps"] = {
             "picture": pictures.maps(maps),
+            "names": list(map(one_line, maps.values)),
+            "ranges": [[_short(values.min()), _short(values.max())] for values in maps.values.values()],
             "rows": maps.mask.shape[0],
             "covered_hw": [round(float(share), 5) for share in maps.covered_hw],
-            "ranges": [
-                [_short(values.min()), _short(values.max())]
-                for values in (maps.norms, maps.degrees, maps.affinities)
-            ],
         }
     return entry
 
 
-def best_iou(box: Box, truth: ImageTruth) -> float | None:
-    """The IoU with the object that a box fits best; None if the image has no object."""
-    return float(iou(box, np.array(truth.boxes_xyxy)).max()) if truth.boxes_xyxy else None
+def best_iou(box: Box | None, truth: ImageTruth) -> float | None:
+    """The IoU with the object that a box fits best, 0 without a box; None if the image has no object."""
+    if not truth.boxes_xyxy:
+        return None
+    return float(iou(box, truth.boxes_xyxy).max()) if box else 0.0
 
 
 def _fractions(box: Box, size_hw: tuple[int, int]) -> list[float]:

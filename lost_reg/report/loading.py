@@ -9,10 +9,23 @@ from pathlib import Path
 from lost_reg.artifacts.records import ARTIFACTS_FILE, Artifacts, read_artifacts
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import RUN_FILE, Results, find_runs, folders_with, read_record, read_run
-from lost_reg.runs.sweep_folder import SCORES_FILE, SWEEP_FILE
-from lost_reg.scoring.score_runs import ScoredRun, ScoringOptions, describe_backbone, register_kind, score_run
-from lost_reg.scoring.sweep_scores import SweepScores, read_scores
+from lost_reg.files import folders_with
+from lost_reg.json_files import MALFORMED, convert, reason_of
+from lost_reg.runs.folder import (
+    RUN_FILE,
+    SWEEP_FILE,
+    CommonSettings,
+    Results,
+    find_runs,
+    read_record,
+    read_run,
+)
+from lost_reg.runs.sweep_folder import SCORES_FILE
+from lost_reg.scoring.found_boxes import ScoringOptions
+from lost_reg.scoring.labels import describe_backbone, register_kind
+from lost_reg.scoring.score_runs import ScoredRun, score_run
+from lost_reg.scoring.sweep_scores import SweepScores
+from lost_reg.scoring.sweep_text import read_scores
 
 
 @dataclass(frozen=True)
@@ -106,11 +119,7 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
 
 def _load_run(folder: Path, options: ScoringOptions, datasets: dict) -> ReportRun:
     results = read_run(folder)
-    try:
-        name, title = describe_backbone(results), options.dataset or results.settings["dataset"]
-    except (KeyError, TypeError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise LostRegError(f"{folder / RUN_FILE} does not hold the settings of a run: {reason}") from None
+    name, title = describe_backbone(results.settings), options.dataset or results.settings["dataset"]
     if title is None:
         return ReportRun(name, results, None, None)
     row = score_run(folder, options)
@@ -158,13 +167,13 @@ def load_sweeps(top: Path) -> tuple[list[ReportSweep], list[Path], list[LostRegE
 
 
 def _load_sweep(folder: Path) -> ReportSweep:
-    sweep = ReportSweep(read_scores(folder), read_record(folder / SWEEP_FILE)["settings"])
+    scores, settings = read_scores(folder), read_record(folder / SWEEP_FILE)["settings"]
     try:
-        _ = sweep.settings["backbone"], sweep.settings["precision"], sweep.kind, sweep.is_random
-    except (KeyError, TypeError) as error:
-        reason = f"{type(error).__name__} {error}"
+        convert(settings, CommonSettings)
+    except MALFORMED as error:
+        reason = reason_of(error)
         raise LostRegError(f"{folder / SWEEP_FILE} does not hold the settings of a sweep: {reason}") from None
-    return sweep
+    return ReportSweep(scores, settings)
 
 
 def load_artifacts(top: Path) -> tuple[dict[str, Artifacts], list[LostRegError]]:

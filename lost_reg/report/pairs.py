@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.report.loading import ReportRun
-from lost_reg.scoring.score_runs import register_kind
+from lost_reg.scoring.labels import register_kind
 
 REGISTER_KINDS = {
     "without": "without registers",
@@ -47,5 +47,5 @@ def _conditions(run: ReportRun) -> tuple:
     """What runs share that differ only in their registers."""
     settings = run.results.settings
     dataset = run.title or run.results.record.get("root")
-    is_random = settings["weights"]["source"] == "random"
-    return dataset, json.dumps(settings["protocol"], sort_keys=True), settings["precision"], is_random
+    setting = json.dumps([settings[name] for name in ("method", "features", "options")], sort_keys=True)
+    return dataset, setting, settings["precision"], settings["weights"]["source"] == "random"

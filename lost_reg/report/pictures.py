@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import limit_side, read_image
 from lost_reg.runs.folder import MAPS_FOLDER
-from lost_reg.runs.map_files import Maps
 
 THUMBNAIL_SIDE = 320
 THUMBNAILS_FOLDER = "thumbnails"
+AFFINITIES = "affinities"  # the name of a map
 # The entries of a picture's palette: levels of a map first, then three for what lies over the image.
 _LEVELS = 253
 _OTHER_COMPONENT, _OUTSIDE, _COMPONENT = 253, 254, 255
@@ -41,7 +42,7 @@ class Pictures:
         return self._save(picture, THUMBNAILS_FOLDER, "jpg", quality=82), pixels.shape[:2]
 
     def maps(self, maps: Maps) -> str:
-        """The path of four maps in one picture, one below the other: see `maps_picture`."""
+        """The path of all maps in one picture: see `maps_picture`."""
         return self._save(maps_picture(maps), MAPS_FOLDER, "png", transparency=_transparency())
 
     def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
@@ -55,22 +56,29 @@ class Pictures:
 
 
 def maps_picture(maps: Maps) -> Image.Image:
-    """Token norms, degrees, affinities to the seed, and the expansion mask, one below the other.
+    """All maps and the mask, one below the other: a pixel for each patch, and one more row at each edge.
 
-    A pixel for each patch, and a row more above and below each map. By the palette, levels of a map go from
-    dark to bright, and no affinity that is positive has the colour of none; of the mask the component that
-    holds the seed is clear, its other components are dimmed and the rest is dark.
+    By the palette, levels of a map go from dark to bright, and no affinity that is positive has the colour of
+    none. Of the mask, the component that holds the seed is clear, its other components are dimmed, the rest
+    is dark.
     """
-    affinities = _levels(maps.affinities, low=0.0)
-    affinities[(maps.affinities > 0) & (affinities == 0)] = 1
+    drawn = [
+        _affinity_levels(one) if name == AFFINITIES else _levels(one) for name, one in maps.values.items()
+    ]
     mask = np.where(maps.mask, _OTHER_COMPONENT, _OUTSIDE).astype(np.uint8)
     mask[_component(maps.mask, maps.seed)] = _COMPONENT
-    four = _levels(maps.norms), _levels(maps.degrees), affinities, mask
     # each with its first and last row twice: scaled up, a map's edge may show a sliver of what is beyond it
-    stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in four])
+    stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in (*drawn, mask)])
     picture = Image.fromarray(stacked)
     picture.putpalette(_palette())
     return picture
+
+
+def _affinity_levels(affinities: np.ndarray) -> np.ndarray:
+    """Levels from 0, which is for patches without any affinity alone."""
+    levels = _levels(affinities, low=0.0)
+    levels[(affinities > 0) & (levels == 0)] = 1
+    return levels
 
 
 def _component(mask: np.ndarray, seed: tuple[int, int]) -> np.ndarray:

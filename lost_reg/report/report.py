@@ -25,7 +25,7 @@ from lost_reg.report.sections.gallery import gallery_section
 from lost_reg.report.sections.paired import paired_section
 from lost_reg.report.sections.sweeps import sweeps_section
 from lost_reg.runs.folder import MAPS_FOLDER
-from lost_reg.scoring.score_runs import ScoringOptions
+from lost_reg.scoring.found_boxes import ScoringOptions
 
 PAGE_FILE = "index.html"
 

@@ -63,7 +63,11 @@ def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(los
 @pytest.mark.parametrize(
     ("neurons", "arguments", "text"),
     [
-        ({}, ("-b", "dino", "-b", "dinov2"), "does not say whether it belongs to dino_vits16 or dinov2_vitl14"),
+        (
+            {},
+            ("-b", "dino", "-b", "dinov2"),
+            "does not say whether it belongs to dino_vits16 or dinov2_vitl14",
+        ),
         ({"backbone": "dinov2_vitl14"}, ("-b", "dino"), "those of dinov2_vitl14, and the backbone is dino"),
         ({}, ("-b", "dinov2", "--reference", "dino"), 'add "backbone" to it'),
         ({}, ("-b", "tiny"), "tiny was trained with 4 registers"),

@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import names, refusal
+from helpers import names, refusal, setting
+from lost_reg.scoring.found_boxes import ScoringOptions
 from PIL import Image
 from report_cases import (
     HALF,
@@ -44,7 +45,6 @@ from lost_reg.report.pictures import maps_picture, ramp
 from lost_reg.report.sections.bars import bars_section, in_pairs
 from lost_reg.report.sections.paired import difference_mark
 from lost_reg.scoring.published import Published
-from lost_reg.scoring.score_runs import ScoringOptions
 from lost_reg.types import ImageTruth
 
 
@@ -107,7 +107,7 @@ def test_the_gallery_knows_what_each_run_found(results, tmp_path):
     item = items["both.jpg"]
     assert item["size_hw"] == [96, 128] and item["labels"] == ["thing"]
     assert item["truth"] == [[0.25, 0.1667, 0.75, 0.6667]]
-    assert item["entries"]["0"]["box"] == [0.25, 0.1667, 0.75, 0.5833]
+    assert item["entries"]["0"]["boxes"] == [[0.25, 0.1667, 0.75, 0.5833]]
     assert item["entries"]["0"]["seed"] == [0.25, 0.1667, 0.375, 0.3333]
 
 
@@ -148,13 +148,18 @@ def test_colours_rise_from_dark_to_bright():
 
 def test_further_boxes_are_shown_in_fractions(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
-    run = write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT, "b.jpg": WRONG})
-    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
-    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    boxes = {"a.jpg": [RIGHT, (0, 48, 64, 96)], "b.jpg": WRONG}
+    run = write_run(tmp_path / "run", dataset, boxes)
     a, b = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
-    assert a["further"] == [[0, 0.5, 0.5, 1]] and a["iou"] == 1
-    assert "further" not in b
+    assert a["boxes"] == [[0.25, 0.1667, 0.75, 0.6667], [0, 0.5, 0.5, 1]] and a["iou"] == 1
+    assert len(b["boxes"]) == 1
+
+
+def test_an_image_where_nothing_was_found_is_missed(tmp_path, make_coco):
+    dataset = make_coco(tmp_path / "data", {"a.jpg": [(0, 0, 9, 9, 0)], "empty.jpg": []})
+    run = write_run(tmp_path / "run", dataset, {"a.jpg": [], "empty.jpg": []})
+    a, empty = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
+    assert a == {"boxes": [], "iou": 0.0, "seed": None} and empty == {**a, "iou": None}
 
 
 def test_maps_know_how_much_of_the_grid_the_image_covers(tmp_path, make_coco):
@@ -163,6 +168,7 @@ def test_maps_know_how_much_of_the_grid_the_image_covers(tmp_path, make_coco):
     write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
     entry = data_of(report(tmp_path / "run", tmp_path / "out").page)["items"][0]["entries"]["0"]
     assert entry["maps"]["covered_hw"] == [0.8, 0.5] and entry["maps"]["rows"] == 6
+    assert entry["maps"]["names"] == ["norms", "degrees", "affinities"]
     assert entry["maps"]["ranges"] == [[20, 67], [0, 47], [0, 6]]
     assert entry["seed"] == pytest.approx([2 / 4, 1 / 4.8, 3 / 4, 2 / 4.8], abs=1e-4)
 
@@ -332,18 +338,11 @@ def test_what_did_not_count_is_said(tmp_path, make_coco):
 
 def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
-    protocol = {
-        "facet": "k",
-        "layer": -2,
-        "normalize": True,
-        "bias": -0.3,
-        "k_patches": 100,
-        "max_side": None,
-    }
+    other = setting(layer=-2, normalize=True, bias=-0.3).recorded()
     for name, settings in {
         "1": {"backbone": "dinov2_vits14_reg"},
         "2": {"backbone": "dinov2_vits14"},
-        "3": {"backbone": "dinov2_vits14", "protocol": protocol},  # no partner of this protocol
+        "3": {"backbone": "dinov2_vits14", **other},  # no partner of these settings
         "4": {"backbone": "dinov2_vitb14_reg"},  # none of this size
         "5": {"backbone": "dino_vits16"},
         "6": {"backbone": "dinov2_vits14_reg", "precision": "bf16"},

@@ -6,7 +6,6 @@ Skipped where playwright or a Chromium is missing; LOST_REG_CHROMIUM names one t
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 from pathlib import Path
@@ -31,6 +30,7 @@ from report_cases import (
 )
 
 from lost_reg.charts import WIDTH
+from lost_reg.discovery.maps import Maps
 from lost_reg.errors import one_line
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -208,6 +208,28 @@ def test_a_badge_says_what_became_of_an_image(tmp_path, make_coco, open_page):
     assert good.evaluate(colour) != bad.evaluate(colour) == page.locator(".badge").first.evaluate(colour)
     assert page.locator(".reason").all_text_contents() == ["cannot be decoded: <b>bad</b>"]
     assert page.locator(".card").last.locator(".panels").get_by_text("no picture").is_visible()
+
+
+def test_an_image_where_nothing_was_found_says_so(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    write_run(tmp_path / "run", dataset, {"a.jpg": []}, maps=["a.jpg"])
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    assert page.locator(".badge.missed").all_text_contents() == ["nothing found"]
+    page.select_option("#show", "neither")
+    assert shown(page) == ["a.jpg"]
+    kinds = [kind for kind, _ in boxes_in(page.locator(".panels .pane").last)]
+    assert kinds == ["true"]
+
+
+def test_maps_of_other_methods_are_shown_by_their_names(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    one = some_maps()
+    maps = Maps({"norms": one.values["norms"], "<b>cut": one.values["degrees"]}, one.mask, one.seed)
+    write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    captions = page.locator(".panels figcaption").all_text_contents()
+    assert captions == ["Token norm, 20 to 67", "<b>cut, 0 to 47", "Expansion mask", "Boxes"]
+    until(page, "[...document.images].every((one) => one.complete && one.naturalWidth)")
 
 
 def test_differences_have_a_sign(two, open_page):
@@ -395,10 +417,8 @@ def test_maps_lie_over_the_image_where_their_patches_are(tmp_path, make_coco, op
 
 def test_boxes_and_seeds_lie_where_they_are(tmp_path, make_coco, open_page):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
-    run = write_run(tmp_path / "run", dataset, dict.fromkeys(["a.jpg", "b.jpg"], NEARLY), maps=["b.jpg"])
-    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
-    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    boxes = {"a.jpg": [NEARLY, (0, 48, 64, 96)], "b.jpg": NEARLY}
+    run = write_run(tmp_path / "run", dataset, boxes, maps=["b.jpg"])
     page = open_page(report(run, tmp_path / "out").page)
     true, further = ("true", [1 / 4, 1 / 6, 1 / 2, 1 / 2]), ("predicted further", [0, 1 / 2, 1 / 2, 1 / 2])
     found, seed = ("predicted", [1 / 4, 1 / 6, 1 / 2, 5 / 12]), ("seed", [1 / 4, 1 / 6, 1 / 8, 1 / 6])

@@ -14,7 +14,7 @@ from lost_reg.report.loading import ReportRun, by_dataset
 from lost_reg.report.page import Section, Table
 from lost_reg.report.pairs import paired_by_registers
 from lost_reg.scoring.compare import LEAST_P, Comparison, compare
-from lost_reg.scoring.score_runs import ScoringOptions
+from lost_reg.scoring.found_boxes import ScoringOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

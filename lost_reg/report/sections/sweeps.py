@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.charts import COLOURS, chart, ordered_colour, percent_top, titled
+from lost_reg.discovery.methods import describe_setting
 from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.report.pairs import REGISTER_KINDS
 from lost_reg.runs.sweep_folder import SCORES_FILE
-from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, describe_setting
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,8 +145,9 @@ def _axis(options: Sequence[dict[str, Any]]) -> str:
 
 
 def _options(one: SettingScore) -> dict[str, Any]:
-    """All that a setting consists of, with values that can be compared."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in one.protocol.recorded().items()}
+    """Features and options of a setting by name, with values that can be compared."""
+    options = {**one.setting["features"], **one.setting["options"]}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -167,15 +169,14 @@ def _conditions(sweep: ReportSweep) -> tuple:
     """What sweeps share that differ only in their registers."""
     scores = sweep.scores
     same_images = scores.dataset, scores.split, scores.images_scored, scores.tune_fraction, scores.seed
-    return (*same_images, sweep.settings["precision"], sweep.is_random)
+    return (*same_images, sweep.settings["method"], sweep.settings["precision"], sweep.is_random)
 
 
 def _features(one: SettingScore, axis: str) -> str:
     """What a chart's settings share, such as "k, normalised"."""
-    words = describe_setting(one.protocol).split(", ")
-    words[0] = one.protocol.facet
-    size = [f"max side {one.protocol.max_side}"] * (one.protocol.max_side is not None)
-    return ", ".join([word for word in words if not word.startswith(f"{axis} ")] + size)
+    _, *words = describe_setting(one.setting).split(", ")  # without the layer
+    on_axis = f"{axis} ", f"{axis.replace('_', ' ')} "
+    return ", ".join([one.setting["features"]["facet"], *(w for w in words if not w.startswith(on_axis))])
 
 
 # --- charts -------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def _choice(scores: SweepScores, which: str, one: SettingScore) -> list[str]:
         scores.backbone,
         f"{scores.dataset} {scores.split}",
         which,
-        describe_setting(one.protocol),
+        describe_setting(one.setting),
         f"{scores.corloc(one):.1f}",
         f"{low:.1f} to {high:.1f}",
         f"{scores.images_scored:,}",
