@@ -25,7 +25,7 @@ import numpy as np
 from lost_reg.runs.presets import preset_protocol
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
-from lost_reg.artifacts.token_stats import ImageStream
+from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.architectures import resolve_spec
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons

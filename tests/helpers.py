@@ -26,8 +26,8 @@ def refusal(call, *args, **kwargs) -> str:
 
 
 def batches_of(stream, backbone) -> list:
-    """The batches of normalised images that an ImageStream goes through."""
-    return list(stream.measured(backbone, lambda images: images, []))
+    """The batches of normalised images of an ImageStream."""
+    return list(stream.map_batches(backbone, lambda images: images, []))
 
 
 def scarce_memory(monkeypatch, backbone, *, images_at_most=math.inf, pixels_at_most=math.inf) -> list[int]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+from helpers import found_object, setting
+from lost_reg.scoring.found_boxes import ScoringOptions
+from lost_reg.scoring.sweep_text import write_scores
 
 from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.methods import Setting
 from lost_reg.report.report import write_report
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.writer import RunWriter
-from lost_reg.scoring.score_runs import ScoringOptions
-from lost_reg.types import Failure, Prediction, Protocol
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
+from lost_reg.types import Failure, Prediction
 
 SIZE_HW, GRID_HW = (96, 128), (6, 8)
 TRUE = (32, 16, 96, 64)  # as COCO writes it: 32, 16, 64, 48
@@ -56,7 +60,10 @@ def make_dataset(make_coco, folder: Path, images, labels: dict[str, str] | None 
 def write_run(
     folder: Path, dataset: Path | None, boxes, *, failures=(), maps=(), root=None, **settings
 ) -> Path:
-    """A run folder with these boxes; `maps` names the images that have maps, or is a dictionary of them."""
+    """A run folder with these boxes, one or a list of them for each image.
+
+    maps: the names of the images that have maps, or a dictionary of them.
+    """
     made = {
         "dataset": str(dataset) if dataset else None,
         "split": "all" if dataset else None,
@@ -64,14 +71,16 @@ def write_run(
         "backbone": "dinov2_vits14",
         "weights": {"source": "hub", "name": "timm/vit", "sha256": "0" * 64},
         "precision": "fp32",
-        "protocol": asdict(Protocol()),
+        **Setting().recorded(),
         **settings,
     }
     root = root or (dataset.parent / "images" if dataset else folder)
     record = {"images": len(boxes) + len(failures), "root": str(root), "data_root": None}
     with RunWriter(folder, made, record) as writer:
         for image, box in boxes.items():
-            writer.write(Prediction(image, SIZE_HW, box, (1, 2), GRID_HW, 3))
+            boxes = box if isinstance(box, list) else [box]
+            objects = tuple(found_object(one, seed=(1, 2)) for one in boxes)
+            writer.write(Prediction(image, SIZE_HW, GRID_HW, objects))
         for image in failures:
             writer.write(Failure(image, "cannot be decoded: <b>bad</b>"))
     for image in maps:
@@ -84,14 +93,10 @@ def some_maps(**changed) -> Maps:
     patches = np.arange(48, dtype=np.float32).reshape(GRID_HW)
     mask = np.zeros(GRID_HW, bool)
     mask[1:4, 2:6] = mask[5, 0] = True
-    values = {
-        "norms": patches + 20,
-        "degrees": patches,
-        "affinities": patches % 7,
-        "mask": mask,
-        "seed": (1, 2),
-    }
-    return Maps(**{**values, **changed})
+    others = {"mask": mask, "seed": (1, 2), "covered_hw": (1.0, 1.0)}
+    others |= {name: changed.pop(name) for name in list(changed) if name in others}
+    values = {"norms": patches + 20, "degrees": patches, "affinities": patches % 7, **changed}
+    return Maps(values, **others)
 
 
 def two_runs(make_coco, folder: Path, **options) -> Path:
@@ -132,3 +137,89 @@ def data_of(page: Path) -> dict[str, Any]:
     """What the page knows of its images."""
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
     return json.loads(text)
+
+
+# --- sweeps and artifacts --------------------------------------------------------------------------------
+
+# found of 20, by layer and bias; the most of 10 tuned is at layer -2 and -0.5, the most found at auto
+FOUND = {(-2, -1): 4, (-2, -0.5): 8, (-2, 0.0): 2, (-1, -1): 0, (-1, -0.5): 6, (-1, 0.0): 5, (-1, "auto"): 10}
+
+
+def write_sweep(
+    folder: Path, *, backbone="dinov2_vits14", normalize=(False,), scored=True, label=None, **settings
+):
+    """A sweep folder with scores; what is below `settings` goes into sweep.json."""
+    folder.mkdir(parents=True)
+    weights = {"source": "hub", "name": "w", "sha256": "0" * 64}
+    made = {"dataset": "voc07", "split": "trainval", "apply_exif": False, "backbone": backbone}
+    made |= {"weights": weights, "precision": "fp32", "method": "lost", "tried": [], **settings}
+    record = {"settings": made, "images": 30, "sessions": []}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    scores = tuple(
+        SettingScore(
+            setting(layer=layer, bias=bias, normalize=one).recorded(),
+            9 if (layer, bias) == (-2, -0.5) else 3,
+            found,
+        )
+        for one in normalize
+        for (layer, bias), found in FOUND.items()
+    )
+    scores = SweepScores(folder, label or backbone, "voc07", "trainval", 10, 20, 1, 0, 1 / 3, 0, scores)
+    if scored:
+        write_scores(scores)
+    return scores
+
+
+def write_settings(folder: Path, options: list[dict]) -> None:
+    """A sweep folder with the scores of settings: none, one, two ... of 20 images found."""
+    write_sweep(folder, scored=False)
+    scores = tuple(SettingScore(setting(**one).recorded(), 3, index) for index, one in enumerate(options))
+    write_scores(SweepScores(folder, "dinov2_vits14", "voc07", "trainval", 10, 20, 1, 0, 1 / 3, 0, scores))
+
+
+def page_of(tmp_path: Path) -> str:
+    return report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+
+
+def rows_of(text: str, table: str) -> list[list[str]]:
+    """The cells of a table, by its label."""
+    (body,) = re.findall(rf'aria-label="{re.escape(table)}">.*?<tbody>(.*?)</tbody>', text, flags=re.DOTALL)
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in body.split("</tr>")[:-1]]
+
+
+def charts_of(text: str) -> list[ElementTree.Element]:
+    """The charts of a page that are not hidden."""
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg [^>]*role=\"img\".*?</svg>", text)]
+
+
+def drawn(chart: ElementTree.Element, title: str) -> list[list[tuple[float, float]]]:
+    """The points of each thing of a title in a chart: of a line or an outline, or where a mark stands."""
+    shapes = []
+    for group in chart.iter():
+        if group.findtext("{*}title") == title:
+            path = [
+                tuple(map(float, one.split())) for one in _POINT.findall(group.find(".//{*}path").get("d"))
+            ]
+            places = [(float(use.get("x")), float(use.get("y"))) for use in group.iter() if use.get("x")]
+            if not places:
+                shapes.append(path)
+            elif len(path) > 1 and abs(path[0][0]) > 20:  # an area, moved to its place
+                shapes += [[(x + dx, y + dy) for x, y in path] for dx, dy in places]
+            else:
+                shapes.append(places)
+    return shapes
+
+
+_POINT = re.compile(r"-?[\d.]+ -?[\d.]+")
+
+
+def ticks_of(chart: ElementTree.Element, axis: str) -> dict[str, float]:
+    """Where the ticks of an axis, "x" or "y", are, by their texts; those of y stand 4.18 below their tick."""
+    anchor, offset = {"x": ("middle", 0.0), "y": ("end", 4.18)}[axis]
+    texts = [one for one in chart.iter() if one.get("text-anchor") == anchor]
+    return {one.text: float(one.get(axis)) - offset for one in texts}
+
+
+def keys_of(chart: ElementTree.Element) -> list[str]:
+    """All that is written in a chart."""
+    return [one.text for one in chart.iter("{http://www.w3.org/2000/svg}text")]

@@ -32,8 +32,10 @@ def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lost_reg"}
     assert {"lost_reg/scoring/published.json", "lost_reg/backbones/bundled/tiny.safetensors"} <= set(names)
-    page = {f"lost_reg/report/page/{path.name}" for path in (ROOT / "lost_reg" / "report" / "page").iterdir()}
-    assert len(page) == 4 and page <= set(names)
+    folder = ROOT / "lost_reg" / "report" / "templates"
+    templates = {f"lost_reg/report/templates/{path.name}" for path in folder.iterdir()}
+    assert {"page.html", "page.css", "page.js"} <= {path.name for path in folder.iterdir()}
+    assert templates <= set(names)
 
 
 def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):

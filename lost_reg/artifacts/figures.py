@@ -1,77 +1,185 @@
-"""Figures of `lost-reg artifacts`. The one module that imports matplotlib, which is an optional extra."""
+"""Charts of artifacts, a panel for each backbone: for artifact folders and for reports."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts, CosineDistribution, Percentile, Rule
+from lost_reg.charts import COLOURS, Draw, chart_file, log_scale, titled
+from lost_reg.files import whole_file
 
-from lost_reg.errors import LostRegError
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-NORMS_FIGURE = "norms.png"
-LAYERS_FIGURE = "layers.png"
-NEIGHBOURS_FIGURE = "neighbours.png"
-CUTOFF_LINES = {"sigma": "--", "fixed": ":", "reference": "-."}
+_CUTOFF_LINES: dict[Rule, str] = {"sigma": "--", "fixed": ":", "reference": "-."}
+_GROUP_COLOURS = {"outliers": "published", "rest": "bar-plain"}
+_LEAST_NORM = 1e-3
 
 
-def draw_artifacts(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Draw what `artifacts.measure` gave, a panel per backbone, into a folder.
+@dataclass(frozen=True)
+class Panel:
+    """A chart. label: what it shows, in words."""
 
-    norms.png: how norms are distributed after the layer of the outliers, with the three cut-offs.
-    layers.png: median, 98th percentile and largest norm after each layer.
-    neighbours.png: how similar outliers and other patches are to their neighbours.
+    draw: Draw
+    label: str
+
+
+def write_figures(backbones: Sequence[BackboneArtifacts], folder: Path) -> None:
+    """Write the figures into a folder: layers.svg, norms.svg and neighbours.svg.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
-    for name, draw in (
-        (NORMS_FIGURE, _draw_norms),
-        (LAYERS_FIGURE, _draw_layers),
-        (NEIGHBOURS_FIGURE, _draw_neighbours),
+    limits = norm_limits(backbones)
+    panels = [(one.label, panels_of(one, limits)) for one in backbones]
+    for name in ("layers", "norms", "neighbours"):
+        beside = [(label, of_backbone[name].draw) for label, of_backbone in panels]
+        with whole_file(folder / f"{name}.svg", "the figure") as part:
+            part.write_text(chart_file(beside), encoding="utf-8")
+
+
+def panels_of(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, Panel]:
+    """The panels of a backbone by name; limits: of its axis of norms by layer."""
+    return {
+        "layers": Panel(partial(_draw_layers, one, limits), _describe_layers(one)),
+        "norms": Panel(partial(_draw_norms, one), _describe_norms(one)),
+        "neighbours": Panel(partial(_draw_neighbours, one), _describe_neighbours(one)),
+    }
+
+
+def norm_limits(backbones: Sequence[BackboneArtifacts]) -> tuple[float, float]:
+    """Of an axis of norms for all of the backbones, so that they can be compared."""
+    layers = [layer for one in backbones for layer in one.layers]
+    low = min(layer.percentiles["1"] for layer in layers)
+    return max(low, _LEAST_NORM), max(1.1 * max(layer.largest for layer in layers), 2 * _LEAST_NORM)
+
+
+def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes) -> None:
+    """How norms of patch tokens are distributed after each layer."""
+    layers = [layer.layer for layer in one.layers]
+
+    def percentile(name: Percentile) -> list[float]:
+        return [layer.percentiles[name] for layer in one.layers]
+
+    for low, high, alpha, label in (
+        ("1", "99", 0.25, "98 % of patches"),
+        ("25", "75", 0.4, "50 % of patches"),
     ):
-        figure = Figure(figsize=(4.5 * len(rows), 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
-        for panel, row in zip(panels, rows):
-            draw(panel, row)
-            panel.set_title(row["label"], fontsize="medium")
-            panel.legend(fontsize="small")
-        try:
-            figure.savefig(folder / name, dpi=130)
-        except OSError as error:
-            raise LostRegError(
-                f"cannot write the figure {folder / name}: {error.strerror or error}"
-            ) from None
+        area = axes.fill_between(
+            layers,
+            percentile(low),
+            percentile(high),
+            color=COLOURS["bar-plain"],
+            alpha=alpha,
+            lw=0,
+            label=label,
+        )
+        titled(area, label)
+    (median,) = axes.plot(layers, percentile("50"), color=COLOURS["text"], label="median")
+    (largest,) = axes.plot(
+        layers, [layer.largest for layer in one.layers], color=COLOURS["published"], label="largest"
+    )
+    at = axes.axvline(one.outliers.layer, color=COLOURS["accent"], ls=":", label="layer of the outliers")
+    for line in (median, largest, at):
+        titled(line, line.get_label())
+    log_scale(axes.yaxis, *limits)
+    axes.set(title="Norm of patch tokens", xlabel="layer", xlim=(0, max(1, len(layers) - 1)))
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_norms(panel, row: dict[str, Any]) -> None:
-    histogram, layer = row["norm_histograms"], row["outliers"]["layer"]
-    counts = np.array(histogram["counts"][layer])
-    edges = histogram["first_edge"] * histogram["ratio"] ** np.arange(len(counts) + 1)
-    panel.stairs(100 * counts / row["patches"], edges, fill=True, alpha=0.6)
-    for rule, cutoff in row["layers"][layer]["cutoffs"].items():
-        if cutoff is not None:
-            panel.axvline(cutoff, linestyle=CUTOFF_LINES[rule], color="black", label=f"{rule}: {cutoff:.4g}")
-    panel.set(xscale="log", yscale="log", xlabel=f"norm after layer {layer}", ylabel="patches, %")
+def _describe_layers(one: BackboneArtifacts) -> str:
+    """`_draw_layers` in words."""
+    at = one.outlier_layer
+    return (
+        f"Norms of patch tokens of {one.label} by layer; after layer {at.layer} their median is "
+        f"{at.percentiles['50']:.3g}, their 98th percentile {at.percentiles['98']:.3g} and the largest "
+        f"{at.largest:.3g}"
+    )
 
 
-def _draw_layers(panel, row: dict[str, Any]) -> None:
-    layers = [one["layer"] for one in row["layers"]]
-    panel.plot(layers, [one["percentiles"]["50"] for one in row["layers"]], label="median")
-    panel.plot(layers, [one["percentiles"]["98"] for one in row["layers"]], label="98th percentile")
-    panel.plot(layers, [one["largest"] for one in row["layers"]], label="largest")
-    panel.set(yscale="log", xlabel="layer", ylabel="norm of patch tokens")
+def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
+    """The histogram of norms after the layer of the outliers, with the cut-offs."""
+    edges, shares = norm_histogram(one)
+    cutoffs = near_cutoffs(one)
+    low = 10 ** math.floor(math.log10(min(share for share in shares if share)))
+    heights = [max(share, low) for share in shares]
+    area = axes.stairs(heights, edges, baseline=low, fill=True, color=COLOURS["bar-with"], alpha=0.75)
+    titled(area, "patches")
+    for rule, cutoff in cutoffs.items():
+        line = axes.axvline(
+            cutoff,
+            color=COLOURS["text"],
+            ls=_CUTOFF_LINES[rule],
+            lw=1.5,
+            label=f"{RULES[rule]}: {cutoff:.4g}",
+        )
+        titled(line, line.get_label())
+    log_scale(axes.xaxis, min([edges[0], *cutoffs.values()]), max([edges[-1], *cutoffs.values()]))
+    log_scale(axes.yaxis, low, max(100.0, *shares))
+    axes.set(title="Patches, %", xlabel=f"norm after layer {one.outliers.layer}")
 
 
-def _draw_neighbours(panel, row: dict[str, Any]) -> None:
-    for name, label in (("outliers", "outliers"), ("rest", "other patches")):
-        cosines = row["outliers"]["neighbour_cosine"][name]
+def _describe_norms(one: BackboneArtifacts) -> str:
+    """`_draw_norms` in words."""
+    cutoffs = "; ".join(f"{RULES[rule]}: {cutoff:.4g}" for rule, cutoff in near_cutoffs(one).items())
+    return f"Distribution of norms of {one.label} after layer {one.outliers.layer}; cut-offs: {cutoffs}"
+
+
+def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
+    """The cut-offs that are drawn: those near the norms, which would else be squeezed to one side."""
+    layer = one.outlier_layer
+    return {
+        rule: max(cutoff, _LEAST_NORM)
+        for rule, cutoff in layer.cutoffs.items()
+        if cutoff is not None and cutoff <= 3 * layer.largest
+    }
+
+
+def norm_histogram(one: BackboneArtifacts) -> tuple[list[float], list[float]]:
+    """Edges, and the share of patches between them in percent: some fifty of the bins that are used."""
+    histogram = one.norm_histograms
+    counts = histogram.counts[one.outliers.layer]
+    used = [index for index, count in enumerate(counts) if count]
+    first, last = used[0], used[-1] + 1
+    wide = max(1, math.ceil((last - first) / 50))
+    starts = range(first, last, wide)
+    shares = [100 * sum(counts[start : start + wide]) / one.patches for start in starts]
+    edges = [histogram.first_edge * histogram.ratio**start for start in [*starts, starts[-1] + wide]]
+    return edges, shares
+
+
+def _draw_neighbours(one: BackboneArtifacts, axes: Axes) -> None:
+    """How similar outliers and other patches are to their neighbours."""
+    for group, cosines in reversed(one.outliers.neighbour_cosine.items()):
         if cosines is not None:
-            density = np.array(cosines["counts"]) / cosines["count"]
-            panel.stairs(
-                100 * density, np.linspace(-1, 1, len(density) + 1), fill=True, alpha=0.5, label=label
-            )
-    panel.set(xlabel="cosine to the four neighbours", ylabel="patches, %")
+            shares = _cosine_shares(cosines)
+            edges = [-1 + 2 * index / len(shares) for index in range(len(shares) + 1)]
+            colour = COLOURS[_GROUP_COLOURS[group]]
+            area = axes.stairs(shares, edges, fill=True, color=colour, alpha=0.6, label=GROUPS[group])
+            titled(area, GROUPS[group])
+    axes.set(
+        title="Patches, %", xlabel="cosine to the neighbours", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1)
+    )
+    axes.set_ylim(bottom=0)
+
+
+def _describe_neighbours(one: BackboneArtifacts) -> str:
+    """`_draw_neighbours` in words."""
+    cosines = one.outliers.neighbour_cosine.items()
+    means = ", ".join(f"{GROUPS[group]} {found.mean:.2f}" for group, found in cosines if found)
+    return f"Cosine of patches to their four neighbours in {one.label}; means: {means}"
+
+
+def _cosine_shares(cosines: CosineDistribution) -> list[float]:
+    """In percent, in 25 bins of [-1, 1] or as many as there are."""
+    counts = cosines.counts
+    wide = max(1, len(counts) // 25)
+    sums = [0, *accumulate(counts)]
+    ends = range(0, len(counts) + 1, wide)
+    return [100 * (sums[end] - sums[end - wide]) / cosines.count for end in ends[1:]]

@@ -17,7 +17,7 @@ from lost_reg.cli.options import (
     model_options,
     register_options,
 )
-from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.output import print_line
 
 
 @click.command()
@@ -78,7 +78,8 @@ def _measure(
     options: dict[str, Any],
 ) -> None:
     """Measure one model at a time, the reference first, and write after each of them."""
-    from lost_reg.artifacts.measure import ArtifactOptions, measure, summary_table, write_artifacts
+    from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
+    from lost_reg.artifacts.tables import summary_table
     from lost_reg.backbones.architectures import resolve_spec
     from lost_reg.backbones.weights import find_weights
     from lost_reg.progress import image_progress
@@ -97,10 +98,8 @@ def _measure(
         failures |= {failure.image: failure for failure in unusable}
         del loaded
         # after each: what was measured stays if the next backbone turns out not to have the layer, say
-        missing = write_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
+        save_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
     warn_of_failures(failures.values(), images)
-    if missing:
-        print_note(missing)
     click.echo(summary_table(rows))
     print_line(f"all of it is in {out}")
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import planted
 import pytest
 import torch
-from helpers import approximately, batches_of, refusal, scarce_memory
+from artifact_cases import LOADER
+from helpers import approximately, batches_of, find, refusal, scarce_memory, setting
 from small_models import small_backbone
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
-from lost_reg.artifacts.token_stats import ImageStream, Moments, block_norms
-from lost_reg.backbones.loading import load_backbone
+from lost_reg.artifacts.norms import block_norms
+from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.boxes import is_found
 from lost_reg.datasets.catalog import find_dataset
-from lost_reg.runs.discover import discover
-from lost_reg.types import Failure, Protocol
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.types import Failure
 
 ROOT = Path(__file__).parents[2]
 SIDE = 224
 NEURONS = RegisterNeurons(((2, 5), (0, 3), (0, 1), (2, 7), (1, 0)))
 
 
-def stream_of(images, **options) -> ImageStream:
-    return ImageStream(images, [f"image {index}" for index in range(len(images))], **options)
+def stream_of(images, **loader) -> ImageStream:
+    names = [f"image {index}" for index in range(len(images))]
+    return ImageStream(images, names, loader=LoaderOptions(**loader))
 
 
 @pytest.fixture(scope="module")
@@ -132,15 +134,6 @@ def test_every_image_counts_the_same_however_many_outliers_it_has(pictures):
         assert value == pytest.approx((values[0][neuron] + values[1][neuron]) / 2, abs=1e-5)
 
 
-def test_moments_by_hand():
-    moments = Moments()
-    moments.add(torch.tensor([[1.0, 2.0], [1e6 + 1, 1e6 + 1]]))
-    moments.add(torch.tensor([[6.0], [1e6 + 4]]))
-    assert moments.mean.tolist() == [3, 1e6 + 2]
-    assert moments.deviation.tolist() == pytest.approx([math.sqrt(14 / 3), math.sqrt(2)])
-    assert moments.cutoff.tolist() == pytest.approx([3 + 3 * math.sqrt(14 / 3), 1e6 + 2 + 3 * math.sqrt(2)])
-
-
 # --- the planted model, a test fixture ----------------------------------------------------------------
 
 
@@ -148,7 +141,7 @@ def test_moments_by_hand():
 def samples():
     dataset = find_dataset("samples", ROOT / "data")
     paths = [dataset.root / name for name in dataset.images]
-    return dataset, ImageStream(paths, dataset.images, max_side=SIDE, apply_exif=False, workers=0)
+    return dataset, ImageStream(paths, dataset.images, max_side=SIDE, loader=LOADER)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +159,7 @@ def found_neurons(samples, planted_model):
 def images_found(samples, backbone) -> int:
     """CorLoc as a count, of the 16 samples."""
     dataset, stream = samples
-    found = discover(stream.images, backbone, Protocol(max_side=SIDE), apply_exif=False)
+    found = find(stream.images, backbone, setting(max_side=SIDE), apply_exif=False)
     return sum(
         is_found(one.box_xyxy, dataset.truths[name].boxes_xyxy) for one, name in zip(found, stream.names)
     )
@@ -220,15 +213,15 @@ def test_the_neurons_that_matter_are_the_planted_ones(samples, planted_model, fo
 
 
 def test_options_that_cannot_be_are_refused():
-    assert "threshold above 0" in refusal(SearchOptions, threshold=0.0)
-    assert "threshold above 0" in refusal(SearchOptions, threshold=float("nan"))
-    assert "top_k of at least 1" in refusal(SearchOptions, top_k=0)
+    assert "`threshold` above 0" in refusal(SearchOptions, threshold=0.0)
+    assert "`threshold` above 0" in refusal(SearchOptions, threshold=float("nan"))
+    assert "`top_k` of at least 1" in refusal(SearchOptions, top_k=0)
     assert "unknown register rule" in refusal(SearchOptions, rule="mine")
 
 
 def test_models_that_cannot_be_searched_are_refused(pictures, random_backbone):
     stream = stream_of(pictures)
-    function = load_backbone(lambda images: images, patch_size=14, device="cpu")
+    function = load_backbone(lambda images: images, device="cpu", preprocessing=Preprocessing(14))
     assert "no blocks to look into" in refusal(find_register_neurons, stream, function)
     assert "was trained with 4 registers" in refusal(find_register_neurons, stream, random_backbone)
     added = small_backbone("MLP", AddedRegisters(NEURONS))

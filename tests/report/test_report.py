@@ -10,11 +10,13 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import names, refusal
+from helpers import names, refusal, setting
+from lost_reg.scoring.found_boxes import ScoringOptions
 from PIL import Image
 from report_cases import (
     HALF,
@@ -35,10 +37,14 @@ from report_cases import (
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.cli.app import main
 from lost_reg.errors import one_line
-from lost_reg.report.charts import Bar, Line, axis_top, bar_chart
-from lost_reg.report.gallery import best_iou, evenly_spaced, maps_picture, ramp
-from lost_reg.report.report import MAX_IMAGES, json_for_page, load_runs, paired_by_registers
-from lost_reg.scoring.score_runs import ScoringOptions
+from lost_reg.report.gallery import MAX_IMAGES, best_iou, evenly_spaced
+from lost_reg.report.loading import load_runs
+from lost_reg.report.page import json_for_page
+from lost_reg.report.pairs import paired_by_registers
+from lost_reg.report.pictures import maps_picture, ramp
+from lost_reg.report.sections.bars import bars_section, in_pairs
+from lost_reg.report.sections.paired import difference_mark
+from lost_reg.scoring.published import Published
 from lost_reg.types import ImageTruth
 
 
@@ -73,7 +79,7 @@ class Elements(HTMLParser):
 
     def handle_data(self, data):
         for tag in self._open:
-            self.texts[tag][-1] += data
+            self.texts[tag][-1] += data.strip("\n")
 
 
 def lost_reg(*args):
@@ -101,7 +107,7 @@ def test_the_gallery_knows_what_each_run_found(results, tmp_path):
     item = items["both.jpg"]
     assert item["size_hw"] == [96, 128] and item["labels"] == ["thing"]
     assert item["truth"] == [[0.25, 0.1667, 0.75, 0.6667]]
-    assert item["entries"]["0"]["box"] == [0.25, 0.1667, 0.75, 0.5833]
+    assert item["entries"]["0"]["boxes"] == [[0.25, 0.1667, 0.75, 0.5833]]
     assert item["entries"]["0"]["seed"] == [0.25, 0.1667, 0.375, 0.3333]
 
 
@@ -142,13 +148,18 @@ def test_colours_rise_from_dark_to_bright():
 
 def test_further_boxes_are_shown_in_fractions(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
-    run = write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT, "b.jpg": WRONG})
-    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
-    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    boxes = {"a.jpg": [RIGHT, (0, 48, 64, 96)], "b.jpg": WRONG}
+    run = write_run(tmp_path / "run", dataset, boxes)
     a, b = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
-    assert a["further"] == [[0, 0.5, 0.5, 1]] and a["iou"] == 1
-    assert "further" not in b
+    assert a["boxes"] == [[0.25, 0.1667, 0.75, 0.6667], [0, 0.5, 0.5, 1]] and a["iou"] == 1
+    assert len(b["boxes"]) == 1
+
+
+def test_an_image_where_nothing_was_found_is_missed(tmp_path, make_coco):
+    dataset = make_coco(tmp_path / "data", {"a.jpg": [(0, 0, 9, 9, 0)], "empty.jpg": []})
+    run = write_run(tmp_path / "run", dataset, {"a.jpg": [], "empty.jpg": []})
+    a, empty = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
+    assert a == {"boxes": [], "iou": 0.0, "seed": None} and empty == {**a, "iou": None}
 
 
 def test_maps_know_how_much_of_the_grid_the_image_covers(tmp_path, make_coco):
@@ -157,6 +168,7 @@ def test_maps_know_how_much_of_the_grid_the_image_covers(tmp_path, make_coco):
     write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
     entry = data_of(report(tmp_path / "run", tmp_path / "out").page)["items"][0]["entries"]["0"]
     assert entry["maps"]["covered_hw"] == [0.8, 0.5] and entry["maps"]["rows"] == 6
+    assert entry["maps"]["names"] == ["norms", "degrees", "affinities"]
     assert entry["maps"]["ranges"] == [[20, 67], [0, 47], [0, 6]]
     assert entry["seed"] == pytest.approx([2 / 4, 1 / 4.8, 3 / 4, 2 / 4.8], abs=1e-4)
 
@@ -326,18 +338,11 @@ def test_what_did_not_count_is_said(tmp_path, make_coco):
 
 def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
-    protocol = {
-        "facet": "k",
-        "layer": -2,
-        "normalize": True,
-        "bias": -0.3,
-        "k_patches": 100,
-        "max_side": None,
-    }
+    other = setting(layer=-2, normalize=True, bias=-0.3).recorded()
     for name, settings in {
         "1": {"backbone": "dinov2_vits14_reg"},
         "2": {"backbone": "dinov2_vits14"},
-        "3": {"backbone": "dinov2_vits14", "protocol": protocol},  # no partner of this protocol
+        "3": {"backbone": "dinov2_vits14", **other},  # no partner of these settings
         "4": {"backbone": "dinov2_vitb14_reg"},  # none of this size
         "5": {"backbone": "dino_vits16"},
         "6": {"backbone": "dinov2_vits14_reg", "precision": "bf16"},
@@ -351,8 +356,9 @@ def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     data, text = data_of(summary.page), summary.page.read_text()
     assert [data["runs"][run] for run in data["pair"]] == ["dinov2_vits14", "dinov2_vits14_reg"]
     assert "With and without registers" in text
-    kinds = re.findall(r'class="bar (plain|without|with)" x="0"', text)
+    kinds = [kind for _, kind in in_pairs(runs)]
     assert kinds == ["without", "with", "plain", "plain", "plain", "plain"]
+    assert all(f">{key}</text>" in text for key in ("without registers", "with registers"))
 
 
 def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_coco):
@@ -375,9 +381,9 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     summary = report(tmp_path / "results", tmp_path / "out")
     data, text = data_of(summary.page), summary.page.read_text()
     assert [data["runs"][run] for run in data["pair"]] == ["dinov2_vits14", "dinov2_vits14_reg"]
-    kinds = re.findall(r'class="bar ([a-z-]+)" x="0"', text)
+    kinds = [kind for _, kind in in_pairs(runs)]
     assert kinds == ["without", "with", "test-time", "without", "test-time", "plain", "plain"]
-    assert "</svg>test-time register</li>" in text
+    assert ">test-time register</text>" in text
     compared = [row for row in Elements(text).texts["tr"] if re.search(r"instances.json all100\+0", row)]
     assert len(compared) == 3 and compared[1].startswith("dinov2_vits14dinov2_vits14 (1 test-time register")
 
@@ -398,7 +404,20 @@ def test_runs_without_and_with_registers_are_compared_on_the_same_images(results
     text = report(results, tmp_path / "out").page.read_text("utf-8")
     (row,) = [row for row in Elements(text).texts["tr"] if row.startswith("dinov2_vits14dinov2_vits14_reg")]
     assert row == "dinov2_vits14dinov2_vits14_reginstances.json all411+0.0-75.0 to +75.01.0000"
-    assert 'cx="50.00%"' in text and 'x1="0.00%" x2="100.00%"' in text
+
+
+def test_a_difference_stands_between_its_ends_and_zero_in_the_middle():
+    def places(kind, svg):
+        """The ends of lines, or the middles of dots."""
+        pattern = {"line": r'd="M ([\d.]+) [\d.]+ L ([\d.]+)', "dot": r'<use [^>]*x="([\d.]+)"'}[kind]
+        return [tuple(map(float, np.ravel(found))) for found in re.findall(pattern, svg)]
+
+    svg = difference_mark(5.0, (-10.0, 7.5), 10.0)
+    zero, interval = [place for place in places("line", svg) if place[1] < 112][:2]
+    (dot,) = places("dot", svg)
+    (middle, _), (low, high) = zero, interval
+    assert high - middle == pytest.approx(0.75 * (middle - low), abs=0.05)
+    assert dot[0] - middle == pytest.approx(0.5 * (middle - low), abs=0.05)
 
 
 def test_without_pairs_each_run_is_compared_with_the_first(tmp_path, make_coco):
@@ -431,30 +450,64 @@ def test_one_run_is_compared_with_nothing(results, tmp_path):
 # --- charts -------------------------------------------------------------------------------------------
 
 
-def test_bars_stand_where_their_numbers_are():
-    chart = bar_chart(
-        "voc07", [Bar("a & b", 32.0, (30.0, 34.0), "without", published=36.0)], [Line("c", 20.0, "whole")]
+def titles_of(section) -> list[str]:
+    """What the parts of the first chart of a section say when they are pointed at."""
+    return [
+        html.unescape(title)
+        for title in re.findall("<title>(.*?)</title>", section.data["charts"][0]["chart"])
+    ]
+
+
+def test_bars_stand_where_their_numbers_are(tmp_path, make_coco):
+    """Of four images, one and three are found: bars of 25 and 75 on an axis to 100."""
+    dataset = make_dataset(make_coco, tmp_path / "data", OUTCOMES)
+    for name, found in (("one & only", 1), ("three", 3)):
+        boxes = {image: RIGHT if index < found else WRONG for index, image in enumerate(OUTCOMES)}
+        write_run(tmp_path / "results" / name, dataset, boxes, backbone=name)
+    section = bars_section(load_runs(tmp_path / "results", ScoringOptions())[0])
+    svg = str(section.data["charts"][0]["chart"])
+    root = ElementTree.fromstring(svg)
+    assert root.get("aria-label") == (
+        "CorLoc on instances.json all: one & only 25.0, 95 % interval 4.6 to 69.9; "
+        "three 75.0, 95 % interval 30.1 to 95.4"
     )
-    assert 'width="80.00%"' in chart and 'x1="75.00%"' in chart and 'x2="85.00%"' in chart  # of 40
-    assert '<svg x="90.00%"' in chart and 'class="baseline whole" x1="50.00%"' in chart
-    assert 'aria-label="a &amp; b: CorLoc 32.0, 95 % interval 30.0 to 34.0, published 36.0"' in chart
-    assert "without registers" in chart and "with registers<" not in chart.replace("without", "")
+    bars = [
+        re.findall(r"[\d.]+", group.find("{*}path").get("d"))
+        for group in root.iter()
+        if re.match(r"one & only|three", group.findtext("{*}title") or "")
+    ]
+    lengths = [float(path[2]) - float(path[0]) for path in bars]
+    assert lengths[1] == pytest.approx(3 * lengths[0], abs=0.05)
+    ticks = [float(x) for x in re.findall(r'<text x="([\d.]+)"[^>]*>(?:0|20|40|60|80|100)</text>', svg)]
+    assert float(bars[0][0]) == pytest.approx(ticks[0], abs=0.05)
+    assert lengths[1] == pytest.approx(0.75 * (ticks[-1] - ticks[0]), abs=0.05)
+    assert ">25.0</text>" in svg and ">75.0</text>" in svg and ">95 % interval</text>" in svg
 
 
-@pytest.mark.parametrize("values, top", [([0], 10), ([9.9], 10), ([10], 10), ([10.1], 20), ([100], 100)])
-def test_axes_end_at_a_round_number_above_all(values, top):
-    assert axis_top(values) == top
+def test_published_numbers_are_marked(tmp_path, make_coco, monkeypatch):
+    run = write_run(
+        tmp_path / "run", make_dataset(make_coco, tmp_path / "data", OUTCOMES), dict.fromkeys(OUTCOMES, RIGHT)
+    )
+    published = Published(corloc=61.9, source="a paper")
+    monkeypatch.setattr("lost_reg.scoring.score_runs.comparable_number", lambda *_, **__: published)
+    section = bars_section(load_runs(run, ScoringOptions())[0])
+    assert (
+        "published: 61.9" in titles_of(section) and ">published</text>" in section.data["charts"][0]["chart"]
+    )
+    assert "95 % interval 51.0 to 100.0, published 61.9" in section.data["charts"][0]["chart"]
 
 
 def test_baselines_are_drawn_only_where_they_are_the_same_for_all(results, tmp_path, make_coco):
-    assert 'class="baseline' in report(results, tmp_path / "out").page.read_text()
+    assert "a centred box of 80 % side" in report(results, tmp_path / "out").page.read_text()
     dataset = tmp_path / "data" / "instances.json"
     # of an image that is all object, the whole image is right
     content = json.loads(dataset.read_text())
     content["annotations"][0]["bbox"] = [0, 0, 128, 96]
     dataset.write_text(json.dumps(content))
     write_run(results / "c", dataset, {"both.jpg": RIGHT}, backbone="dino_vits16")
-    assert 'class="baseline' not in report(results, tmp_path / "out", partial=True).page.read_text()
+    assert (
+        "a centred box of 80 % side" not in report(results, tmp_path / "out", partial=True).page.read_text()
+    )
 
 
 # --- the folder, and bad input ------------------------------------------------------------------------
@@ -514,7 +567,7 @@ def test_a_bad_run_does_not_hide_the_others(results, tmp_path):
     assert result.exit_code == 1 and result.stdout.startswith("2 runs, 4 images")
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert "is not the record of a run" in line
-    assert html.escape(line.removeprefix("Error: ")) in (tmp_path / "out" / "index.html").read_text()
+    assert line.removeprefix("Error: ") in html.unescape((tmp_path / "out" / "index.html").read_text())
 
 
 @pytest.mark.parametrize(

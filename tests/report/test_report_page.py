@@ -6,13 +6,13 @@ Skipped where playwright or a Chromium is missing; LOST_REG_CHROMIUM names one t
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from artifact_cases import write_artifacts_file
 from PIL import Image
 from report_cases import (
     HOSTILE,
@@ -26,8 +26,11 @@ from report_cases import (
     some_maps,
     two_runs,
     write_run,
+    write_sweep,
 )
 
+from lost_reg.charts import WIDTH
+from lost_reg.discovery.maps import Maps
 from lost_reg.errors import one_line
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -205,6 +208,28 @@ def test_a_badge_says_what_became_of_an_image(tmp_path, make_coco, open_page):
     assert good.evaluate(colour) != bad.evaluate(colour) == page.locator(".badge").first.evaluate(colour)
     assert page.locator(".reason").all_text_contents() == ["cannot be decoded: <b>bad</b>"]
     assert page.locator(".card").last.locator(".panels").get_by_text("no picture").is_visible()
+
+
+def test_an_image_where_nothing_was_found_says_so(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    write_run(tmp_path / "run", dataset, {"a.jpg": []}, maps=["a.jpg"])
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    assert page.locator(".badge.missed").all_text_contents() == ["nothing found"]
+    page.select_option("#show", "neither")
+    assert shown(page) == ["a.jpg"]
+    kinds = [kind for kind, _ in boxes_in(page.locator(".panels .pane").last)]
+    assert kinds == ["true"]
+
+
+def test_maps_of_other_methods_are_shown_by_their_names(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    one = some_maps()
+    maps = Maps({"norms": one.values["norms"], "<b>cut": one.values["degrees"]}, one.mask, one.seed)
+    write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    captions = page.locator(".panels figcaption").all_text_contents()
+    assert captions == ["Token norm, 20 to 67", "<b>cut, 0 to 47", "Expansion mask", "Boxes"]
+    until(page, "[...document.images].every((one) => one.complete && one.naturalWidth)")
 
 
 def test_differences_have_a_sign(two, open_page):
@@ -392,10 +417,8 @@ def test_maps_lie_over_the_image_where_their_patches_are(tmp_path, make_coco, op
 
 def test_boxes_and_seeds_lie_where_they_are(tmp_path, make_coco, open_page):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
-    run = write_run(tmp_path / "run", dataset, dict.fromkeys(["a.jpg", "b.jpg"], NEARLY), maps=["b.jpg"])
-    first, second = map(json.loads, (run / "predictions.jsonl").read_text().splitlines())
-    first["further"] = [{"box_xyxy": [0, 48, 64, 96], "seed": [4, 1], "degree": 2, "affinity": 0.5}]
-    (run / "predictions.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    boxes = {"a.jpg": [NEARLY, (0, 48, 64, 96)], "b.jpg": NEARLY}
+    run = write_run(tmp_path / "run", dataset, boxes, maps=["b.jpg"])
     page = open_page(report(run, tmp_path / "out").page)
     true, further = ("true", [1 / 4, 1 / 6, 1 / 2, 1 / 2]), ("predicted further", [0, 1 / 2, 1 / 2, 1 / 2])
     found, seed = ("predicted", [1 / 4, 1 / 6, 1 / 2, 5 / 12]), ("seed", [1 / 4, 1 / 6, 1 / 8, 1 / 6])
@@ -519,6 +542,49 @@ def test_both_themes_and_the_choice_between_them(two, open_page):
 
 def _brightness(colour: str) -> float:
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(","))) / 3
+
+
+@pytest.fixture
+def with_charts(tmp_path, make_coco) -> Path:
+    """A page with every kind of chart."""
+    results = two_runs(make_coco, tmp_path)
+    write_sweep(results / "sweep")
+    write_artifacts_file(results / "artifacts", "one")
+    return report(results, tmp_path / "out").page
+
+
+def test_charts_follow_the_theme_and_use_the_font_of_the_page(with_charts, open_page):
+    fill, color = "getComputedStyle(one).fill", "getComputedStyle(document.body).color"
+    seen = set()
+    for scheme in ("light", "dark"):
+        page = open_page(with_charts, color_scheme=scheme)
+        label = page.locator("#bars svg text", has_text="dinov2_vits14").first
+        assert label.evaluate(f"one => {fill} === {color}")
+        assert label.evaluate(
+            "one => getComputedStyle(one).fontFamily === getComputedStyle(document.body).fontFamily"
+        )
+        for kind in ("#bars", "#sweeps", "#artifacts"):
+            seen.add((kind, page.locator(f"{kind} svg text").last.evaluate(f"one => {fill}")))
+    assert len(seen) == 6  # each has one colour in light and another in dark
+
+
+def test_text_of_charts_can_be_selected_and_marks_say_what_they_are(with_charts, open_page):
+    page = open_page(with_charts)
+    label = page.locator("#bars svg text", has_text="dinov2_vits14").first
+    label.evaluate("one => getSelection().selectAllChildren(one)")
+    assert page.evaluate("getSelection().toString()") == "dinov2_vits14"
+    titles = page.locator("#sweeps svg title").all_text_contents()
+    assert "chosen on other images: dinov2_vits14, layer -2, bias -0.5: 40.0" in titles
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_charts_fit_a_phone_and_stay_legible(width, with_charts, open_page):
+    page = open_page(with_charts, viewport={"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for svg in page.locator("figure.chart svg").all():
+        box = svg.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert 11 * box["width"] / WIDTH >= (9 if width == 390 else 7.5)  # pixels of its text
 
 
 def test_a_phone_shows_both_sides_beside_each_other_and_nothing_sticks_out(two, open_page):

@@ -167,9 +167,9 @@
     image.alt = description;
     image.src = maps.picture;
     image.style.width = `${100 / wide}%`;
-    // four maps of `rows` rows, one below the other, each with a row more above and below
+    // maps and the mask, of `rows` rows each, one below the other, each with a row more above and below
     const onePatch = 100 / (high * maps.rows);
-    image.style.height = `${4 * (maps.rows + 2) * onePatch}%`;
+    image.style.height = `${(maps.names.length + 1) * (maps.rows + 2) * onePatch}%`;
     image.style.top = `${-(row * (maps.rows + 2) + 1) * onePatch}%`;
     return image;
   };
@@ -178,25 +178,33 @@
     svg.append(...boxes.flatMap(([box, kind]) => rectangle(box, kind)));
     return svg;
   };
+  const MAPS = {
+    norms: ["Token norm", "token norms"],
+    degrees: ["Degree", "degrees"],
+    affinities: ["Affinity to the seed", "affinities to the seed"],
+  };
   const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
 
   const panels = (item, entry, name) => {
-    const boxes = overlay([...item.truth.map((box) => [box, "true"]), ...(entry.further || []).map((box) => [box, "predicted further"]), [entry.box, "predicted"], ...(entry.maps ? [] : [[entry.seed, "seed"]])]);
+    const [first, ...further] = entry.boxes;
+    const found = first ? [[first, "predicted"]] : [];
+    const seeds = entry.seed ? [[entry.seed, "seed"]] : [];
+    const boxes = overlay([...item.truth.map((box) => [box, "true"]), ...further.map((box) => [box, "predicted further"]), ...found, ...(entry.maps ? [] : seeds)]);
     const result = panel("Boxes", pane(item, photo(item, `${item.name}: boxes of ${name}`), boxes));
     if (!entry.maps) return make("div", "panels", result);
-    const { ranges } = entry.maps;
-    const span = (index) => `${ranges[index][0]} to ${ranges[index][1]}`;
-    const seed = () => overlay([[entry.seed, "seed"]]);
-    const map = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
-    return make("div", "panels",
-      panel(`Token norm, ${span(0)}`, pane(item, map(0, "token norms"))),
-      panel(`Degree, ${span(1)}`, pane(item, map(1, "degrees"), seed())),
-      panel(`Affinity to the seed, up to ${ranges[2][1]}`, pane(item, map(2, "affinities to the seed"), seed())),
-      panel("Expansion mask", pane(item, photo(item, ""), map(3, "expansion mask"), overlay([[entry.seed, "seed"], [entry.box, "predicted"]]))),
-      result);
+    const { names, ranges } = entry.maps;
+    const layer = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
+    const maps = names.map((map, row) => {
+      const [title, what] = MAPS[map] || [map, map];
+      const range = map === "affinities" ? `up to ${ranges[row][1]}` : `${ranges[row][0]} to ${ranges[row][1]}`;
+      return panel(`${title}, ${range}`, pane(item, layer(row, what), ...(map === "norms" ? [] : [overlay(seeds)])));
+    });
+    const mask = panel("Expansion mask", pane(item, photo(item, ""), layer(names.length, "expansion mask"), overlay([...seeds, ...found])));
+    return make("div", "panels", ...maps, mask, result);
   };
   const badge = (entry) => {
     if (entry.failure) return make("span", "badge missed", "not readable");
+    if (!entry.boxes.length) return make("span", isMissed(entry) ? "badge missed" : "badge unknown", "nothing found");
     if (entry.iou === null) return make("span", "badge unknown", "not scored");
     const found = isFound(entry);
     const rounded = entry.iou.toFixed(2);

@@ -1,0 +1,132 @@
+"""Norms of patch tokens after each block, and how they are distributed over all images."""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from lost_reg.artifacts.records import NormHistogram
+from lost_reg.backbones.base import Backbone
+from lost_reg.errors import LostRegError
+
+SIGMAS = 3.0  # Jiang et al. 2025 take mean + 3 standard deviations as the cut-off of outliers
+
+
+def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -> Tensor:
+    """The Euclidean norm of each patch token after each of the first blocks (None: after all of them).
+
+    Returns:
+        (blocks, B, N) float32.
+
+    Raises:
+        LostRegError: norms that are not finite, as happens in fp16; a backbone without blocks.
+    """
+    outputs = islice(backbone.block_outputs(images), blocks)
+    norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+    if not norms.amax().isfinite():
+        raise LostRegError(backbone.not_finite(f"norms of {backbone.name} are"))
+    return norms
+
+
+class Moments:
+    """Running mean and standard deviation of several series side by side.
+
+    Sums are float64 and taken about the mean of the first values, so that neither many values nor a large
+    mean cost digits.
+    """
+
+    def __init__(self):
+        self.count = 0
+
+    def update(self, values: Tensor) -> None:
+        """Add (S, n) values: n more of each of S series."""
+        values = values.double().cpu()
+        if not self.count:
+            self._origin = values.mean(dim=1)
+            self._sum = torch.zeros_like(self._origin)
+            self._squares = torch.zeros_like(self._origin)
+        centred = values - self._origin[:, None]
+        self.count += values.shape[1]
+        self._sum += centred.sum(dim=1)
+        self._squares += centred.square().sum(dim=1)
+
+    @property
+    def mean(self) -> Tensor:
+        """(S,) float64."""
+        return self._origin + self._sum / self.count
+
+    @property
+    def deviation(self) -> Tensor:
+        """(S,) float64, divided by n."""
+        return (self._squares / self.count - (self._sum / self.count).square()).clamp(min=0).sqrt()
+
+    @property
+    def cutoff(self) -> Tensor:
+        """(S,) float64: mean + 3 standard deviations. An outlier is above."""
+        return self.mean + SIGMAS * self.deviation
+
+
+class NormHistograms:
+    """The distribution of norms after each layer, in bins that are each 1 % wider than the one before.
+
+    Quantiles and shares are interpolated within a bin: they are exact to 1 % of the norm.
+
+    counts: (L, bins) int64; largest: (L,); moments: exact mean and standard deviation; count: of patches.
+    """
+
+    SMALLEST, BINS = 1e-3, 2100  # up to 1e-3 * 1.01 ** 2100, which is more than a million
+    STEP = math.log(1.01)
+
+    def __init__(self):
+        self.moments = Moments()
+
+    @property
+    def count(self) -> int:
+        return self.moments.count
+
+    def update(self, norms: Tensor) -> None:
+        """Add (L, B, N) norms."""
+        norms = norms.flatten(1).double().cpu()
+        layers = len(norms)
+        if not self.count:
+            self.counts = torch.zeros(layers, self.BINS, dtype=torch.int64)
+            self.largest = torch.zeros(layers, dtype=torch.float64)
+        self.moments.update(norms)
+        self.largest = torch.maximum(self.largest, norms.amax(dim=1))
+        places = (norms.clamp(min=self.SMALLEST) / self.SMALLEST).log() / self.STEP
+        bins = places.long().clamp(max=self.BINS - 1)
+        flat = (bins + self.BINS * torch.arange(layers)[:, None]).flatten()
+        self.counts += torch.bincount(flat, minlength=layers * self.BINS).view(layers, self.BINS)
+
+    def share_above(self, layer: int, cutoff: float) -> float:
+        """The share of a layer's patches whose norm is above a cut-off."""
+        if cutoff >= self.largest[layer]:
+            return 0.0
+        place = max(0.0, math.log(max(cutoff, self.SMALLEST) / self.SMALLEST) / self.STEP)
+        index = min(int(place), self.BINS - 1)
+        counts = self.counts[layer]
+        above = float(counts[index + 1 :].sum()) + float(counts[index]) * max(0.0, 1 - (place - index))
+        return above / self.count
+
+    def quantiles(self, share: float) -> Tensor:
+        """(L,) The norm below which a share of each layer's patches is."""
+        below = self.counts.cumsum(dim=1).double()  # (L, bins)
+        wanted = torch.full((len(below), 1), share * self.count, dtype=torch.float64)
+        index = torch.searchsorted(below, wanted).clamp(max=self.BINS - 1)  # (L, 1)
+        inside = self.counts.gather(1, index).double()
+        before = below.gather(1, index) - inside
+        place = (index + ((wanted - before) / inside.clamp(min=1)).clamp(0, 1))[:, 0]
+        return torch.minimum(self.SMALLEST * (place * self.STEP).exp(), self.largest)
+
+    def report(self) -> NormHistogram:
+        """The bins that any layer needs."""
+        used = self.counts.sum(dim=0).nonzero()[:, 0]
+        first, last = int(used[0]), int(used[-1])
+        return NormHistogram(
+            first_edge=self.SMALLEST * math.exp(first * self.STEP),
+            ratio=math.exp(self.STEP),
+            counts=self.counts[:, first : last + 1].tolist(),
+        )

@@ -1,0 +1,200 @@
+"""artifacts.json as dataclasses: what was measured of each backbone. Without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from msgspec import Meta
+
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, parse_json, reason_of
+
+ARTIFACTS_FILE = "artifacts.json"
+
+Rule = Literal["sigma", "fixed", "reference"]
+Group = Literal["outliers", "rest"]
+Percentile = Literal["1", "25", "50", "75", "95", "98", "99", "99.9"]
+
+# The cut-offs above which a patch's norm makes it an outlier, and the two groups of patches.
+RULES: dict[Rule, str] = {
+    "sigma": "mean + 3 sigma",
+    "fixed": "fixed",
+    "reference": "98th percentile of the reference",
+}
+GROUPS: dict[Group, str] = {"outliers": "outliers", "rest": "other patches"}
+PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
+REFERENCE_PERCENTILE: Percentile = "98"
+
+Count = Annotated[int, Meta(ge=0, le=10**15)]
+PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Norm = Annotated[float, Meta(ge=0, le=1e30)]
+
+
+@dataclass(frozen=True)
+class LayerNorms:
+    """Norms of patch tokens after one block.
+
+    cutoffs: by rule; None where the reference has no such layer. shares: of the patches above each.
+    """
+
+    layer: Count
+    mean: Norm
+    sigma: Norm
+    largest: Norm
+    percentiles: dict[Percentile, Norm]
+    cutoffs: dict[Rule, Norm | None]
+    shares: dict[Rule, Share | None]
+
+
+@dataclass(frozen=True)
+class NormHistogram:
+    """Counts of norms in bins of a common ratio: a list for each layer."""
+
+    first_edge: Annotated[float, Meta(gt=0, le=1e30)]
+    ratio: Annotated[float, Meta(gt=1, le=1e30)]
+    counts: list[list[Count]]
+
+
+@dataclass(frozen=True)
+class CosineDistribution:
+    """Mean, number, and counts in equal bins of [-1, 1]."""
+
+    mean: Annotated[float, Meta(ge=-1.001, le=1.001)]
+    count: PositiveCount
+    counts: Annotated[list[Count], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class SeedStatistics:
+    """How often LOST as published seeds at an outlier, and how often a patch drawn at random is one."""
+
+    images: Count
+    on_outliers: Count
+    share: Share | None
+    share_by_chance: Share | None
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """What a linear probe reads from tokens: means over the patches that it was tested on.
+
+    position_top1: share of right cells, of 16 x 16; position_distance: in cells; pixel_l2: of a patch's
+    normalised values.
+    """
+
+    learned_from: Count
+    tested_on: PositiveCount
+    position_top1: Share
+    position_distance: float
+    pixel_l2: float
+
+
+@dataclass(frozen=True)
+class OutlierReport:
+    """Outliers after one layer and above one cut-off; None where there was nothing to measure."""
+
+    rule: Rule
+    layer: Count
+    cutoff: Norm
+    count: Count
+    share: Share
+    images_with_any: Count
+    neighbour_cosine: dict[Group, CosineDistribution | None]
+    seeds: SeedStatistics
+    probes: dict[Group, ProbeScores | None]
+
+
+@dataclass(frozen=True)
+class BackboneArtifacts:
+    """All that was measured of one backbone.
+
+    label: its name with what sets it apart from its published weights. layers: from the first to the last.
+    """
+
+    backbone: str
+    label: str
+    weights: dict[str, Any]
+    precision: str
+    test_time_registers: dict[str, Any] | None
+    images: PositiveCount
+    patches: PositiveCount
+    layers: Annotated[list[LayerNorms], Meta(min_length=1)]
+    outliers: OutlierReport
+    norm_histograms: NormHistogram
+
+    @property
+    def outlier_layer(self) -> LayerNorms:
+        """The layer at which outliers are measured."""
+        return self.layers[self.outliers.layer]
+
+
+@dataclass(frozen=True)
+class About:
+    """How it was measured: see `ArtifactOptions`. reference: the name of the reference backbone."""
+
+    reference: str
+    layer: int
+    cutoff: Norm
+    rule: Rule
+    max_side: int | None = None
+    norms: str = "Euclidean, of patch tokens after each block, before any final norm"
+    reference_percentile: float = float(REFERENCE_PERCENTILE)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """A file; the first of its backbones is the reference."""
+
+    about: About
+    backbones: Annotated[list[BackboneArtifacts], Meta(min_length=1)]
+
+
+def write_artifacts(folder: Path, artifacts: Artifacts) -> Path:
+    """Write artifacts.json into a folder, as a whole or not at all.
+
+    Raises:
+        LostRegError: a folder that cannot be written.
+    """
+    path = folder / ARTIFACTS_FILE
+    with whole_file(path) as part:
+        part.write_text(json.dumps(asdict(artifacts)) + "\n", encoding="utf-8")
+    return path
+
+
+def read_artifacts(path: Path) -> Artifacts:
+    """Read an artifacts.json.
+
+    Raises:
+        LostRegError: a file that cannot be read or holds something else.
+    """
+    try:
+        artifacts = parse_json(path.read_bytes(), Artifacts)
+        for row in artifacts.backbones:
+            _check(row)
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror or error}") from None
+    except (*MALFORMED, OverflowError) as error:
+        raise LostRegError(f"{path} does not hold artifacts: {reason_of(error)}") from None
+    return artifacts
+
+
+def _check(row: BackboneArtifacts) -> None:
+    """Check what the types cannot say: that a backbone's layers, bins and groups are all there."""
+    depth, histogram = len(row.layers), row.norm_histograms
+    if [one.layer for one in row.layers] != list(range(depth)) or row.outliers.layer >= depth:
+        raise ValueError(f"layers that are not 0 to {depth - 1}")
+    if any(set(one.percentiles) != set(PERCENTILES) or set(one.cutoffs) != set(RULES) for one in row.layers):
+        raise ValueError("a layer without all percentiles and cut-offs")
+    if set(row.outliers.neighbour_cosine) != set(GROUPS) or set(row.outliers.probes) != set(GROUPS):
+        raise ValueError(f"expected measurements of {' and '.join(GROUPS)}")
+    if len(histogram.counts) != depth or len({len(counts) for counts in histogram.counts}) != 1:
+        raise ValueError("expected a histogram for each layer, all of the same bins")
+    if not any(histogram.counts[row.outliers.layer]):
+        raise ValueError("an empty histogram")
+    if histogram.first_edge * histogram.ratio ** len(histogram.counts[0]) > 1e30:
+        raise ValueError("a histogram of too large norms")

@@ -1,0 +1,99 @@
+"""The page of a report: sections are filled into templates, which escape all that they are given.
+
+A content security policy lets the browser run no script and use no style but the page's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lost_reg import __version__
+from lost_reg.errors import one_line
+
+MARK = '<meta name="generator" content="lost-reg'  # by which a page is known as a report of ours
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: the template named after its anchor shows the data."""
+
+    anchor: str
+    title: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of each row is its heading.
+
+    label: what it is called for those who cannot see it; kind: its CSS class.
+    rows: cells in the order of the columns: text, or a chart that is markup.
+    numeric: the columns that are aligned to the right.
+    """
+
+    label: str
+    kind: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Collection[str] = ()
+
+
+def render(sections: Sequence[Section], summary: str, gallery: dict[str, Any]) -> str:
+    """The whole page as text.
+
+    Args:
+        summary: what it shows, in a line.
+        gallery: what its script shows: see `write_gallery`.
+    """
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return _environment().get_template("page.html").render(
+        mark=Markup(MARK),
+        version=__version__,
+        script_hash=_sha256(script),
+        style_hash=_sha256(style),
+        style=Markup(style),
+        script=Markup(script),
+        summary=summary,
+        sections=sections,
+        gallery=Markup(json_for_page(gallery)),
+        created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+    )  # fmt: skip
+
+
+def unfinished_page() -> str:
+    """A page that marks a folder as a report while it is being written."""
+    return _environment().get_template("unfinished.html").render(mark=Markup(MARK), version=__version__)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: one_line(value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def json_for_page(content: Any) -> str:
+    """JSON that can stand in a script element: ASCII, and nothing in it can end the element."""
+    text = json.dumps(content, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

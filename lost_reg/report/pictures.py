@@ -1,0 +1,113 @@
+"""The pictures of a report: thumbnails, and maps as small pictures with a palette."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from lost_reg.discovery.maps import Maps
+from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.images.reading import limit_side, read_image
+from lost_reg.runs.folder import MAPS_FOLDER
+
+THUMBNAIL_SIDE = 320
+THUMBNAILS_FOLDER = "thumbnails"
+AFFINITIES = "affinities"  # the name of a map
+# The entries of a picture's palette: levels of a map first, then three for what lies over the image.
+_LEVELS = 253
+_OTHER_COMPONENT, _OUTSIDE, _COMPONENT = 253, 254, 255
+_RAMP = ((10, 8, 38), (62, 22, 98), (138, 36, 106), (208, 66, 74), (245, 138, 44), (252, 226, 128))
+
+
+class Pictures:
+    """Writes pictures, numbered: no name from outside becomes a path."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.failed = 0
+        self._count = {THUMBNAILS_FOLDER: 0, MAPS_FOLDER: 0}
+
+    def thumbnail(self, path: Path, apply_exif: bool) -> tuple[str | None, tuple[int, int] | None]:
+        """A thumbnail's path in the folder, and the size of the image; None for one that cannot be read."""
+        try:
+            pixels = read_image(path, apply_exif=apply_exif)
+        except UnreadableImage:
+            self.failed += 1
+            return None, None
+        picture = Image.fromarray(limit_side(pixels, THUMBNAIL_SIDE))
+        return self._save(picture, THUMBNAILS_FOLDER, "jpg", quality=82), pixels.shape[:2]
+
+    def maps(self, maps: Maps) -> str:
+        """The path of all maps in one picture: see `maps_picture`."""
+        return self._save(maps_picture(maps), MAPS_FOLDER, "png", transparency=_transparency())
+
+    def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
+        self._count[kind] += 1
+        name = f"{kind}/{self._count[kind]:06}.{suffix}"
+        try:
+            picture.save(self.folder / name, **options)
+        except OSError as error:
+            raise LostRegError(f"cannot write {self.folder / name}: {error.strerror or error}") from None
+        return name
+
+
+def maps_picture(maps: Maps) -> Image.Image:
+    """All maps and the mask, one below the other: a pixel for each patch, and one more row at each edge.
+
+    By the palette, levels of a map go from dark to bright, and no affinity that is positive has the colour of
+    none. Of the mask, the component that holds the seed is clear, its other components are dimmed, the rest
+    is dark.
+    """
+    drawn = [
+        _affinity_levels(one) if name == AFFINITIES else _levels(one) for name, one in maps.values.items()
+    ]
+    mask = np.where(maps.mask, _OTHER_COMPONENT, _OUTSIDE).astype(np.uint8)
+    mask[_component(maps.mask, maps.seed)] = _COMPONENT
+    # each with its first and last row twice: scaled up, a map's edge may show a sliver of what is beyond it
+    stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in (*drawn, mask)])
+    picture = Image.fromarray(stacked)
+    picture.putpalette(_palette())
+    return picture
+
+
+def _affinity_levels(affinities: np.ndarray) -> np.ndarray:
+    """Levels from 0, which is for patches without any affinity alone."""
+    levels = _levels(affinities, low=0.0)
+    levels[(affinities > 0) & (levels == 0)] = 1
+    return levels
+
+
+def _component(mask: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
+    """The 4-connected component of a mask that holds the seed: (rows, columns) bool."""
+    mask = mask.astype(np.uint8)
+    mask[seed] = 1
+    _, labels = cv2.connectedComponents(mask, connectivity=4)
+    return labels == labels[seed]
+
+
+def _levels(values: np.ndarray, low: float | None = None) -> np.ndarray:
+    low = float(values.min()) if low is None else low
+    spread = float(values.max()) - low
+    return np.rint((values - low) * ((_LEVELS - 1) / spread if spread > 0 else 0)).astype(np.uint8)
+
+
+@cache
+def ramp() -> tuple[tuple[int, int, int], ...]:
+    """The colours of a map's levels, from dark to bright."""
+    anchors = np.array(_RAMP, float)
+    at = np.linspace(0, len(anchors) - 1, _LEVELS)
+    channels = [np.interp(at, range(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    return tuple(zip(*(np.rint(channel).astype(int).tolist() for channel in channels)))
+
+
+def _palette() -> list[int]:
+    return [channel for colour in ramp() for channel in colour] + [0, 0, 0] * 3
+
+
+def _transparency() -> bytes:
+    """How opaque each entry of the palette is."""
+    return bytes([255] * _LEVELS + [110, 200, 0])

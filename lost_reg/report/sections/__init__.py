@@ -1,0 +1,1 @@
+"""The sections of a report: each module gives the data of the template of its name."""

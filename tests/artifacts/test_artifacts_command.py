@@ -1,0 +1,122 @@
+"""The command `artifacts`: its files, which backbone gets registers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from helpers import names
+
+from lost_reg.cli.app import main
+
+
+@pytest.fixture
+def lost_reg():
+    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+@pytest.fixture
+def photos(tmp_path, save_scene):
+    for index in range(3):
+        save_scene(tmp_path / "photos" / f"{index}.png", seed=index)
+    (tmp_path / "photos" / "broken.jpg").write_text("no image")
+    return tmp_path / "photos"
+
+
+def test_the_command_writes_json_and_figures(lost_reg, photos, tmp_path):
+    out = tmp_path / "out"
+    models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224")
+    result = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out, "--cutoff", 20)
+    assert result.exit_code == 0, result.output
+    assert "above 20" in result.stdout and "tiny (RANDOM WEIGHTS)" in result.stdout
+    assert "1 of 4 images could not be used: broken.jpg" in result.stderr
+    assert names(out) == ["artifacts.json", "layers.svg", "neighbours.svg", "norms.svg"]
+    content = json.loads((out / "artifacts.json").read_text())
+    assert [row["backbone"] for row in content["backbones"]] == ["tiny", "timm:vit_tiny_patch16_224"]
+    assert [len(row["layers"]) for row in content["backbones"]] == [6, 12]
+    assert content["about"]["reference"] == "tiny" and content["about"]["cutoff"] == 20
+    first, second = content["backbones"]
+    # of twelve layers, the last six have one of the reference beside them
+    assert second["layers"][5]["shares"]["reference"] is None
+    assert second["layers"][6]["cutoffs"]["reference"] == first["layers"][0]["percentiles"]["98"]
+    again = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out)
+    assert again.exit_code == 1 and "exists already" in again.stderr
+
+
+def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(lost_reg, photos, tmp_path):
+    model, other = "timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224"
+    file, out = tmp_path / "neurons.json", tmp_path / "out"
+    file.write_text(json.dumps({"neurons": [[2, 1], [3, 0]], "backbone": model}))
+    models = ("-b", other, "-b", model, "--weights", "random")
+    added = ("--test-time-registers", 2, "--register-neurons", file)
+    result = lost_reg("artifacts", photos, *models, *added, "--max-side", 64, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert f"{model} (RANDOM WEIGHTS, 2 test-time registers at 2 neurons)" in result.stdout
+    rows = json.loads((out / "artifacts.json").read_text())["backbones"]
+    assert [row["backbone"] for row in rows] == [other, model, model]
+    first, second, with_registers = (row["test_time_registers"] for row in rows)
+    assert first is second is None and with_registers["count"] == 2
+    assert rows[2]["layers"] != rows[1]["layers"]
+
+
+@pytest.mark.parametrize(
+    ("neurons", "arguments", "text"),
+    [
+        (
+            {},
+            ("-b", "dino", "-b", "dinov2"),
+            "does not say whether it belongs to dino_vits16 or dinov2_vitl14",
+        ),
+        ({"backbone": "dinov2_vitl14"}, ("-b", "dino"), "those of dinov2_vitl14, and the backbone is dino"),
+        ({}, ("-b", "dinov2", "--reference", "dino"), 'add "backbone" to it'),
+        ({}, ("-b", "tiny"), "tiny was trained with 4 registers"),
+        ({"backbone": "tiny"}, ("-b", "tiny", "-b", "dino"), "tiny was trained with 4 registers"),
+    ],
+)
+def test_registers_for_no_backbone_or_any_are_refused(neurons, arguments, text, lost_reg, photos, tmp_path):
+    file = tmp_path / "neurons.json"
+    file.write_text(json.dumps({"neurons": [[2, 1]], **neurons}))
+    added = ("--test-time-registers", 1, "--register-neurons", file)
+    result = lost_reg("artifacts", photos, *arguments, *added, "--out", tmp_path / "out")
+    assert result.exit_code != 0 and text in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_weights_are_told_before_anything_is_measured(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("lost_reg.artifacts.measure.measure", lambda *args, **_: pytest.fail("measured"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
+    result = lost_reg("artifacts", photos, "-b", "tiny", "-b", "dinov2", "--out", tmp_path / "out")
+    assert result.exit_code != 0 and "dinov2" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_what_was_measured_stays_when_a_later_backbone_is_refused(lost_reg, photos, tmp_path):
+    out, deep = tmp_path / "out", "timm:vit_tiny_patch16_224"  # twelve layers, and tiny has six
+    options = ("--weights", "random", "--layer", -10, "--limit", 1, "--max-side", 64, "--out", out)
+    result = lost_reg("artifacts", photos, "-b", deep, "-b", "tiny", *options)
+    assert result.exit_code == 1 and "tiny has no layer -10" in result.stderr
+    (row,) = json.loads((out / "artifacts.json").read_text())["backbones"]
+    assert row["backbone"] == deep
+
+
+def test_a_folder_that_cannot_be_is_refused_before_any_measuring(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("lost_reg.artifacts.measure.measure", lambda *args, **_: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    result = lost_reg("artifacts", photos, "-b", "tiny", "--out", tmp_path / "file")
+    assert result.exit_code == 1 and "is not a folder that can be written to" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("-b", "dnio"), "unknown backbone 'dnio'"),
+        (("-b", "tiny", "--reference", "dnio"), "unknown backbone 'dnio'"),
+        (("-b", "tiny", "--cutoff", "-3"), "cut-off above 0"),
+        (("-b", "tiny", "--layer", "9"), "has no layer 9"),
+        (("-b", "tiny", "-b", "dino", "--weights", "x.pth"), "a weight file is of one backbone"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, text, lost_reg, photos, tmp_path):
+    result = lost_reg("artifacts", photos, *arguments, "--out", tmp_path / "out")
+    assert result.exit_code != 0 and text in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,122 @@
+"""The artifacts of a report: what the tables say, where things are drawn, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+from artifact_cases import write_artifacts_file
+from click.testing import CliRunner
+from report_cases import (
+    charts_of,
+    drawn,
+    keys_of,
+    page_of,
+    rows_of,
+    ticks_of,
+    write_sweep,
+)
+
+from lost_reg.cli.app import main
+
+
+def test_artifacts_are_told_in_tables(tmp_path):
+    write_artifacts_file(tmp_path / "results", "dinov2_<b>", "with registers")
+    text = page_of(tmp_path)
+    first, second = rows_of(text, "Outliers")
+    assert first == [
+        "dinov2_&lt;b&gt;", "1", "80 (mean + 3 sigma)", "2.00 %", "7 of 9", "50.00 %", "1.00 %", "0.12", "-",
+    ]  # fmt: skip
+    assert second[0] == "with registers"
+    assert [row[1:] for row in rows_of(text, "Linear probes")][:2] == [
+        ["outliers", "25.00 %", "3.50", "12.25", "1,234"],
+        ["other patches", "-", "-", "-", "-"],
+    ]
+    assert "The reference is dinov2_&lt;b&gt;." in text
+
+
+def test_artifacts_are_drawn_where_their_numbers_are(tmp_path):
+    write_artifacts_file(tmp_path / "results", "one")
+    layers, norms, neighbours = charts_of(page_of(tmp_path))
+    ticks = ticks_of(layers, "y")
+
+    def log_place(chart, value, axis="y"):
+        """Where a value stands on a logarithmic axis, by two of its ticks."""
+        at = {
+            float(text.replace(",", "")): place
+            for text, place in ticks_of(chart, axis).items()
+            if text[0].isdigit()
+        }
+        low, high = min(at), max(at)
+        share = math.log(value / low) / math.log(high / low)
+        return at[low] + share * (at[high] - at[low])
+
+    assert {"10", "100"} <= set(ticks)
+    for title, values in (("median", [10, 10, 10]), ("largest", [100, 200, 300])):
+        (line,) = drawn(layers, title)
+        assert [y for _, y in line] == [pytest.approx(log_place(layers, value), abs=0.05) for value in values]
+        assert [x for x, _ in line] == pytest.approx(
+            [ticks_of(layers, "x")[str(layer)] for layer in range(3)], abs=0.1
+        )
+    for title, values in (("98 % of patches", (60, 2)), ("50 % of patches", (20, 4))):
+        (area,) = drawn(layers, title)
+        places = sorted({round(y, 1) for _, y in area})
+        assert places == pytest.approx([log_place(layers, value) for value in values], abs=0.1)
+    (at,) = drawn(layers, "layer of the outliers")
+    assert at[0][0] == pytest.approx(ticks_of(layers, "x")["1"], abs=0.1)
+    # 25 % of the norms are from 1 to 10 and 75 % from 10 to 100; percent from 10 to 100
+    (patches,) = drawn(norms, "patches")
+    heights = [y for _, y in patches]
+    assert heights[1:5] == pytest.approx([log_place(norms, share) for share in (25, 25, 75, 75)], abs=0.1)
+    (cutoff,) = drawn(norms, "mean + 3 sigma: 80")
+    assert cutoff[0][0] == pytest.approx(log_place(norms, 80, "x"), abs=0.1)
+    assert not any("fixed" in key for key in keys_of(norms))  # it is too far away
+    assert len(drawn(neighbours, "outliers")) == 1 and drawn(neighbours, "other patches") == []
+
+
+def test_what_is_drawn_is_told_to_those_who_cannot_see_it(tmp_path):
+    write_artifacts_file(tmp_path / "results", "one")
+    assert [chart.get("aria-label") for chart in charts_of(page_of(tmp_path))] == [
+        "Norms of patch tokens of one by layer; after layer 1 their median is 10, their 98th percentile 50 "
+        "and the largest 200",
+        "Distribution of norms of one after layer 1; cut-offs: mean + 3 sigma: 80",
+        "Cosine of patches to their four neighbours in one; means: outliers 0.12",
+    ]
+
+
+def test_each_file_of_artifacts_has_its_heading(tmp_path):
+    write_artifacts_file(tmp_path / "results" / "a & b", "one")
+    write_artifacts_file(tmp_path / "results" / "c", "two")
+    assert re.findall("<h3>(.*?)</h3>", page_of(tmp_path)) == ["a &amp; b", "c"]
+
+
+def test_artifacts_of_another_form_are_one_line_and_do_not_hide_the_rest(tmp_path):
+    results = tmp_path / "results"
+    bad = write_artifacts_file(results / "bad", "one")
+    write_artifacts_file(results / "good", "two")
+    bad.write_text(bad.read_text().replace('"images": 9', '"images": "<b>many"'))
+    result = CliRunner().invoke(main, ["report", str(results), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert "bad/artifacts.json does not hold artifacts: " in line
+    text = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert len(rows_of(text, "Outliers")) == 1 and "Left out:" in text
+
+
+def test_files_without_any_backbone_leave_nothing_to_show(tmp_path):
+    file = write_artifacts_file(tmp_path / "results", "one")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "backbones": []}))
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "results"), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_command_tells_what_the_page_shows(tmp_path):
+    for name in ("a", "b"):
+        write_sweep(tmp_path / "sweeps" / name)
+    write_artifacts_file(tmp_path / "sweeps", "tiny")
+    page = tmp_path / "out" / "index.html"
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "sweeps"), "--out", str(page.parent)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"2 sweeps, 1 artifact measurement: open {page}\n"
