@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from xml.etree import ElementTree
 
 from lost_reg.errors import one_line
@@ -20,7 +20,6 @@ from lost_reg.errors import one_line
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 WIDTH = 340  # pixels: three charts beside each other on a desktop, one on a phone, in nearly the same size
 COLOURS = {
@@ -117,15 +116,15 @@ def ordered_colour(index: int, count: int) -> str:
     return to_hex(LinearSegmentedColormap.from_list("ordered", ORDERED)(index / max(1, count - 1)))
 
 
-def log_scale(axis: Axis, low: float, high: float) -> None:
+def log_scale(axes: Axes, name: Literal["x", "y"], low: float, high: float) -> None:
     """Make an axis logarithmic, from low to high, with ticks at round numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = (low, high) if low < high else (low / 2, high * 2)
     ratio = high / low
     steps = (1,) if ratio > 300 else (1, 2, 5) if ratio > 8 else (1, 1.5, 2, 3, 4, 5, 7)
-    name = axis.axis_name
-    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    axis = axes.xaxis if name == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=steps, numticks=99))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -10,8 +10,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from helpers import found_object, setting
-from lost_reg.scoring.found_boxes import ScoringOptions
-from lost_reg.scoring.sweep_text import write_scores
 
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
@@ -19,7 +17,9 @@ from lost_reg.report.report import write_report
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.writer import RunWriter
+from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
+from lost_reg.scoring.sweep_text import write_scores
 from lost_reg.types import Failure, Prediction
 
 SIZE_HW, GRID_HW = (96, 128), (6, 8)

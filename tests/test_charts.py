@@ -130,7 +130,7 @@ def test_a_legend_shows_each_label_once_and_makes_room_for_itself():
 )
 def test_logarithmic_axes_have_round_ticks(low, high, expected):
     axes = Figure().subplots()
-    log_scale(axes.yaxis, low, high)
+    log_scale(axes, "y", low, high)
     shown = [f"{tick:,g}" for tick in axes.get_yticks() if axes.get_ylim()[0] <= tick <= axes.get_ylim()[1]]
     assert shown == expected and axes.get_yscale() == "log"
 

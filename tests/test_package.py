@@ -56,4 +56,4 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
     assert lost_reg("report", "results").stdout.startswith("1 run, 1 image")
     assert "<h1>" in (tmp_path / "work/report/index.html").read_text()
     assert "dinov2_vitl14_reg" in lost_reg("backbones").stdout
-    assert lost_reg("corloc", "results").stderr.startswith("Error: results is a run on files of your own")
+    assert lost_reg("corloc", "results").stderr.startswith("Error: results was run on files of your own")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts, CosineDistribution, Percentile, Rule
 from lost_reg.charts import COLOURS, Draw, chart_file, log_scale, titled
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _CUTOFF_LINES: dict[Rule, str] = {"sigma": "--", "fixed": ":", "reference": "-."}
 _GROUP_COLOURS = {"outliers": "published", "rest": "bar-plain"}
 _LEAST_NORM = 1e-3
+_SHARES: tuple[tuple[Percentile, Percentile, float, str], ...] = (
+    ("1", "99", 0.25, "98 % of patches"),
+    ("25", "75", 0.4, "50 % of patches"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,16 @@ def norm_limits(backbones: Sequence[BackboneArtifacts]) -> tuple[float, float]:
 
 def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes) -> None:
     """How norms of patch tokens are distributed after each layer."""
+    from matplotlib.ticker import MaxNLocator
+
     layers = [layer.layer for layer in one.layers]
 
     def percentile(name: Percentile) -> list[float]:
         return [layer.percentiles[name] for layer in one.layers]
 
-    for low, high, alpha, label in (
-        ("1", "99", 0.25, "98 % of patches"),
-        ("25", "75", 0.4, "50 % of patches"),
-    ):
-        area = axes.fill_between(
-            layers,
-            percentile(low),
-            percentile(high),
-            color=COLOURS["bar-plain"],
-            alpha=alpha,
-            lw=0,
-            label=label,
-        )
+    grey: dict[str, Any] = {"color": COLOURS["bar-plain"], "lw": 0}
+    for low, high, alpha, label in _SHARES:
+        area = axes.fill_between(layers, percentile(low), percentile(high), alpha=alpha, label=label, **grey)
         titled(area, label)
     (median,) = axes.plot(layers, percentile("50"), color=COLOURS["text"], label="median")
     (largest,) = axes.plot(
@@ -87,10 +83,10 @@ def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes
     )
     at = axes.axvline(one.outliers.layer, color=COLOURS["accent"], ls=":", label="layer of the outliers")
     for line in (median, largest, at):
-        titled(line, line.get_label())
-    log_scale(axes.yaxis, *limits)
+        titled(line, str(line.get_label()))
+    log_scale(axes, "y", *limits)
     axes.set(title="Norm of patch tokens", xlabel="layer", xlim=(0, max(1, len(layers) - 1)))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
 
 
 def _describe_layers(one: BackboneArtifacts) -> str:
@@ -119,9 +115,9 @@ def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
             lw=1.5,
             label=f"{RULES[rule]}: {cutoff:.4g}",
         )
-        titled(line, line.get_label())
-    log_scale(axes.xaxis, min([edges[0], *cutoffs.values()]), max([edges[-1], *cutoffs.values()]))
-    log_scale(axes.yaxis, low, max(100.0, *shares))
+        titled(line, str(line.get_label()))
+    log_scale(axes, "x", min([edges[0], *cutoffs.values()]), max([edges[-1], *cutoffs.values()]))
+    log_scale(axes, "y", low, max(100.0, *shares))
     axes.set(title="Patches, %", xlabel=f"norm after layer {one.outliers.layer}")
 
 

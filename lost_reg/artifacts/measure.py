@@ -95,7 +95,8 @@ def measure(
         raise LostRegError(f"{reference.backbone}, the reference, has no layer {layer - backbone.depth}")
     outliers = OutlierStatistics(backbone, layer, cutoff)
     _measure_outliers(outliers, backbone, stream, failures, progress)
-    weights, registers = backbone.weights.recorded(), backbone.registers and backbone.registers.settings
+    weights = backbone.weights.recorded()
+    registers = backbone.registers.settings if backbone.registers else None
     return BackboneArtifacts(
         backbone=backbone.name,
         label=backbone_label(backbone.name, weights, registers),
@@ -154,7 +155,7 @@ def _layers(
     layers = []
     for layer in range(depth):
         percentiles = {percent: of_layers[layer] for percent, of_layers in quantiles.items()}
-        cutoffs = {
+        cutoffs: dict[Rule, float | None] = {
             "sigma": float(norms.moments.cutoff[layer]),
             "fixed": options.cutoff,
             "reference": _reference_cutoff(reference, depth - layer)

@@ -53,7 +53,8 @@ class OutlierStatistics:
 
     def measure(self, images: Tensor) -> BatchOutliers:
         """Measure a batch of normalised images, (B, 3, H, W)."""
-        grid_hw = tuple(side // self._backbone.patch_size for side in images.shape[2:])
+        (height, width), patch_size = images.shape[2:], self._backbone.patch_size
+        grid_hw = height // patch_size, width // patch_size
         tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
         outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
         seeds, usable = self._seeds(images, grid_hw)

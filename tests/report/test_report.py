@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import names, refusal, setting
-from lost_reg.scoring.found_boxes import ScoringOptions
 from PIL import Image
 from report_cases import (
     HALF,
@@ -44,6 +43,7 @@ from lost_reg.report.pairs import paired_by_registers
 from lost_reg.report.pictures import maps_picture, ramp
 from lost_reg.report.sections.bars import bars_section, in_pairs
 from lost_reg.report.sections.paired import difference_mark
+from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.published import Published
 from lost_reg.types import ImageTruth
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import pytest
 from artifact_cases import write_artifacts_file
-from lost_reg.scoring.labels import register_kind
-from lost_reg.scoring.sweep_text import read_scores, write_scores
 from report_cases import (
     charts_of,
     drawn,
@@ -25,6 +23,8 @@ from report_cases import (
 from lost_reg.errors import LostRegError
 from lost_reg.report.loading import load_sweeps
 from lost_reg.report.pairs import REGISTER_KINDS
+from lost_reg.scoring.labels import register_kind
+from lost_reg.scoring.sweep_text import read_scores, write_scores
 
 
 def test_scores_that_were_written_are_read_again(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LABEL, _BAR, _GAP = 14, 16, 9  # heights in pixels: of a line of a label, of a bar, and below it
 _BASELINES = (("centred", "a centred box of 80 % side", "-"), ("whole", "the whole image", ":"))
-_DIAMOND = {
+_DIAMOND: dict[str, Any] = {
     "ls": "none",
     "marker": "D",
     "ms": 7,
@@ -94,13 +94,13 @@ def _draw_bar(run: ReportRun, kind: str, y: float, axes: Axes) -> None:
     (bar,) = axes.barh(y, value, height=_BAR, color=COLOURS[f"bar-{kind}"], label=REGISTER_KINDS.get(kind))
     titled(bar, _describe(run))
     interval = [[value - low], [high - value]]
-    style = {"fmt": "none", "ecolor": COLOURS["text"], "lw": 1.3, "capsize": 3}
+    style: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS["text"], "lw": 1.3, "capsize": 3}
     axes.errorbar(value, y, xerr=interval, **style)
     if run.row.published:
         (mark,) = axes.plot(_published(run), y, label="published", **_DIAMOND)
         titled(mark, f"published: {run.row.published.corloc:.1f}")
     end = max(high, _published(run))
-    text = {"va": "center_baseline", "weight": "bold"}
+    text: dict[str, Any] = {"va": "center_baseline", "weight": "bold"}
     axes.annotate(f"{value:.1f}", (end, y), (7, 0), textcoords="offset points", **text)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from lost_reg.backbones.zoo import register_pairs
 from lost_reg.charts import COLOURS, chart, ordered_colour, percent_top, titled
 from lost_reg.discovery.methods import describe_setting
+from lost_reg.report.curves import Curve, Panel, is_number, layer_order, panels_of
 from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.report.pairs import REGISTER_KINDS
@@ -23,61 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LINES = {"without": "--", "with": "-", "test-time": ":"}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The settings of one sweep that differ only in the option on the axis.
-
-    axis: its name, or "" if there is none; settings: by its value.
-    layer: None if that is the option on the axis.
-    """
-
-    sweep: ReportSweep
-    axis: str
-    layer: Any
-    settings: dict[Any, SettingScore]
-
-    @property
-    def name(self) -> str:
-        return self.sweep.scores.backbone + ("" if self.layer is None else f", layer {self.layer}")
-
-    def corloc(self, value: Any) -> float:
-        return self.sweep.scores.corloc(self.settings[value])
-
-
-@dataclass(frozen=True)
-class Panel:
-    """The curves of one chart: one model, with and without registers, one dataset, one kind of features."""
-
-    curves: tuple[Curve, ...]
-
-    @property
-    def axis(self) -> str:
-        return self.curves[0].axis
-
-    @property
-    def title(self) -> str:
-        sweep = self.curves[0].sweep
-        names = {curve.sweep.scores.backbone for curve in self.curves}
-        name = names.pop() if len(names) == 1 else _model(sweep) + " (RANDOM WEIGHTS)" * sweep.is_random
-        one = next(iter(self.curves[0].settings.values()))
-        return f"{name} on {sweep.scores.dataset} {sweep.scores.split}: {_features(one, self.axis)}"
-
-    @property
-    def numbers(self) -> list[float]:
-        """The values on the axis, ascending."""
-        return sorted({one for curve in self.curves for one in curve.settings if _is_number(one)})
-
-    @property
-    def words(self) -> list[str]:
-        """The values that are no numbers, such as "auto"."""
-        return sorted({one for curve in self.curves for one in curve.settings if not _is_number(one)})
-
-    @property
-    def kinds(self) -> set[str]:
-        """Which registers the sweeps had."""
-        return {curve.sweep.kind for curve in self.curves}
 
 
 def sweeps_section(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> Section | None:
@@ -94,89 +38,14 @@ def sweeps_section(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> S
         if sweep.scores.not_done
     ]
     panels = panels_of(sweeps)
-    layers = sorted({curve.layer for panel in panels for curve in panel.curves}, key=_order)
+    layers = sorted({curve.layer for panel in panels for curve in panel.curves}, key=layer_order)
     top = percent_top([sweep.scores.corloc(sweep.scores.hindsight) for sweep in sweeps] or [0])
     figures = [
         {"title": panel.title, "chart": _chart(panel, layers, top), "table": _values(panel)}
         for panel in panels
     ]
     data = {"figures": figures, "choices": _choices(sweeps) if sweeps else None, "notes": notes}
-    return Section("sweeps", "Which layer, which bias", data)
-
-
-# --- from settings to curves --------------------------------------------------------------------------
-
-
-def panels_of(sweeps: Sequence[ReportSweep]) -> list[Panel]:
-    """The curves of each chart; two sweeps of one model and of the same kind of registers share none."""
-    panels: dict[tuple, list[Curve]] = {}
-    for index, sweep in enumerate(sweeps):
-        key = _model(sweep), _conditions(sweep)
-        number = [(_model(one), one.kind, _conditions(one)) for one in sweeps[:index]].count(
-            (_model(sweep), sweep.kind, _conditions(sweep))
-        )
-        for features, curve in _curves(sweep):
-            panels.setdefault((*key, number, features), []).append(curve)
-    return [Panel(tuple(curves)) for curves in panels.values()]
-
-
-def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
-    """The curves of a sweep, each after what it shares with the others of its chart."""
-    options = [_options(one) for one in sweep.scores.settings]
-    axis = _axis(options)
-    curves: dict[tuple, dict[Any, SettingScore]] = {}
-    for one, setting in zip(options, sweep.scores.settings):
-        value, layer = one.pop(axis, ""), one.pop("layer", None)
-        features = (axis, *sorted(one.items(), key=str))
-        curves.setdefault((features, layer), {})[value] = setting
-    for (features, layer), settings in curves.items():
-        yield features, Curve(sweep, axis, layer, settings)
-
-
-def _axis(options: Sequence[dict[str, Any]]) -> str:
-    """The option that curves are drawn over: the one with the most values, numbers among them, or "".
-
-    If the bias varies, it is the bias; the layer is the last choice.
-    """
-    values = {name: {one[name] for one in options} for name in options[0]}
-    varying = [name for name, some in values.items() if len(some) > 1 and any(map(_is_number, some))]
-    first = {"bias": 2, "layer": 0}
-    return max(varying, key=lambda name: (first.get(name, 1), len(values[name])), default="")
-
-
-def _options(one: SettingScore) -> dict[str, Any]:
-    """Features and options of a setting by name, with values that can be compared."""
-    options = {**one.setting["features"], **one.setting["options"]}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _order(layer: Any) -> tuple:
-    return (0, layer, "") if _is_number(layer) else (1, 0, str(layer))
-
-
-def _model(sweep: ReportSweep) -> str:
-    """A sweep's backbone, or that one's counterpart without registers."""
-    without = {other: name for name, other in register_pairs().items()}
-    backbone = sweep.settings["backbone"]
-    return without.get(backbone, backbone)
-
-
-def _conditions(sweep: ReportSweep) -> tuple:
-    """What sweeps share that differ only in their registers."""
-    scores = sweep.scores
-    same_images = scores.dataset, scores.split, scores.images_scored, scores.tune_fraction, scores.seed
-    return (*same_images, sweep.settings["method"], sweep.settings["precision"], sweep.is_random)
-
-
-def _features(one: SettingScore, axis: str) -> str:
-    """What a chart's settings share, such as "k, normalised"."""
-    _, *words = describe_setting(one.setting).split(", ")  # without the layer
-    on_axis = f"{axis} ", f"{axis.replace('_', ' ')} "
-    return ", ".join([one.setting["features"]["facet"], *(w for w in words if not w.startswith(on_axis))])
+    return Section("sweeps", "Sweeps", data)
 
 
 # --- charts -------------------------------------------------------------------------------------------
@@ -195,10 +64,10 @@ def _draw(panel: Panel, layers: Sequence[Any], top: float, axes: Axes) -> None:
     colours = {layer: ordered_colour(index, len(layers)) for index, layer in enumerate(layers)}
     is_mixed = len(panel.kinds) > 1
     for curve in panel.curves:
-        style = _LINES[curve.sweep.kind] if is_mixed else "-"
-        numbers = sorted(filter(_is_number, curve.settings))
+        line = _LINES[curve.sweep.kind] if is_mixed else "-"
+        numbers = sorted(filter(is_number, curve.settings))
         for values in (numbers, *([word] for word in panel.words if word in curve.settings)):
-            _draw_line(curve, values, places, axes, color=colours[curve.layer], ls=style)
+            _draw_line(curve, values, places, axes, color=colours[curve.layer], ls=line)
     marks = {mark for curve in panel.curves for mark in _draw_marks(curve, places, axes)}
     for layer in dict.fromkeys(curve.layer for curve in panel.curves if curve.layer is not None):
         axes.plot([], [], color=colours[layer], label=f"layer {layer}")
@@ -226,7 +95,7 @@ def _set_ticks(panel: Panel, places: dict[Any, float], axes: Axes) -> None:
     low, high = (panel.numbers[0], panel.numbers[-1]) if panel.numbers else (0.0, 0.0)
     ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
     ticks = ticks if len(panel.numbers) > 1 else panel.numbers
-    labels = [f"{tick + 0.0:.6g}" for tick in ticks] + panel.words
+    labels = [f"{tick + 0.0:.6g}" for tick in ticks] + list(map(str, panel.words))
     axes.set_xticks([*ticks, *(places[word] for word in panel.words)], labels)
 
 
@@ -236,7 +105,9 @@ def _draw_line(curve: Curve, values: list, places: dict[Any, float], axes: Axes,
         return
     points = [(places[value], curve.corloc(value)) for value in values]
     is_dot = len(points) == 1
-    dot = {"marker": "o", "ms": 6, "mfc": COLOURS["surface"], "mew": 2, "clip_on": False} if is_dot else {}
+    dot: dict[str, Any] = (
+        {"marker": "o", "ms": 6, "mfc": COLOURS["surface"], "mew": 2, "clip_on": False} if is_dot else {}
+    )
     (line,) = axes.plot(*zip(*points), **style, **dot)
     titled(line, f"{curve.name}: {points[0][1]:.1f}" if is_dot else curve.name)
 
@@ -267,11 +138,11 @@ def _draw_marks(curve: Curve, places: dict[Any, float], axes: Axes) -> Iterator[
 def _values(panel: Panel) -> Table:
     """CorLoc of each value on the axis, a column for each curve."""
     columns = [panel.axis, *(curve.name for curve in panel.curves)]
-    rows = [
-        [f"{value:g}" if _is_number(value) else value or "CorLoc"]
-        + [f"{curve.corloc(value):.1f}" if value in curve.settings else "-" for curve in panel.curves]
-        for value in (*panel.numbers, *panel.words)
-    ]
+    rows = []
+    for value in (*panel.numbers, *panel.words):
+        heading = f"{value:g}" if is_number(value) else str(value) if panel.axis else "CorLoc"
+        corlocs = (f"{one.corloc(value):.1f}" if value in one.settings else "-" for one in panel.curves)
+        rows.append([heading, *corlocs])
     return Table(f"CorLoc over {panel.axis or 'settings'}, {panel.title}", "values", columns, rows, columns)
 
 
