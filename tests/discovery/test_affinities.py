@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from lost_cases import same
@@ -9,6 +10,24 @@ from lost_cases import same
 from lost_reg.discovery import affinities
 from lost_reg.discovery.affinities import affinity_bytes, degrees_at_biases, patch_degrees, seed_cosines
 from lost_reg.discovery.lost import lost
+
+
+@pytest.mark.parametrize("remaining_share", [None, 0.6])
+def test_degrees_are_those_of_a_plain_gram_matrix(remaining_share):
+    random = np.random.default_rng(0)
+    features = random.integers(-3, 4, (5, 24, 4)).astype(np.float32)
+    biases = random.integers(-4, 4, 5).astype(np.float32)
+    remaining = random.random((5, 24)) < (remaining_share or 1)
+    positive = features @ features.swapaxes(1, 2) + biases[:, None, None] > 0  # (5, 24, 24)
+    positive &= remaining[:, None, :] & ~np.eye(24, dtype=bool)
+    given = None if remaining_share is None else torch.from_numpy(remaining)
+    found = patch_degrees(torch.from_numpy(features), torch.from_numpy(biases), given)
+    assert found.dtype == torch.int64 and found.tolist() == positive.sum(axis=2).tolist()
+
+
+def test_no_bias_is_a_bias_of_zero():
+    features = torch.randn(2, 20, 4, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(patch_degrees(features, None), patch_degrees(features, torch.zeros(2)))
 
 
 @pytest.mark.parametrize("affinities_at_once", [1, 3 * 20 * 7, 3 * 20 * 19])
@@ -48,6 +67,14 @@ def test_degrees_are_held_in_blocks_of_bounded_size(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "__matmul__", measured)
     patch_degrees(torch.ones(2, 30, 3), torch.zeros(2))
     assert sizes and max(sizes) <= 2 * 30 * 4
+
+
+def test_memory_for_affinities_is_bounded_until_single_rows_exceed_the_bound():
+    one, many = affinity_bytes(1, 100), affinity_bytes(4, 100)
+    assert many == 4 * one > 4 * 100**2 * 4  # bytes of float32
+    assert affinity_bytes(8, 10_000) == affinity_bytes(1, 10_000)
+    most = affinities.AFFINITIES_AT_ONCE
+    assert affinity_bytes(2, most) == 2 * affinity_bytes(1, most)
 
 
 def test_cosines_do_not_depend_on_scale_and_are_finite_whatever_the_features():

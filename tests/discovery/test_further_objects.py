@@ -193,11 +193,10 @@ def test_what_lies_in_the_padding_does_not_count():
     assert goes_on(candidate((0, 0, 9, 8))) and not goes_on(candidate((0, 0, 9, 8)), extent_hw=extent_hw)
     # the last row of patches: a quarter of a patch high, along the whole of the lower edge
     assert goes_on(candidate((0, 8, 9, 9))) and not goes_on(candidate((0, 8, 9, 9)), extent_hw=extent_hw)
-    # 3 x 2 patches and 3 x 1.25 that are seen of another's 3 x 2: IoU 1.25 / 2
-    above = PatchObject((5, 7, 8, 10), (7, 5), 0.5, {"degree": 3})
-    below = candidate((5, 8, 8, 10))
-    assert not goes_on(below, above)  # 2 / 3
-    assert goes_on(below, above, extent_hw=(8.25, 10))  # 0.25 / 1.25
+    # two boxes that begin a row apart: IoU 2 / 3 with the padding, 0.25 / 1.25 without
+    above, below = candidate((5, 7, 8, 10)), candidate((5, 8, 8, 10))
+    assert not goes_on(below, above)
+    assert goes_on(below, above, extent_hw=(8.25, 10))
 
 
 def test_the_patches_of_whole_boxes_leave_the_graph():
@@ -211,10 +210,8 @@ def test_the_patches_of_whole_boxes_leave_the_graph():
     other = PatchObject((1, 1, 5, 3), (1, 1), 0.5, {"degree": 3})
     found = with_further_objects([FIRST, other], graph, 3)
     assert asked == [([0, 1], [9, 8]), ([0, 1], [18, 17])]
-    assert found == [
-        [FIRST, candidate(), candidate((5, 1, 8, 4))],
-        [other, candidate(), candidate((5, 1, 8, 4))],
-    ]
+    further = [candidate(), candidate((5, 1, 8, 4))]
+    assert found == [[FIRST, *further], [other, *further]]
 
 
 # Against a plain loop
@@ -282,9 +279,8 @@ def test_objects_are_those_of_a_plain_loop(features, config):
         if not ambiguous:
             compared += 1
             several += len(expected) > 1
-            assert [
-                (patches(one.box_xyxy), one.seed, one.details["degree"]) for one in got.objects
-            ] == expected
+            objects = [(patches(one.box_xyxy), one.seed, one.details["degree"]) for one in got.objects]
+            assert objects == expected
     assert compared >= 15 and several >= 3
 
 
