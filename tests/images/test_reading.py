@@ -1,4 +1,4 @@
-"""Decoding to RGB by every way a file can be stored, refusing what cannot be; and the listing of files."""
+"""Decoding to RGB by every way a file can be stored, and sizes."""
 
 from __future__ import annotations
 
