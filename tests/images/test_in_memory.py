@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -164,10 +163,8 @@ def test_what_is_no_image_is_refused_by_its_place(image, words):
     ids=lambda image: f"{type(image).__name__}{getattr(image, 'shape', '')}",
 )
 def test_arrays_of_another_shape_or_type_are_refused_by_their_place(random_backbone, image):
-    text = refusal(find, image, random_backbone)
-    assert re.match(
-        r"\[0\]: expected an array of shape \(H, W, 3\) or \(H, W\) and dtype uint8, but got", text
-    )
+    expected = "[0]: expected an array of shape (H, W, 3) or (H, W) and dtype uint8, but got "
+    assert refusal(find, image, random_backbone).startswith(expected)
 
 
 def test_a_pil_image_whose_file_is_damaged_is_refused(pixels):
