@@ -34,6 +34,9 @@ def reason(text: str | bytes, kind: type = Thing) -> str:
     return line
 
 
+PREDICTION = {"image": "a.jpg", "size_hw": [3, 4], "grid_hw": [1, 1], "objects": []}
+
+
 def test_content_becomes_its_type():
     text = '{"name": "a", "layer": [-2, -1], "size_hw": [3, 4], "more": {"b": [1, null]}, "unknown": 1}'
     assert parse_json(text, Thing) == Thing("a", (-2, -1), (3, 4), {"b": [1, None]})
@@ -91,24 +94,34 @@ def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(number, kin
     [
         ({"size_hw": [0, 4]}, "$.size_hw"),
         ({"grid_hw": [1]}, "$.grid_hw"),
-        ({"objects": [{"box_xyxy": [0, 0, 1], "score": 1, "seed": [0, 0]}]}, "$.objects[0].box_xyxy"),
-        (
-            {"objects": [{"box_xyxy": [0, 0, 1, 1e16], "score": 1, "seed": [0, 0]}]},
-            "$.objects[0].box_xyxy[3]",
-        ),
-        ({"objects": [{"box_xyxy": [0, 0, 1, 1], "seed": [0, 0]}]}, "`score`"),
-        ({"objects": [{"box_xyxy": [0, 0, 1, 1], "score": 1, "seed": [0, -1]}]}, "$.objects[0].seed[1]"),
-        (
-            {"objects": [{"box_xyxy": [0, 0, 1, 1], "score": 1, "seed": [0, 0], "details": {"a": "b"}}]},
-            "$.objects[0].details",
-        ),
+        ({"objects": [[0, 0, 1, 1]]}, "$.objects[0]"),
     ],
     ids=str,
 )
-def test_predictions_with_impossible_numbers_are_refused(changes, words):
-    whole = {"image": "a.jpg", "size_hw": [3, 4], "grid_hw": [1, 1], "objects": []}
-    assert parse_json(json.dumps(whole), Prediction) == Prediction("a.jpg", (3, 4), (1, 1), ())
-    assert words in reason(json.dumps({**whole, **changes}), Prediction)
+def test_predictions_of_impossible_sizes_are_refused(changes, words):
+    assert parse_json(json.dumps(PREDICTION), Prediction) == Prediction("a.jpg", (3, 4), (1, 1), ())
+    assert words in reason(json.dumps({**PREDICTION, **changes}), Prediction)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"box_xyxy": [0, 0, 1]}, ".box_xyxy"),
+        ({"box_xyxy": [0, 0, 1, 1e16]}, ".box_xyxy[3]"),
+        ({"box_xyxy": [0, None, 1, 1]}, ".box_xyxy[1]"),
+        ({"score": "high"}, ".score"),
+        ({"seed": [0, -1]}, ".seed[1]"),
+        ({"details": {"degree": "12"}}, ".details"),
+    ],
+    ids=str,
+)
+def test_objects_with_impossible_numbers_are_refused(changes, words):
+    one = {"box_xyxy": [0, 0, 1, 1], "score": None, "seed": [0, 0]}
+    whole = parse_json(json.dumps({**PREDICTION, "objects": [one]}), Prediction)
+    assert whole.objects == (FoundObject((0, 0, 1, 1), None, (0, 0)),)
+    assert f"$.objects[0]{words}" in reason(
+        json.dumps({**PREDICTION, "objects": [{**one, **changes}]}), Prediction
+    )
 
 
 def test_what_a_type_refuses_itself_is_its_own_error():
