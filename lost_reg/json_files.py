@@ -7,6 +7,7 @@ stricter parsers refuse; msgspec then checks the content and builds the type.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,7 +27,7 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
         ValueError, RecursionError, msgspec.ValidationError (`MALFORMED`): not JSON, numbers that are not
             finite, or another content.
     """
-    return convert(json.loads(text, parse_constant=_refuse), kind)
+    return convert(json.loads(text, parse_constant=_finite, parse_float=_finite), kind)
 
 
 def convert(content: Any, kind: type[T]) -> T:
@@ -39,5 +40,8 @@ def reason_of(error: Exception) -> str:
     return one_line(str(error) or type(error).__name__)
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a finite number")
+def _finite(number: str) -> float:
+    value = float(number)  # infinite for 1e999, too
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not a finite number")
+    return value

@@ -59,7 +59,7 @@ def oracle_lost(
     mask = [summed[q] > 0 and q in there for q in range(patches)]
     mask[seed] = True  # it is already, unless `similar` is empty
 
-    component = _flood(mask, seed, rows, columns)
+    component = flood(mask, seed, rows, columns)
     at_rows, at_columns = [p // columns for p in component], [p % columns for p in component]
     box = min(at_columns), min(at_rows), max(at_columns) + 1, max(at_rows) + 1
     ambiguous = _is_ambiguous(features, gram, bias, seed, candidates, similar, summed)
@@ -67,7 +67,7 @@ def oracle_lost(
     return OracleResult(box, (seed // columns, seed % columns), degrees[seed], affinity, ambiguous)
 
 
-def _flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:
+def flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:
     """The patches that can be reached from the seed by steps up, down, left and right within the mask."""
     reached, to_visit = {seed}, [seed]
     while to_visit:

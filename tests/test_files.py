@@ -1,11 +1,16 @@
-"""Files that are written as a whole, or not at all."""
+"""Files and folders that are written as a whole, or not at all; and paths that lead out of no folder."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from helpers import names, refusal
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lost_reg.files import whole_file
+from lost_reg.files import check_new, folders_with, path_within, whole_file, whole_folder
 
 
 def test_the_target_is_there_once_the_block_has_ended(tmp_path):
@@ -64,3 +69,117 @@ def test_a_name_may_be_as_long_as_can_be(tmp_path):
     with whole_file(target) as part:
         part.write_text("whole")
     assert target.read_text() == "whole"
+
+
+# Folders
+
+
+def test_a_folder_is_there_once_the_block_has_ended(tmp_path):
+    target = tmp_path / "above" / "results"
+    with whole_folder(target) as part:
+        (part / "sub").mkdir()
+        (part / "sub" / "a.txt").write_text("text")
+        assert not target.exists() and part.parent == target.parent  # renaming it moves no content
+    assert names(tmp_path) == ["above", "above/results", "above/results/sub", "above/results/sub/a.txt"]
+
+
+def test_nothing_is_left_of_a_folder_if_the_block_fails(tmp_path):
+    with pytest.raises(ValueError), whole_folder(tmp_path / "results") as part:
+        (part / "a.txt").write_text("half")
+        raise ValueError
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["file/results", "full"])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, target):
+    def write():
+        with whole_folder(tmp_path / target) as part:
+            (part / "a.txt").write_text("text")
+
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "b.txt").write_text("the user's")
+    assert refusal(write).startswith(f"cannot write {str(tmp_path / target)!r}: ")
+    assert names(tmp_path) == ["file", "full", "full/b.txt"]
+
+
+def test_a_folder_may_be_the_current_one_by_another_name(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with whole_folder(Path("../empty/.")) as part:
+        (part / "a.txt").write_text("text")
+    assert names(tmp_path) == ["empty", "empty/a.txt"]
+
+
+def test_what_a_killed_process_left_is_no_part_of_a_folder(tmp_path):
+    left = tmp_path / f".results.{os.getpid()}.part"
+    left.mkdir()
+    (left / "old.txt").write_text("old")
+
+    def write():
+        with whole_folder(tmp_path / "results") as part:
+            (part / "a.txt").write_text("text")
+
+    assert "cannot write" in refusal(write)
+    write()  # the refused attempt has cleared it away
+    assert names(tmp_path) == ["results", "results/a.txt"]
+
+
+# Checks before work is done
+
+
+def test_a_new_file_may_be_in_a_folder_that_is_still_to_be_made(tmp_path, monkeypatch):
+    check_new(tmp_path / "sub" / "deep" / "a.json")
+    monkeypatch.chdir(tmp_path)
+    check_new(Path("a.json"))
+    assert names(tmp_path) == []
+
+
+def test_what_exists_or_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("")
+    path = tmp_path / "a.json"
+    assert refusal(check_new, path) == f"{str(path)!r} exists already: choose another `out`"
+    below = path / "b.json"
+    assert refusal(check_new, below) == (
+        f"cannot write {str(below)!r}: {str(path)!r} is not a folder that can be written to"
+    )
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    assert "not a folder that can be written to" in refusal(check_new, tmp_path / "c.json")
+
+
+def test_folders_with_a_file_are_found_at_and_below(tmp_path):
+    for name in ("run.json", "b/run.json", "a/deep/run.json", "a/other.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "c" / "run.json").mkdir(parents=True)  # a folder of this name
+    assert folders_with(tmp_path, "run.json") == [tmp_path, tmp_path / "a/deep", tmp_path / "b"]
+    assert folders_with(tmp_path / "c", "run.json") == folders_with(tmp_path / "gone", "run.json") == []
+
+
+# Paths
+
+
+def test_names_of_images_become_paths_in_a_folder(tmp_path):
+    assert path_within(tmp_path, "sub/a.jpg") == tmp_path / "sub" / "a.jpg"
+    assert path_within(tmp_path, "/etc/a.jpg") == tmp_path / "etc" / "a.jpg"
+    assert path_within(tmp_path, "../../a.jpg") == tmp_path / "%2E%2E" / "%2E%2E" / "a.jpg"
+    assert path_within(tmp_path, "./x//a.jpg") == tmp_path / "x" / "a.jpg"
+
+
+@given(st.text(st.characters(blacklist_characters="\0"), min_size=1, max_size=40), st.integers(1, 100))
+def test_no_name_leads_out_of_a_folder_or_is_too_long(name, times):
+    folder = Path("/folder")
+    path = path_within(folder, name * times)
+    assert os.path.normpath(path).startswith("/folder")
+    assert len(str(path)) < 1000 and ".." not in path.parts
+    assert all(len(os.fsencode(part)) <= 230 for part in path.parts if part.isascii())
+
+
+def test_long_names_are_shortened_and_stay_different(tmp_path):
+    long = [f"{'sub/' * 300}{number}.jpg" for number in range(3)] + ["n" * 300 + ".jpg", "n" * 301 + ".jpg"]
+    paths = [path_within(tmp_path, name) for name in long]
+    assert len(set(paths)) == 5 and all(path.suffix == ".jpg" for path in paths)
+    assert paths[0].name.startswith("0.jpg-") and paths[3].name.startswith("n" * 50 + "-")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()

@@ -1,8 +1,10 @@
-"""What a box says of itself, worked by hand."""
+"""Signals of a box that need no labels, worked by hand."""
 
 from __future__ import annotations
 
 import pytest
+from helpers import found_object
+from helpers import prediction as predicted
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,30 +18,34 @@ from lost_reg.plausibility import (
     implausible_kinds,
     signals,
 )
-from lost_reg.types import FoundObject, Prediction
+from lost_reg.types import FoundObject
 
 SIZE_HW, GRID_HW = (160, 320), (10, 20)  # in patches of 16
 
 
-def image(box_xyxy=(32, 32, 96, 96), *, size_hw=SIZE_HW, grid_hw=GRID_HW, degree=0, further=()) -> Prediction:
-    return Prediction("a.jpg", size_hw, box_xyxy, (2, 2), grid_hw, degree, 0.25, tuple(further))
+def kind_of(box_xyxy, size_hw=SIZE_HW, grid_hw=GRID_HW) -> str | None:
+    return implausible(box_xyxy, size_hw, grid_hw)
 
 
-def kind_of(box_xyxy, **of) -> str | None:
-    one = image(box_xyxy, **of)
-    return implausible(one.objects[0], one)
+def signals_of(one: FoundObject, size_hw=SIZE_HW, grid_hw=GRID_HW) -> Signals:
+    """The signals of the second of two objects of an image."""
+    return signals(one, predicted("a.jpg", (32, 32, 96, 96), one, size_hw=size_hw, grid_hw=grid_hw))
 
 
 def test_signals_of_a_box():
-    one = image((0, 32, 64, 160), degree=50)
+    one = found_object((0, 32, 64, 160), degree=50, score=0.25)
     # 64 x 128 of 320 x 160 pixels; 50 of 199 other patches; the left edge and the lower one
-    assert signals(one.objects[0], one) == Signals(area=0.16, degree=50 / 199, affinity=0.25, borders=2)
+    assert signals_of(one) == Signals(area=0.16, degree=50 / 199, score=0.25, borders=2)
 
 
 def test_signals_are_those_of_the_object_that_is_named():
-    further = FoundObject((320 - 16, 0, 320, 16), (0, 19), 199, None)
-    one = image(further=[further])
-    assert signals(further, one) == Signals(area=1 / 200, degree=1.0, affinity=None, borders=2)
+    one = FoundObject((320 - 16, 0, 320, 16), None, (0, 19), {"degree": 199})
+    assert signals_of(one) == Signals(area=1 / 200, degree=1.0, score=None, borders=2)
+
+
+def test_objects_of_a_method_without_degrees_have_none():
+    one = FoundObject((0, 32, 64, 160), 0.5, (2, 0), {"loss": 3.0})
+    assert signals_of(one) == Signals(area=0.16, degree=None, score=0.5, borders=2)
 
 
 @pytest.mark.parametrize(
@@ -54,14 +60,13 @@ def test_signals_are_those_of_the_object_that_is_named():
     ],
 )
 def test_each_edge_counts(box, borders):
-    one = image(box)
-    assert signals(one.objects[0], one).borders == borders
+    assert signals_of(found_object(box)).borders == borders
 
 
 def test_an_image_of_one_patch_has_signals():
-    one = image((0, 0, 5, 3), size_hw=(3, 5), grid_hw=(1, 1))
-    assert signals(one.objects[0], one) == Signals(1.0, 0.0, 0.25, 4)
-    assert implausible(one.objects[0], one) == WHOLE_IMAGE
+    one = found_object((0, 0, 5, 3), degree=0)
+    assert signals_of(one, (3, 5), (1, 1)) == Signals(1.0, 0.0, 0.25, 4)
+    assert kind_of((0, 0, 5, 3), (3, 5), (1, 1)) == WHOLE_IMAGE
 
 
 @pytest.mark.parametrize(
@@ -106,9 +111,18 @@ def test_a_single_patch_of_an_image_that_was_scaled_down():
 
 
 def test_all_objects_of_an_image_are_judged():
-    further = [FoundObject((0, 0, 320, 16), (0, 0), 0), FoundObject((32, 32, 96, 96), (2, 2), 0)]
-    assert implausible_kinds(image((0, 0, 320, 160), further=further)) == [WHOLE_IMAGE, BORDER_STRIP]
-    assert implausible_kinds(image()) == []
+    of = {"size_hw": SIZE_HW, "grid_hw": GRID_HW}
+    several = predicted("a.jpg", (0, 0, 320, 160), (0, 0, 320, 16), (32, 32, 96, 96), **of)
+    assert implausible_kinds(several) == [WHOLE_IMAGE, BORDER_STRIP]
+    assert implausible_kinds(predicted("a.jpg", (32, 32, 96, 96), **of)) == []
+    assert implausible_kinds(predicted("a.jpg", **of)) == []
+
+
+def test_boxes_are_judged_alike_in_pixels_and_in_patches():
+    # 150 x 310 pixels: 9.375 x 19.375 patches of 16 on a grid of 10 x 20
+    for box in [(0, 0, 20, 10), (0, 9, 19.375, 9.375), (18, 9, 19.375, 9.375), (2, 2, 3, 3), (2, 2, 6, 6)]:
+        in_pixels = tuple(16 * side for side in box)
+        assert kind_of(box, (9.375, 19.375)) == kind_of(in_pixels, (150, 310))
 
 
 @given(st.tuples(*[st.integers(0, 20), st.integers(0, 10)] * 2))

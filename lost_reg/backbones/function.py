@@ -49,9 +49,11 @@ class FunctionBackbone(Backbone):
         features = self.function(images.to(self.device))
         batch, _, height, width = images.shape
         patches = (height // self.patch_size) * (width // self.patch_size)
-        if features.ndim != 3 or features.shape[:2] != (batch, patches):
+        is_tensor = isinstance(features, Tensor)
+        if not is_tensor or features.ndim != 3 or features.shape[:2] != (batch, patches):
+            got = str(tuple(features.shape)) if is_tensor else f"a {type(features).__name__}"
             raise LostRegError(
                 f"expected {self.name} to give features of shape ({batch}, {patches}, D) for images of "
-                f"{height} x {width} pixels, but got {tuple(features.shape)}"
+                f"{height} x {width} pixels, but got {got}"
             )
         return [features] * len(parts)

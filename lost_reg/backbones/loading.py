@@ -60,7 +60,7 @@ def load_backbone(
 
     Raises:
         LostRegError: an unknown name, device or precision; weights that are missing or do not fit; test-time
-            registers that the model cannot use.
+            registers that the model cannot use; an argument that is not for this kind of backbone.
 
     Example:
         >>> backbone = load_backbone("tiny")
@@ -73,14 +73,12 @@ def load_backbone(
     if not isinstance(backbone, str):
         if registers:
             raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
-        if preprocessing is None:
-            raise LostRegError(
-                "a function as backbone needs its patch size: "
-                "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
-            )
-        return FunctionBackbone(
-            backbone, preprocessing.patch_size, preprocessing.mean, preprocessing.std, torch_device
-        )
+        for name, is_given in (("weights", weights is not None), ("precision", precision != "fp32")):
+            if is_given:
+                raise LostRegError(f"`{name}` is for backbones by name: a function of yours has its own")
+        return _function_backbone(backbone, preprocessing, torch_device)
+    if preprocessing is not None:
+        raise LostRegError(f"`preprocessing` is for a function of yours: {backbone} has its own")
     spec = resolve_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)  # before any weights are read
@@ -92,6 +90,17 @@ def load_backbone(
             model = create_model(spec)
         fill_model(model, found.path, spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
+
+
+def _function_backbone(
+    function: Callable[[Tensor], Tensor], preprocessing: Preprocessing | None, device: torch.device
+) -> FunctionBackbone:
+    if preprocessing is None:
+        raise LostRegError(
+            "a function as backbone needs its patch size: "
+            "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
+        )
+    return FunctionBackbone(function, preprocessing.patch_size, preprocessing.mean, preprocessing.std, device)
 
 
 def find_device(name: str) -> torch.device:

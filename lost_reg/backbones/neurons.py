@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,9 +79,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         content = parse_json(path.read_text(encoding="utf-8"), Any)
         rows = {"neurons": content} if isinstance(content, list) else content
         file = convert(rows, _NeuronsFile)
-        pairs: Any = tuple(
-            tuple(row[:2] if len(row) == 3 and math.isfinite(row[2]) else row) for row in file.neurons
-        )
+        pairs: Any = tuple(tuple(row[:2] if len(row) == 3 else row) for row in file.neurons)
         return RegisterNeurons(pairs, file.backbone, file.weights, file.found)
     except OSError as error:
         raise LostRegError(f"cannot read the neurons file {str(path)!r}: {error.strerror}") from None

@@ -52,15 +52,16 @@ class FeatureConfig:
         facets = list(self.facet)
         if not facets or len(set(facets)) < len(facets) or not set(facets) <= set(FACETS):
             raise LostRegError(f"unknown facet {self.facet!r}: choose k, q or v, or join them, as in qk")
-        if not self.layers or len(set(self.layers)) < len(self.layers):
-            raise LostRegError(f"expected one layer, or several different ones, but got {self.layer}")
+        one_or_several = isinstance(self.layer, (int, tuple))
+        if not one_or_several or not self.layers or len(set(self.layers)) < len(self.layers):
+            raise LostRegError(f"expected one layer, or a tuple of different ones, but got {self.layer!r}")
         if self.max_side is not None and self.max_side < 1:
             raise LostRegError(f"expected a `max_side` of at least 1 pixel, but got {self.max_side}")
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers, of which there may be one."""
-        return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     @property
     def parts(self) -> list[Part]:

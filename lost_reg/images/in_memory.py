@@ -12,6 +12,7 @@ from PIL import Image as PilImage
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import NamedImage
 from lost_reg.lazy import torch
+from lost_reg.text import first_sentence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,20 +36,27 @@ def named_images(images: Image | Iterable[Image]) -> list[NamedImage]:
         or (isinstance(images, torch.Tensor) and images.ndim < 4)
     ):
         images = [images]
-    elif not isinstance(images, Iterable):
+    elif isinstance(images, bytes) or not isinstance(images, Iterable):
         raise _refusal(images)
-    return [_named(index, image) for index, image in enumerate(images)]
+    return [_named(f"[{index}]", image) for index, image in enumerate(images)]
 
 
-def _named(index: int, image: Image) -> NamedImage:
+def _named(place: str, image: Image) -> NamedImage:
     if isinstance(image, (str, Path)):
         return str(image), image
+    try:
+        return place, _to_array(image)
+    except LostRegError as error:
+        raise LostRegError(f"{place}: {error}") from None
+
+
+def _to_array(image: Image) -> np.ndarray:
     if isinstance(image, np.ndarray):
-        return f"[{index}]", image
+        return image  # checked when it is prepared, as encoded images are
     if isinstance(image, PilImage.Image):
-        return f"[{index}]", _pil_to_array(image)
+        return _pil_to_array(image)
     if isinstance(image, torch.Tensor):
-        return f"[{index}]", _tensor_to_array(image)
+        return _tensor_to_array(image)
     raise _refusal(image)
 
 
@@ -62,18 +70,21 @@ def _refusal(image: object) -> LostRegError:
 def _pil_to_array(image: PilImage.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise LostRegError(f"PIL images of mode {image.mode} are not supported: convert it to RGB")
-    return np.asarray(image.convert("RGB"))
+    try:
+        return np.asarray(image.convert("RGB"))
+    except Exception as error:  # its file is read only now, and may be damaged in any way
+        raise LostRegError(f"cannot be decoded: {first_sentence(error)}") from None
 
 
 def _tensor_to_array(image: Tensor) -> np.ndarray:
     """(3, H, W) uint8, or float in [0, 1], to (H, W, 3) uint8."""
     if image.ndim != 3 or image.shape[0] != 3:
-        raise LostRegError(f"expected tensors of shape (3, H, W), but got {tuple(image.shape)}")
+        raise LostRegError(f"expected a tensor of shape (3, H, W), but got {tuple(image.shape)}")
     image = image.detach().cpu()
     if image.is_floating_point():
         if not ((image >= 0) & (image <= 1)).all():
-            raise LostRegError("expected float tensors in [0, 1], before any normalisation")
+            raise LostRegError("expected a float tensor in [0, 1], before any normalisation")
         image = (image.float() * 255).round().to(torch.uint8)
     if image.dtype != torch.uint8:
-        raise LostRegError(f"expected uint8 or float tensors, but got {image.dtype}")
+        raise LostRegError(f"expected a uint8 or float tensor, but got {image.dtype}")
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())

@@ -12,10 +12,10 @@ from small_models import MODELS, small_backbone
 from torch import Tensor
 
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.backbones.positions import resample_position
 from lost_reg.backbones.registers import AddedRegisters, describe, move_activations
-from lost_reg.backbones.vit import VitBackbone, _facet_of
+from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError
 
 NEURONS = RegisterNeurons(((2, 5), (0, 3), (0, 1), (2, 7), (1, 0)))
@@ -30,7 +30,7 @@ def test_rotary_models_are_refused():
     with pytest.raises(LostRegError, match=r"^dinov3_vits16 was trained with 4 registers: .*$"):
         load_backbone("dinov3_vits16", weights="random", device="cpu", registers=AddedRegisters(NEURONS))
     name = "timm:eva02_tiny_patch14_224"
-    line = rf"^test-time registers are not made for rotary positions, which {name} has$"
+    line = rf"^test-time registers do not support rotary positions, which {name} has$"
     with pytest.raises(LostRegError, match=line):
         load_backbone(name, weights="random", device="cpu", registers=AddedRegisters(NEURONS))
 
@@ -61,7 +61,11 @@ def slow_features(
         slow_move(hidden, neurons, own, added)
         tokens = tokens + block.ls2(hidden @ block.mlp.fc2.weight.T + block.mlp.fc2.bias)
     block = model.blocks[layer]
-    return _facet_of(block.attn, block.norm1(tokens)[own : -added.count], facet)
+    return facet_of(block.attn, block.norm1(tokens)[own : -added.count], facet)
+
+
+def facet_of(attention, tokens: Tensor, facet: str) -> Tensor:
+    return attention.qkv(tokens).chunk(3, dim=-1)["qkv".index(facet)]
 
 
 def slow_hidden(mlp, tokens: Tensor) -> Tensor:
@@ -112,7 +116,7 @@ def test_the_outputs_of_blocks_are_of_patches_alone():
     outputs = list(backbone.block_outputs(images))
     assert [tuple(tokens.shape) for tokens in outputs] == [(3, 12, 48)] * 4
     block = backbone.model.blocks[3]
-    keys = _facet_of(block.attn, block.norm1(outputs[2]), "k")
+    keys = facet_of(block.attn, block.norm1(outputs[2]), "k")
     assert torch.allclose(keys, backbone.features(images), atol=1e-5)
     assert backbone.patch_embeddings(images).shape == (3, 12, 48)
 
@@ -122,7 +126,7 @@ def test_a_plain_backbone_is_as_it_was():
         small_backbone("MLP").features(some_images(small_backbone("MLP"))),
         small_backbone("MLP", None).features(some_images(small_backbone("MLP"))),
     )
-    assert small_backbone("MLP").prefix_tokens == 1 and small_backbone("MLP").registers is None
+    assert small_backbone("MLP").num_prefix_tokens == 1 and small_backbone("MLP").registers is None
 
 
 # --- by hand ---------------------------------------------------------------------------------------------
@@ -181,7 +185,7 @@ def test_a_model_of_timm_with_registers_is_refused():
 
 
 def test_a_function_is_refused():
-    text = refusal(load_backbone, lambda images: images, patch_size=8, registers=AddedRegisters(NEURONS))
+    text = refusal(load_backbone, lambda images: images, registers=AddedRegisters(NEURONS))
     assert "a function of yours has none" in text
 
 
@@ -197,7 +201,7 @@ def test_neurons_of_another_backbone_are_refused():
 @pytest.mark.parametrize(
     ("name", "pair", "text"),
     [
-        ("MLP", (4, 0), "no register neuron can be of layer 4: dinov2_vits14 has layers 0 to 3"),
+        ("MLP", (4, 0), "no register neuron can be in layer 4: dinov2_vits14 has layers 0 to 3"),
         ("MLP", (0, 192), "layer 0 of dinov2_vits14 has no neuron 192: they are 0 to 191"),
         # of a gated MLP, neurons are counted after the gate
         ("SwiGLU, packed", (3, 128), "layer 3 of dinov2_vitg14 has no neuron 128: they are 0 to 127"),
@@ -215,67 +219,7 @@ def test_counts_and_rules_that_cannot_be_are_refused():
     assert refusal(AddedRegisters, NEURONS, 1, "other").endswith("choose among paper, code")
 
 
-# --- the file ------------------------------------------------------------------------------------------
-
-
-def test_a_file_comes_back_as_it_was_written(tmp_path):
-    weights = {"source": "hub", "name": "timm/x", "sha256": "0" * 64}
-    written = replace(NEURONS, backbone="dino_vits16", weights=weights, found={"threshold": 150.5})
-    write_neurons(tmp_path / "sub" / "n.json", written)
-    assert read_neurons(tmp_path / "sub" / "n.json") == written
-    assert "is there already" in refusal(write_neurons, tmp_path / "sub" / "n.json", written)
-
-
-@pytest.mark.parametrize(
-    "content", ["[[2, 5], [0, 3]]", '{"neurons": [[2, 5], [0, 3]]}', "[[2, 5, 103.25], [0, 3, 7]]"]
-)
-def test_published_lists_in_the_same_form(tmp_path, content):
-    (tmp_path / "n.json").write_text(content)
-    assert read_neurons(tmp_path / "n.json") == RegisterNeurons(((2, 5), (0, 3)))
-
-
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        ("", "it is not JSON"),
-        ("{", "it is not JSON"),
-        ("3", 'expected {"neurons": [[layer, neuron], ...]}'),
-        ("{}", 'expected {"neurons": [[layer, neuron], ...]}'),
-        ('{"neurons": {"2": [5]}}', 'expected {"neurons": [[layer, neuron], ...]}'),
-        ('{"neurons": [3]}', 'expected {"neurons": [[layer, neuron], ...]}'),
-        ("[]", "expected at least one register neuron"),
-        ("[[1]]", "expected [layer, neuron], both whole numbers from 0, but got (1,)"),
-        ("[[1, 2, 3, 4]]", "but got (1, 2, 3, 4)"),
-        ('[[1, 2, "x"]]', "but got (1, 2, 'x')"),
-        ("[[1, -2]]", "but got (1, -2)"),
-        ("[[1, 2.0]]", "but got (1, 2.0)"),
-        ("[[true, 2]]", "but got (True, 2)"),
-        ('[["1", 2]]', "but got ('1', 2)"),
-        ("[[1, 2], [3, 4], [1, 2]]", "neuron 2 of layer 1 is given twice"),
-        ('{"neurons": [[1, 2]], "backbone": 3}', "its 'backbone' is a int"),
-        ('{"neurons": [[1, 2]], "found": null}', "its 'found' is a NoneType"),
-    ],
-)
-def test_malformed_files_are_refused(tmp_path, content, text):
-    path = tmp_path / "n.json"
-    path.write_text(content)
-    line = refusal(read_neurons, path)
-    assert text in line and str(path) in line
-
-
-def test_files_that_cannot_be_read_or_written(tmp_path):
-    assert "No such file" in refusal(read_neurons, tmp_path / "n.json")
-    assert "Is a directory" in refusal(read_neurons, tmp_path)
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    assert "it is not JSON" in refusal(read_neurons, tmp_path / "bytes.json")
-    assert "cannot write" in refusal(write_neurons, tmp_path / "bytes.json" / "n.json", NEURONS)
-
-
-def test_whether_neurons_can_be_those_of_some_weights():
-    of_hub = replace(NEURONS, weights={"source": "hub", "name": "timm/x", "sha256": "aa"})
-    assert NEURONS.are_of("anything", None)
-    assert of_hub.are_of("timm/x", "bb") and of_hub.are_of("copy.safetensors", "aa")
-    assert not of_hub.are_of("other.pth", "bb") and not of_hub.are_of("random", None)
+# --- settings -------------------------------------------------------------------------------------------
 
 
 def test_settings_do_not_depend_on_the_order_of_neurons():

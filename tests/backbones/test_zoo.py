@@ -6,8 +6,8 @@ import huggingface_hub
 import pytest
 import timm
 
+from lost_reg.backbones import inventory
 from lost_reg.backbones.zoo import ALIASES, SPECS, find_spec
-from lost_reg.cli import inventory
 from lost_reg.errors import LostRegError
 
 # family: name, patch size, timm's architecture

@@ -5,20 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import find, refusal, setting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 
-from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.boxes import iou
-from lost_reg.discovery import further_objects as objects
+from lost_reg.discovery import lost as lost_module
 from lost_reg.discovery.bias import otsu_bias
-from lost_reg.discovery.further_objects import is_another
-from lost_reg.errors import LostRegError
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.further_objects import Graph, is_another, with_further_objects
+from lost_reg.discovery.lost import LostConfig
+from lost_reg.discovery.method import PatchObject
+from lost_reg.discovery.methods import Setting
 from lost_reg.plausibility import implausible
-from lost_reg.runs.discover import discover
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.scheduler import discover_by_each
-from lost_reg.types import FoundObject, Prediction, Protocol
+from lost_reg.types import Prediction
 
 PATCH = 8
 
@@ -30,7 +34,8 @@ def field_backbone(features_of_means=lambda means: means):
         means = torch.nn.functional.avg_pool2d(images, PATCH).flatten(2).mT
         return features_of_means(means)
 
-    return load_backbone(features, patch_size=PATCH, mean=(0.5,) * 3, std=(0.5,) * 3, device="cpu")
+    preprocessing = Preprocessing(PATCH, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return load_backbone(features, preprocessing=preprocessing, device="cpu")
 
 
 @pytest.fixture
@@ -67,24 +72,25 @@ SCENE = painted(
 
 def test_objects_are_found_one_after_another_until_nothing_is_left(colours):
     # red (5 patches), green (8) and blue (9); what is left is background, all of it similar to each other
-    (found,) = discover([SCENE], colours, Protocol(max_objects=10))
+    (found,) = find([SCENE], colours, setting(max_objects=10))
     assert boxes(found) == [(1, 1, 3, 4), (7, 1, 9, 5), (4, 5, 7, 8)]
-    assert [one.degree for one in found.objects] == [4, 7, 8]
+    assert [one.details for one in found.objects] == [{"degree": 4}, {"degree": 7}, {"degree": 8}]
     assert [one.seed for one in found.objects] == [(1, 1), (1, 7), (5, 4)]
-    assert found.affinity == pytest.approx((5 - 1 / 3) / 6, abs=1e-4)  # red's box holds a patch of background
-    assert [one.affinity for one in found.further] == [1.0, 1.0]
+    red, *others = (one.score for one in found.objects)
+    assert red == pytest.approx((5 - 1 / 3) / 6, abs=1e-4)  # its box holds a patch of background
+    assert others == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_fewer_objects_are_the_first_of_more(colours, most):
-    (whole,) = discover([SCENE], colours, Protocol(max_objects=9))
-    (found,) = discover([SCENE], colours, Protocol(max_objects=most))
+    (whole,) = find([SCENE], colours, setting(max_objects=9))
+    (found,) = find([SCENE], colours, setting(max_objects=most))
     assert found.objects == whole.objects[:most]
 
 
 def test_one_object_is_the_default(colours):
-    (found,) = discover([SCENE], colours)
-    assert found.further == () and found == discover([SCENE], colours, Protocol(max_objects=1))[0]
+    (found,) = find([SCENE], colours)
+    assert len(found.objects) == 1 and found == find([SCENE], colours, setting(max_objects=1))[0]
 
 
 def test_what_else_lies_in_a_box_is_no_object_of_its_own(colours):
@@ -98,7 +104,7 @@ def test_what_else_lies_in_a_box_is_no_object_of_its_own(colours):
         ".rrrr..bbbb.",
         "............",
     )
-    (found,) = discover([corner], colours, Protocol(max_objects=5))
+    (found,) = find([corner], colours, setting(max_objects=5))
     assert boxes(found) == [(1, 1, 5, 6), (7, 3, 11, 6)]
 
 
@@ -106,9 +112,9 @@ def test_the_search_ends_at_each_image_alone(colours):
     empty = painted(*["." * 10] * 8)
     one = painted("..........", "..rr......", "..rr......", *[".........."] * 5)
     images = [SCENE, empty, one, SCENE[:, ::-1]]
-    together = discover(images, colours, Protocol(max_objects=5), batch_size=4, workers=0)
+    together = find(images, colours, setting(max_objects=5), batch_size=4)
     assert [len(found.objects) for found in together] == [3, 1, 1, 3]
-    apart = [discover([image], colours, Protocol(max_objects=5))[0] for image in images]
+    apart = [find([image], colours, setting(max_objects=5))[0] for image in images]
     assert [found.objects for found in together] == [found.objects for found in apart]
 
 
@@ -121,71 +127,103 @@ def test_features_that_are_not_finite_disturb_no_other_image():
     backbone = field_backbone(broken)
     bad = SCENE.copy()
     bad[:8, :8] = 255
-    outcomes = list(
-        discover_by_each([("bad", bad), ("good", SCENE)], backbone, [Protocol(max_objects=3)], workers=0)
-    )
+    images, loader = [("bad", bad), ("good", SCENE)], LoaderOptions(workers=0)
+    outcomes = list(discover_by_each(images, backbone, [setting(max_objects=3)], loader))
     assert outcomes[0].reason.startswith("its features are not finite")
     assert len(outcomes[1][0].objects) == 3
 
 
 def test_features_that_carry_gradients_are_taken():
     weight = torch.ones(3, requires_grad=True)
-    (found,) = discover([SCENE], field_backbone(lambda means: means * weight), Protocol(max_objects=3))
+    (found,) = find([SCENE], field_backbone(lambda means: means * weight), setting(max_objects=3))
     assert len(found.objects) == 3
 
 
-def test_several_protocols_find_one_object_each(colours):
-    with pytest.raises(LostRegError, match="max_objects is 1"):
-        list(discover_by_each([("a", SCENE)], colours, [Protocol(), Protocol(max_objects=2)]))
-    (found,) = discover_by_each([("a", SCENE)], colours, [Protocol(), Protocol(k_patches=3)])
-    assert [one.affinity for one in found] == [None, None]
+def test_several_settings_find_one_object_each(colours):
+    def by_each(*chosen):
+        return list(discover_by_each([("a", SCENE)], colours, chosen, LoaderOptions(workers=0)))
+
+    assert "`max_objects` is 1" in refusal(by_each, Setting(), setting(max_objects=2))
+    (found,) = by_each(Setting(), setting(k_patches=3))
+    assert [[one.score for one in prediction.objects] for prediction in found] == [[None], [None]]
 
 
 @pytest.mark.parametrize("most", [0, -1])
 def test_less_than_one_object_is_refused(most):
-    with pytest.raises(LostRegError, match=f"max_objects of at least 1, but got {most}"):
-        Protocol(max_objects=most)
+    assert f"`max_objects` of at least 1, but got {most}" in refusal(LostConfig, max_objects=most)
 
 
 # When it ends
 
-IMAGE = Prediction("a", (80, 80), (0, 0, 24, 24), (0, 0), (10, 10), 3)
+GRID_HW = (10, 10)
+FIRST = PatchObject((0, 0, 3, 3), (0, 0), 0.5, {"degree": 3})
 
 
-def found_with(box_xyxy=(40, 40, 64, 64), degree=5) -> FoundObject:
-    return FoundObject(box_xyxy, (5, 5), degree, 0.5)
+def candidate(box_xyxy=(5, 5, 8, 8), degree=5) -> PatchObject:
+    return PatchObject(box_xyxy, (5, 5), 0.5, {"degree": degree})
+
+
+def goes_on(one: PatchObject, *earlier: PatchObject, remaining=91, extent_hw=GRID_HW) -> bool:
+    graph = Graph(GRID_HW, [extent_hw], grow=None)
+    return is_another(one, earlier or [FIRST], graph, 0, remaining)
 
 
 def test_a_seed_that_is_similar_to_more_than_half_of_the_rest_is_background():
-    assert is_another(found_with(degree=5), IMAGE, remaining=11)  # 5 of 10 others
-    assert not is_another(found_with(degree=6), IMAGE, remaining=11)
-    assert not is_another(found_with(degree=5), IMAGE, remaining=10)
+    assert goes_on(candidate(degree=5), remaining=11)  # 5 of 10 others
+    assert not goes_on(candidate(degree=6), remaining=11)
+    assert not goes_on(candidate(degree=5), remaining=10)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 80, 80), (40, 40, 48, 48), (0, 72, 80, 80)])
+@pytest.mark.parametrize("box", [(0, 0, 10, 10), (5, 5, 6, 6), (0, 9, 10, 10)])
 def test_an_implausible_box_ends_the_search(box):
-    assert implausible(found_with(box), IMAGE)
-    assert not is_another(found_with(box), IMAGE, remaining=91)
+    assert implausible(box, GRID_HW, GRID_HW)
+    assert not goes_on(candidate(box))
 
 
 def test_a_box_on_an_earlier_one_ends_the_search():
-    assert not is_another(found_with((0, 0, 24, 16)), IMAGE, remaining=91)  # IoU 2 / 3
-    assert not is_another(found_with((0, 0, 24, 12)), IMAGE, remaining=91)  # exactly one half
-    assert is_another(found_with((0, 0, 24, 11)), IMAGE, remaining=91)
-    further = Prediction(**{**vars(IMAGE), "further": (found_with(),)})
-    assert not is_another(found_with((40, 40, 64, 60)), further, remaining=91)
+    assert not goes_on(candidate((0, 0, 3, 2)))  # IoU 2 / 3
+    assert not goes_on(candidate((0, 0, 3, 6)))  # exactly one half
+    assert goes_on(candidate((0, 0, 3, 7)))
+    assert not goes_on(candidate((5, 5, 8, 7)), FIRST, candidate())  # of the second of two
+
+
+def test_what_lies_in_the_padding_does_not_count():
+    # the image ends after 8.25 rows and 8.5 columns of ten
+    extent_hw = (8.25, 8.5)
+    assert goes_on(candidate((0, 0, 9, 8))) and not goes_on(candidate((0, 0, 9, 8)), extent_hw=extent_hw)
+    # the last row of patches: a quarter of a patch high, along the whole of the lower edge
+    assert goes_on(candidate((0, 8, 9, 9))) and not goes_on(candidate((0, 8, 9, 9)), extent_hw=extent_hw)
+    # two boxes that begin a row apart: IoU 2 / 3 with the padding, 0.25 / 1.25 without
+    above, below = candidate((5, 7, 8, 10)), candidate((5, 8, 8, 10))
+    assert not goes_on(below, above)
+    assert goes_on(below, above, extent_hw=(8.25, 10))
+
+
+def test_the_patches_of_whole_boxes_leave_the_graph():
+    asked = []
+
+    def grow(images, remaining_hw):
+        asked.append((images, (~remaining_hw).sum(dim=(1, 2)).tolist()))
+        return [candidate((5, 5, 8, 8) if len(asked) == 1 else (5, 1, 8, 4)) for _ in images]
+
+    graph = Graph(GRID_HW, [GRID_HW] * 2, grow)
+    other = PatchObject((1, 1, 5, 3), (1, 1), 0.5, {"degree": 3})
+    found = with_further_objects([FIRST, other], graph, 3)
+    assert asked == [([0, 1], [9, 8]), ([0, 1], [18, 17])]
+    further = [candidate(), candidate((5, 1, 8, 4))]
+    assert found == [[FIRST, *further], [other, *further]]
 
 
 # Against a plain loop
 
 
-def by_loop(features: np.ndarray, grid_hw, protocol: Protocol, bias: float) -> tuple[list, bool]:
+def by_loop(features: np.ndarray, grid_hw, config: LostConfig, bias: float) -> tuple[list, bool]:
     """(box in patches, seed, degree) of each object by the oracle, and whether rounding may decide."""
     rows, columns = grid_hw
     taken: set[int] = set()
     found: list = []
-    while len(found) < protocol.max_objects and len(taken) < rows * columns:
-        one = oracle_lost(features, grid_hw, protocol.k_patches, bias, taken)
+    while len(found) < config.max_objects and len(taken) < rows * columns:
+        one = oracle_lost(features, grid_hw, config.k_patches, bias, taken)
         if one.ambiguous:
             return found, True
         xmin, ymin, xmax, ymax = one.box
@@ -205,16 +243,16 @@ def by_loop(features: np.ndarray, grid_hw, protocol: Protocol, bias: float) -> t
 
 
 @pytest.mark.parametrize(
-    "protocol",
+    "features, config",
     [
-        Protocol(max_objects=4),
-        Protocol(max_objects=6, center=True, k_patches=8),
-        Protocol(max_objects=3, normalize=True, bias=-0.2),
-        Protocol(max_objects=4, center=True, bias="auto"),
+        (FeatureConfig(), LostConfig(max_objects=4)),
+        (FeatureConfig(center=True), LostConfig(max_objects=6, k_patches=8)),
+        (FeatureConfig(normalize=True), LostConfig(max_objects=3, bias=-0.2)),
+        (FeatureConfig(center=True), LostConfig(max_objects=4, bias="auto")),
     ],
     ids=str,
 )
-def test_objects_are_those_of_a_plain_loop(protocol):
+def test_objects_are_those_of_a_plain_loop(features, config):
     random = np.random.default_rng(3)
     coarse = random.integers(0, 256, (30, 4, 5, 3), dtype=np.uint8)
     images = [torch.tensor(one).permute(2, 0, 1)[None].float() for one in coarse]
@@ -223,25 +261,26 @@ def test_objects_are_those_of_a_plain_loop(protocol):
     ]
     images = [one.permute(1, 2, 0).to(torch.uint8).numpy() for one in images]
     backbone = field_backbone(lambda means: torch.cat([means, means.roll(1, 2) * means], dim=2))
-    found = discover(images, backbone, protocol, batch_size=7, workers=0)
+    found = find(images, backbone, Setting(features, config), batch_size=7)
     compared, several = 0, 0
     for image, got in zip(images, found):
         pixels = (torch.tensor(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
-        features = backbone.features(pixels, "k", -1)[0].double()
-        if protocol.center:
-            features = features - features.mean(dim=0)
-        if protocol.normalize:
-            features = features / features.norm(dim=1, keepdim=True)
-        bias = protocol.bias
+        values = backbone.features(pixels, "k", -1)[0].double()
+        if features.center:
+            values = values - values.mean(dim=0)
+        if features.normalize:
+            values = values / values.norm(dim=1, keepdim=True)
+        bias = config.bias
         if bias == "auto":
-            bias = otsu_bias(features[None]).item()
+            bias = otsu_bias(values[None]).item()
         else:
-            bias *= features.square().sum(dim=1).mean().item()
-        expected, ambiguous = by_loop(features.numpy(), (9, 12), protocol, bias)
+            bias *= values.square().sum(dim=1).mean().item()
+        expected, ambiguous = by_loop(values.numpy(), (9, 12), config, bias)
         if not ambiguous:
             compared += 1
             several += len(expected) > 1
-            assert [(patches(one.box_xyxy), one.seed, one.degree) for one in got.objects] == expected
+            objects = [(patches(one.box_xyxy), one.seed, one.details["degree"]) for one in got.objects]
+            assert objects == expected
     assert compared >= 15 and several >= 3
 
 
@@ -256,10 +295,10 @@ def random_scenes(draw):
 @given(random_scenes(), st.integers(1, 4))
 def test_objects_are_seeded_apart_plausible_and_do_not_depend_on_their_number(image, most):
     backbone = field_backbone()
-    (whole,) = discover([image], backbone, Protocol(max_objects=20))
-    (found,) = discover([image], backbone, Protocol(max_objects=most))
+    (whole,) = find([image], backbone, setting(max_objects=20))
+    (found,) = find([image], backbone, setting(max_objects=most))
     assert found.objects == whole.objects[:most]
-    (alone,) = discover([image], backbone)
+    (alone,) = find([image], backbone)
     assert alone.objects == whole.objects[:1]
     for index, one in enumerate(whole.objects):
         row, column = one.seed
@@ -267,20 +306,22 @@ def test_objects_are_seeded_apart_plausible_and_do_not_depend_on_their_number(im
             xmin, ymin, xmax, ymax = patches(earlier.box_xyxy)
             assert not (xmin <= column < xmax and ymin <= row < ymax)  # a patch is taken once
             assert iou(one.box_xyxy, [earlier.box_xyxy])[0] < 0.5
-        assert index == 0 or not implausible(one, whole)
-        assert -1 <= one.affinity <= 1
+        assert index == 0 or not implausible(one.box_xyxy, whole.size_hw, whole.grid_hw)
+        assert -1 <= one.score <= 1
 
 
 def test_images_that_are_done_leave_the_batch(colours, monkeypatch):
     asked = []
-    whole = objects.Graph.lost
 
-    def counted(self, images, remaining_hw):
-        asked.append(images)
-        return whole(self, images, remaining_hw)
+    def counting(grid_hw, extents_hw, grow):
+        def counted(images, remaining_hw):
+            asked.append(images)
+            return grow(images, remaining_hw)
 
-    monkeypatch.setattr(objects.Graph, "lost", counted)
+        return Graph(grid_hw, extents_hw, counted)
+
+    monkeypatch.setattr(lost_module, "Graph", counting)
     one = painted("..........", "..rr......", "..rr......", *[".........."] * 5)
     empty = painted(*["." * 10] * 8)  # its first box is the whole image
-    discover([one, empty, SCENE], colours, Protocol(max_objects=10), workers=0)
+    find([one, empty, SCENE], colours, setting(max_objects=10))
     assert asked == [[0, 2], [2], [2]]

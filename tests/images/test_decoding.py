@@ -189,14 +189,14 @@ def test_processes_that_cannot_be_started_are_one_line(tmp_path):
     (tmp_path / "a").write_text("fine")
     for command in ([sys.executable, "-c", "raise SystemExit"], ["/nowhere/python"]):
         text = refusal(list, decode([("a", tmp_path / "a")], DECODING, workers=1, command=command))
-        assert "--workers 0" in text
+        assert "`workers` 0" in text
 
 
 def test_a_process_that_never_gets_ready_is_given_up(tmp_path):
     (tmp_path / "a").write_text("fine")
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     images = [("a", tmp_path / "a")]
-    assert "--workers 0" in refusal(list, decode(images, DECODING, workers=1, command=command, seconds=0.5))
+    assert "`workers` 0" in refusal(list, decode(images, DECODING, workers=1, command=command, seconds=0.5))
 
 
 def test_only_a_few_images_are_decoded_ahead(photos):

@@ -1,0 +1,296 @@
+"""Weight files: which formats are read, and what is refused in one line."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import original_vits
+import pytest
+import timm
+import torch
+from backbone_cases import (
+    SMALL,
+    TOLERANCE,
+    deviation,
+    dino_state,
+    dinov2_state,
+    has_keys_of,
+    load,
+    random_images,
+    saved,
+)
+from helpers import refusal
+from torch import Tensor
+
+from lost_reg.backbones import zoo
+from lost_reg.backbones.vit import VitBackbone
+from lost_reg.backbones.weights import Weights, read_state_dict
+
+pytestmark = pytest.mark.usefixtures("small_models")
+
+
+# --- formats ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("dino_vits16", dino_state()),
+        ("dino_vits8_300ep", dino_state(patch=8, native=28)),
+        ("dinov2_vits14", dinov2_state()),
+        ("dinov2_vits14_reg", dinov2_state(registers=4)),
+    ],
+    ids=["dino", "dino 300 epochs", "dinov2", "registers"],
+)
+def test_metas_files_are_read(name, state, tmp_path):
+    path = saved(tmp_path / "official.pth", state)
+    backbone = load(name, path)
+    assert has_keys_of(backbone, state)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert backbone.weights == Weights(source="file", name="official.pth", path=path, sha256=digest)
+
+
+def training_checkpoint(teacher: dict[str, Tensor]) -> dict:
+    """What DINO's main_dino.py saves, with another network as student."""
+    student = {f"module.backbone.{name}": tensor for name, tensor in dino_state(seed=1).items()}
+    return {
+        "student": student | {"module.head.mlp.0.weight": torch.zeros(3, 3)},
+        "teacher": teacher,
+        "optimizer": {"state": {0: {"step": 1, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]},
+        "epoch": 3,
+        "args": argparse.Namespace(arch="vit_small", patch_size=16, global_crops_scale=(0.4, 1.0)),
+        "dino_loss": {"center": torch.zeros(1, 3)},
+    }
+
+
+@pytest.mark.parametrize("prefix", ["module.backbone.", "backbone."])
+def test_the_teacher_of_a_training_checkpoint_is_read(prefix, tmp_path):
+    state = dino_state()
+    teacher = {prefix + name: tensor for name, tensor in state.items()}
+    teacher[prefix.replace("backbone", "head") + "mlp.0.weight"] = torch.zeros(3, 3)
+    path = saved(tmp_path / "checkpoint.pth", training_checkpoint(teacher))
+    read = read_state_dict(path)
+    assert read.keys() == state.keys()
+    assert torch.equal(read["cls_token"], state["cls_token"])
+    assert has_keys_of(load("dino", path), state)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_weights_under_a_key_are_read(key, tmp_path):
+    state = dino_state()
+    assert has_keys_of(load("dino", saved(tmp_path / "nested.pth", {key: state, "epoch": 3})), state)
+
+
+def test_safetensors_in_float16_are_read(tmp_path):
+    state = dino_state()
+    path = saved(tmp_path / "half.safetensors", {name: tensor.half() for name, tensor in state.items()})
+    backbone = load("dino", path)
+    assert {p.dtype for p in backbone.model.parameters()} == {torch.float32}
+    assert has_keys_of(backbone, {name: tensor.half().float() for name, tensor in state.items()})
+    assert has_keys_of(backbone, state, tolerance=1e-2)
+
+
+@pytest.mark.parametrize("name", ["dino_vits16", "dinov2_vits14", "dinov2_vits14_reg"])
+def test_timms_safetensors_are_read(name, tmp_path):
+    model = timm.create_model(zoo.find_spec(name).architecture, num_classes=5, **SMALL)
+    path = saved(tmp_path / "model.safetensors", model.state_dict())
+    loaded = load(name, path).model.state_dict()
+    assert not [key for key in loaded if key.startswith(("norm.", "head."))]
+    for key, tensor in loaded.items():
+        assert torch.equal(tensor, model.state_dict()[key]), key
+
+
+def rotary_model() -> torch.nn.Module:
+    """timm's DINOv3, with weights whose every part weighs in."""
+    model = timm.create_model("vit_small_patch16_dinov3", **SMALL).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+@torch.inference_mode()
+def has_tokens_of(backbone: VitBackbone, model: torch.nn.Module) -> bool:
+    """Whether the tokens after the last block are those of timm's model, which the rotation decides with."""
+    images = random_images((4, 6), 16)
+    model.norm = torch.nn.Identity()
+    expected = model.forward_features(images)[:, 5:]
+    *_, tokens = backbone.block_outputs(images)
+    return deviation(tokens, expected) < TOLERANCE
+
+
+def authors_dinov3(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The same under the names of DINOv3's authors: biases that are zero, and NaN where a mask takes them."""
+    names = {"reg_token": "storage_tokens", ".gamma_1": ".ls1.gamma", ".gamma_2": ".ls2.gamma"}
+    state = {}
+    for key, tensor in model.state_dict().items():
+        for timms, authors in names.items():
+            key = key.replace(timms, authors)
+        state[key] = tensor
+        if key.endswith("qkv.weight"):
+            bias = torch.zeros(len(tensor))
+            bias[48:96] = torch.nan
+            state[key.replace("weight", "bias")] = bias
+            state[key.replace("weight", "bias_mask")] = torch.ones(len(tensor))
+    return state | {"mask_token": torch.zeros(1, 48), "rope_embed.periods": torch.ones(4)}
+
+
+def test_dinov3_is_read_from_timms_file_and_from_its_authors(tmp_path, capfd):
+    model = rotary_model()
+    timms = saved(tmp_path / "model.safetensors", model.state_dict())
+    authors = saved(tmp_path / "official.pth", authors_dinov3(model))
+    for path in (timms, authors):
+        assert has_tokens_of(load("dinov3_vits16", path), model), path.name
+    assert capfd.readouterr().out == ""
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+
+def test_weights_of_another_width_are_refused(tmp_path):
+    line = refusal(load, "dino_vitb16", saved(tmp_path / "s.pth", dino_state()))
+    assert "does not fit dino_vitb16" in line
+    assert "patch_embed.proj.weight is (48, 3, 16, 16) and should be (96, 3, 16, 16)" in line
+
+
+def test_weights_of_another_depth_are_refused(tmp_path):
+    deep = original_vits.random_state(16, 14, dim=48, depth=3)
+    assert "blocks.2.norm1.weight is not part" in refusal(load, "dino", saved(tmp_path / "deep.pth", deep))
+
+
+@pytest.mark.parametrize(("name", "patch", "native"), [("dino_vits16", 8, 28), ("dino_vits8", 16, 14)])
+def test_weights_of_another_patch_size_are_not_resampled(name, patch, native, tmp_path):
+    line = refusal(load, name, saved(tmp_path / "other.pth", dino_state(patch, native)))
+    assert f"patch_embed.proj.weight is (48, 3, {patch}, {patch}) and should be" in line
+    assert f"pos_embed is (1, {native**2 + 1}, 48)" in line
+
+
+def test_a_position_embedding_of_another_grid_is_not_resampled(tmp_path):
+    line = refusal(load, "dino", saved(tmp_path / "grid.pth", dino_state(native=24)))
+    assert "pos_embed is (1, 577, 48)" in line
+
+
+def test_weights_with_registers_do_not_fit_a_model_without(tmp_path):
+    path = saved(tmp_path / "reg.pth", dinov2_state(registers=4))
+    line = refusal(load, "dinov2_vits14", path)
+    assert line == f"{str(path)!r} does not fit dinov2_vits14: register_tokens is not part of the model"
+
+
+def test_weights_without_registers_do_not_fit_a_model_with(tmp_path):
+    path = saved(tmp_path / "no_reg.pth", dinov2_state())
+    line = refusal(load, "dinov2_vits14_reg", path)
+    assert line.startswith(f"{str(path)!r} does not fit dinov2_vits14_reg: reg_token is missing")
+
+
+def test_a_bias_that_dinov3_has_no_place_for_is_refused(tmp_path):
+    state = authors_dinov3(rotary_model())
+    state["blocks.1.attn.qkv.bias"][3] = 0.1
+    line = refusal(load, "dinov3_vits16", saved(tmp_path / "biased.pth", state))
+    assert line.endswith("does not fit dinov3_vits16: blocks.1.attn.qkv.bias is not part of the model")
+
+
+@pytest.mark.parametrize(
+    ("name", "misfit"),
+    [("dinov3_vitb16", "should be (96, 3, 16, 16)"), ("dinov2_vits14", "should be (48, 3, 14, 14)")],
+)
+def test_weights_of_dinov3_do_not_fit_another(name, misfit, tmp_path):
+    line = refusal(load, name, saved(tmp_path / "v3.safetensors", rotary_model().state_dict()))
+    assert f"does not fit {name}: " in line and misfit in line
+
+
+def test_weights_of_dino_do_not_fit_dinov3(tmp_path):
+    line = refusal(load, "dinov3_vits16", saved(tmp_path / "dino.pth", dino_state()))
+    assert "reg_token is missing" in line and len(line) < 500
+
+
+def test_missing_keys_are_named(tmp_path):
+    state = dino_state()
+    del state["blocks.1.attn.qkv.weight"], state["cls_token"]
+    line = refusal(load, "dino", saved(tmp_path / "partial.pth", state))
+    assert "cls_token is missing; blocks.1.attn.qkv.weight is missing" in line
+
+
+def test_keys_too_many_are_named(tmp_path):
+    state = dino_state() | {"blocks.0.ls1.gamma": torch.ones(48)}
+    line = refusal(load, "dino", saved(tmp_path / "more.pth", state))
+    assert "blocks.0.ls1.gamma is not part of the model" in line
+
+
+def test_many_misfits_are_counted_not_listed(tmp_path):
+    line = refusal(
+        load, "dino", saved(tmp_path / "alien.pth", {"weight": torch.ones(3), "bias": torch.ones(3)})
+    )
+    assert "cls_token is missing" in line
+    assert "more" in line
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"model": {}},
+        {"cls_token": 1},
+        {"cls_token": torch.ones(1), "epoch": 3},
+        {0: torch.ones(1)},
+        [torch.ones(1)],
+        torch.ones(1),
+        3,
+    ],
+    ids=str,
+)
+def test_a_file_without_named_tensors_is_refused(content, tmp_path):
+    line = refusal(load, "dino", saved(tmp_path / "weights.pth", content))
+    assert "weights.pth' holds no weights: expected a dictionary of named tensors" in line
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"These are no weights.\n", b"<html>\n404\n</html>\n", bytes(99)])
+def test_another_kind_of_file_is_refused(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert refusal(load, "dino", path).startswith(f"cannot read weights from {str(path)!r}: ")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_truncated_file_is_refused(name, tmp_path):
+    path = saved(tmp_path / name, dino_state())
+    for size in (100, path.stat().st_size // 2, path.stat().st_size - 1):
+        os.truncate(path, size)
+        assert refusal(load, "dino", path).startswith(f"cannot read weights from {str(path)!r}: damaged")
+        saved(path, dino_state())
+
+
+class Exploit:
+    """What a malicious weight file holds: unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda x, path: path.write_bytes(pickle.dumps(x, protocol=2))])
+@pytest.mark.parametrize("where", ["weights", "args"])
+def test_code_in_a_file_is_not_executed(save, where, tmp_path):
+    exploit = Exploit(tmp_path / "executed")
+    checkpoint = training_checkpoint({"module.backbone.cls_token": torch.ones(1)})
+    path = tmp_path / "malicious.pth"
+    save({"cls_token": exploit} if where == "weights" else checkpoint | {"args": exploit}, path)
+    line = refusal(load, "dino", path)
+    assert "nothing in it was executed" in line
+    assert "weights_only" not in line  # no advice to execute it nevertheless
+    assert not exploit.folder.exists()
+    pickle.loads(pickle.dumps(exploit))
+    assert exploit.folder.exists()  # the file was dangerous
+
+
+@pytest.mark.parametrize("name", ["nowhere.pth", "."], ids=["missing", "a folder"])
+def test_a_path_that_is_no_file_is_refused(name, tmp_path):
+    assert refusal(load, "dino", tmp_path / name).startswith(f"no weight file {str(tmp_path / name)!r}: ")

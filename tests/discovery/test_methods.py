@@ -1,0 +1,247 @@
+"""The registry of methods, and settings: presets, records, words and changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+
+import pytest
+from helpers import refusal, setting
+
+from lost_reg.backbones.zoo import find_spec
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.lost import LOST, LostConfig
+from lost_reg.discovery.method import Preset
+from lost_reg.discovery.methods import (
+    METHODS,
+    Setting,
+    departures,
+    describe_setting,
+    find_method,
+    list_methods,
+    method_of,
+    preset_setting,
+    with_changes,
+)
+
+
+@dataclass(frozen=True)
+class OtherConfig:
+    steps: int = field(default=3, metadata={"help": "Steps."})
+    soft: bool = field(default=True, metadata={"help": "Softly."})
+
+
+@pytest.fixture
+def other(monkeypatch) -> str:
+    """Another method, published on normalised features of two layers."""
+    published = Preset("as published", FeatureConfig(layer=(-2, -1), normalize=True), OtherConfig())
+    method = replace(LOST, name="other", config=OtherConfig, presets={"published": published})
+    monkeypatch.setitem(METHODS, "other", method)
+    return "other"
+
+
+# The registry
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_each_method_has_what_a_row_needs(method):
+    assert METHODS[method.name] is method and method.about
+    for item in fields(method.config):
+        assert item.default is not MISSING and item.metadata["help"].endswith("."), item.name
+        assert item.name not in FeatureConfig.__dataclass_fields__
+    assert "published" in method.presets
+    for preset in method.presets.values():
+        assert type(preset.config) is method.config and preset.about
+        assert method.operations(100, 64, preset.config) > 0
+    assert 0 < method.peak_bytes(1, 100) < method.peak_bytes(2, 100)
+
+
+def test_methods_are_found_by_name_and_by_their_options(other):
+    assert find_method("lost") is LOST is method_of(LostConfig(bias=-0.2))
+    assert method_of(OtherConfig()).name == "other"
+    assert list_methods() == {"lost": LOST.about, "other": LOST.about}
+
+
+def test_unknown_methods_are_refused_with_those_there_are(other):
+    assert refusal(find_method, "x") == "unknown method 'x': choose among lost, other"
+    for wrong in (FeatureConfig(), "lost", None):
+        text = refusal(method_of, wrong)
+        assert text == (
+            "expected a method's options (LostConfig, OtherConfig), but got a " + type(wrong).__name__
+        )
+
+
+# Presets
+
+
+def test_lost_is_as_published_for_every_backbone():
+    expected = Setting(
+        FeatureConfig(facet="k", layer=-1, center=False, normalize=False, max_side=None),
+        LostConfig(k_patches=100, bias=0.0, max_objects=1),
+    )
+    assert Setting() == expected
+    for name in ("dino", "dinov2_reg", "openclip", "timm:vit_tiny_patch16_224"):
+        assert preset_setting("lost", "published", find_spec(name).facet) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "facet"), [("dinov2_reg", "k"), ("dino", "k"), ("deit3", "v"), ("openclip", "v"), ("tiny", "k")]
+)
+def test_registers_takes_values_where_the_papers_do(name, facet):
+    expected = Setting(FeatureConfig(facet=facet, normalize=True), LostConfig(bias="auto"))
+    assert preset_setting("lost", "registers", find_spec(name).facet) == expected
+
+
+def test_unknown_presets_are_refused_with_those_there_are(other):
+    assert refusal(preset_setting, "lost", "x") == (
+        "lost has no preset 'x': choose among published, registers"
+    )
+    assert refusal(preset_setting, "other", "registers") == (
+        "other has no preset 'registers': choose among published"
+    )
+    assert "unknown method 'x'" in refusal(preset_setting, "x")
+
+
+# Records
+
+SETTINGS = [
+    Setting(),
+    setting(facet="qkv", layer=(-4, -1), center=True, normalize=True, max_side=400),
+    setting(bias="auto", k_patches=7, max_objects=3),
+    setting(bias=-0.2),
+    setting(bias=1),
+]
+
+
+def test_a_record_has_the_method_the_features_and_the_options():
+    assert Setting().recorded() == {
+        "method": "lost",
+        "features": {"facet": "k", "layer": -1, "center": False, "normalize": False, "max_side": None},
+        "options": {"k_patches": 100, "bias": 0.0, "max_objects": 1},
+    }
+
+
+@pytest.mark.parametrize("chosen", SETTINGS, ids=str)
+def test_settings_come_back_from_their_record(chosen):
+    assert Setting.of_record(chosen.recorded()) == chosen
+    again = Setting.of_record(json.loads(json.dumps(chosen.recorded())))
+    assert again == chosen and hash(again.features) == hash(chosen.features)
+
+
+def test_settings_of_other_methods_come_back_as_theirs(other):
+    chosen = Setting(FeatureConfig("v"), OtherConfig(steps=5))
+    record = json.loads(json.dumps(chosen.recorded()))
+    assert record["method"] == "other" and record["options"] == {"steps": 5, "soft": True}
+    assert Setting.of_record(record) == chosen
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "x"}, "unknown method 'x'"),
+        ({"method": None}, "unknown method None"),
+        ({"features": {"facet": "x"}}, "unknown facet 'x'"),
+        ({"features": {"layer": "-1"}}, "$.layer"),
+        ({"features": {"center": 1}}, "$.center"),
+        ({"features": []}, "not a setting"),
+        ({"options": {"k_patches": 0}}, "`k_patches` of at least 1"),
+        ({"options": {"k_patches": 1.5}}, "$.k_patches"),
+        ({"options": {"bias": "much"}}, "finite `bias`"),
+        ({"options": None}, "not a setting"),
+    ],
+    ids=str,
+)
+def test_records_of_something_else_are_refused(changes, words):
+    assert words in refusal(Setting.of_record, {**Setting().recorded(), **changes})
+
+
+@pytest.mark.parametrize("missing", ["method", "features", "options"])
+def test_records_that_lack_a_part_are_refused(missing):
+    record = {key: value for key, value in Setting().recorded().items() if key != missing}
+    assert refusal(Setting.of_record, record) == f"not a setting: no {missing!r}"
+
+
+# In words
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words", "changed"),
+    [
+        (Setting(), "k of layer -1, raw, bias 0", []),
+        (
+            setting(normalize=True, bias=-0.2),
+            "k of layer -1, normalised, bias -0.2",
+            ["normalize=True", "bias=-0.2"],
+        ),
+        (setting(bias="auto"), "k of layer -1, raw, bias auto", ["bias=auto"]),
+        (
+            setting(facet="qk", layer=(-2, -1), k_patches=7, max_objects=3),
+            "qk of layers -2 and -1, raw, k_patches 7, bias 0, max_objects 3",
+            ["facet=qk", "layer=[-2, -1]", "k_patches=7", "max_objects=3"],
+        ),
+    ],
+    ids=str,
+)
+def test_settings_in_words_and_how_they_depart_from_the_published_one(chosen, words, changed):
+    record = json.loads(json.dumps(chosen.recorded()))
+    assert (describe_setting(record), departures(record)) == (words, changed)
+
+
+def test_another_method_departs_from_its_own_published_setting(other):
+    published = json.loads(json.dumps(preset_setting(other).recorded()))
+    assert departures(published) == ["other"]
+    assert describe_setting(published) == "k of layers -2 and -1, normalised"
+    changed = with_changes(preset_setting(other), {"layer": -1, "normalize": False, "soft": False})
+    assert departures(changed.recorded()) == ["other", "layer=-1", "normalize=False", "soft=False"]
+    assert describe_setting(changed.recorded()) == "k of layer -1, raw, soft False"
+
+
+def test_a_method_that_is_not_installed_is_described_by_all_its_options():
+    record = {
+        "method": "gone",
+        "features": asdict(FeatureConfig(normalize=True)),
+        "options": {"tau": 0.25, "steps": 3},
+    }
+    assert describe_setting(record) == "k of layer -1, normalised, tau 0.25, steps 3"
+    assert departures(record) == ["gone", "normalize=True", "tau=0.25", "steps=3"]
+
+
+# Changes
+
+
+def test_changes_reach_features_and_options_and_nothing_else():
+    before = Setting(FeatureConfig(facet="v"), LostConfig(k_patches=7))
+    after = with_changes(before, {"layer": -2, "bias": -0.1})
+    assert after == Setting(FeatureConfig(facet="v", layer=-2), LostConfig(k_patches=7, bias=-0.1))
+    assert before == Setting(FeatureConfig(facet="v"), LostConfig(k_patches=7))
+    assert with_changes(before, {}) == before
+
+
+def test_options_of_another_method_are_refused(other):
+    assert refusal(with_changes, Setting(), {"steps": 2}) == "the method lost has no option `steps`"
+    assert refusal(with_changes, preset_setting(other), {"layer": -1, "bias": 0.1}) == (
+        "the method other has no option `bias`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"facet": "x"}, "unknown facet 'x'"),
+        ({"max_side": 0}, "`max_side` of at least 1"),
+        ({"k_patches": 0}, "`k_patches` of at least 1, but got 0"),
+        ({"max_objects": -1}, "`max_objects` of at least 1, but got -1"),
+        ({"bias": float("nan")}, "finite `bias`"),
+        ({"bias": float("inf")}, "finite `bias`"),
+        ({"bias": "much"}, "finite `bias`"),
+        # as `lost-reg sweep --option k_patches=many` has it
+        ({"k_patches": "many"}, "k_patches"),
+        ({"k_patches": 1.5}, "k_patches"),
+        ({"max_objects": True}, "max_objects"),
+        ({"layer": "last"}, "layer"),
+        ({"center": "yes"}, "center"),
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_are_refused(changes, words):
+    assert words in refusal(with_changes, Setting(), changes)

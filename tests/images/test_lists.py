@@ -1,0 +1,88 @@
+"""Images that a list names."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from helpers import refusal
+from image_cases import listed
+
+from lost_reg.images.lists import ListedFiles
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_list_is_read_with_paths_from_the_working_directory(tree, end, closed):
+    entries = ["photos/b.jpg", str(tree / "photos/sub/c.jpeg"), "./photos/other/../gone.jpg"]
+    (tree / "list").write_text(end.join(entries) + (end if closed else ""), newline="")
+    found = ListedFiles.read("list")
+    assert (found.root, found.count) == (tree / "photos", 3)
+    assert listed(found) == [
+        ("b.jpg", tree / "photos/b.jpg"),
+        ("sub/c.jpeg", tree / "photos/sub/c.jpeg"),
+        ("gone.jpg", tree / "photos/gone.jpg"),
+    ]
+    assert listed(found) == listed(found)  # it can be read again
+    assert [name for name, _ in listed(found, done=["sub/c.jpeg"])] == ["b.jpg", "gone.jpg"]
+    assert [name for name, _ in listed(found, done=["b.jpg"], limit=2)] == ["sub/c.jpeg"]
+
+
+def test_the_root_of_a_list_is_the_deepest_folder_above_all(tree):
+    for entries, root in {
+        ("photos/sub/b.jpg", "photos/sub/c.jpeg"): "photos/sub",
+        ("photos/sub/b.jpg", "photos/sub2/c.jpeg"): "photos",
+        ("photos/sub2/b.jpg", "photos/sub/c.jpeg"): "photos",
+        ("photos/sub/deep/b.jpg", "photos/sub/c.jpeg"): "photos/sub",
+        ("photos/sub/c.jpeg", "photos/sub/deep/b.jpg"): "photos/sub",
+    }.items():
+        (tree / "list").write_text("\n".join(entries))
+        assert ListedFiles.read("list").root == tree / root
+    (tree / "list").write_text("/a.jpg\n/x/b.jpg")
+    found = ListedFiles.read("list")
+    assert [name for name, _ in listed(found)] == ["a.jpg", "x/b.jpg"] and found.root == Path("/")
+
+
+def test_names_of_any_bytes_stand_in_a_list(tree):
+    name = os.fsdecode(b"caf\xe9\nof two lines.jpg")
+    (tree / name).write_bytes(b"x")
+    (tree / "list").write_bytes(os.fsencode(name) + b"\0")
+    ((found, path),) = listed(ListedFiles.read("list"))
+    assert found == name and path.read_bytes() == b"x"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tree):
+    (tree / "list").write_bytes(b"\xef\xbb\xbfphotos/b.jpg\n")
+    assert listed(ListedFiles.read("list")) == [("b.jpg", tree / "photos/b.jpg")]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="no process substitution here")
+def test_a_list_may_come_through_a_pipe(tree):
+    read, write = os.pipe()
+    os.write(write, b"photos/b.jpg\nphotos/a.PNG\n")
+    os.close(write)
+    found = ListedFiles.read(f"/dev/fd/{read}")
+    os.close(read)
+    assert [name for name, _ in listed(found)] == [name for name, _ in listed(found)] == ["b.jpg", "a.PNG"]
+
+
+def test_the_standard_input_is_a_list(tree, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"photos/b.jpg\nphotos/a.PNG\n")))
+    found = ListedFiles.read("-")
+    assert [name for name, _ in listed(found)] == [name for name, _ in listed(found)] == ["b.jpg", "a.PNG"]
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", None])
+def test_a_list_that_names_nothing_is_refused(tree, content):
+    if content is not None:
+        (tree / "list").write_text(content)
+    text = refusal(ListedFiles.read, "list")
+    assert "'list'" in text and ("names no images" in text or "No such file" in text)
+
+
+def test_a_long_list_is_sampled_throughout(tree):
+    (tree / "list").write_text("".join(f"{number}.jpg\n" for number in range(1000)))
+    sample = ListedFiles.read("list").sample(10)
+    assert [path.name for path in sample] == [f"{number}.jpg" for number in range(0, 1000, 100)]
