@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lost_reg.cli.options import data_root_option
-from lost_reg.cli.output import print_line
+from lost_reg.cli.output import as_options, print_line
 
 
 @click.command()
@@ -18,7 +18,8 @@ def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
     from lost_reg.backbones import inventory
 
-    click.echo(inventory.download_weights(download) if download else inventory.backbones_table())
+    shown = inventory.download_weights(download) if download else inventory.backbones_table()
+    click.echo(as_options(shown))
 
 
 @click.command()

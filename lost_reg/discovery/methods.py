@@ -40,7 +40,7 @@ class Setting:
             "features": asdict(self.features),
             "options": asdict(self.config),
         }
-        return json.loads(json.dumps(record))
+        return dict(json.loads(json.dumps(record)))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Setting:

@@ -208,7 +208,7 @@ def test_the_patches_of_whole_boxes_leave_the_graph():
 
     graph = Graph(GRID_HW, [GRID_HW] * 2, grow)
     other = PatchObject((1, 1, 5, 3), (1, 1), 0.5, {"degree": 3})
-    found = with_further_objects([FIRST, other], graph, 3)
+    found = with_further_objects([[FIRST], [other]], graph, 3)
     assert asked == [([0, 1], [9, 8]), ([0, 1], [18, 17])]
     further = [candidate(), candidate((5, 1, 8, 4))]
     assert found == [[FIRST, *further], [other, *further]]
