@@ -179,9 +179,8 @@ def cell_scores(name: str, dataset: Dataset, args: argparse.Namespace) -> SweepS
     if name.endswith(TEST_TIME):
         neurons = neurons_of(backbone, dataset, args)
         backbone = loaded(name, args, AddedRegisters(neurons))
-    options = RunOptions(
-        LoaderOptions(workers=args.workers), args.limit, resume=True, data_root=data_root(args.data_root)
-    )
+    loader = LoaderOptions(workers=args.workers)
+    options = RunOptions(loader, args.limit, resume=True, data_root=data_root(args.data_root))
     with image_progress(f"{name} on {dataset.title}") as progress:
         sweep(
             source_of_dataset(dataset), backbone, folder, settings_for(backbone), options,
@@ -330,8 +329,8 @@ def report(cells: list[Cell], missing: list[str], args: argparse.Namespace) -> s
         parts.append(f"Only the first {args.limit:,} images of each dataset: no published number compares.")
     parts.append(
         "The difference is ours less the published number, with the 95 % interval of ours (Wilson). "
-        f"The settings to choose from: last four layers, normalised, bias {BIASES}; the tenth that the choice "
-        f"is made on was drawn with seed {args.seed}. The best in hindsight is chosen on the images that it "
+        f"The settings to choose from: last four layers, normalised, bias {BIASES}. The tenth that they are "
+        f"chosen on was drawn with seed {args.seed}. The best in hindsight is chosen on the images that it "
         "is scored on: too high to be compared, but the papers do not say how they chose."
     )
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():

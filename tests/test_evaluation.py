@@ -226,8 +226,8 @@ def test_memory_is_measured_on_the_way(printed):
 @pytest.fixture
 def interrupted(tmp_path, save_scene):
     """A run of two images that nothing happened to, and a copy that is not complete."""
-    for name in ("a.png", "b.png"):
-        save_scene(tmp_path / "photos" / name)
+    for name, box_xyxy in {"a.png": (32, 16, 96, 64), "b.png": (0, 0, 40, 40)}.items():
+        save_scene(tmp_path / "photos" / name, box_xyxy=box_xyxy)
     command = ["run", str(tmp_path / "photos"), "--backbone", "tiny", "--device", "cpu"]
     for name, more in (("reference", []), ("run", ["--limit", "1"])):
         with contextlib.suppress(SystemExit):
@@ -249,19 +249,24 @@ def test_an_interrupted_run_may_lack_images_until_its_end(interrupted):
 def test_what_an_interrupted_run_loses_is_noticed(interrupted):
     out, reference = interrupted
     before = interrupted_runs.Contents.of(out)
-    predictions = out / "predictions.jsonl"
+    predictions, maps = out / "predictions.jsonl", out / "maps" / "a.png.npz"
+    as_it_was = maps.read_bytes()
 
     def complaint() -> str:
         with pytest.raises(interrupted_runs.Lost) as lost:
             interrupted_runs.check(out, before, reference)
         return str(lost.value)
 
-    (out / "maps" / "a.png.npz").write_bytes((reference.folder / "maps" / "b.png.npz").read_bytes())
-    (reference.folder.parent / "log").write_text("Traceback")
-    assert "traceback" in complaint()
-    predictions.write_bytes(before.predictions.replace(b'"a.png"', b'"b.png"'))
+    reference.log.write_text("Traceback")
+    assert "a traceback in" in complaint()
+    maps.write_bytes((reference.folder / "maps" / "b.png.npz").read_bytes())
+    assert "maps or a picture are damaged" in complaint()
+    maps.write_bytes(as_it_was)
+    wrong = reference.lines[1].replace(b'"degree": ', b'"degree": 1')
+    predictions.write_bytes(before.predictions + wrong + b"\n")
+    assert "a prediction differs" in complaint()
+    predictions.write_bytes(before.predictions[:-9])
     assert "an earlier line was lost or altered" in complaint()
-    predictions.write_bytes(before.predictions + b'{"image": "half a li')
     assert interrupted_runs.has_half_line(out)
 
 
