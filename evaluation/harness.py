@@ -170,7 +170,8 @@ def table_head(header: Sequence[str]) -> str:
 
 def table_row(cells: Sequence[object]) -> str:
     """A line of a Markdown table."""
-    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+    texts = (str(cell).replace("|", "/") for cell in cells)
+    return "|" + "".join(f" {text} |" if text else " |" for text in texts)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
