@@ -218,7 +218,8 @@ def neurons_of(backbone: VitBackbone, dataset: Dataset, args: argparse.Namespace
         return neurons
     drawn = np.random.default_rng(args.seed).permutation(len(dataset.images))[: args.neuron_images]
     names = [dataset.images[index] for index in sorted(drawn)]
-    stream = ImageStream([dataset.root / n for n in names], names, workers=args.workers, apply_exif=False)
+    loader = LoaderOptions(workers=args.workers, apply_exif=False)
+    stream = ImageStream([dataset.root / name for name in names], names, loader=loader)
     is_random = backbone.weights.source == RANDOM
     options = SearchOptions() if is_random else SEARCHES.get(backbone.name, SearchOptions())
     with image_progress(f"register neurons of {backbone.name}") as progress:
