@@ -51,7 +51,7 @@ def keys(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
     try:
         with torch.inference_mode():
             batch = x[None].to(next(model.parameters()).dtype)
-            if native is None:  # rotary positions, DINOv3's, are of any grid
+            if native is None:  # rotary positions, DINOv3's, fit any grid
                 model.forward_features(batch)
             else:
                 of_grid = positions(native, grid_hw, backbone)
@@ -64,7 +64,7 @@ def keys(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
 
 
 def positions(pos_embed: torch.Tensor, grid_hw: tuple[int, int], backbone) -> torch.Tensor:
-    """The position embedding at this grid by the rule of the model's family (see the README)."""
+    """The position embedding at this grid, by the rule of the model's family (`spec.position_offset`)."""
     model = backbone.model
     split = 0 if model.no_embed_class else model.num_prefix_tokens
     prefix, grid = pos_embed[:, :split], pos_embed[:, split:]
@@ -95,7 +95,7 @@ def forward(model: torch.nn.Module, x: torch.Tensor) -> None:
 def lost(
     features: torch.Tensor, grid_hw: tuple[int, int], size_hw: tuple[int, int], patch: int, bias: float = 0.0
 ) -> Plain:
-    """Seed, expansion, and the seed's component, with the whole Gram matrix at once."""
+    """Seed, expansion and the seed's component, with the whole Gram matrix at once."""
     affinities = features @ features.T + bias
     degrees = (affinities > 0).sum(1) - (affinities.diagonal() > 0).long()
     order = torch.argsort(degrees, stable=True)

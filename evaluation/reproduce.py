@@ -1,17 +1,18 @@
-"""Do registers restore object discovery? The published tables, computed anew with the public weights.
+"""Do registers restore object discovery? The published tables, computed again with the public weights.
 
     python evaluation/reproduce.py --out results/reproduce [--data-root DATA] [--device cuda]
     python evaluation/reproduce.py --out results/try --backbones tiny --datasets samples --data-root data
 
-Darcet et al. 2024, table 3, and Jiang et al. 2025, table 5. For each backbone and dataset one sweep folder
-under --out, which an interrupted call goes on with; then, as Markdown on the screen and in reproduce.md,
+Darcet et al. 2024, table 3, and Jiang et al. 2025, table 5. Each backbone and dataset gets one sweep folder
+under --out, which the same command continues after an interruption. Then, as Markdown on the screen and in
+reproduce.md,
 
 - LOST as published, on all images
 - the setting chosen on a seeded tenth of the images (last four layers, bias -1 to 0, normalised), on the rest
 - the best in hindsight on that rest, too good to be compared
 
 beside the published numbers, and pairs of backbones by McNemar's test and the paired bootstrap. Weights and
-datasets that are not here are listed with the command that gets each. evaluation/registers.md has the steps.
+datasets that are missing are listed with the command that gets each. evaluation/registers.md has the steps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lost_reg.runs.presets import preset_protocol
+from harness import add_device, argument_parser, markdown_table, run_script
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.streams import ImageStream
@@ -33,16 +34,17 @@ from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM, find_weights
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.discovery.methods import Setting, describe_setting
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import image_progress
+from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
-from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_biases
 from lost_reg.scoring.corloc import wilson_interval
 from lost_reg.scoring.paired import Paired, holm
 from lost_reg.scoring.published import published_rows
-from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, describe_setting, score_sweep
-from lost_reg.types import Protocol
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, score_sweep
 
 TEST_TIME = "+test-time"  # what a backbone's name ends in that gets one test-time register
 DATASETS = ("voc07", "voc12", "coco20k")
@@ -72,7 +74,7 @@ BIASES = "-1:0:0.05"
 
 @dataclass(frozen=True)
 class Cell:
-    """A backbone on a dataset, scored."""
+    """The scores of a backbone on a dataset."""
 
     name: str
     dataset: Dataset
@@ -81,7 +83,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: `found` of `images`; published are those that may stand beside it."""
+    """One line of a table: `found` of `images`, and the published numbers that may stand beside it."""
 
     what: str
     setting: SettingScore
@@ -91,22 +93,20 @@ class Line:
 
 
 def main() -> None:
-    args = parsed()
+    args = parse()
     missing: list[str] = []
+    args.out.mkdir(parents=True, exist_ok=True)
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         cells = all_cells(args, missing)
-        text = report(cells, missing, args)
-        (args.out / "reproduce.md").write_text(text, encoding="utf-8")
-    except (LostRegError, OSError) as error:
-        sys.exit(f"Error: {one_line(str(error))}")
     except KeyboardInterrupt:
-        sys.exit(f"Interrupted: what was done is in {args.out}; the same command goes on")
+        sys.exit(f"Interrupted: what was done is in {args.out}; the same command continues it")
+    text = report(cells, missing, args)
+    (args.out / "reproduce.md").write_text(text, encoding="utf-8")
     print(text, end="")
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def parse() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps and of reproduce.md")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help=f"NAME or NAME{TEST_TIME}")
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
@@ -114,10 +114,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--weights", action="append", default=[], help="random, or NAME=FILE; may be given more than once"
     )
-    parser.add_argument("--limit", type=int, help="only the first so many images of each dataset, to try it")
+    parser.add_argument("--limit", type=int, help="only the first images of each dataset, for a quick try")
     parser.add_argument("--neuron-images", type=int, default=500, help="images that neurons are found on")
-    parser.add_argument("--seed", type=int, default=0, help="of all draws of images")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of all random draws of images")
+    add_device(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
@@ -134,15 +134,8 @@ def parsed() -> argparse.Namespace:
 
 
 def all_cells(args: argparse.Namespace, missing: list[str]) -> list[Cell]:
-    """Every cell that the weights and the data at hand allow; what else is missing, a line each."""
-    found = []
-    for name in args.datasets:
-        try:
-            dataset = find_dataset(name, data_root(args.data_root))
-            source_of_dataset(dataset)  # every image is there
-            found.append(dataset)
-        except LostRegError as error:
-            missing.append(f"dataset {name}: {error}")
+    """Every cell that the weights and the data at hand allow; a line is added to `missing` for the others."""
+    datasets = found_datasets(args, missing)
     cells = []
     for name in args.backbones:
         try:
@@ -151,7 +144,7 @@ def all_cells(args: argparse.Namespace, missing: list[str]) -> list[Cell]:
         except LostRegError as error:
             missing.append(f"backbone {name}: {error}")
             continue
-        for dataset in found:
+        for dataset in datasets:
             try:
                 cells.append(Cell(name, dataset, cell_scores(name, dataset, args)))
             except LostRegError as error:
@@ -159,8 +152,21 @@ def all_cells(args: argparse.Namespace, missing: list[str]) -> list[Cell]:
     return cells
 
 
+def found_datasets(args: argparse.Namespace, missing: list[str]) -> list[Dataset]:
+    """The datasets that are here as a whole."""
+    found = []
+    for name in args.datasets:
+        try:
+            dataset = find_dataset(name, data_root(args.data_root))
+            source_of_dataset(dataset)  # refuses one with missing images
+            found.append(dataset)
+        except LostRegError as error:
+            missing.append(f"dataset {name}: {error}")
+    return found
+
+
 def weights_of(name: str, args: argparse.Namespace) -> str | None:
-    """What --weights says of a backbone."""
+    """What --weights gives for a backbone."""
     files = dict(given.split("=", 1) for given in args.weights if given != RANDOM)
     bare = name.removesuffix(TEST_TIME)
     return files.get(name, files.get(bare, RANDOM if RANDOM in args.weights else None))
@@ -168,15 +174,16 @@ def weights_of(name: str, args: argparse.Namespace) -> str | None:
 
 def cell_scores(name: str, dataset: Dataset, args: argparse.Namespace) -> SweepScores:
     """Run, or finish, the sweep of a backbone on a dataset, and score it."""
-    folder = args.out / f"{name}-{dataset.title}".replace(":", "-").replace("/", "-")
+    folder = args.out / file_name(f"{name}-{dataset.title}")
     backbone = loaded(name, args)
     if name.endswith(TEST_TIME):
         neurons = neurons_of(backbone, dataset, args)
         backbone = loaded(name, args, AddedRegisters(neurons))
+    loader = LoaderOptions(workers=args.workers)
+    options = RunOptions(loader, args.limit, resume=True, data_root=data_root(args.data_root))
     with image_progress(f"{name} on {dataset.title}") as progress:
         sweep(
-            source_of_dataset(dataset), backbone, folder, protocols_for(backbone),
-            workers=args.workers, limit=args.limit, resume=True, data_root=data_root(args.data_root),
+            source_of_dataset(dataset), backbone, folder, settings_for(backbone), options,
             progress=progress, note=lambda text: print(f"Note: {one_line(text)}", file=sys.stderr),
         )  # fmt: skip
     return score_sweep(
@@ -184,26 +191,26 @@ def cell_scores(name: str, dataset: Dataset, args: argparse.Namespace) -> SweepS
     )
 
 
+def file_name(text: str) -> str:
+    return text.replace(":", "-").replace("/", "-")
+
+
 def loaded(name: str, args: argparse.Namespace, registers: AddedRegisters | None = None) -> VitBackbone:
     return load_backbone(
-        name.removesuffix(TEST_TIME), weights=weights_of(name, args), device=args.device,
+        name.removesuffix(TEST_TIME), weights=weights_of(name, args), device=str(args.device),
         precision=args.precision, registers=registers,
     )  # fmt: skip
 
 
-def protocols_for(backbone: VitBackbone) -> list[Protocol]:
-    """LOST as published, and the settings that the papers tell of: values for OpenCLIP and DeiT-III."""
-    facet = preset_protocol("registers", backbone.spec).facet
-    grid = grid_of_protocols(
-        facets=[facet], layers=[-4, -3, -2, -1], biases=parse_biases(BIASES), normalize=[True],
-        center=[False], k_patches=Protocol().k_patches, max_side=None,
-    )  # fmt: skip
-    return [Protocol(), *grid]
+def settings_for(backbone: VitBackbone) -> list[Setting]:
+    """LOST as published, and the settings that the papers describe: values for OpenCLIP and DeiT-III."""
+    features = {"facet": [backbone.spec.facet], "layer": [-4, -3, -2, -1], "normalize": [True]}
+    return [Setting(), *grid_of_settings(Grid(features=features, options={"bias": parse_biases(BIASES)}))]
 
 
 def neurons_of(backbone: VitBackbone, dataset: Dataset, args: argparse.Namespace) -> RegisterNeurons:
     """Register neurons, found on a seeded draw of the dataset's images, or those of an earlier session."""
-    path = args.out / f"neurons-{backbone.name}-{dataset.title}.json".replace(":", "-")
+    path = args.out / file_name(f"neurons-{backbone.name}-{dataset.title}.json")
     if path.exists():
         neurons = read_neurons(path)
         if not neurons.are_of(backbone.weights.name, backbone.weights.sha256):
@@ -211,7 +218,8 @@ def neurons_of(backbone: VitBackbone, dataset: Dataset, args: argparse.Namespace
         return neurons
     drawn = np.random.default_rng(args.seed).permutation(len(dataset.images))[: args.neuron_images]
     names = [dataset.images[index] for index in sorted(drawn)]
-    stream = ImageStream([dataset.root / n for n in names], names, workers=args.workers, apply_exif=False)
+    loader = LoaderOptions(workers=args.workers, apply_exif=False)
+    stream = ImageStream([dataset.root / name for name in names], names, loader=loader)
     is_random = backbone.weights.source == RANDOM
     options = SearchOptions() if is_random else SEARCHES.get(backbone.name, SearchOptions())
     with image_progress(f"register neurons of {backbone.name}") as progress:
@@ -247,13 +255,13 @@ def hindsight_of(scores: SweepScores) -> SettingScore:
 
 
 def published_of(cell: Cell) -> tuple[tuple[tuple[float, str], ...], tuple[tuple[float, str], ...]]:
-    """Published numbers: of LOST as published, and of protocols that are not told in full."""
+    """Published numbers: of LOST as published, and of settings that were not published in full."""
     plain, swept = [], []
     for row in published_rows():
         number = row["corloc"].get(cell.dataset.name)
-        if row["backbone"] in BACKBONES.get(cell.name, ()) and row["method"] == "LOST" and number is not None:
+        if row["backbone"] in BACKBONES.get(cell.name, ()) and row["method"] == "lost" and number is not None:
             note = f"; {row['note']}" if "note" in row else ""
-            is_plain = bool(row["protocol"]) and row["protocol"]["bias"] == 0
+            is_plain = bool(row["options"]) and row["options"]["bias"] == 0
             (plain if is_plain else swept).append((number, row["source"] + note))
     return tuple(plain), tuple(swept)
 
@@ -264,7 +272,7 @@ def rows_of(cell: Cell, is_random: bool) -> list[list[str]]:
         low, high = (100 * end for end in wilson_interval(line.found, line.images))
         corloc = 100 * line.found / line.images
         name = f"{cell.name} (RANDOM WEIGHTS)" if is_random else cell.name
-        setting = describe_setting(line.setting.protocol)
+        setting = describe_setting(line.setting.setting)
         ours = [name, line.what, setting, f"{line.images:,}", f"{corloc:.1f}", f"{low:.1f} to {high:.1f}"]
         comparable = cell.dataset.is_full and not cell.scores.not_done and not is_random
         for number, source in line.published or ((None, ""),):
@@ -322,14 +330,14 @@ def report(cells: list[Cell], missing: list[str], args: argparse.Namespace) -> s
         parts.append(f"Only the first {args.limit:,} images of each dataset: no published number compares.")
     parts.append(
         "The difference is ours less the published number, with the 95 % interval of ours (Wilson). "
-        f"Settings that were chosen among: last four layers, normalised, bias {BIASES}; the tenth that "
-        f"chooses was drawn by seed {args.seed}. The best in hindsight is chosen on the images that it is "
-        "scored on: too high to be compared, but how the papers chose is not told."
+        f"The settings to choose from: last four layers, normalised, bias {BIASES}. The tenth that they are "
+        f"chosen on was drawn with seed {args.seed}. The best in hindsight is chosen on the images that it "
+        "is scored on: too high to be compared, but the papers do not say how they chose."
     )
     for dataset in {cell.dataset.name: cell.dataset for cell in cells}.values():
         of_it = [cell for cell in cells if cell.dataset is dataset]
         rows = [row for cell in of_it for row in rows_of(cell, weights_of(cell.name, args) == RANDOM)]
-        parts += [f"## {dataset.title} {dataset.split}", markdown(header, rows)]
+        parts += [f"## {dataset.title} {dataset.split}", markdown_table(header, rows)]
         parts += pairs_text(of_it)
     if missing:
         parts += ["## Missing", "\n".join(f"- {one_line(line)}" for line in missing)]
@@ -341,14 +349,9 @@ def pairs_text(cells: list[Cell]) -> list[str]:
     parts = []
     for kind in ("as published", "chosen"):
         if rows := paired_rows(cells, kind):
-            parts += [f"Pairs on the same images, {kind}:", markdown(header, rows)]
+            parts += [f"Pairs on the same images, {kind}:", markdown_table(header, rows)]
     return parts
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -1,10 +1,14 @@
-"""Memory of a run over a million paths of a list, and over 100,000 tiny images in tar shards.
+"""Memory and speed over many images: photos in a folder, a million paths of a list, tar shards.
 
-    python evaluation/scale.py [--entries 1000000] [--shard-images 100000]
+    python evaluation/scale.py                             all of it
+    python evaluation/scale.py photos [--photos 20000]     only a part: photos, listing, list, shards
 
-Prints markdown: the memory of the run's own process as it goes, and the speed. The backbone is a function
-that costs next to nothing, so that what is measured is all that is around it: reading the list, decoding in
-processes, batches, LOST, and writing results.
+- photos: a run of `tiny` on many names of 20 photos, a quarter of benchmark.py's in width and height
+- listing: the time and memory that it takes to list a folder
+- list, shards: tiny images by a function that costs next to nothing, so that what is measured is all that is
+  around a backbone: reading the list, decoding in processes, batches, LOST, and writing results
+
+Prints, as a run goes on, the memory of its own process and of those that decode, and the speed.
 """
 
 from __future__ import annotations
@@ -14,79 +18,163 @@ import io
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
+from harness import (
+    MIB,
+    argument_parser,
+    bytes_of_children,
+    describe_machine,
+    make_photos,
+    resident_bytes,
+    run_script,
+    seconds,
+    source_of_folder,
+    table_head,
+    table_row,
+)
 from PIL import Image
 
-from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.images.files import list_images
 from lost_reg.images.lists import ListedFiles
 from lost_reg.images.shards import find_shards
+from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
-from lost_reg.runs.sources import source_of_files
+from lost_reg.runs.sources import Source, source_of_files
 
-PARTS = 10  # rows of the table
-SIDE = 32  # pixels of an image, which is 4 x 4 patches
+ROWS = 10  # of a table, about
+SIDE = 32  # pixels of a tiny image, which is 4 x 4 patches
+IN_A_FOLDER = 1000  # links to one file or folder: a file system has a limit
+MANY_AT_ONCE = RunOptions(LoaderOptions(batch_size=64))
 
 
 def main() -> None:
     options = parse()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        measure_listing(folder / "links", options.links)
-        measure(
-            "a list of paths",
-            ListedFiles.read(str(make_list(folder, options.entries))),
-            options.entries,
-            folder,
-        )
-        make_shards(folder / "shards", options.shard_images)
-        shards = find_shards([str(folder / "shards" / "*.tar")])
-        measure("tar shards", shards, options.shard_images, folder)
+    print(describe_machine())
+    for part in options.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[part](Path(folder), options)
 
 
-def measure(what: str, images, count: int, folder: Path) -> None:
-    """Run over the images, and print a row now and then."""
-    process, began = psutil.Process(), time.perf_counter()
-    print(f"\n{what}, {count:,} images of {SIDE} x {SIDE} pixels\n")
-    print("| images | memory, MB | images/s so far |\n|---|---|---|", flush=True)
-    every = max(1, count // PARTS)
+def parse() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all")
+    parser.add_argument("--photos", type=int, default=20_000, help="names of photos")
+    parser.add_argument("--files", type=int, default=200_000, help="files in the folder that is listed")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="paths in the list")
+    parser.add_argument("--shard-images", type=int, default=100_000)
+    options = parser.parse_args()
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"unknown part {unknown[0]!r}: choose among {', '.join(PARTS)}")
+    return options
 
-    def progress(done: int, failed: int, _: int | None) -> None:
+
+# --- the parts ---------------------------------------------------------------------------------------
+
+
+def measure_photos(folder: Path, options: argparse.Namespace) -> None:
+    originals, photos = folder / "originals", folder / "photos"
+    originals.mkdir()
+    make_photos(originals, 20, shrink=4)
+    photos.mkdir()
+    files = sorted(originals.iterdir())
+    for index in range(options.photos):
+        (photos / f"{index:07}.jpg").hardlink_to(files[index % len(files)])
+    title, backbone = f"{options.photos:,} photos, `tiny`", load_backbone("tiny", device="cpu")
+    case = Case(title, source_of_folder(photos), options.photos, backbone, RunOptions())
+    measure_run(case, folder / "out")
+
+
+def measure_listing(folder: Path, options: argparse.Namespace) -> None:
+    """What it takes to hold the names of a folder's files."""
+    for number in range(-(-options.files // IN_A_FOLDER)):
+        image = make_tiny_images(folder / f"{number:04}", 1)[0]
+        for name in range(1, min(IN_A_FOLDER, options.files - IN_A_FOLDER * number)):
+            (image.parent / f"{name:06}.jpg").hardlink_to(image)
+    before, began = resident_bytes(), time.perf_counter()
+    listed = list_images([folder])
+    taken = time.perf_counter() - began
+    each = (resident_bytes() - before) / listed.count
+    print(
+        f"\nListing a folder of {listed.count:,} files: {taken:.1f} s and {each:.0f} bytes each", flush=True
+    )
+
+
+def measure_list(folder: Path, options: argparse.Namespace) -> None:
+    """Many different paths to a thousand images, through links to their folder."""
+    names = [path.name for path in make_tiny_images(folder / "images", IN_A_FOLDER)]
+    listed = folder / "list"
+    with listed.open("w") as file:
+        for number in range(-(-options.entries // IN_A_FOLDER)):
+            (folder / f"link{number}").symlink_to(folder / "images")
+            left = options.entries - IN_A_FOLDER * number
+            file.writelines(f"{folder}/link{number}/{name}\n" for name in names[:left])
+    source = source_of_files(ListedFiles.read(str(listed)), ["list"])
+    title = f"A list of paths, {options.entries:,} images of {SIDE} x {SIDE} pixels"
+    measure_run(Case(title, source, options.entries, cheap_backbone(), MANY_AT_ONCE), folder / "out")
+
+
+def measure_shards(folder: Path, options: argparse.Namespace) -> None:
+    make_shards(folder / "shards", options.shard_images)
+    source = source_of_files(find_shards([str(folder / "shards" / "*.tar")]), ["shards"])
+    title = f"Tar shards, {options.shard_images:,} images of {SIDE} x {SIDE} pixels"
+    measure_run(Case(title, source, options.shard_images, cheap_backbone(), MANY_AT_ONCE), folder / "out")
+
+
+PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    "photos": measure_photos,
+    "listing": measure_listing,
+    "list": measure_list,
+    "shards": measure_shards,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run: `count` images of a source."""
+
+    title: str
+    source: Source
+    count: int
+    backbone: Backbone
+    options: RunOptions
+
+
+def measure_run(case: Case, out: Path) -> None:
+    """Run over the images and print a row now and then; then what resuming takes with all of them done."""
+    print(f"\n{case.title}\n")
+    print(table_head(["images", "MiB in this process", "MiB of its decoding processes", "images/s so far"]))
+    began, every = time.perf_counter(), max(1, case.count // ROWS)
+
+    def progress(done: int, failed: int, total: int | None) -> None:
         if done % every == 0 or done == 1:
             rate = done / (time.perf_counter() - began)
-            print(f"| {done:,} | {process.memory_info().rss / 1e6:.0f} | {rate:,.0f} |", flush=True)
+            print(table_row([f"{done:,}", *memory(), f"{rate:,.0f}"]), flush=True)
 
-    backbone = load_backbone(patch_means, patch_size=8, device="cpu")
-    out = folder / what.replace(" ", "-")
-    summary = run(source_of_files(images, [what]), backbone, out, batch_size=64, progress=progress)
-    assert (summary.done, summary.failed) == (count, 0)
-    began = time.perf_counter()
-    summary = run(source_of_files(images, [what]), backbone, out, batch_size=64, resume=True)
-    assert (summary.done, summary.done_before) == (0, count)
-    taken, memory = time.perf_counter() - began, process.memory_info().rss / 1e6
-    print(f"\n`--resume` of it, with all done: {taken:.0f} s, {memory:.0f} MB", flush=True)
+    summary = run(case.source, case.backbone, out, options=case.options, progress=progress)
+    assert (summary.done, summary.failed) == (case.count, 0)
+    resuming = replace(case.options, resume=True)
+    taken = seconds(lambda: run(case.source, case.backbone, out, options=resuming))
+    print(f"\n`--resume` with all done: {taken:.0f} s, {memory()[0]} MiB", flush=True)
 
 
-def measure_listing(folder: Path, count: int) -> None:
-    """What it takes to hold the names of a folder's files."""
-    for number in range(count // 1000):
-        image = make_images(folder / f"{number:04}", 1)[0]
-        for name in range(1, 1000):  # a file system has a limit of links to one file
-            (image.parent / f"{name:06}.jpg").hardlink_to(image)
-    process, began = psutil.Process(), time.perf_counter()
-    before = process.memory_info().rss
-    listed = list_images([folder])
-    grown = process.memory_info().rss - before
-    seconds = time.perf_counter() - began
-    each = grown / listed.count
-    print(
-        f"a folder of {listed.count:,} files: {seconds:.1f} s and {each:.0f} bytes each to list", flush=True
-    )
+def memory() -> list[str]:
+    """MiB of this process, and of those that decode."""
+    return [f"{size / MIB:,.0f}" for size in (resident_bytes(), bytes_of_children())]
+
+
+# --- tiny images and what they cost ------------------------------------------------------------------
+
+
+def cheap_backbone() -> Backbone:
+    torch.set_num_threads(1)  # on small tensors, threads cost more than they give
+    return load_backbone(patch_means, device="cpu", preprocessing=Preprocessing(patch_size=8))
 
 
 def patch_means(images: torch.Tensor) -> torch.Tensor:
@@ -94,48 +182,35 @@ def patch_means(images: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(images, 8).flatten(2).mT
 
 
-def make_list(folder: Path, count: int) -> Path:
-    """A list of so many different paths to a thousand images, through links to their folder."""
-    names = [path.name for path in make_images(folder / "images", 1000)]
-    listed = folder / "list"
-    with listed.open("w") as file:
-        for number in range(-(-count // 1000)):
-            (folder / f"link{number}").symlink_to(folder / "images")
-            file.writelines(f"{folder}/link{number}/{name}\n" for name in names[: count - 1000 * number])
-    return listed
-
-
-def make_images(folder: Path, count: int) -> list[Path]:
+def make_tiny_images(folder: Path, count: int) -> list[Path]:
+    """Files of noise."""
     folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for number in range(count):
-        pixels = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:06}.jpg")
-    return sorted(folder.iterdir())
+    paths = [folder / f"{number:06}.jpg" for number in range(count)]
+    for path, content in zip(paths, tiny_jpegs()):
+        path.write_bytes(content)
+    return paths
 
 
 def make_shards(folder: Path, count: int) -> None:
-    """Shards of a thousand images each."""
+    """Shards of a thousand images each, all the same."""
     folder.mkdir()
-    stream = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(
-        stream, "JPEG"
-    )
-    for number in range(-(-count // 1000)):
+    content = next(tiny_jpegs())
+    for number in range(-(-count // IN_A_FOLDER)):
         with tarfile.open(folder / f"shard-{number:04}.tar", "w") as tar:
-            for key in range(min(1000, count - 1000 * number)):
+            for key in range(min(IN_A_FOLDER, count - IN_A_FOLDER * number)):
                 member = tarfile.TarInfo(f"{number:04}{key:04}.jpg")
-                member.size = len(stream.getvalue())
-                tar.addfile(member, io.BytesIO(stream.getvalue()))
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--entries", type=int, default=1_000_000, help="paths in the list")
-    parser.add_argument("--shard-images", type=int, default=100_000)
-    parser.add_argument("--links", type=int, default=200_000, help="files in the folder that is listed")
-    return parser.parse_args()
+def tiny_jpegs() -> Iterator[bytes]:
+    """Encoded images of noise without end, the same in each call."""
+    random = np.random.default_rng(0)
+    while True:
+        stream = io.BytesIO()
+        Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(stream, "JPEG")
+        yield stream.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

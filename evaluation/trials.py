@@ -1,4 +1,4 @@
-"""Means of speed that lost-reg does not use, each measured beside what it does, and where the time goes.
+"""Ways to be faster that lost-reg does not use, each measured beside what it does; and where the time goes.
 
     python evaluation/trials.py [--backbone dino_vits16] [--precision bf16 ...] [--rounds 5]
 
@@ -8,22 +8,35 @@ All of it is timm's forward_features in full batches of one size, at random weig
 - head by head: attention by matrix products of one head at a time, instead of torch's fused kernel
 - kept memory: glibc keeps large blocks (ALLOCATOR below) instead of handing them back to the system
 
-The variants take turns within each round; a ratio is taken within its round, and the median is shown.
+In each round every variant has its turn; a ratio is taken within its round, and the median is shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import median
 
 import torch
 import torch.nn.functional as F
-from benchmark import machine, seconds, timm_model
+from harness import (
+    add_device,
+    add_precisions,
+    argument_parser,
+    describe_machine,
+    markdown_table,
+    measure_rounds,
+    median_and_range,
+    ratios,
+    run_script,
+    seconds,
+    timm_model,
+)
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
@@ -42,7 +55,7 @@ ROWS = 1024  # of one head's affinities at once, so that memory does not grow wi
 
 
 class HeadByHead(TorchFunctionMode):
-    """While it is entered, attention is computed by matrix products, one image and head at a time."""
+    """A context in which attention is computed by matrix products, one image and head at a time."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is F.scaled_dot_product_attention:
@@ -64,31 +77,34 @@ def head_by_head(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--backbone", default="dino_vits16")
-    parser.add_argument(
-        "--precision", action="append", choices=list(PRECISIONS), help="default: fp32 and bf16"
-    )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--in-turn", action="store_true", help=argparse.SUPPRESS
-    )  # a process of `kept_memory`
-    options = parser.parse_args()
+    options = parse()
     if options.in_turn:
-        answer_in_turn(forward_of(options, options.precision[0]), options)
+        answer_in_turn(forward_of(options, options.precision[0]), options.device)
         return
-    print(machine(torch.device(options.device)), flush=True)
+    print(describe_machine(options.device), flush=True)
     for precision in options.precision or ["fp32", "bf16"]:
         size = " x ".join(map(str, SIZE_HW[::-1]))
         print(f"\n### {options.backbone}, {precision}, {options.batch_size} images of {size}\n", flush=True)
         print(compared(options, precision), flush=True)
 
 
+def parse() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--backbone", default="dino_vits16")
+    add_precisions(parser, list(PRECISIONS), default="fp32 and bf16")
+    add_device(parser)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    # for the processes of `in_own_processes`
+    parser.add_argument("--in-turn", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
 def forward_of(options: argparse.Namespace, precision: str) -> Callable[[], object]:
     """A function that runs the model on one batch."""
-    backbone = load_backbone(options.backbone, weights="random", device=options.device, precision=precision)
+    backbone = load_backbone(
+        options.backbone, weights="random", device=str(options.device), precision=precision
+    )
     model, patch = timm_model(backbone), backbone.patch_size
     hw = [-(-side // patch) * patch for side in SIZE_HW]
     images = torch.randn(options.batch_size, 3, *hw, device=backbone.device, dtype=PRECISIONS[precision])
@@ -97,7 +113,6 @@ def forward_of(options: argparse.Namespace, precision: str) -> Callable[[], obje
 
 def compared(options: argparse.Namespace, precision: str) -> str:
     """The variants beside what is used, and the shares of the kinds of work, as text."""
-    device = torch.device(options.device)
     forward = forward_of(options, precision)
     compiled = torch.compile(forward)
 
@@ -105,51 +120,54 @@ def compared(options: argparse.Namespace, precision: str) -> str:
         with HeadByHead():
             forward()
 
+    variants = {"as used": forward, "head by head": by_head, "compiled": compiled}
     forward()
     by_head()
-    start = seconds(compiled, device)
-    rounds = []
-    for _ in range(options.rounds):
-        taken = {"as used": seconds(forward, device), "head by head": seconds(by_head, device)}
-        rounds.append({**taken, "compiled": seconds(compiled, device)})
-    of_process = kept_memory(options, precision)
-    ratios = {name: [one["as used"] / one[name] for one in rounds] for name in ("head by head", "compiled")}
-    ratios["kept memory"] = [plain / kept for plain, kept in of_process]
-    rate = options.batch_size / median(one["as used"] for one in rounds)
-    lines = [f"{rate:.2f} images/s as used; the first call of the compiled model takes {start:.0f} s", ""]
-    lines += ["| | rate, times that as used |", "|---|---|"]
-    lines += [
-        f"| {name} | {median(of):.2f} ({min(of):.2f} to {max(of):.2f}) |" for name, of in ratios.items()
-    ]
-    return "\n".join([*lines, "", shares(forward)])
+    start = seconds(compiled, options.device)
+    tasks = {name: lambda work=work: seconds(work, options.device) for name, work in variants.items()}
+    taken = measure_rounds(tasks, options.rounds)
+    with in_own_processes(options, precision) as processes:
+        own = measure_rounds(processes, options.rounds)
+    rates = {name: ratios(taken["as used"], taken[name]) for name in ("head by head", "compiled")}
+    rates["kept memory"] = ratios(own["as used"], own["kept memory"])
+    rate = options.batch_size / median(taken["as used"])
+    rows = [[name, median_and_range(values)] for name, values in rates.items()]
+    return "\n\n".join(
+        [
+            f"{rate:.2f} images/s as used; the first call of the compiled model takes {start:.0f} s",
+            markdown_table(["", "rate, times that as used"], rows),
+            shares(forward),
+        ]
+    )
 
 
 def shares(forward: Callable[[], object]) -> str:
     """How much of the time each kind of work takes in one batch: of the GPU's, where there is one."""
     on_gpu = torch.cuda.is_available()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as seen:
+    with profile(activities=activities) as profiled:
         forward()
     times: Counter = Counter()
-    for event in seen.key_averages():
+    for event in profiled.key_averages():
         kind = next((kind for kind, part in KINDS.items() if part in event.key), "other")
         times[kind] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(times.values())
     return "Where the time goes: " + ", ".join(f"{k} {100 * t / total:.0f} %" for k, t in times.most_common())
 
 
-def kept_memory(options: argparse.Namespace, precision: str) -> list[tuple[float, float]]:
-    """Seconds of one batch in a process of its own, without and with ALLOCATOR, a pair a round."""
+@contextlib.contextmanager
+def in_own_processes(options: argparse.Namespace, precision: str) -> Iterator[dict[str, Callable[[], float]]]:
+    """Functions that run one batch in a process of their own, without and with ALLOCATOR, and time it."""
     command = [
         sys.executable, __file__, "--in-turn", "--backbone", options.backbone, "--precision", precision,
-        "--device", options.device, "--batch-size", str(options.batch_size),
+        "--device", str(options.device), "--batch-size", str(options.batch_size),
     ]  # fmt: skip
-    processes = [
-        subprocess.Popen(
+    processes = {
+        name: subprocess.Popen(
             command, env={**os.environ, **more}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        for more in ({}, ALLOCATOR)
-    ]
+        for name, more in {"as used": {}, "kept memory": ALLOCATOR}.items()
+    }
 
     def one_batch(process: subprocess.Popen) -> float:
         process.stdin.write("\n")
@@ -157,21 +175,21 @@ def kept_memory(options: argparse.Namespace, precision: str) -> list[tuple[float
         return float(process.stdout.readline())
 
     try:
-        for process in processes:
+        for process in processes.values():
             one_batch(process)  # warms up
-        return [tuple(map(one_batch, processes)) for _ in range(options.rounds)]
+        yield {name: lambda process=process: one_batch(process) for name, process in processes.items()}
     finally:
-        for process in processes:
+        for process in processes.values():
             process.stdin.close()
             process.wait()
 
 
-def answer_in_turn(forward: Callable[[], object], options: argparse.Namespace) -> None:
-    """For each line that comes, run a batch and say how many seconds it took."""
+def answer_in_turn(forward: Callable[[], object], device: torch.device) -> None:
+    """For each line on standard input, run a batch and print how many seconds it took."""
     forward()
     for _ in sys.stdin:
-        print(seconds(forward, torch.device(options.device)), flush=True)
+        print(seconds(forward, device), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

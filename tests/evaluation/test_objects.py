@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import functools
 from dataclasses import replace
 
 import objects
@@ -27,15 +27,9 @@ def voc(tmp_path, make_voc):
 
 
 @pytest.fixture
-def tables(tmp_path, monkeypatch, capsys):
+def tables(printed):
     """A function that gives what the script prints of a run folder."""
-
-    def tables(folder) -> str:
-        monkeypatch.setattr(sys, "argv", ["objects.py", str(folder)])
-        objects.main()
-        return capsys.readouterr().out
-
-    return tables
+    return functools.partial(printed, objects)
 
 
 def test_several_objects_are_scored(tmp_path, voc, tables):
