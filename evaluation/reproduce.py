@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import add_device, argument_parser, markdown_table, run_script
+from harness import argument_parser, markdown_table, run_script
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.streams import ImageStream
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps and of reproduce.md")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help=f"NAME or NAME{TEST_TIME}")
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
@@ -117,7 +117,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="only the first images of each dataset, for a quick try")
     parser.add_argument("--neuron-images", type=int, default=500, help="images that neurons are found on")
     parser.add_argument("--seed", type=int, default=0, help="of all random draws of images")
-    add_device(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
