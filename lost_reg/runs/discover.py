@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import Setting, preset_setting
+from lost_reg.discovery.methods import Setting, method_of, preset_setting
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.in_memory import Image, named_images
@@ -51,9 +52,11 @@ def discover(
         >>> boxes = [found.box_xyxy for found in discover(["a.jpg", "b.jpg"], backbone)]  # doctest: +SKIP
     """
     named = named_images(images)
-    few = LoaderOptions(workers=0) if len(named) < _IMAGES_WORTH_WORKERS else LoaderOptions()
+    loader = loader or LoaderOptions()
+    if loader.workers is None and len(named) < _IMAGES_WORTH_WORKERS:
+        loader = replace(loader, workers=0)
     found: dict[str, Prediction] = {}
-    for outcome in discover_stream(named, backbone, method, features, loader=loader or few):
+    for outcome in discover_stream(named, backbone, method, features, loader=loader):
         if isinstance(outcome, Failure):
             raise UnreadableImage(f"{outcome.image}: {outcome.reason}")
         found[outcome.image] = outcome
@@ -94,9 +97,6 @@ def discover_stream(
 
 
 def _setting(method: str | Any, features: FeatureConfig | None) -> Setting:
-    if isinstance(method, str):
-        published = preset_setting(method)
-        return Setting(features or published.features, published.config)
-    chosen = Setting(features or FeatureConfig(), method)
-    published = preset_setting(chosen.method.name)
-    return Setting(features or published.features, method)
+    by_name = isinstance(method, str)
+    published = preset_setting(method if by_name else method_of(method).name)
+    return Setting(features or published.features, published.config if by_name else method)
