@@ -52,9 +52,8 @@ def methods() -> None:
     from lost_reg.discovery.methods import METHODS
     from lost_reg.text import text_table
 
-    rows = [
-        (name, preset, chosen.about)
-        for name, method in METHODS.items()
-        for preset, chosen in method.presets.items()
-    ]
+    rows: list[tuple[str, str, str]] = []
+    for name, method in METHODS.items():
+        rows.append((name, "", method.about))
+        rows += [("", preset, chosen.about) for preset, chosen in method.presets.items()]
     click.echo(text_table(("method", "preset", "about"), rows))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
-from functools import lru_cache
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,26 +51,22 @@ class SettingCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
-        return [*own, *setting_options(tuple(METHODS)), help_option]
+        return [*own, *setting_options(), help_option]
 
 
-@lru_cache
-def setting_options(methods: tuple[str, ...]) -> list[click.Parameter]:
+def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
-    presets = list(dict.fromkeys(name for method in methods for name in METHODS[method].presets))
-    about = "; ".join(
-        f"{name}: {preset.about}" for method in methods for name, preset in METHODS[method].presets.items()
-    )
-    configs = [FeatureConfig, *(METHODS[method].config for method in methods)]
+    presets = list(dict.fromkeys(name for method in METHODS.values() for name in method.presets))
+    configs = [FeatureConfig, *(method.config for method in METHODS.values())]
     of_fields = {item.name: item for config in configs for item in fields(config)}
     return [
         click.Option(
-            ["--method"], type=click.Choice(methods), default=methods[0], show_default=True,
+            ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
             help="How objects are found in the features; see `lost-reg methods`.",
         ),
         click.Option(
             ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
-            help=f"Features and options by name ({about}). The options below change parts of it.",
+            help="Features and options by name; see `lost-reg methods`. The options below change parts of it.",
         ),
         *(_option_of(item) for item in of_fields.values()),
     ]  # fmt: skip
@@ -87,7 +82,7 @@ def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
         LostRegError: an option that the method does not have, or a value that is not possible.
     """
     base = preset_setting(options.pop("method"), options.pop("preset"), facet)
-    names = {option.name for option in setting_options(tuple(METHODS))}
+    names = {option.name for option in setting_options()}
     changes = {name: options.pop(name) for name in [*options] if name in names}
     return with_changes(base, {name: value for name, value in changes.items() if value is not None})
 
@@ -96,12 +91,14 @@ def _option_of(item: Field[Any]) -> click.Option:
     """The option of a configuration's field; it is None unless it is given, so that presets hold."""
     facts, name = item.metadata, item.name.replace("_", "-")
     default = facts.get("shown_default", item.default)
-    text = facts.get("help", "")
-    if item.default is not MISSING and not isinstance(default, bool):
-        text = f"{text}  [default: {default}]"
+    declared, kind = f"--{name}", None
     if isinstance(item.default, bool):
-        return click.Option([f"--{name}/--{facts['off']}"], default=None, help=text)
-    return click.Option([f"--{name}"], type=_type_of(item), metavar=facts.get("metavar"), help=text)
+        off = facts.get("off", f"no-{name}")
+        declared, default = f"--{name}/--{off}", name if item.default else off
+    else:
+        kind = _type_of(item)
+    text = f"{facts.get('help', '')}  [default: {default}]"
+    return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
 
 def _type_of(item: Field[Any]) -> click.ParamType:
@@ -110,7 +107,7 @@ def _type_of(item: Field[Any]) -> click.ParamType:
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
     if "int" in kinds:
-        return click.IntRange(min=item.metadata.get("min", 1))
+        return click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
     if "float" in kinds:
         return OrAuto(click.FLOAT) if "str" in kinds else click.FLOAT
     return click.STRING
@@ -129,8 +126,6 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
     return decorate
 
-
-out_option = click.option("--out", "-o", type=click.Path(path_type=Path))
 
 data_root_option = click.option(
     "--data-root",
@@ -229,16 +224,18 @@ def added_registers(options: dict[str, Any]) -> Any:
     return AddedRegisters(read_neurons(file), count, rule or DEFAULT_RULE)
 
 
-def load(backbone: str, options: Mapping[str, Any], **changes: Any) -> Any:
+def load(
+    backbone: str, options: Mapping[str, Any], note: Callable[[str], None] = print_note, **changes: Any
+) -> Any:
     """The backbone that a command's model options ask for, with notes on what to know of it."""
     from lost_reg.backbones.loading import load_backbone
 
     loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
     if loaded.weights.source == "random":
-        print_note(f"{loaded.name} runs with random weights: its results mean nothing")
+        note(f"{loaded.name} runs with random weights: its results mean nothing")
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
-        print_note(f"the register neurons were found in other weights than {loaded.weights.name}")
+        note(f"the register neurons were found in other weights than {loaded.weights.name}")
     return loaded
 
 

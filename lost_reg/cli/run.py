@@ -166,9 +166,9 @@ def _run(
     if chosen.visualize:
         check_drawable(source)  # before weights are read
     with joined(ranks):
-        device = ranks.device(options["device"])
-        loaded = load(backbone, options, device=device, registers=options["registers"])
         note = print_note if ranks.first else no_note
+        device = ranks.device(options["device"])
+        loaded = load(backbone, options, note, device=device, registers=options["registers"])
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:

@@ -22,6 +22,7 @@ from lost_reg.cli.run import progress_of_run
 from lost_reg.discovery.methods import METHODS
 from lost_reg.runs.options import LoaderOptions, RunOptions
 
+_DEFAULT_BIASES = "-1:0:0.05"
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 
 
@@ -39,7 +40,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 @click.option("--layers", default="-1", show_default=True, help="Such as -4:-1 (both ends) or -4,-1.")
 @click.option(
     "--bias", "biases", help="START:STOP:STEP (both ends), numbers and auto, separated by commas."
-    "  [default: -1:0:0.05 for a method with a bias]",
+    f"  [default: {_DEFAULT_BIASES} for a method with a bias]",
 )  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
@@ -138,12 +139,13 @@ def _grid(options: dict[str, Any]) -> Any:
 
     method = METHODS.get(options["method"])
     has_bias = method is not None and "bias" in method.config.__dataclass_fields__
-    of_method: dict[str, Any] = {}
+    of_method: dict[str, Any] = dict(parse_option(text) for text in options["others"])
     if options["k_patches"] is not None:
         of_method["k_patches"] = [options["k_patches"]]
-    of_method |= dict(parse_option(text) for text in options["others"])
-    if options["biases"] is not None or has_bias:
-        of_method["bias"] = parse_biases(options["biases"] or "-1:0:0.05")
+    if options["biases"] is not None:
+        of_method["bias"] = parse_biases(options["biases"])
+    elif has_bias:
+        of_method.setdefault("bias", parse_biases(_DEFAULT_BIASES))
     return Grid(
         method=options["method"],
         features={
