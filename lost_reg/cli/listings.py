@@ -18,7 +18,10 @@ def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
     from lost_reg.backbones import inventory
 
-    click.echo(inventory.download_weights(download) if download else inventory.backbones_table())
+    if download:
+        print_line(inventory.download_weights(download))
+    else:
+        click.echo(inventory.backbones_table())
 
 
 @click.command()

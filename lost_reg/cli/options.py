@@ -12,6 +12,7 @@ import click
 from lost_reg.cli.output import print_note
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting, with_changes
+from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,7 +67,7 @@ def setting_options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
-            help="Features and options by name; see `lost-reg methods`. The options below change parts of it.",
+            help="Features and options by name; see `lost-reg methods`. Options below change parts of it.",
         ),
         *(_option_of(item) for item in of_fields.values()),
     ]  # fmt: skip
@@ -133,11 +134,6 @@ data_root_option = click.option(
     help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
 )
 
-batch_size_option = click.option(
-    "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
-    help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
-)  # fmt: skip
-
 MODEL_OPTIONS = ("weights", "download", "device", "precision")
 
 model_options = together(
@@ -151,12 +147,17 @@ model_options = together(
 )  # fmt: skip
 
 loader_options = together(
-    batch_size_option,
     click.option(
-        "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
+        "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
+        help="Images of one size run together; auto: as many as the device has room for.  "
+        f"[default: {BATCH_SIZE}]",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
-)
+    click.option(
+        "--workers", type=click.IntRange(min=0), metavar="N",
+        help="Decoding processes.  [default: by the machine]",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images."),
+)  # fmt: skip
 
 max_side_option = click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
@@ -166,15 +167,15 @@ max_side_option = click.option(
 register_options = together(
     click.option(
         "--test-time-registers", type=click.IntRange(min=1), metavar="N",
-        help="Add N registers to a model that was trained without; needs --register-neurons.",
+        help="Add N registers to a model that was trained without any; needs --register-neurons.",
     ),
     click.option(
         "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
-        help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
+        help="The neurons whose activations the registers take; `lost-reg register-neurons` finds them.",
     ),
     click.option(
         "--register-rule", type=click.Choice(["paper", "code"]),
-        help="How they take them: as the paper says, or as its published code does.  [default: paper]",
+        help="How registers take activations: as in the paper, or in its published code.  [default: paper]",
     ),
 )  # fmt: skip
 
@@ -200,6 +201,11 @@ def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Those of the named options that were given: an option that was not inherits the library's default."""
     return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
+    """How images are loaded by the `loader_options` that were given."""
+    return LoaderOptions(**given(options, ("batch_size", "workers")))
 
 
 def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:

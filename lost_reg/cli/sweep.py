@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import (
+    chosen_loader,
     data_root_option,
     default_name,
-    given,
     load,
     loader_options,
     max_side_option,
@@ -19,8 +19,9 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import as_options, print_message, print_note
 from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.lost import K_PATCHES
 from lost_reg.discovery.methods import METHODS
-from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.options import RunOptions
 
 _DEFAULT_BIASES = "-1:0:0.05"
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
@@ -50,7 +51,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
     help="Without the image's mean patch feature, with it, or each.",
 )  # fmt: skip
-@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
+@click.option("--k-patches", type=click.IntRange(min=1), help=f"LOST's k.  [default: {K_PATCHES}]")
 @click.option(
     "--option", "others", multiple=True, metavar="NAME=VALUE,VALUE",
     help="Values of another option of the method; can be given more than once.",
@@ -65,7 +66,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     help="Share of the images that a setting is chosen on; it is reported on the others.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of those images."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of that choice."
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
@@ -95,7 +96,7 @@ def sweep(
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
     chosen = RunOptions(
-        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        loader=chosen_loader(options),
         limit=options["limit"],
         resume=options["resume"],
         data_root=root,

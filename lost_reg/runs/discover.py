@@ -33,7 +33,7 @@ def discover(
     Args:
         images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or torch tensors, (3, H, W), uint8 or float in
             [0, 1]; one of them, or many.
-        backbone: what `load_backbone` gives.
+        backbone: what `load_backbone` returns.
         method: the name of a method, or its options, such as LostConfig(bias="auto").
         features: which features are compared; by default those that the method was published with.
         loader: how images are decoded and put into batches.
@@ -43,8 +43,8 @@ def discover(
         memory.
 
     Raises:
-        LostRegError: an image that cannot be read (`discover_stream` goes on instead), or another thing than
-            an image or a backbone.
+        LostRegError: an image that cannot be read (`discover_stream` continues instead), something that is
+            not an image, or not a backbone.
 
     Example:
         >>> from lost_reg import discover, load_backbone
@@ -89,7 +89,7 @@ def discover_stream(
     """
     if not isinstance(backbone, Backbone):
         raise LostRegError(
-            f"expected what load_backbone gives as backbone, but got a {type(backbone).__name__}"
+            f"expected a backbone that load_backbone returns, but got a {type(backbone).__name__}"
         )
     setting = _setting(method, features)
     for outcome in discover_by_each(images, backbone, [setting], loader or LoaderOptions(), on_maps=on_maps):
