@@ -180,7 +180,7 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     from lost_reg.runs.sessions import failed_summary, implausible_summary
 
     if summary.done_before and asked_for_files:
-        done_before = f"the {summary.done_before:,} images done before"
+        done_before = f"images done before ({summary.done_before:,})"
         print_note(f"{done_before} have pictures and maps only if those were asked for then")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0

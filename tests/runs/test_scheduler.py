@@ -1,4 +1,4 @@
-"""Batches through backbone and method: grids, workers, memory, features that cannot be used, several settings."""
+"""Batches through backbone and method: grids, workers, memory, unusable features, several settings."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def objects_of_features(features: torch.Tensor, chosen: Setting, grid_hw=None) -
 
 
 def test_normalised_features_have_length_1_before_lost():
-    # s, p, q: S = {s, p}. Raw, q.s + q.p = -1 + 2: the long p carries q into the mask. Of length 1, both count
-    # alike: -0.86 + 0.08.
+    # s, p, q: S = {s, p}. Raw, q.s + q.p = -1 + 2: the long p carries q into the mask. Of length 1, both
+    # count alike: -0.86 + 0.08.
     features = torch.tensor([[[1.0, 0.0], [10.0, 20.0], [-1.0, 0.6]]])
     boxes = []
     for chosen in (setting(), setting(normalize=True), setting(normalize=True, bias=-0.2)):
