@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lost_reg.discovery.features import FeatureConfig, describe_features
@@ -143,7 +143,14 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
     unknown = [name for name in changes if name not in of_features | of_method]
     if unknown:
         raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`")
-    return Setting(
-        replace(setting.features, **{k: v for k, v in changes.items() if k in of_features}),
-        replace(setting.config, **{k: v for k, v in changes.items() if k in of_method}),
-    )
+    try:
+        return Setting(
+            convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
+            convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
+        )
+    except MALFORMED as error:
+        raise LostRegError(f"an option has a value that is not possible: {reason_of(error)}") from None
+
+
+def _named(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
