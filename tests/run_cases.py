@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def write(folder: Path, *outcomes: Any, settings: dict = SETTINGS, resume: bool 
         done = {one.image for one in read_outcomes(folder) if one.image in writer.done}
         assert len(done) == len(writer.done)
         return done
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """The predictions of a run folder, as JSON."""
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -36,7 +36,7 @@ def _weights(spec: zoo.BackboneSpec) -> str:
     if spec.bundled_file:
         return "here: part of this package"
     if spec.hub_id is None:
-        return f"give {spec.official_file} by --weights"
+        return f"give {spec.official_file} as `weights`"
     return f"{'here' if cached_weights(spec) else 'not here'}: {spec.hub_id}"
 
 

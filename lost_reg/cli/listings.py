@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lost_reg.cli.options import data_root_option
-from lost_reg.cli.output import print_line
+from lost_reg.cli.output import as_options, print_line
 
 
 @click.command()
@@ -21,7 +21,7 @@ def backbones(download: str | None) -> None:
     if download:
         print_line(inventory.download_weights(download))
     else:
-        click.echo(inventory.backbones_table())
+        click.echo(as_options(inventory.backbones_table()))
 
 
 @click.command()
