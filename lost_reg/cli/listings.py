@@ -18,8 +18,10 @@ def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
     from lost_reg.backbones import inventory
 
-    shown = inventory.download_weights(download) if download else inventory.backbones_table()
-    click.echo(as_options(shown))
+    if download:
+        print_line(inventory.download_weights(download))
+    else:
+        click.echo(as_options(inventory.backbones_table()))
 
 
 @click.command()
@@ -53,9 +55,8 @@ def methods() -> None:
     from lost_reg.discovery.methods import METHODS
     from lost_reg.text import text_table
 
-    rows = [
-        (name, preset, chosen.about)
-        for name, method in METHODS.items()
-        for preset, chosen in method.presets.items()
-    ]
+    rows: list[tuple[str, str, str]] = []
+    for name, method in METHODS.items():
+        rows.append((name, "", method.about))
+        rows += [("", preset, chosen.about) for preset, chosen in method.presets.items()]
     click.echo(text_table(("method", "preset", "about"), rows))

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import (
+    chosen_loader,
     data_root_option,
     default_name,
-    given,
     load,
     loader_options,
     max_side_option,
@@ -19,9 +19,11 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import as_options, print_message, print_note
 from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.lost import K_PATCHES
 from lost_reg.discovery.methods import METHODS
-from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.options import RunOptions
 
+_DEFAULT_BIASES = "-1:0:0.05"
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 
 
@@ -39,7 +41,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 @click.option("--layers", default="-1", show_default=True, help="Such as -4:-1 (both ends) or -4,-1.")
 @click.option(
     "--bias", "biases", help="START:STOP:STEP (both ends), numbers and auto, separated by commas."
-    "  [default: -1:0:0.05 for a method with a bias]",
+    f"  [default: {_DEFAULT_BIASES} for a method with a bias]",
 )  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
@@ -49,7 +51,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
     help="Without the image's mean patch feature, with it, or each.",
 )  # fmt: skip
-@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
+@click.option("--k-patches", type=click.IntRange(min=1), help=f"LOST's k.  [default: {K_PATCHES}]")
 @click.option(
     "--option", "others", multiple=True, metavar="NAME=VALUE,VALUE",
     help="Values of another option of the method; can be given more than once.",
@@ -64,7 +66,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     help="Share of the images that a setting is chosen on; it is reported on the others.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of those images."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of that choice."
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
@@ -94,7 +96,7 @@ def sweep(
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
     chosen = RunOptions(
-        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        loader=chosen_loader(options),
         limit=options["limit"],
         resume=options["resume"],
         data_root=root,
@@ -138,12 +140,13 @@ def _grid(options: dict[str, Any]) -> Any:
 
     method = METHODS.get(options["method"])
     has_bias = method is not None and "bias" in method.config.__dataclass_fields__
-    of_method: dict[str, Any] = {}
+    of_method: dict[str, Any] = dict(parse_option(text) for text in options["others"])
     if options["k_patches"] is not None:
         of_method["k_patches"] = [options["k_patches"]]
-    of_method |= dict(parse_option(text) for text in options["others"])
-    if options["biases"] is not None or has_bias:
-        of_method["bias"] = parse_biases(options["biases"] or "-1:0:0.05")
+    if options["biases"] is not None:
+        of_method["bias"] = parse_biases(options["biases"])
+    elif has_bias:
+        of_method.setdefault("bias", parse_biases(_DEFAULT_BIASES))
     return Grid(
         method=options["method"],
         features={

@@ -44,6 +44,7 @@ class FeatureConfig:
         None,
         "Scale images down to this longest side; boxes stay in pixels of the original.",
         metavar="PIXELS",
+        min=1,
         shown_default="native resolution",
     )
 

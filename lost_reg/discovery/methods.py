@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -34,13 +33,12 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As run.json holds it, where a tuple is a list."""
-        record = {
+        """As run.json holds it."""
+        return {
             "method": self.method.name,
             "features": asdict(self.features),
             "options": asdict(self.config),
         }
-        return dict(json.loads(json.dumps(record)))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Setting:
@@ -111,28 +109,27 @@ def describe_setting(record: Mapping[str, Any]) -> str:
 
     Options at their default are left out, except the bias, which is LOST's own.
     """
-    words = [describe_features(convert(record["features"], FeatureConfig))]
-    published = _published(record["method"])["options"]
+    words = [describe_features(record["features"])]
     for name, value in record["options"].items():
-        if name == "bias" or (name, value) not in published.items():
+        if name == "bias" or (name, value) not in _defaults(record["method"]).items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
 
 
 def departures(record: Mapping[str, Any]) -> list[str]:
     """How a recorded setting departs from its method as published, such as ["normalize=True"]."""
-    published = _published(record["method"])
-    plain = {**published["features"], **published["options"]}
+    plain = asdict(FeatureConfig()) | _defaults(record["method"])
     values = {**record["features"], **record["options"]}
-    changed = [f"{key}={value}" for key, value in values.items() if (key, value) not in plain.items()]
+    changed = [f"{key}={value}" for key, value in values.items() if plain.get(key, _NO_DEFAULT) != value]
     return changed if record["method"] == LOST.name else [record["method"], *changed]
 
 
-def _published(method: str) -> dict[str, Any]:
-    """The record of a method as published; of one that is not installed here, the options are not known."""
-    if method in METHODS:
-        return preset_setting(method).recorded()
-    return {"features": asdict(FeatureConfig()), "options": {}}
+_NO_DEFAULT = object()
+
+
+def _defaults(method: str) -> dict[str, Any]:
+    """Options of a method as published; nothing is known of one that is not installed here."""
+    return asdict(METHODS[method].presets[PUBLISHED].config) if method in METHODS else {}
 
 
 def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
