@@ -58,7 +58,7 @@ from lost_reg.runs.forecast import matrix_rate
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sweep import sweep
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_biases, parse_layers
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
 from lost_reg.runs.writer import RunWriter
 from lost_reg.types import FoundObject, Prediction
 
@@ -297,8 +297,8 @@ def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
 def sweep_cost(backbone: VitBackbone, folder: Path, rounds: int) -> str:
     """How many times as long as one setting a sweep takes: 4 layers, 21 biases, normalised and raw."""
     source, device = source_of_folder(folder), backbone.device
-    features = {"layer": parse_layers("-4:-1"), "normalize": [False, True]}
-    settings = grid_of_settings(Grid(features=features, options={"bias": parse_biases("-1:0:0.05")}))
+    features = {"layer": parse_values("-4:-1"), "normalize": [False, True]}
+    settings = grid_of_settings(Grid(features=features, options={"bias": parse_values("-1:0:0.05")}))
 
     def in_a_folder(work: Callable[[Path], object]) -> float:
         with tempfile.TemporaryDirectory() as out:

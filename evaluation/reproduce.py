@@ -40,7 +40,7 @@ from lost_reg.progress import image_progress
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_biases
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
 from lost_reg.scoring.corloc import wilson_interval
 from lost_reg.scoring.paired import Paired, holm
 from lost_reg.scoring.published import published_rows
@@ -204,7 +204,7 @@ def loaded(name: str, args: argparse.Namespace, registers: AddedRegisters | None
 def settings_for(backbone: VitBackbone) -> list[Setting]:
     """LOST as published, and the settings that the papers describe: values for OpenCLIP and DeiT-III."""
     features = {"facet": [backbone.spec.facet], "layer": [-4, -3, -2, -1], "normalize": [True]}
-    return [Setting(), *grid_of_settings(Grid(features=features, options={"bias": parse_biases(BIASES)}))]
+    return [Setting(), *grid_of_settings(Grid(features=features, options={"bias": parse_values(BIASES)}))]
 
 
 def neurons_of(backbone: VitBackbone, dataset: Dataset, args: argparse.Namespace) -> RegisterNeurons:

@@ -197,9 +197,9 @@ def test_options_that_it_does_not_have_are_refused(refused, truths, tmp_path, op
 
 def test_a_sweep_over_its_option_chooses_the_best(lost_reg, refused, truths, tmp_path):
     sweep = "sweep --dataset voc07 --method toy --normalize no --center yes --tune-fraction 0.5"
-    lost_reg(f"{sweep} --option margin=0,1,2 --out swept --limit 3")
-    assert "other settings" in refused(f"{sweep} --option margin=0,1 --out swept --resume")
-    scores = json.loads(lost_reg(f"{sweep} --option margin=0,1,2 --out swept --resume --json"))
+    lost_reg(f"{sweep} --margin=0,1,2 --out swept --limit 3")
+    assert "other settings" in refused(f"{sweep} --margin=0,1 --out swept --resume")
+    scores = json.loads(lost_reg(f"{sweep} --margin=0,1,2 --out swept --resume --json"))
     assert [one["options"] for one in scores["settings"]] == [{"margin": m, "least": 0.0} for m in (0, 1, 2)]
     assert (scores["chosen"], scores["hindsight"], scores["images_tuned"], scores["images_scored"]) == (
         1,
@@ -211,13 +211,11 @@ def test_a_sweep_over_its_option_chooses_the_best(lost_reg, refused, truths, tmp
         expected = plain_corloc(plain_boxes(tmp_path / "root", margin), truths)
         assert (one["tuned"] + one["found"]) / 8 * 100 == expected
     assert scores["settings"][1]["corloc"] == 100 > scores["settings"][0]["corloc"]
-    rows = list(
-        csv.DictReader(io.StringIO(lost_reg(f"{sweep} --option margin=0,1,2 --out swept --resume --csv")))
-    )
+    rows = list(csv.DictReader(io.StringIO(lost_reg(f"{sweep} --margin=0,1,2 --out swept --resume --csv"))))
     assert [(row["method"], row["margin"]) for row in rows] == [("toy", "0"), ("toy", "1"), ("toy", "2")]
-    assert "has no option `steps`" in refused(f"{sweep} --option steps=1 --out other")
+    assert "the method toy has no option --bias" in refused(f"{sweep} --bias 0 --out other")
     for value in ("much", "1.5", "true"):
-        assert "margin" in refused(f"{sweep} --option margin={value} --out other")
+        assert "margin" in refused(f"{sweep} --margin={value} --out other")
     assert not (tmp_path / "other").exists()
 
 
@@ -263,7 +261,7 @@ def test_its_runs_are_scored_compared_exported_and_shown(
     assert "no boxes" in refused("export results/least1e9 --to csv --out nothing.csv")
 
     sweep = "sweep --dataset voc07 --method toy --normalize no --center yes --tune-fraction 0.5"
-    lost_reg(f"{sweep} --option margin=0,1,2 --out results/swept")
+    lost_reg(f"{sweep} --margin=0,1,2 --out results/swept")
     lost_reg("report results --out report")
     page = (tmp_path / "report" / "index.html").read_text()
     assert all(label in page for label in labels.values())

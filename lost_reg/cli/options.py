@@ -11,7 +11,14 @@ import click
 
 from lost_reg.cli.output import print_note
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting, with_changes
+from lost_reg.discovery.methods import (
+    METHODS,
+    PUBLISHED,
+    Setting,
+    find_method,
+    preset_setting,
+    with_changes,
+)
 from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
@@ -55,16 +62,50 @@ class SettingCommand(click.Command):
         return [*own, *setting_options(), help_option]
 
 
+class SweepCommand(click.Command):
+    """A command with an option for the values to try of each option of every registered method."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_option = super().get_params(ctx)
+        return [*own, _method_option(), *map(_values_option, _swept_fields().values()), help_option]
+
+
+def _swept_fields() -> dict[str, Field[Any]]:
+    """The options of all methods that a sweep can try values of."""
+    of_methods = (item for method in METHODS.values() for item in fields(method.config))
+    return {item.name: item for item in of_methods if item.metadata.get("sweep") is not False}
+
+
+def _values_option(item: Field[Any]) -> click.Option:
+    name, facts = item.name.replace("_", "-"), item.metadata
+    text = f"{facts.get('help', '')}  [default: {facts.get('sweep', item.default)}]"
+    return click.Option([f"--{name}"], default=None, metavar="VALUES", help=text)
+
+
+def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
+    """The text of the values to try for each option of the chosen method, or of another if it was given."""
+    own = {item.name: item for item in fields(find_method(options["method"]).config)}
+    texts = {
+        name: options[name] or (item.metadata.get("sweep") if name in own else None)
+        for name, item in _swept_fields().items()
+    }
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _method_option() -> click.Option:
+    return click.Option(
+        ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
+        help="How objects are found in the features; see `lost-reg methods`.",
+    )  # fmt: skip
+
+
 def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
     presets = list(dict.fromkeys(name for method in METHODS.values() for name in method.presets))
     configs: list[Any] = [FeatureConfig, *(method.config for method in METHODS.values())]
     of_fields = {item.name: item for config in configs for item in fields(config)}
     return [
-        click.Option(
-            ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
-            help="How objects are found in the features; see `lost-reg methods`.",
-        ),
+        _method_option(),
         click.Option(
             ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
             help="Features and options by name; see `lost-reg methods`. Options below change parts of it.",

@@ -22,7 +22,7 @@ def option(default: Any, about: str, **facts: Any) -> Any:
     Args:
         about: its help text.
         facts: "metavar"; "min", the least whole number; "off", the name of a switch's opposite;
-            "shown_default", in words.
+            "shown_default", in words; "sweep", what a sweep tries by default, or False if it cannot.
     """
     return field(default=default, metadata={"help": about, **facts})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -33,12 +34,13 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As run.json holds it."""
-        return {
+        """As run.json holds it, where a tuple is a list."""
+        record = {
             "method": self.method.name,
             "features": asdict(self.features),
             "options": asdict(self.config),
         }
+        return dict(json.loads(json.dumps(record)))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Setting:
@@ -109,27 +111,28 @@ def describe_setting(record: Mapping[str, Any]) -> str:
 
     Options at their default are left out, except the bias, which is LOST's own.
     """
-    words = [describe_features(record["features"])]
+    words = [describe_features(convert(record["features"], FeatureConfig))]
+    published = _published(record["method"])["options"]
     for name, value in record["options"].items():
-        if name == "bias" or (name, value) not in _defaults(record["method"]).items():
+        if name == "bias" or (name, value) not in published.items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
 
 
 def departures(record: Mapping[str, Any]) -> list[str]:
     """How a recorded setting departs from its method as published, such as ["normalize=True"]."""
-    plain = asdict(FeatureConfig()) | _defaults(record["method"])
+    published = _published(record["method"])
+    plain = {**published["features"], **published["options"]}
     values = {**record["features"], **record["options"]}
-    changed = [f"{key}={value}" for key, value in values.items() if plain.get(key, _NO_DEFAULT) != value]
+    changed = [f"{key}={value}" for key, value in values.items() if (key, value) not in plain.items()]
     return changed if record["method"] == LOST.name else [record["method"], *changed]
 
 
-_NO_DEFAULT = object()
-
-
-def _defaults(method: str) -> dict[str, Any]:
-    """Options of a method as published; nothing is known of one that is not installed here."""
-    return asdict(METHODS[method].presets[PUBLISHED].config) if method in METHODS else {}
+def _published(method: str) -> dict[str, Any]:
+    """The record of a method as published; of one that is not installed here, the options are not known."""
+    if method in METHODS:
+        return preset_setting(method).recorded()
+    return {"features": asdict(FeatureConfig()), "options": {}}
 
 
 def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
