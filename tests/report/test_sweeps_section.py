@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from artifact_cases import write_artifacts_file
+from helpers import setting
 from report_cases import (
     charts_of,
     drawn,
@@ -16,6 +17,7 @@ from report_cases import (
     rows_of,
     ticks_of,
     two_runs,
+    write_recorded,
     write_settings,
     write_sweep,
 )
@@ -93,6 +95,16 @@ def test_a_sweep_of_layers_alone_is_drawn_over_the_layers(tmp_path):
     assert len(line) == 3 and not any(key.startswith("layer ") for key in keys_of(chart))
     (values,) = [rows_of(text, label) for label in re.findall(r'aria-label="(CorLoc over [^"]*)">', text)]
     assert values == [["-3", "0.0"], ["-2", "5.0"], ["-1", "10.0"]]
+
+
+def test_a_sweep_of_a_method_that_is_not_installed_is_drawn_over_its_option(tmp_path):
+    features = setting().recorded()["features"]
+    settings = [{"method": "cut", "features": features, "options": {"tau": tau}} for tau in (0.1, 0.2, 0.4)]
+    write_recorded(tmp_path / "results" / "sweep", settings, method="cut")
+    text = page_of(tmp_path)
+    (chart,) = charts_of(text)
+    assert chart.get("aria-label").startswith("dinov2_vits14 on voc07 trainval: k, raw: CorLoc over tau")
+    assert rows_of(text, "Sweeps")[1][3] == "k of layer -1, raw, tau 0.4"
 
 
 def test_all_values_and_the_choice_are_in_tables(tmp_path):
