@@ -1,13 +1,14 @@
 """JSON, read and checked against the type it should have. Nothing is guessed, nothing is executed.
 
-The text is parsed by Python's json, since names of files that are not UTF-8 hold lone surrogates, which
-stricter parsers refuse; msgspec then checks the content and builds the type.
+msgspec parses the text and builds the type. It refuses lone surrogates, which stand for bytes of file names
+that are not UTF-8; such a text is parsed by Python's json, and then checked by msgspec.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,7 +28,15 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
         ValueError, RecursionError, msgspec.ValidationError (`MALFORMED`): not JSON, numbers that are not
             finite, or another content.
     """
-    return convert(json.loads(text, parse_constant=_finite, parse_float=_finite), kind)
+    try:
+        return _decoder(kind).decode(text)
+    except msgspec.DecodeError:
+        return convert(json.loads(text, parse_constant=_finite, parse_float=_finite), kind)
+
+
+@lru_cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
 
 
 def convert(content: Any, kind: type[T]) -> T:

@@ -54,6 +54,7 @@ def test_names_that_are_not_utf_8_come_back():
     name = "caf\udce9.jpg"
     text = json.dumps({"name": name})
     assert parse_json(text, Thing).name == parse_json(text.encode(), Thing).name == name
+    assert parse_json(text, dict[str, Any]) == {"name": name}
 
 
 @pytest.mark.parametrize(
@@ -63,10 +64,10 @@ def test_names_that_are_not_utf_8_come_back():
         ("{", "Expecting property name"),
         ('{"name": "a"} more', "Extra data"),
         (b"\xff\xff", "decode"),
-        ("[]", "Expected `object`, got `array`"),
-        ("{}", "missing required field `name`"),
-        ('{"name": 3}', "Expected `str`, got `int` - at `$.name`"),
-        ('{"name": null}', "got `null`"),
+        ("[]", "Expected 'object', got 'array'"),
+        ("{}", "missing required field 'name'"),
+        ('{"name": 3}', "Expected 'str', got 'int' - at '$.name'"),
+        ('{"name": null}', "got 'null'"),
         ('{"name": "a", "layer": "-1"}', "$.layer"),
         ('{"name": "a", "layer": true}', "$.layer"),
         ('{"name": "a", "layer": 1.5}', "$.layer"),
@@ -129,6 +130,7 @@ def test_what_a_type_refuses_itself_is_its_own_error():
         parse_json('{"name": "refused"}', Thing)
 
 
-def test_reasons_are_one_printable_line():
+def test_reasons_are_one_printable_line_without_backticks():
+    """In messages, backticks mark parameters, which the command line words as options."""
     assert reason_of(ValueError("two\nlines \x1b[31m")) == "two\\nlines \\x1b[31m"
     assert reason_of(RecursionError()) == "RecursionError"
