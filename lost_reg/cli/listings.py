@@ -16,9 +16,9 @@ from lost_reg.cli.output import as_options, print_line
 )
 def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
-    from lost_reg.backbones import inventory
+    from lost_reg.backbones import weights
 
-    shown = inventory.download_weights(download) if download else inventory.backbones_table()
+    shown = weights.download_weights(download) if download else weights.backbones_table()
     click.echo(as_options(shown))
 
 
@@ -27,15 +27,15 @@ def backbones(download: str | None) -> None:
 @data_root_option
 def datasets(download: str | None, data_root: Path | None) -> None:
     """List the datasets: what each is, and whether it is on this machine."""
-    from lost_reg.datasets import inventory
     from lost_reg.datasets.catalog import data_root as find_root
+    from lost_reg.datasets.catalog import datasets_table
 
     root = find_root(data_root)
     if download:
         download_with_progress(download, root)
         print_line(f"{download} is in {root}")
     else:
-        click.echo(inventory.datasets_table(root))
+        click.echo(datasets_table(root))
 
 
 def download_with_progress(name: str, root: Path) -> None:

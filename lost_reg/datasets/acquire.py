@@ -9,10 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from lost_reg.datasets.archives import extract
-from lost_reg.datasets.catalog import find_dataset, missing_images
-from lost_reg.datasets.coco20k import ANNOTATIONS_FILE, LIST_FILE, listed_images
-from lost_reg.datasets.downloads import Checksum, disk_errors, fetch
-from lost_reg.datasets.image_downloads import ImageJob, fetch_images
+from lost_reg.datasets.catalog import DOWNLOADABLE, find_dataset, missing_images
+from lost_reg.datasets.coco import ANNOTATIONS_FILE, LIST_FILE, listed_images
+from lost_reg.datasets.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
 from lost_reg.errors import LostRegError
 
 # Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).
@@ -41,8 +40,6 @@ COCO20K_NAMES = (
     "datasets/coco_20k_filenames.txt",
     Checksum("sha256", "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"),
 )
-
-DOWNLOADABLE = (*VOC_ARCHIVES, "coco20k")
 
 # Called with what is downloaded (a file, or "images"), what is done of it, and the total if it is known.
 DownloadProgress = Callable[[str, int, int | None], object]
