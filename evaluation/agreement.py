@@ -30,8 +30,8 @@ from harness import (
 )
 from scipy import ndimage
 
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.boxes import iou
 from lost_reg.datasets.catalog import Dataset, find_dataset

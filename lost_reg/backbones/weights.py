@@ -1,17 +1,19 @@
-"""Where a backbone's weights come from, and how their files are read."""
+"""Where a backbone's weights come from, how their files are read, and what tables say of them."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import pickle
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lost_reg.backbones import registers, zoo
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
-from lost_reg.text import first_sentence
+from lost_reg.text import first_sentence, text_table
 
 HUB_FILE = "model.safetensors"
 RANDOM = "random"
@@ -171,3 +173,69 @@ def _load(path: Path):
     # DINO's training checkpoints carry their command line beside the tensors
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def backbone_label(
+    name: str,
+    weights: Mapping[str, Any],
+    test_time_registers: Mapping[str, Any] | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """A backbone's name, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)".
+
+    Args:
+        weights: as `Weights.recorded` gives them.
+        test_time_registers: as `AddedRegisters.settings` gives them.
+        more: what else sets a result apart; stands between weights and registers.
+    """
+    notes = []
+    if weights["source"] == "random":
+        notes.append("RANDOM WEIGHTS")
+    elif weights["source"] == "file":
+        notes.append(weights["name"])
+    notes += more
+    if test_time_registers:
+        notes.append(registers.describe(dict(test_time_registers)))
+    return name + (f" ({', '.join(notes)})" if notes else "")
+
+
+def backbones_table() -> str:
+    """One line per backbone."""
+    aliases = {name: alias for alias, name in zoo.ALIASES.items()}
+    rows = [
+        (
+            spec.name,
+            aliases.get(spec.name, ""),
+            spec.family,
+            str(spec.patch_size),
+            str(spec.registers),
+            _presence(spec),
+        )
+        for spec in zoo.SPECS
+    ]
+    header = ("backbone", "alias", "family", "patch", "registers", "weights")
+    return "\n".join(
+        [
+            text_table(header, rows),
+            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva of timm. Hub weights are in",
+            f"{hub_cache()}: `lost-reg backbones --download NAME`",
+            "downloads them, and `lost-reg run --weights FILE` uses a file instead.",
+        ]
+    )
+
+
+def _presence(spec: BackboneSpec) -> str:
+    if spec.bundled_file:
+        return "here: part of this package"
+    if spec.hub_id is None:
+        return f"give {spec.official_file} as `weights`"
+    return f"{'here' if cached_weights(spec) else 'not here'}: {spec.hub_id}"
+
+
+def download_weights(name: str) -> str:
+    """Download a backbone's weights; a line that says where they are."""
+    from lost_reg.backbones.timm_models import resolve_spec
+
+    spec = resolve_spec(name)
+    found = find_weights(spec, download=True)
+    return f"the weights of {spec.name} are at {found.path}"

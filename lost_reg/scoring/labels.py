@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lost_reg.backbones.labels import backbone_label
+from lost_reg.backbones.weights import backbone_label
 from lost_reg.backbones.zoo import SPECS
 from lost_reg.discovery.methods import departures
 

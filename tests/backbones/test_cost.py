@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.backbones.cost import patch_count
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 
 
 def counted(function, *args) -> float:

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import names
 
-from lost_reg.backbones.neurons import RegisterNeurons, read_neurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons
 from lost_reg.cli.app import main
 from lost_reg.runs import run
 from lost_reg.scoring.published import comparable_number, published_rows

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from lost_oracle import oracle_lost
 from PIL import Image
 
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.discovery.bias import otsu_bias
 from lost_reg.errors import LostRegError, UnreadableImage
