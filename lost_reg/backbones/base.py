@@ -84,7 +84,7 @@ class Backbone(ABC):
     def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
         """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
 
-        A block runs when its output is asked for; later blocks do not run.
+        Computed on demand: blocks after the last requested output do not run.
 
         Raises:
             LostRegError: a backbone without blocks.

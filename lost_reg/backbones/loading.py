@@ -24,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are made ready for a function of the user's.
+    """How images are prepared for a user's function.
 
     patch_size: in pixels; images are padded to multiples of it.
     mean, std: that images in [0, 1] are normalised with, per channel.

@@ -138,10 +138,7 @@ class AddedRegisters:
             raise LostRegError(f"unknown register rule {self.rule!r}: choose among {', '.join(RULES)}")
 
     def check_backbone(self, name: str, trained: int) -> None:
-        """Check that these registers are for a backbone.
-
-        Args:
-            name: of the backbone; trained: how many registers it was trained with.
+        """Check that these registers are for the backbone of a name, trained with so many registers.
 
         Raises:
             LostRegError: neurons of another backbone, or a model that was trained with registers.
@@ -205,14 +202,7 @@ def move_activations(
 
 
 def check_can_be_added(name: str, registers: int) -> None:
-    """Check that a model was trained without registers: with them, it keeps its outliers there already.
-
-    Args:
-        name: of the backbone; registers: how many it was trained with.
-
-    Raises:
-        LostRegError: it was trained with registers.
-    """
+    """Raises LostRegError for a model trained with registers: it keeps its outliers there already."""
     if registers:
         raise LostRegError(
             f"{name} was trained with {registers} registers: test-time registers are for models without"

@@ -59,15 +59,9 @@ def create_model(spec: BackboneSpec) -> VisionTransformer | Eva:
         f"{spec.architecture} is not of timm's VisionTransformer or Eva family with plain blocks: not "
         "supported"
     )
+    options = {"num_classes": 0, "global_pool": "", "dynamic_img_size": True, **spec.model_args}
     try:
-        model: Any = timm.create_model(
-            spec.architecture,
-            pretrained=False,
-            num_classes=0,
-            global_pool="",
-            dynamic_img_size=True,
-            **spec.model_args,
-        )
+        model: Any = timm.create_model(spec.architecture, pretrained=False, **options)
     except (TypeError, AssertionError):  # another family does not know these options
         raise refusal from None
     if not (_is_plain_vit(model) or _is_plain_eva(model)) or not isinstance(model.patch_embed, PatchEmbed):

@@ -94,7 +94,7 @@ class VitBackbone(Backbone):
             yield tokens[:, self.num_prefix_tokens :]
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
-        """All tokens that enter each block, and those that leave the last; computed as they are asked for."""
+        """All tokens that enter each block, and those that leave the last; computed on demand."""
         patches = self._patch_embeddings(images)
         rotation = self._rotation(patches.shape[1:3])
         tokens = self._embed(patches)

@@ -1,18 +1,17 @@
-"""Where a backbone's weights come from, how their files are read, and what tables say of them."""
+"""Where a backbone's weights come from, how their files are read, and which are here."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lost_reg.backbones import registers, zoo
+from lost_reg.backbones import zoo
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
+from lost_reg.files import file_digest
 from lost_reg.text import first_sentence, text_table
 
 HUB_FILE = "model.safetensors"
@@ -59,12 +58,9 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
         path = Path(__file__).parent / "bundled" / spec.bundled_file
         return Weights("bundled", spec.bundled_file, path, file_sha256(path))
     if spec.hub_id is None:
-        published = (
-            f": get the authors' {spec.official_file} and give its path"
-            if spec.official_file
-            else ": give a file"
-        )
-        raise LostRegError(f"no hub carries the weights of {spec.name}{published} as `weights`")
+        file = spec.official_file
+        remedy = f"get the authors' {file} and give its path" if file else "give a file"
+        raise LostRegError(f"no hub carries the weights of {spec.name}: {remedy} as `weights`")
     path = cached_weights(spec) or (_download_weights(spec) if download else None)
     if path is None:
         raise LostRegError(
@@ -75,11 +71,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
 
 
 def weight_file(weights: str | Path) -> Path:
-    """The path of a user's weight file.
-
-    Raises:
-        LostRegError: no such file.
-    """
+    """The path of a user's weight file. Raises LostRegError for no such file."""
     path = Path(weights)
     if not path.is_file():
         raise LostRegError(
@@ -116,14 +108,10 @@ def _download_weights(spec: BackboneSpec) -> Path:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        return file_digest(path, "sha256")
     except OSError as error:
         raise LostRegError(f"cannot read the weight file {str(path)!r}: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def read_state_dict(path: Path) -> dict:
@@ -139,7 +127,7 @@ def read_state_dict(path: Path) -> dict:
 
     try:
         content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's text advises how to execute it all the same
+    except (pickle.UnpicklingError, KeyError):  # torch's own message explains how to execute it anyway
         raise LostRegError(
             f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
             "and plain values (nothing in it was executed)"
@@ -173,30 +161,6 @@ def _load(path: Path):
     # DINO's training checkpoints carry their command line beside the tensors
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def backbone_label(
-    name: str,
-    weights: Mapping[str, Any],
-    test_time_registers: Mapping[str, Any] | None = None,
-    more: Sequence[str] = (),
-) -> str:
-    """A backbone's name, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)".
-
-    Args:
-        weights: as `Weights.recorded` gives them.
-        test_time_registers: as `AddedRegisters.settings` gives them.
-        more: what else sets a result apart; stands between weights and registers.
-    """
-    notes = []
-    if weights["source"] == "random":
-        notes.append("RANDOM WEIGHTS")
-    elif weights["source"] == "file":
-        notes.append(weights["name"])
-    notes += more
-    if test_time_registers:
-        notes.append(registers.describe(dict(test_time_registers)))
-    return name + (f" ({', '.join(notes)})" if notes else "")
 
 
 def backbones_table() -> str:

@@ -1,11 +1,13 @@
-"""The table of backbones, one row each. Knows names and facts only; loads nothing."""
+"""The table of backbones, one row each, and how results name them. Knows names and facts; loads nothing."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lost_reg.backbones import registers
 from lost_reg.errors import LostRegError
 
 TIMM_PREFIX = "timm:"
@@ -145,3 +147,27 @@ def find_spec(name: str) -> BackboneSpec:
 def list_backbones() -> list[str]:
     """The names of the table; `timm:NAME` stands for any other ViT of timm."""
     return [spec.name for spec in SPECS]
+
+
+def backbone_label(
+    name: str,
+    weights: Mapping[str, Any],
+    test_time_registers: Mapping[str, Any] | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """A backbone's name, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)".
+
+    Args:
+        weights: as `Weights.recorded` gives them.
+        test_time_registers: as `AddedRegisters.settings` gives them.
+        more: what else sets a result apart; stands between weights and registers.
+    """
+    notes = []
+    if weights["source"] == "random":
+        notes.append("RANDOM WEIGHTS")
+    elif weights["source"] == "file":
+        notes.append(weights["name"])
+    notes += more
+    if test_time_registers:
+        notes.append(registers.describe(dict(test_time_registers)))
+    return name + (f" ({', '.join(notes)})" if notes else "")

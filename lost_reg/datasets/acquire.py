@@ -53,7 +53,7 @@ def download_dataset(
     Args:
         name: one of DOWNLOADABLE.
         root: the data root.
-        progress: called now and then, with bytes of a file or with a number of images.
+        progress: called repeatedly, with bytes of a file or with a number of images.
 
     Raises:
         LostRegError: a dataset that cannot be downloaded, or a download that failed; calling again

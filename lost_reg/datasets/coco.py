@@ -96,11 +96,7 @@ def _read(annotations: Path) -> Any:
 
 
 def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
-    """The dataset below a data root.
-
-    Raises:
-        LostRegError: a list or annotations that are not there.
-    """
+    """The dataset below a data root. Raises LostRegError for a list or annotations that are not there."""
     folder = root / spec.folder
     listed, annotations = folder / LIST_FILE, folder / ANNOTATIONS_FILE
     for file in (listed, annotations):

@@ -10,7 +10,6 @@ http_get (2.4) sends no If-Range, so it continues a file that has changed, and d
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -28,11 +27,10 @@ from PIL import Image
 from lost_reg.datasets import https
 from lost_reg.datasets.https import RequestFailed
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import file_digest, whole_file
 from lost_reg.images.reading import FORMATS
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
-_HASHED_BYTES = 2**20  # hashed at one time
 FAILURES_IN_A_ROW = 64  # after so many failed images, with no success between, the rest is given up
 
 CountProgress = Callable[[int, int | None], object]  # called with what is done, and the total if it is known
@@ -58,19 +56,11 @@ class Checksum:
 
     def digest(self, path: Path) -> str:
         """The file's actual hexdigest."""
-        hasher = hashlib.new(self.algorithm, usedforsecurity=False)
-        with open(path, "rb") as file:
-            while block := file.read(_HASHED_BYTES):
-                hasher.update(block)
-        return hasher.hexdigest()
+        return file_digest(path, self.algorithm)
 
     def fits(self, path: Path) -> bool:
         """Whether the file is there and has this checksum."""
         return path.is_file() and self.digest(path) == self.hexdigest
-
-
-def ignore_progress(done: int, total: int | None) -> None:
-    """A CountProgress that does nothing."""
 
 
 @contextmanager
@@ -87,7 +77,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def fetch(
-    url: str, destination: Path, checksum: Checksum, *, progress: CountProgress = ignore_progress
+    url: str, destination: Path, checksum: Checksum, *, progress: CountProgress = lambda done, total: None
 ) -> None:
     """Download a file, unless it is there already, and put it in place once its checksum fits.
 
@@ -97,7 +87,7 @@ def fetch(
 
     Args:
         url: https; plain http is accepted for this machine only.
-        progress: called now and then with the bytes done and the total.
+        progress: called repeatedly with the bytes done and the total.
 
     Raises:
         LostRegError: the server cannot be reached or refuses, the file is not the one expected, or it
@@ -239,7 +229,7 @@ class ImageJob:
 
 
 def fetch_images(
-    jobs: Iterable[ImageJob], *, workers: int = 16, progress: CountProgress = ignore_progress
+    jobs: Iterable[ImageJob], *, workers: int = 16, progress: CountProgress = lambda done, total: None
 ) -> None:
     """Fetch images in parallel; each is in place only if it decodes to the end and has the size expected.
 

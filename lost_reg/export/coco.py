@@ -48,7 +48,7 @@ def image_ids(export: Export) -> dict[str, int]:
         return {name: ids[name] for name in names}
     except (OSError, ValueError, KeyError, TypeError):
         export.notes.append(
-            f"images have other ids than in {dataset}, which is not there or does not list them"
+            f"image ids are not those of {dataset}, which is missing or does not list the images"
         )
         return {}
 

@@ -112,7 +112,7 @@ def _check_targets(options: ExportOptions) -> None:
     if options.out and options.crops:
         out, crops = (Path(os.path.abspath(path)) for path in (options.out, options.crops))
         if out.is_relative_to(crops) or crops.is_relative_to(out):
-            raise LostRegError(f"{str(out)!r} and {str(crops)!r} are in one another: choose separate folders")
+            raise LostRegError(f"{str(out)!r} and {str(crops)!r} contain each other: choose two folders")
 
 
 def _check_target(path: Path, suffix: str) -> None:

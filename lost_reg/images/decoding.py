@@ -42,7 +42,7 @@ SECONDS_PER_IMAGE = 60.0  # after which a decoder counts as hanging
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_OF_SLEEP = 2.0  # between two checks: no load of the machine delays them so long
 _MOST_PROCESSES = 8
-# Above what a process has when it starts. An image of the largest size that is read takes a half of it.
+# Above what a process has when it starts. An image of the largest size that is read takes half of it.
 _BYTES_PER_IMAGE = 6 * 2**30
 # `-c` and the path of this interpreter: the working directory is never searched for modules.
 _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoding import serve; serve()"
@@ -50,7 +50,7 @@ _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoding im
 
 @dataclass(frozen=True)
 class Decoding:
-    """How images are made ready for a backbone.
+    """How images are prepared for a backbone.
 
     apply_exif: whether the EXIF orientation of files is applied.
     max_side: larger images are scaled down to it, in pixels, or None.
@@ -85,7 +85,7 @@ def decode(
     seconds: float = SECONDS_PER_IMAGE,
     command: Sequence[str] | None = None,
 ) -> Iterator[DecodedImage | Failure]:
-    """Decode images in their order, a few ahead of what is asked for.
+    """Decode images in their order, a few ahead of the caller.
 
     Args:
         images: names, and paths, encoded files (bytes) or arrays; streamed. A Failure among them is
@@ -144,7 +144,7 @@ def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterat
 
 
 def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
-    """Check now and then for processes that hang."""
+    """Check repeatedly for processes that hang."""
     checked = time.monotonic()
     while not over.wait(_SECONDS_BETWEEN_CHECKS):
         slept, checked = time.monotonic() - checked, time.monotonic()
@@ -157,7 +157,7 @@ def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
 class DecoderProcess:
     """A process that decodes one image after another; started when first needed, and again after it died.
 
-    Not for several threads at once, except `postpone`, `end_if_late` and `close`.
+    Not thread-safe, except for `postpone`, `end_if_late` and `close`.
     """
 
     def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
@@ -277,8 +277,8 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def serve() -> None:
-    """Decode what is asked for on the standard input, until that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to act on
+    """Answer the requests on the standard input, until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself handles Ctrl-C
     requests, answers = sys.stdin.buffer, _private_output()
     decoding = Decoding(**json.loads(requests.readline()))
     _limit_memory()

@@ -160,7 +160,7 @@ def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
         return [path], os.path.dirname(path)
     if glob.has_magic(text):
         parts = Path(text).parts
-        first = _first_magic(parts)
+        first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
         fixed = os.path.abspath(Path(*parts[:first]))
         matches = _matches(text, fixed, parts[first:])
         files = {
@@ -177,10 +177,6 @@ def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
 def _sorted(files: Iterable[str]) -> list[str]:
     """By folder first, as paths are sorted."""
     return sorted(files, key=lambda file: file.split(os.sep))
-
-
-def _first_magic(parts: tuple[str, ...]) -> int:
-    return next(index for index, part in enumerate(parts) if glob.has_magic(part))
 
 
 def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
@@ -243,8 +239,8 @@ class ListedFiles:
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
     ) -> Iterator[NamedImage]:
-        named = ((os.path.relpath(path, self.root), path) for path in islice(self._all(), limit))
-        named = ((name.replace(os.sep, "/"), path) for name, path in named)
+        paths = islice(self._all(), limit)
+        named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
         return share.of((name, Path(path)) for name, path in named if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:

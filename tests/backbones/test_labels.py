@@ -7,7 +7,8 @@ import json
 import pytest
 
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
-from lost_reg.backbones.weights import Weights, backbone_label
+from lost_reg.backbones.weights import Weights
+from lost_reg.backbones.zoo import backbone_label
 
 REGISTERS = AddedRegisters(RegisterNeurons(((0, 1), (2, 5))), 2).settings
 
