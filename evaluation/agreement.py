@@ -18,16 +18,7 @@ from pathlib import Path
 import numpy as np
 import plain
 import planted
-from harness import (
-    add_device,
-    add_precisions,
-    argument_parser,
-    decoded,
-    describe_machine,
-    run_script,
-    table_head,
-    table_row,
-)
+from harness import argument_parser, decoded, describe_machine, run_script, table_head, table_row
 from scipy import ndimage
 
 from lost_reg.backbones.base import normalized
@@ -69,12 +60,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--dataset", default="samples", help="as `lost-reg run` takes it")
     parser.add_argument("--data-root", type=Path, default=Path(__file__).parent.parent / "data")
     parser.add_argument("--backbone", action="append", help=f"default: {', '.join(BACKBONES)}")
-    add_device(parser)
-    add_precisions(parser, ["bf16", "fp16"], default="both")
+    parser.add_argument("--precision", action="append", choices=["bf16", "fp16"], help="default: both")
     return parser.parse_args()
 
 

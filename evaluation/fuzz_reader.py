@@ -75,49 +75,27 @@ def has_ended_process(outcome: DecodedImage | Failure) -> bool:
     return isinstance(outcome, Failure) and outcome.reason.startswith(("crashed", "took more"))
 
 
-class Decoders:
-    """Decoding processes, as a run has them, that measure each file."""
+@contextlib.contextmanager
+def decoding_processes(count: int) -> Iterator[SimpleQueue[DecoderProcess]]:
+    """Processes that decode as those of a run do; any that takes too long is ended."""
+    processes = [DecoderProcess(Decoding(True, None, 16), SECONDS_PER_IMAGE) for _ in range(count)]
+    idle: SimpleQueue[DecoderProcess] = SimpleQueue()
+    over = threading.Event()
 
-    def __init__(self, workers: int, keep: Path | None = None):
-        self._processes = [
-            DecoderProcess(Decoding(True, None, 16), SECONDS_PER_IMAGE) for _ in range(workers)
-        ]
-        self._idle: SimpleQueue[DecoderProcess] = SimpleQueue()
-        for process in self._processes:
-            self._idle.put(process)
-        self._keep, self._lock = keep, threading.Lock()
+    def watch() -> None:
+        while not over.wait(0.5):
+            for process in processes:
+                process.end_if_late()
 
-    def decode(self, name: str, content: bytes, folder: Path, outcomes: Outcomes) -> None:
-        """Decode one file in a process that is idle; called by as many threads as there are processes."""
-        process = self._idle.get()
-        path = folder / str(id(process))
-        path.write_bytes(content)
-        began = time.monotonic()
-        outcome = process.decode(name, path)
-        taken = time.monotonic() - began
-        with self._lock:
-            outcomes.add(name, outcome, taken, most_memory(process))
-        if self._keep and (has_ended_process(outcome) or taken > SLOW_SECONDS):
-            (self._keep / re.sub(r"\W+", "-", name)).write_bytes(content)
-        self._idle.put(process)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """A context in which processes that take too long are ended; at its end all are."""
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.wait(0.5):
-                for process in self._processes:
-                    process.end_if_late()
-
-        threading.Thread(target=watch, daemon=True).start()
-        try:
-            yield
-        finally:
-            over.set()
-            for process in self._processes:
-                process.close()
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        for process in processes:
+            idle.put(process)
+        yield idle
+    finally:
+        over.set()
+        for process in processes:
+            process.close()
 
 
 def most_memory(process: DecoderProcess) -> int:
@@ -142,25 +120,33 @@ def decode_all(
     keep: a folder for the files that crash, hang or take long.
     note: called after each file.
     """
-    outcomes, decoders = Outcomes(), Decoders(workers, keep)
+    outcomes, lock = Outcomes(), threading.Lock()
     room = threading.Semaphore(4 * workers)  # not all files are in memory at once
     with (
-        decoders.watched(),
+        decoding_processes(workers) as idle,
         tempfile.TemporaryDirectory() as folder,
         ThreadPoolExecutor(workers) as threads,
     ):
 
         def work(name: str, content: bytes) -> None:
-            try:
-                decoders.decode(name, content, Path(folder), outcomes)
+            process = idle.get()
+            path = Path(folder, str(id(process)))
+            path.write_bytes(content)
+            began = time.monotonic()
+            outcome = process.decode(name, path)
+            taken = time.monotonic() - began
+            with lock:
+                outcomes.add(name, outcome, taken, most_memory(process))
                 note(outcomes)
-            finally:
-                room.release()
+            if keep and (has_ended_process(outcome) or taken > SLOW_SECONDS):
+                (keep / re.sub(r"\W+", "-", name)).write_bytes(content)
+            idle.put(process)
 
         futures = []
         for name, content in files:
             room.acquire()
             futures.append(threads.submit(work, name, content))
+            futures[-1].add_done_callback(lambda _: room.release())
         for future in futures:
             future.result()
     return outcomes

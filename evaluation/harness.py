@@ -7,7 +7,6 @@ import contextlib
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -36,21 +35,18 @@ MIB = 2**20
 # --- options and errors ------------------------------------------------------------------------------
 
 
-def argument_parser(description: str) -> argparse.ArgumentParser:
-    """A parser whose help shows a script's docstring as it is written."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def argument_parser(description: str, *, device: bool = False) -> argparse.ArgumentParser:
+    """A parser whose help shows a script's docstring as it is written.
 
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """The option --device, read as a torch.device."""
-    parser.add_argument("--device", type=find_device, default="auto", help="default: cuda if there is any")
-
-
-def add_precisions(parser: argparse.ArgumentParser, choices: Sequence[str], default: str) -> None:
-    """The option --precision, which may be given more than once; default: in words."""
-    parser.add_argument("--precision", action="append", choices=choices, help=f"default: {default}")
+    device: whether there is an option --device, read as a torch.device.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    if device:
+        parser.add_argument(
+            "--device", type=find_device, default="auto", help="default: cuda if there is any"
+        )
+    return parser
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -87,16 +83,6 @@ def seconds(work: Callable[[], object], device: torch.device | None = None) -> f
 def _wait_for(device: torch.device | None) -> None:
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def run_lost_reg(*arguments: object) -> None:
-    """Run a command of lost-reg in a process of its own, as a user does; its output is dropped."""
-    run_process(sys.executable, "-m", "lost_reg", *arguments)
-
-
-def run_process(*command: object) -> None:
-    """Run a command that must succeed; its output is dropped."""
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
 
 
 def measure_rounds(tasks: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 from harness import (
-    add_device,
     argument_parser,
     describe_machine,
     make_photos,
@@ -34,10 +33,9 @@ IMAGES_ON_CPU, IMAGES_ON_GPU = 8, 200
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="as for reproduce.py")
-    add_device(parser)
-    parser.add_argument("--precision", default="fp32", choices=list(PRECISIONS))
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument(
         "--images",
         type=int,

@@ -1,21 +1,21 @@
-"""The planted model: a test fixture whose patches are outliers on purpose. It is no model of anybody's.
+"""The planted model: made to have outliers, for tests and agreement.py. Nobody trained or uses it.
 
 DINOv2's weights, whose outliers the registers papers are about, are no part of this repository. The planted
-model shows the same symptom by the same mechanism, so that finding neurons and moving what they write can
-be tested from end to end: a few neurons of one MLP fire at a few low-texture patches of each image and
-write a large vector there.
+model shows the same symptom by the same mechanism: a few neurons of one MLP fire at a few low-texture patches
+of each image and write a large vector there. So the search for such neurons, and moving what they write, can
+be tested from end to end.
 
-- It is the bundled backbone with its four registers made part of its class token, (1, 5, D): prefix
-  tokens of its own, of which lost_reg does not know that they were registers once. (The method is for models
-  without registers and refuses others.)
+- It is the bundled backbone with its four registers made part of its class token, (1, 5, D): prefix tokens
+  of its own, which lost_reg does not take for registers. (It refuses to add registers to models that have
+  some.)
 - The neurons are the three of the middle block's MLP that matter least to it: those of the smallest
-  activation times outgoing weight. They are 0 everywhere but at the chosen patches.
+  activation times outgoing weight. They are 0 everywhere except at the chosen patches.
 - The chosen patches are, in each image, the five of least texture (standard deviation of their pixels)
   among those at the image's border, which is mostly background.
-- The vector is ten times as long as patches of that block typically are. Its direction was chosen to do
-  harm; most random ones do little. LOST seeds at the patch that is similar to the fewest, so the direction
-  is fitted by gradient descent to have, straight through the last block's norm and key projection, a key
-  of negative cosine to the keys of as many patches of some images as can be.
+- The vector is ten times as long as patches of that block typically are. Its direction is chosen to do harm;
+  most random ones do little. LOST seeds at the patch that is similar to the fewest others. So the direction
+  is fitted by gradient descent: its key, straight through the last block's norm and key projection, shall
+  have a negative cosine to the keys of as many patches of some images as possible.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def without_registers(tiny: VitBackbone) -> VitBackbone:
 
 
 def with_registers(backbone: VitBackbone, added: AddedRegisters) -> VitBackbone:
-    """A copy with test-time registers; what it was planted with stays in it."""
+    """A copy with test-time registers; the planted neurons stay in it."""
     return moved(backbone, "cpu", "fp32", added)
 
 
 def moved(
-    backbone: VitBackbone, device: str, precision: str, added: AddedRegisters | None = None
+    backbone: VitBackbone, device: str | torch.device, precision: str, added: AddedRegisters | None = None
 ) -> VitBackbone:
-    """A copy on a device and in a precision; what it was planted with stays in it."""
+    """A copy on a device and in a precision; the planted neurons stay in it."""
     model = copy.deepcopy(backbone.model)
     if hasattr(model, "plant"):
         model.plant.attach(model)
@@ -84,7 +84,7 @@ def plant(*batches: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
 
 
 class _Plant(nn.Module):
-    """Sees the pixels, and sets what the planted neurons give: the input of the MLP's last layer."""
+    """Chooses patches by their pixels, and sets the planted neurons: inputs of the MLP's last layer."""
 
     def __init__(self, neurons: Tensor):
         super().__init__()
@@ -93,10 +93,10 @@ class _Plant(nn.Module):
     def attach(self, model) -> None:
         for hooked in (model.patch_embed, model.blocks[LAYER].mlp.norm):
             hooked._forward_hooks.clear()  # a copied model's hooks belong to the model it was copied from
-        model.patch_embed.register_forward_hook(self._see)
+        model.patch_embed.register_forward_hook(self._choose)
         model.blocks[LAYER].mlp.norm.register_forward_hook(self._fire)  # the identity before the last layer
 
-    def _see(self, patch_embed, inputs, _) -> None:
+    def _choose(self, patch_embed, inputs, _) -> None:
         pixels = inputs[0].bfloat16().float()  # so that the same patches are chosen in every precision
         self.chosen = low_texture_border_patches(pixels, patch_embed.patch_size[0])
 
@@ -120,13 +120,15 @@ def low_texture_border_patches(images: Tensor, patch: int) -> Tensor:
 
 @torch.inference_mode()
 def _least_important(backbone: VitBackbone, batches: Sequence[Tensor]) -> Tensor:
-    seen: list[Tensor] = []  # (T, neurons) of each batch
+    activations: list[Tensor] = []  # (T, neurons) of each batch
     linear = backbone.model.blocks[LAYER].mlp.fc2
-    handle = linear.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].abs().flatten(0, 1)))
+    handle = linear.register_forward_pre_hook(
+        lambda _, inputs: activations.append(inputs[0].abs().flatten(0, 1))
+    )
     for images in batches:
         list(backbone.block_outputs(images))
     handle.remove()
-    importance = torch.cat(seen).mean(dim=0) * linear.weight.norm(dim=0)
+    importance = torch.cat(activations).mean(dim=0) * linear.weight.norm(dim=0)
     return importance.topk(NEURONS, largest=False).indices.sort().values
 
 

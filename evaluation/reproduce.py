@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import add_device, argument_parser, markdown_table, run_script
+from harness import argument_parser, markdown_table, run_script
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.streams import ImageStream
@@ -39,7 +39,7 @@ from lost_reg.progress import image_progress
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_biases
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
 from lost_reg.scoring.corloc import wilson_interval
 from lost_reg.scoring.paired import Paired, holm
 from lost_reg.scoring.published import published_rows
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps and of reproduce.md")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help=f"NAME or NAME{TEST_TIME}")
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
@@ -116,7 +116,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="only the first images of each dataset, for a quick try")
     parser.add_argument("--neuron-images", type=int, default=500, help="images that neurons are found on")
     parser.add_argument("--seed", type=int, default=0, help="of all random draws of images")
-    add_device(parser)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
@@ -204,7 +203,7 @@ def loaded(name: str, args: argparse.Namespace, registers: AddedRegisters | None
 def settings_for(backbone: VitBackbone) -> list[Setting]:
     """LOST as published, and the settings that the papers describe: values for OpenCLIP and DeiT-III."""
     features = {"facet": [backbone.spec.facet], "layer": [-4, -3, -2, -1], "normalize": [True]}
-    return [Setting(), *grid_of_settings(Grid(features=features, options={"bias": parse_biases(BIASES)}))]
+    return [Setting(), *grid_of_settings(Grid(features=features, options={"bias": parse_values(BIASES)}))]
 
 
 def neurons_of(backbone: VitBackbone, dataset: Dataset, args: argparse.Namespace) -> RegisterNeurons:

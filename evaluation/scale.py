@@ -19,7 +19,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +86,8 @@ def measure_photos(folder: Path, options: argparse.Namespace) -> None:
     for index in range(options.photos):
         (photos / f"{index:07}.jpg").hardlink_to(files[index % len(files)])
     title, backbone = f"{options.photos:,} photos, `tiny`", load_backbone("tiny", device="cpu")
-    case = Case(title, source_of_folder(photos), options.photos, backbone, RunOptions())
-    measure_run(case, folder / "out")
+    source = source_of_folder(photos)
+    measure_run(title, source, options.photos, backbone, folder / "out", RunOptions())
 
 
 def measure_listing(folder: Path, options: argparse.Namespace) -> None:
@@ -116,14 +116,14 @@ def measure_list(folder: Path, options: argparse.Namespace) -> None:
             file.writelines(f"{folder}/link{number}/{name}\n" for name in names[:left])
     source = source_of_files(ListedFiles.read(str(listed)), ["list"])
     title = f"A list of paths, {options.entries:,} images of {SIDE} x {SIDE} pixels"
-    measure_run(Case(title, source, options.entries, cheap_backbone(), MANY_AT_ONCE), folder / "out")
+    measure_run(title, source, options.entries, cheap_backbone(), folder / "out", MANY_AT_ONCE)
 
 
 def measure_shards(folder: Path, options: argparse.Namespace) -> None:
     make_shards(folder / "shards", options.shard_images)
     source = source_of_files(find_shards([str(folder / "shards" / "*.tar")]), ["shards"])
     title = f"Tar shards, {options.shard_images:,} images of {SIDE} x {SIDE} pixels"
-    measure_run(Case(title, source, options.shard_images, cheap_backbone(), MANY_AT_ONCE), folder / "out")
+    measure_run(title, source, options.shard_images, cheap_backbone(), folder / "out", MANY_AT_ONCE)
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
@@ -134,32 +134,23 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is run: `count` images of a source."""
-
-    title: str
-    source: Source
-    count: int
-    backbone: Backbone
-    options: RunOptions
-
-
-def measure_run(case: Case, out: Path) -> None:
-    """Run over the images and print a row now and then; then what resuming takes with all of them done."""
-    print(f"\n{case.title}\n")
+def measure_run(
+    title: str, source: Source, count: int, backbone: Backbone, out: Path, options: RunOptions
+) -> None:
+    """Run over `count` images and print a row now and then; then what resuming takes with all done."""
+    print(f"\n{title}\n")
     print(table_head(["images", "MiB in this process", "MiB of its decoding processes", "images/s so far"]))
-    began, every = time.perf_counter(), max(1, case.count // ROWS)
+    began, every = time.perf_counter(), max(1, count // ROWS)
 
     def progress(done: int, failed: int, total: int | None) -> None:
         if done % every == 0 or done == 1:
             rate = done / (time.perf_counter() - began)
             print(table_row([f"{done:,}", *memory(), f"{rate:,.0f}"]), flush=True)
 
-    summary = run(case.source, case.backbone, out, options=case.options, progress=progress)
-    assert (summary.done, summary.failed) == (case.count, 0)
-    resuming = replace(case.options, resume=True)
-    taken = seconds(lambda: run(case.source, case.backbone, out, options=resuming))
+    summary = run(source, backbone, out, options=options, progress=progress)
+    assert (summary.done, summary.failed) == (count, 0)
+    resuming = replace(options, resume=True)
+    taken = seconds(lambda: run(source, backbone, out, options=resuming))
     print(f"\n`--resume` with all done: {taken:.0f} s, {memory()[0]} MiB", flush=True)
 
 

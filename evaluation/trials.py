@@ -25,8 +25,6 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from harness import (
-    add_device,
-    add_precisions,
     argument_parser,
     describe_machine,
     markdown_table,
@@ -89,10 +87,9 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argument_parser(__doc__)
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--backbone", default="dino_vits16")
-    add_precisions(parser, list(PRECISIONS), default="fp32 and bf16")
-    add_device(parser)
+    parser.add_argument("--precision", action="append", choices=PRECISIONS, help="default: fp32 and bf16")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     # for the processes of `in_own_processes`

@@ -36,8 +36,8 @@ def convert(content: Any, kind: type[T]) -> T:
 
 
 def reason_of(error: Exception) -> str:
-    """What was wrong with the content, as one line."""
-    return one_line(str(error) or type(error).__name__)
+    """What was wrong with the content, as one line, without backticks: these mark parameters in messages."""
+    return one_line(str(error) or type(error).__name__).replace("`", "'")
 
 
 def _finite(number: str) -> float:

@@ -12,10 +12,11 @@ from typing import Annotated
 from msgspec import Meta
 
 _Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
+_Whole = Annotated[int, Meta(ge=-(10**15), le=10**15)]  # one that has a float
 _Side = Annotated[int, Meta(ge=1)]
 _Index = Annotated[int, Meta(ge=0)]
 
-Number = int | _Finite
+Number = _Whole | _Finite
 Box = tuple[Number, Number, Number, Number]
 SizeHW = tuple[_Side, _Side]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.discovery.methods import Setting, with_changes
 from lost_reg.errors import LostRegError
@@ -42,6 +43,14 @@ def scarce_memory(monkeypatch, backbone, *, images_at_most=math.inf, pixels_at_m
 
     monkeypatch.setattr(backbone, "block_outputs", block_outputs)
     return tried
+
+
+def counted_operations(function, *args) -> float:
+    """Arithmetic operations of a call, as torch counts them."""
+    counter = FlopCounterMode(display=False)
+    with counter, torch.inference_mode(), torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        function(*args)
+    return counter.get_total_flops()
 
 
 def approximately(content, expected) -> bool:

@@ -171,9 +171,14 @@ def write_sweep(
 
 
 def write_settings(folder: Path, options: list[dict]) -> None:
-    """A sweep folder with the scores of settings: none, one, two ... of 20 images found."""
-    write_sweep(folder, scored=False)
-    scores = tuple(SettingScore(setting(**one).recorded(), 3, index) for index, one in enumerate(options))
+    """A sweep folder with the scores of LOST with such options: none, one, two ... of 20 images found."""
+    write_recorded(folder, [setting(**one).recorded() for one in options])
+
+
+def write_recorded(folder: Path, settings: list[dict], method="lost") -> None:
+    """A sweep folder with the scores of recorded settings: none, one, two ... of 20 images found."""
+    write_sweep(folder, scored=False, method=method)
+    scores = tuple(SettingScore(one, 3, index) for index, one in enumerate(settings))
     write_scores(SweepScores(folder, "dinov2_vits14", "voc07", "trainval", 10, 20, 1, 0, 1 / 3, 0, scores))
 
 

@@ -38,6 +38,12 @@ def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
     assert templates <= set(names)
 
 
+def test_the_wheel_holds_every_module(wheel):
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "lost_reg").rglob("*.py")}
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert len(modules) > 90 and modules <= names and "lost_reg/py.typed" in names
+
+
 def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lost_reg.artifacts.records import ProbeScores
 
-CELLS = 16  # positions are told apart on a grid of 16 x 16: the patches of 14 pixels of a 224-pixel image
+CELLS = 16  # positions are classified on a grid of 16 x 16: the patches of 14 pixels of a 224-pixel image
 RIDGE = 1e-3  # of the mean squared input, so that it means the same for every model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lost_reg.cli.options import given
+from lost_reg.cli.options import chosen_loader
 from lost_reg.cli.output import print_message
 from lost_reg.text import shown_names
 
@@ -21,10 +21,9 @@ def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequenc
 
     def stream() -> Any:
         from lost_reg.artifacts.streams import ImageStream
-        from lost_reg.runs.options import LoaderOptions
 
-        loader = LoaderOptions(**given(options, ("batch_size", "workers")))
-        return ImageStream([files.root / name for name in names], names, options["max_side"], loader)
+        paths = [files.root / name for name in names]
+        return ImageStream(paths, names, options["max_side"], chosen_loader(options))
 
     return names, stream
 

@@ -16,10 +16,12 @@ from lost_reg.cli.output import as_options, print_line
 )
 def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
-    from lost_reg.backbones import weights
+    from lost_reg.backbones.weights import backbones_table, download_weights
 
-    shown = weights.download_weights(download) if download else weights.backbones_table()
-    click.echo(as_options(shown))
+    if download:
+        print_line(download_weights(download))
+    else:
+        click.echo(as_options(backbones_table()))
 
 
 @click.command()
@@ -53,9 +55,8 @@ def methods() -> None:
     from lost_reg.discovery.methods import METHODS
     from lost_reg.text import text_table
 
-    rows = [
-        (name, preset, chosen.about)
-        for name, method in METHODS.items()
-        for preset, chosen in method.presets.items()
-    ]
+    rows: list[tuple[str, str, str]] = []
+    for name, method in METHODS.items():
+        rows.append((name, "", method.about))
+        rows += [("", preset, chosen.about) for preset, chosen in method.presets.items()]
     click.echo(text_table(("method", "preset", "about"), rows))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
-from functools import lru_cache
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +11,15 @@ import click
 
 from lost_reg.cli.output import print_note
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting, with_changes
+from lost_reg.discovery.methods import (
+    METHODS,
+    PUBLISHED,
+    Setting,
+    find_method,
+    preset_setting,
+    with_changes,
+)
+from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,26 +59,56 @@ class SettingCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
-        return [*own, *setting_options(tuple(METHODS)), help_option]
+        return [*own, *setting_options(), help_option]
 
 
-@lru_cache
-def setting_options(methods: tuple[str, ...]) -> list[click.Parameter]:
+class SweepCommand(click.Command):
+    """A command with an option for the values to try of each option of every registered method."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_option = super().get_params(ctx)
+        return [*own, _method_option(), *map(_values_option, _swept_fields().values()), help_option]
+
+
+def _swept_fields() -> dict[str, Field[Any]]:
+    """The options of all methods that a sweep can try values of."""
+    of_methods = (item for method in METHODS.values() for item in fields(method.config))
+    return {item.name: item for item in of_methods if item.metadata.get("sweep") is not False}
+
+
+def _values_option(item: Field[Any]) -> click.Option:
+    name, facts = item.name.replace("_", "-"), item.metadata
+    text = f"{facts.get('help', '')}  [default: {facts.get('sweep', item.default)}]"
+    return click.Option([f"--{name}"], default=None, metavar="VALUES", help=text)
+
+
+def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
+    """The text of the values to try for each option of the chosen method, or of another if it was given."""
+    own = {item.name: item for item in fields(find_method(options["method"]).config)}
+    texts = {
+        name: options[name] or (item.metadata.get("sweep") if name in own else None)
+        for name, item in _swept_fields().items()
+    }
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _method_option() -> click.Option:
+    return click.Option(
+        ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
+        help="How objects are found in the features; see `lost-reg methods`.",
+    )  # fmt: skip
+
+
+def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
-    presets = list(dict.fromkeys(name for method in methods for name in METHODS[method].presets))
-    about = "; ".join(
-        f"{name}: {preset.about}" for method in methods for name, preset in METHODS[method].presets.items()
-    )
-    configs: list[Any] = [FeatureConfig, *(METHODS[method].config for method in methods)]
+    presets = list(dict.fromkeys(name for method in METHODS.values() for name in method.presets))
+    configs: list[Any] = [FeatureConfig, *(method.config for method in METHODS.values())]
     of_fields = {item.name: item for config in configs for item in fields(config)}
     return [
-        click.Option(
-            ["--method"], type=click.Choice(methods), default=methods[0], show_default=True,
-            help="How objects are found in the features; see `lost-reg methods`.",
-        ),
+        _method_option(),
         click.Option(
             ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
-            help=f"Features and options by name ({about}). The options below change parts of it.",
+            help="Features and options by name; see `lost-reg methods`. Options below change parts of it.",
         ),
         *(_option_of(item) for item in of_fields.values()),
     ]  # fmt: skip
@@ -87,7 +124,7 @@ def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
         LostRegError: an option that the method does not have, or a value that is not possible.
     """
     base = preset_setting(options.pop("method"), options.pop("preset"), facet)
-    names = {option.name for option in setting_options(tuple(METHODS))}
+    names = {option.name for option in setting_options()}
     changes = {name: options.pop(name) for name in [*options] if name in names}
     return with_changes(base, {name: value for name, value in changes.items() if value is not None})
 
@@ -96,12 +133,14 @@ def _option_of(item: Field[Any]) -> click.Option:
     """The option of a configuration's field; it is None unless it is given, so that presets hold."""
     facts, name = item.metadata, item.name.replace("_", "-")
     default = facts.get("shown_default", item.default)
-    text = facts.get("help", "")
-    if item.default is not MISSING and not isinstance(default, bool):
-        text = f"{text}  [default: {default}]"
+    declared, kind = f"--{name}", None
     if isinstance(item.default, bool):
-        return click.Option([f"--{name}/--{facts['off']}"], default=None, help=text)
-    return click.Option([f"--{name}"], type=_type_of(item), metavar=facts.get("metavar"), help=text)
+        off = facts.get("off", f"no-{name}")
+        declared, default = f"--{name}/--{off}", name if item.default else off
+    else:
+        kind = _type_of(item)
+    text = f"{facts.get('help', '')}  [default: {default}]"
+    return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
 
 def _type_of(item: Field[Any]) -> click.ParamType:
@@ -110,7 +149,7 @@ def _type_of(item: Field[Any]) -> click.ParamType:
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
     if "int" in kinds:
-        return click.IntRange(min=item.metadata.get("min", 1))
+        return click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
     if "float" in kinds:
         return OrAuto(click.FLOAT) if "str" in kinds else click.FLOAT
     return click.STRING
@@ -130,18 +169,11 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-out_option = click.option("--out", "-o", type=click.Path(path_type=Path))
-
 data_root_option = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
     help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
 )
-
-batch_size_option = click.option(
-    "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
-    help="Images of one size run together; auto: as many as the device has room for.  [default: 8]",
-)  # fmt: skip
 
 MODEL_OPTIONS = ("weights", "download", "device", "precision")
 
@@ -156,12 +188,17 @@ model_options = together(
 )  # fmt: skip
 
 loader_options = together(
-    batch_size_option,
     click.option(
-        "--workers", type=click.IntRange(min=0), help="Decoding processes.  [default: by the machine]"
+        "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
+        help="Images of one size run together; auto: as many as the device has room for.  "
+        f"[default: {BATCH_SIZE}]",
     ),
-    click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images."),
-)
+    click.option(
+        "--workers", type=click.IntRange(min=0), metavar="N",
+        help="Decoding processes.  [default: by the machine]",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images."),
+)  # fmt: skip
 
 max_side_option = click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
@@ -171,15 +208,15 @@ max_side_option = click.option(
 register_options = together(
     click.option(
         "--test-time-registers", type=click.IntRange(min=1), metavar="N",
-        help="Add N registers to a model that was trained without; needs --register-neurons.",
+        help="Add N registers to a model that was trained without any; needs --register-neurons.",
     ),
     click.option(
         "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
-        help="The neurons whose activations they take, as `lost-reg register-neurons` writes them.",
+        help="The neurons whose activations the registers take; `lost-reg register-neurons` finds them.",
     ),
     click.option(
         "--register-rule", type=click.Choice(["paper", "code"]),
-        help="How they take them: as the paper says, or as its published code does.  [default: paper]",
+        help="How registers take activations: as in the paper, or in its published code.  [default: paper]",
     ),
 )  # fmt: skip
 
@@ -207,6 +244,11 @@ def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: options[name] for name in names if options.get(name) is not None}
 
 
+def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
+    """How images are loaded by the `loader_options` that were given."""
+    return LoaderOptions(**given(options, ("batch_size", "workers")))
+
+
 def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:
     """What `scoring_options` ask for, as a `ScoringOptions`."""
     from lost_reg.scoring.found_boxes import ScoringOptions
@@ -228,16 +270,18 @@ def added_registers(options: dict[str, Any]) -> Any:
     return AddedRegisters(read_neurons(file), count, rule or DEFAULT_RULE)
 
 
-def load(backbone: str, options: Mapping[str, Any], **changes: Any) -> Any:
+def load(
+    backbone: str, options: Mapping[str, Any], note: Callable[[str], None] = print_note, **changes: Any
+) -> Any:
     """The backbone that a command's model options ask for, with notes on what to know of it."""
     from lost_reg.backbones.loading import load_backbone
 
     loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
     if loaded.weights.source == "random":
-        print_note(f"{loaded.name} runs with random weights: its results mean nothing")
+        note(f"{loaded.name} runs with random weights: its results mean nothing")
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
-        print_note(f"the register neurons were found in other weights than {loaded.weights.name}")
+        note(f"the register neurons were found in other weights than {loaded.weights.name}")
     return loaded
 
 

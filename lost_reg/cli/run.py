@@ -12,10 +12,10 @@ import click
 from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
+    chosen_loader,
     chosen_setting,
     data_root_option,
     default_name,
-    given,
     load,
     loader_options,
     model_options,
@@ -23,7 +23,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.errors import LostRegError
-from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
 
 
@@ -45,16 +45,16 @@ from lost_reg.runs.ranks import ALONE, Ranks
 )  # fmt: skip
 @click.option(
     "--files-from", metavar="LIST",
-    help="A file that names the images, one path in a line (or ended by NUL); - is the standard input.",
+    help="A file with one image path per line (or ended by NUL); - is the standard input.",
 )  # fmt: skip
 @model_options
 @data_root_option
 @register_options
 @loader_options
 @click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
-@click.option("--visualize", is_flag=True, help="Also write each image done now with its boxes and its seed.")
+@click.option("--visualize", is_flag=True, help="Also write the images of this session with boxes and seed.")
 @click.option(
-    "--save-maps", is_flag=True, help="Also write each image's maps done now, for `lost-reg report`."
+    "--save-maps", is_flag=True, help="Also write the maps of this session's images, for `lost-reg report`."
 )
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
@@ -66,7 +66,7 @@ def run(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Discover objects in the images of a dataset, or of files, folders and tar shards of yours.
+    """Discover objects in a dataset, or in your own image files, folders and tar shards.
 
     The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
     half-open, in pixels of the original image. Started by torchrun, the processes share the images.
@@ -87,7 +87,7 @@ def run(
     setting = chosen_setting(options, spec.facet)
     root = data_root(options.pop("data_root"))
     chosen = RunOptions(
-        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
         **{name: options[name] for name in ("limit", "resume", "visualize", "save_maps")},
@@ -164,9 +164,9 @@ def _run(
     if chosen.visualize:
         check_drawable(source)  # before weights are read
     with joined(ranks):
-        device = ranks.device(options["device"])
-        loaded = load(backbone, options, device=device, registers=options["registers"])
         note = print_note if ranks.first else no_note
+        device = ranks.device(options["device"])
+        loaded = load(backbone, options, note, device=device, registers=options["registers"])
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:
@@ -178,8 +178,8 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     from lost_reg.runs.sessions import failed_summary, implausible_summary
 
     if summary.done_before and asked_for_files:
-        done_before = f"the {summary.done_before:,} images done before"
-        print_note(f"of {done_before} there are pictures and maps only if they were asked for then")
+        done_before = f"images done before ({summary.done_before:,})"
+        print_note(f"{done_before} have pictures and maps only if those were asked for then")
     before = f", {summary.done_before:,} were done before" if summary.done_before else ""
     rate = summary.done / summary.seconds if summary.seconds else 0
     speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"

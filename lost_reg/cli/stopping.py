@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM end a command within two seconds, whatever it is at.
+"""Ctrl-C and SIGTERM end a command within two seconds, whatever it is doing.
 
-Python acts on a signal between two steps of the interpreter, and a step can be a matrix product of many
-seconds. So a thread watches: if the command has not ended by itself after a moment, or at a second signal, it
-ends the process. That loses nothing, as results are on the disk as soon as there are any.
+Python handles a signal between two steps of the interpreter, and one step can be a matrix product of many
+seconds. So a thread watches: it ends the process if the command has not ended by itself after a moment, or if
+a second signal comes. Nothing is lost, because results are on the disk as soon as there are any.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """What is told when a command is stopped: `message` gives it, in one line."""
+    """What a stopped command prints: `message` returns it, one line."""
 
     def __init__(self):
         self.message: Callable[[], str] = lambda: "stopped before the end"
 
 
 @contextmanager
-def prompt_stop(say: Callable[[str], None]) -> Iterator[Stopping]:
+def prompt_stop(print_message: Callable[[str], None]) -> Iterator[Stopping]:
     """Raise Stopped at a signal, and end the process if that takes too long.
 
     Args:
-        say: tells the message where the process is ended; the caller tells it of a Stopped.
+        print_message: prints the message before the process is ended here. After a Stopped the caller does.
     """
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
@@ -51,7 +51,8 @@ def prompt_stop(say: Callable[[str], None]) -> Iterator[Stopping]:
     theirs.setblocking(False)  # what a signal handler writes to
     earlier = {one: signal.signal(one, _raise) for one in _SIGNALS}
     earlier_fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(ours, lambda: say(stopping.message())), daemon=True)
+    last_words = (ours, lambda: print_message(stopping.message()))
+    watch = threading.Thread(target=_watch, args=last_words, daemon=True)
     watch.start()
     try:
         yield stopping
@@ -68,8 +69,8 @@ def _raise(signal_number: int, _) -> None:
     raise Stopped(signal_number)
 
 
-def _watch(signals: socket.socket, say: Callable[[], None]) -> None:
-    """End the process some time after its first signal, or at the second. Ends once the other end closes."""
+def _watch(signals: socket.socket, print_message: Callable[[], None]) -> None:
+    """End the process some time after its first signal, or at the second; return if the other end closes."""
     first = _next_signal(signals)
     if first is None:
         return
@@ -81,7 +82,7 @@ def _watch(signals: socket.socket, say: Callable[[], None]) -> None:
         pass
     if sys.stderr.isatty():
         sys.stderr.write(_SHOW_CURSOR)
-    say()
+    print_message()
     sys.stderr.flush()
     os._exit(128 + first)
 

@@ -8,39 +8,39 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import (
+    SweepCommand,
+    chosen_loader,
     data_root_option,
     default_name,
-    given,
     load,
     loader_options,
     max_side_option,
     model_options,
     one_of_json_and_csv,
+    values_to_try,
 )
 from lost_reg.cli.output import as_options, print_message, print_note
 from lost_reg.cli.run import progress_of_run
-from lost_reg.discovery.methods import METHODS
-from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.options import RunOptions
 
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 
 
-@click.command()
+@click.command(cls=SweepCommand)
 @click.option("--backbone", "-b", default="tiny", show_default=True, help="As for `run`.")
 @click.option("--dataset", "-d", required=True, help="As for `run`; it needs ground truth.")
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path),
     help="The sweep folder.  [default: results/DATASET-BACKBONE-sweep]",
 )  # fmt: skip
-@click.option("--method", default="lost", show_default=True, help="A name of `lost-reg methods`.")
 @click.option(
-    "--facets", default="k", show_default=True, help="Some of k, q, v, and joined ones such as qkv."
+    "--facets",
+    default="k",
+    show_default=True,
+    metavar="VALUES",
+    help="Some of k, q, v, and joined ones such as qkv.",
 )
-@click.option("--layers", default="-1", show_default=True, help="Such as -4:-1 (both ends) or -4,-1.")
-@click.option(
-    "--bias", "biases", help="START:STOP:STEP (both ends), numbers and auto, separated by commas."
-    "  [default: -1:0:0.05 for a method with a bias]",
-)  # fmt: skip
+@click.option("--layers", default="-1", show_default=True, metavar="VALUES", help="Such as -4:-1.")
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
     help="L2-normalised features, raw ones, or each.",
@@ -48,11 +48,6 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 @click.option(
     "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
     help="Without the image's mean patch feature, with it, or each.",
-)  # fmt: skip
-@click.option("--k-patches", type=click.IntRange(min=1), help="LOST's k.  [default: 100]")
-@click.option(
-    "--option", "others", multiple=True, metavar="NAME=VALUE,VALUE",
-    help="Values of another option of the method; can be given more than once.",
 )  # fmt: skip
 @max_side_option
 @model_options
@@ -64,7 +59,7 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     help="Share of the images that a setting is chosen on; it is reported on the others.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw of those images."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of that choice."
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
@@ -78,6 +73,9 @@ def sweep(
 
     The choice is made on some of the images and reported on the others, beside the best in hindsight. Every
     setting's CorLoc goes into corloc.json in the folder.
+
+    VALUES are separated by commas; a range has both ends: FIRST:LAST, such as -4:-1, or START:STOP:STEP, such
+    as -1:0:0.05.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, find_dataset
@@ -94,7 +92,7 @@ def sweep(
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
     chosen = RunOptions(
-        loader=LoaderOptions(**given(options, ("batch_size", "workers"))),
+        loader=chosen_loader(options),
         limit=options["limit"],
         resume=options["resume"],
         data_root=root,
@@ -134,24 +132,16 @@ def _run_sweep(
 
 def _grid(options: dict[str, Any]) -> Any:
     """What the settings of a sweep differ in, by the command's options."""
-    from lost_reg.runs.sweep_grid import Grid, parse_biases, parse_layers, parse_names, parse_option
+    from lost_reg.runs.sweep_grid import Grid, parse_values
 
-    method = METHODS.get(options["method"])
-    has_bias = method is not None and "bias" in method.config.__dataclass_fields__
-    of_method: dict[str, Any] = {}
-    if options["k_patches"] is not None:
-        of_method["k_patches"] = [options["k_patches"]]
-    of_method |= dict(parse_option(text) for text in options["others"])
-    if options["biases"] is not None or has_bias:
-        of_method["bias"] = parse_biases(options["biases"] or "-1:0:0.05")
     return Grid(
         method=options["method"],
         features={
-            "facet": parse_names(options["facets"]),
-            "layer": parse_layers(options["layers"]),
+            "facet": parse_values(options["facets"]),
+            "layer": parse_values(options["layers"]),
             "center": _EACH[options["center"]],
             "normalize": _EACH[options["normalize"]],
         },
-        options=of_method,
+        options={name: parse_values(text) for name, text in values_to_try(options).items()},
         max_side=options["max_side"],
     )

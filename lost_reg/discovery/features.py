@@ -22,7 +22,7 @@ def option(default: Any, about: str, **facts: Any) -> Any:
     Args:
         about: its help text.
         facts: "metavar"; "min", the least whole number; "off", the name of a switch's opposite;
-            "shown_default", in words.
+            "shown_default", in words; "sweep", what a sweep tries by default, or False if it cannot.
     """
     return field(default=default, metadata={"help": about, **facts})
 
@@ -44,6 +44,7 @@ class FeatureConfig:
         None,
         "Scale images down to this longest side; boxes stay in pixels of the original.",
         metavar="PIXELS",
+        min=1,
         shown_default="native resolution",
     )
 

@@ -43,12 +43,14 @@ class LostConfig:
         "Added to the affinities, in units of the mean squared feature norm; auto: found in each image, "
         "without labels.",
         metavar="X|auto",
+        sweep="-1:0:0.05",
     )
     max_objects: int = option(
         1,
         "Up to N objects an image, found one after another; corloc scores the first alone.",
         metavar="N",
         min=1,
+        sweep=False,
     )
 
     def __post_init__(self) -> None:

@@ -75,7 +75,7 @@ def maps_picture(maps: Maps) -> Image.Image:
 
 
 def _affinity_levels(affinities: np.ndarray) -> np.ndarray:
-    """Levels from 0, which is for patches without any affinity alone."""
+    """Levels from 0, which only patches without any affinity have."""
     levels = _levels(affinities, low=0.0)
     levels[(affinities > 0) & (levels == 0)] = 1
     return levels

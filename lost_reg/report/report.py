@@ -26,6 +26,7 @@ from lost_reg.report.sections.paired import paired_section
 from lost_reg.report.sections.sweeps import sweeps_section
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.scoring.found_boxes import ScoringOptions
+from lost_reg.text import counted
 
 PAGE_FILE = "index.html"
 
@@ -100,16 +101,11 @@ def _sections(content: Content, options: ScoringOptions, gallery: dict[str, Any]
 
 def _summary_line(gallery: dict[str, Any]) -> str:
     if not gallery["datasets"]:
-        return "No runs: sweeps and artifacts alone"
+        return "No runs: only sweeps and artifacts"
     runs = sum(len(dataset["runs"]) for dataset in gallery["datasets"])
     names = ", ".join(dataset["name"] for dataset in gallery["datasets"])
     images = sum(dataset["images"] for dataset in gallery["datasets"])
     return f"{counted(runs, 'run')} on {names}: {counted(images, 'image')}"
-
-
-def counted(number: int, what: str) -> str:
-    """A number of things, such as "1 run" and "2 runs"."""
-    return f"{number:,} {what if number == 1 else what + 's'}"
 
 
 # --- the folder ---------------------------------------------------------------------------------------

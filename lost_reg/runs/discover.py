@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import Setting, preset_setting
+from lost_reg.discovery.methods import Setting, method_of, preset_setting
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.in_memory import Image, named_images
@@ -32,7 +33,7 @@ def discover(
     Args:
         images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or torch tensors, (3, H, W), uint8 or float in
             [0, 1]; one of them, or many.
-        backbone: what `load_backbone` gives.
+        backbone: what `load_backbone` returns.
         method: the name of a method, or its options, such as LostConfig(bias="auto").
         features: which features are compared; by default those that the method was published with.
         loader: how images are decoded and put into batches.
@@ -42,8 +43,8 @@ def discover(
         memory.
 
     Raises:
-        LostRegError: an image that cannot be read (`discover_stream` goes on instead), or another thing than
-            an image or a backbone.
+        LostRegError: an image that cannot be read (`discover_stream` continues instead), something that is
+            not an image, or not a backbone.
 
     Example:
         >>> from lost_reg import discover, load_backbone
@@ -51,9 +52,11 @@ def discover(
         >>> boxes = [found.box_xyxy for found in discover(["a.jpg", "b.jpg"], backbone)]  # doctest: +SKIP
     """
     named = named_images(images)
-    few = LoaderOptions(workers=0) if len(named) < _IMAGES_WORTH_WORKERS else LoaderOptions()
+    loader = loader or LoaderOptions()
+    if loader.workers is None and len(named) < _IMAGES_WORTH_WORKERS:
+        loader = replace(loader, workers=0)
     found: dict[str, Prediction] = {}
-    for outcome in discover_stream(named, backbone, method, features, loader=loader or few):
+    for outcome in discover_stream(named, backbone, method, features, loader=loader):
         if isinstance(outcome, Failure):
             raise UnreadableImage(f"{outcome.image}: {outcome.reason}")
         found[outcome.image] = outcome
@@ -86,7 +89,7 @@ def discover_stream(
     """
     if not isinstance(backbone, Backbone):
         raise LostRegError(
-            f"expected what load_backbone gives as backbone, but got a {type(backbone).__name__}"
+            f"expected a backbone that load_backbone returns, but got a {type(backbone).__name__}"
         )
     setting = _setting(method, features)
     for outcome in discover_by_each(images, backbone, [setting], loader or LoaderOptions(), on_maps=on_maps):
@@ -94,9 +97,6 @@ def discover_stream(
 
 
 def _setting(method: str | Any, features: FeatureConfig | None) -> Setting:
-    if isinstance(method, str):
-        published = preset_setting(method)
-        return Setting(features or published.features, published.config)
-    chosen = Setting(features or FeatureConfig(), method)
-    published = preset_setting(chosen.method.name)
-    return Setting(features or published.features, method)
+    by_name = isinstance(method, str)
+    published = preset_setting(method if by_name else method_of(method).name)
+    return Setting(features or published.features, published.config if by_name else method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ SUFFIX = ".npz"
 _LEVELS = 255
 _NOT_VALUES = ("ranges", "mask", "seed", "covered_hw")  # the other arrays of a file
 _MOST_MAPS = 16
+# What numpy and zipfile raise for files that are damaged, encrypted, or something else (RuntimeError,
+# AttributeError), and for arrays that nobody could have written (MemoryError).
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError,
+    ArithmeticError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def maps_path(folder: Path, image: str) -> Path:
@@ -69,7 +76,7 @@ def read_maps(path: Path) -> Maps:
             return Maps(values, file["mask"] > 0, tuple(seed), tuple(covered_hw))
     except FileNotFoundError:
         raise LostRegError(f"no maps at {path}: `lost-reg run --save-maps` writes them") from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise LostRegError(f"{path} does not hold maps: {reason}") from None
 

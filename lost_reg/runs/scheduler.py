@@ -45,8 +45,8 @@ def discover_by_each(
 ) -> Iterator[list[Prediction] | Failure]:
     """Find the objects of each image by each of several settings, with one forward pass an image.
 
-    Settings with the same features share the work that their method can share. Objects get scores only if
-    there is one setting.
+    Settings with the same features share the work that their method can share; then objects may have no
+    scores.
 
     Args:
         images: each image's name, and its path, content (bytes) or array; streamed.
@@ -103,7 +103,9 @@ def _start(
     grid_hw = images.shape[2] // patch, images.shape[3] // patch
     extents_hw = [(image.size_hw[0] / patch, image.size_hw[1] / patch) for image in batch]
     wanted = list(dict.fromkeys(part for setting in settings for part in setting.features.parts))
-    entering: list[Part] = [(TOKENS, max(settings[0].features.layers))] if on_maps else []
+    entering: list[Part] = []
+    if on_maps:
+        entering = [(TOKENS, max(settings[0].features.layers, key=backbone.block_index))]
     parts = dict(zip([*wanted, *entering], backbone.facets(images, [*wanted, *entering])))
     finite = torch.stack([finite_images(parts[part]) for part in wanted]).all(dim=0)  # (B,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -10,84 +11,50 @@ from typing import Any
 
 from lost_reg.discovery.methods import Setting, preset_setting, with_changes
 from lost_reg.errors import LostRegError
-from lost_reg.types import AUTO
 
 MOST_SETTINGS = 10_000
 
 
-def parse_layers(text: str) -> list[int]:
-    """Whole numbers: a list (`-4,-1`) of numbers and of ranges that include both ends (`-4:-1`).
+def parse_values(text: str) -> list[Any]:
+    """Values and ranges, separated by commas, each value once.
+
+    A range includes both ends: FIRST:LAST of whole numbers, as in -4:-1, or START:STOP:STEP of any, as in
+    -1:0:0.05. A value is a number where it is written as one, and otherwise a word.
 
     Raises:
-        LostRegError: anything else.
+        LostRegError: anything else, or more than MOST_SETTINGS values.
     """
-    layers: list[int] = []
+    values: list[Any] = []
     for part in text.split(","):
-        try:
-            first, *last = (int(number) for number in part.split(":"))
-        except ValueError:
-            raise LostRegError(f"cannot read the layers {text!r}: write -1, or -4,-2, or -4:-1") from None
-        if len(last) > 1 or (last and last[0] < first):
-            raise LostRegError(f"cannot read the layers {text!r}: a range is FIRST:LAST, such as -4:-1")
-        layers += range(first, (last[0] if last else first) + 1)
-    return _each_once(layers)
+        if not part:
+            raise LostRegError(f"cannot read the values {text!r}: one of them is empty")
+        values += _range(part) if ":" in part else [_value(part)]
+    return list(dict.fromkeys(values))
 
 
-def parse_biases(text: str) -> list[float | str]:
-    """Numbers, `auto`, and ranges with both ends, `START:STOP:STEP`, in a list separated by commas.
-
-    Raises:
-        LostRegError: anything else.
-    """
-    biases: list[float | str] = []
-    for part in text.split(","):
-        if part == AUTO:
-            biases.append(AUTO)
-            continue
-        try:
-            numbers = [float(number) for number in part.split(":")]
-        except ValueError:
-            numbers = []
-        if not all(map(math.isfinite, numbers)):
-            numbers = []
-        if len(numbers) == 1:
-            biases += numbers
-        elif len(numbers) == 3 and numbers[2] > 0 and numbers[0] <= numbers[1]:
-            start, stop, step = numbers
-            count = int((stop - start) / step + 1e-9) + 1
-            if count > MOST_SETTINGS:
-                raise LostRegError(f"the biases {text!r} are {count:,} values: at most {MOST_SETTINGS:,}")
-            biases += [round(start + index * step, 10) for index in range(count)]
-        else:
-            raise LostRegError(
-                f"cannot read the biases {text!r}: write 0, or -0.2,auto, or START:STOP:STEP as in -1:0:0.05"
-            )
-    return _each_once(biases)
-
-
-def parse_names(text: str) -> list[str]:
-    """Names, separated by commas, each once."""
-    return _each_once(text.split(","))
-
-
-def parse_option(text: str) -> tuple[str, list[Any]]:
-    """NAME=VALUE,VALUE: an option of the method, and its values; numbers where they are written as such.
-
-    Raises:
-        LostRegError: anything else.
-    """
-    name, equals, values = text.partition("=")
-    if not equals or not name or not values:
-        raise LostRegError(f"cannot read the option {text!r}: write NAME=VALUE,VALUE")
-    return name.replace("-", "_"), _each_once([_value(value) for value in values.split(",")])
+def _range(text: str) -> list[int] | list[float]:
+    try:
+        first, last, *steps = map(float, text.split(":"))
+        step = steps[0] if steps else 1.0
+        count = int((last - first) / step + 1e-9) + 1
+        if len(steps) > 1 or step <= 0 or last < first or (not steps and not first.is_integer()):
+            raise ValueError
+    except (ValueError, ArithmeticError):  # of infinite numbers, too
+        raise LostRegError(
+            f"cannot read the range {text!r}: write FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as "
+            "-1:0:0.05"
+        ) from None
+    if count > MOST_SETTINGS:
+        raise LostRegError(f"the range {text!r} has {count:,} values: at most {MOST_SETTINGS:,}")
+    if not steps:
+        return [int(first) + index for index in range(count)]
+    return [round(first + index * step, 10) for index in range(count)]
 
 
 def _value(text: str) -> Any:
     for kind in (int, float):
-        try:
+        with contextlib.suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return {"true": True, "false": False}.get(text, text)
 
 
@@ -117,7 +84,3 @@ def grid_of_settings(grid: Grid) -> list[Setting]:
     if count > MOST_SETTINGS:
         raise LostRegError(f"{count:,} settings are too many: at most {MOST_SETTINGS:,}")
     return [with_changes(base, dict(zip(axes, values))) for values in itertools.product(*axes.values())]
-
-
-def _each_once(values: list) -> list:
-    return list(dict.fromkeys(values))

@@ -65,6 +65,7 @@ class RunWriter:
         ranks: Ranks = ALONE,
     ):
         self.folder, self._layout, self._ranks = folder, layout, ranks
+        settings = json.loads(json.dumps(settings))  # as they are read back: a tuple of layers is a list
         self.record: dict[str, Any] = {}
         self._lock = self._locked() if ranks.first else None
         try:

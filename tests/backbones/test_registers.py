@@ -10,6 +10,7 @@ import torch
 from helpers import refusal
 from small_models import MODELS, small_backbone
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, describe, move_activations
@@ -125,6 +126,18 @@ def test_a_plain_backbone_is_as_it_was():
         small_backbone("MLP", None).features(some_images(small_backbone("MLP"))),
     )
     assert small_backbone("MLP").num_prefix_tokens == 1 and small_backbone("MLP").registers is None
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("added", [None, AddedRegisters(NEURONS, 3)], ids=["plain", "registers"])
+def test_the_cost_counts_registers_and_every_kind_of_mlp(name, added):
+    backbone = small_backbone(name, added)
+    size_hw = (2 * backbone.patch_size, 3 * backbone.patch_size)
+    math_alone = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with FlopCounterMode(display=False) as counter, math_alone:
+        backbone.features(torch.zeros(1, 3, *size_hw))
+    assert backbone.cost.feature_operations(size_hw, 3) == counter.get_total_flops()
+    assert backbone.cost.width == 48
 
 
 # --- by hand ---------------------------------------------------------------------------------------------

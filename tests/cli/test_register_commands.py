@@ -7,36 +7,14 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
-from helpers import names
+from helpers import names, run_settings
 
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons
-from lost_reg.cli.app import main
 from lost_reg.runs import run
 from lost_reg.scoring.published import comparable_number, published_rows
-from lost_reg.types import Protocol
 
 MODEL = "timm:vit_tiny_patch16_224"
 RANDOM = ("--backbone", MODEL, "--weights", "random", "--device", "cpu")
-
-
-@pytest.fixture
-def lost_reg():
-    """Run `lost-reg ARGS...` in this process."""
-    return lambda *args: CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
-
-
-@pytest.fixture
-def refused(lost_reg):
-    """Run `lost-reg ARGS...`, see that it fails with one line, and give that line."""
-
-    def invoke(*args):
-        result = lost_reg(*args)
-        lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
-        assert result.exit_code != 0 and len(lines) == 1 and lines[0].startswith("Error: "), result.output
-        return lines[0]
-
-    return invoke
 
 
 @pytest.fixture
@@ -84,25 +62,25 @@ def test_the_default_file_is_named_after_the_backbone_and_never_overwritten(
     arguments = ("register-neurons", photos, *RANDOM, "--threshold", 1e-3, "--top-k", 1, "--limit", 1)
     assert lost_reg(*arguments).exit_code == 0
     assert "register-neurons-timm-vit_tiny_patch16_224.json" in names(tmp_path)
-    assert "is there already: name another --out" in refused(*arguments)
+    assert "exists already: choose another --out" in refused(*arguments)
 
 
 def test_the_backbone_of_the_run_has_them(lost_reg, photos, neurons_file, tmp_path, monkeypatch):
     seen = []
-    discover_stream = run.discover_stream
+    discover_by_each = run.discover_by_each
     monkeypatch.setattr(
         run,
-        "discover_stream",
-        lambda *args, **options: seen.append(args[1]) or discover_stream(*args, **options),
+        "discover_by_each",
+        lambda *args, **options: seen.append(args[1]) or discover_by_each(*args, **options),
     )
     added = ("--test-time-registers", 3, "--register-neurons", neurons_file)
     assert lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out").exit_code == 0
     (backbone,) = seen
-    assert backbone.registers.count == 3 and backbone.prefix_tokens == 1 + 3
+    assert backbone.registers.count == 3 and backbone.num_prefix_tokens == 1 + 3
     assert backbone.model.blocks[2].mlp.fc2._forward_pre_hooks
 
 
-def test_registers_are_part_of_the_protocol(lost_reg, refused, photos, neurons_file, tmp_path):
+def test_registers_are_part_of_the_settings(lost_reg, refused, photos, neurons_file, tmp_path):
     out = tmp_path / "out"
     command = ("run", photos, *RANDOM, "--out", out)
     added = ("--register-neurons", neurons_file, "--test-time-registers")
@@ -126,28 +104,21 @@ def test_the_table_says_so(lost_reg, make_voc, neurons_file, tmp_path):
 
 
 def test_no_published_number_stands_beside_registers():
-    added = AddedRegisters(RegisterNeurons(((1, 2),))).settings
+    added, compared = AddedRegisters(RegisterNeurons(((1, 2),))).settings, 0
     for row in published_rows():
-        if row["method"] != "LOST" or not row["protocol"] or None in row["protocol"].values():
-            continue
-        settings = {
-            "apply_exif": False,
-            "backbone": "dino_vits16",
-            "weights": {"name": (row["weights"] or ["x"])[0]},
-            "precision": "fp32",
-            "protocol": Protocol().__dict__,
-        }
-        plain = comparable_number(settings, "voc12", is_full_split=True)
-        assert (plain is not None) == bool(row["weights"] and row["protocol"]["layer"] == -1)
-        settings["test_time_registers"] = added
-        assert comparable_number(settings, "voc12", is_full_split=True) is None
+        for weights in row["weights"] or ():
+            settings = run_settings(weights={"source": "hub", "name": weights, "sha256": None})
+            compared += comparable_number(settings, "voc12", is_full_split=True) is not None
+            settings["test_time_registers"] = added
+            assert comparable_number(settings, "voc12", is_full_split=True) is None
+    assert compared
 
 
 def test_both_options_are_needed(refused, photos, neurons_file):
     line = "need both --test-time-registers and --register-neurons"
-    assert line in refused("run", photos, "--test-time-registers", 1)
-    assert line in refused("run", photos, "--register-neurons", neurons_file)
-    assert line in refused("run", photos, "--register-rule", "code")
+    rule = ("--register-rule", "code")
+    for given in (("--test-time-registers", 1), ("--register-neurons", neurons_file), rule):
+        assert line in refused("run", photos, *given, exit_code=2)
 
 
 def test_bad_registers_are_refused(refused, photos, neurons_file, tmp_path):
@@ -157,16 +128,16 @@ def test_bad_registers_are_refused(refused, photos, neurons_file, tmp_path):
     assert "dinov2_vitl14_reg was trained with 4 registers" in line
     assert "No such file" in refused("run", photos, *RANDOM, *added, tmp_path / "none.json")
     neurons_file.write_text('{"neurons": "all"}')
-    assert "is no neurons file" in refused("run", photos, *RANDOM, *added, neurons_file)
+    assert "is not a neurons file" in refused("run", photos, *RANDOM, *added, neurons_file)
     neurons_file.write_text('{"neurons": [[1, 2]], "backbone": "dinov2_vitl14"}')
     line = refused("run", photos, "-b", "dino", *added, neurons_file)
     assert "those of dinov2_vitl14, and the backbone is dino_vits16" in line
     neurons_file.write_text('{"neurons": [[12, 2]]}')
     line = refused("run", photos, *RANDOM, *added, neurons_file, "--out", tmp_path / "out")
-    assert "no register neuron can be of layer 12" in line and not (tmp_path / "out").exists()
+    assert "no register neuron can be in layer 12" in line and not (tmp_path / "out").exists()
 
 
-def test_neurons_of_other_weights_are_told(lost_reg, photos, neurons_file, tmp_path):
+def test_neurons_of_other_weights_are_noted(lost_reg, photos, neurons_file, tmp_path):
     neurons_file.write_text('{"neurons": [[1, 2]], "weights": {"name": "timm/other", "sha256": "aa"}}')
     added = ("--test-time-registers", 1, "--register-neurons", neurons_file)
     result = lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out")
@@ -185,7 +156,7 @@ def test_searches_that_cannot_be_are_refused(refused, photos, tmp_path):
     assert not (tmp_path / "n.json").exists()
 
 
-def test_what_can_be_wrong_is_looked_at_without_torch(photos, neurons_file):
+def test_what_can_be_wrong_is_checked_without_torch(photos, neurons_file):
     code = (
         "import sys\n"
         "from lost_reg.cli.app import main\n"

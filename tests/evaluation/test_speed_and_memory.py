@@ -33,14 +33,15 @@ def test_the_cost_of_a_sweep_is_a_ratio_to_one_setting(small_photos, monkeypatch
     assert "168 settings take 2.00 (1.50 to 2.50) times as long as one; one takes 1.50 s an image" in output
 
 
-def test_the_start_is_timed_in_processes(small_photos, monkeypatch, printed):
-    monkeypatch.setattr(benchmark, "STARTS", 1)
+def test_the_start_is_timed_in_processes(monkeypatch, printed):
+    monkeypatch.setattr(benchmark, "STARTS", 2)
     commands = []
-    monkeypatch.setattr(benchmark, "run_process", lambda *command: commands.append(command))
-    monkeypatch.setattr(benchmark, "run_lost_reg", lambda *command: commands.append(command))
+    monkeypatch.setattr(benchmark.subprocess, "run", lambda command, **options: commands.append(command))
     output = printed(benchmark, "--startup", "--device", "cpu")
-    assert "| lost-reg run on one image, tiny |" in output
-    assert len(commands) == 5 and commands[-1][2:4] == ("--backbone", "tiny")
+    assert "| lost-reg run on one image, tiny | 0.00 |" in output
+    *others, first, second = commands
+    assert len(others) == 8 and first[2:4] == second[2:4] == ["lost_reg", "run"]
+    assert first[-1] != second[-1]  # each run has its own folder
 
 
 def test_trials_are_set_beside_what_is_used(monkeypatch, printed):

@@ -388,6 +388,15 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     assert len(compared) == 3 and compared[1].startswith("dinov2_vits14dinov2_vits14 (1 test-time register")
 
 
+def test_runs_of_a_method_that_is_not_installed_are_shown(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    for backbone in ("dinov2_vits14", "dinov2_vits14_reg"):
+        run = tmp_path / "results" / backbone
+        write_run(run, dataset, {"a.jpg": RIGHT}, backbone=backbone, method="cut", options={"tau": 0.2})
+    data = data_of(report(tmp_path / "results", tmp_path / "out").page)
+    assert data["pair"] == [0, 1] and all("cut" in name and "tau=0.2" in name for name in data["runs"])
+
+
 def test_every_pair_of_the_table_is_a_pair():
     assert register_pairs()["dinov2_vitl14"] == "dinov2_vitl14_reg" and len(register_pairs()) >= 4
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from artifact_cases import write_artifacts_file
+from helpers import setting
 from report_cases import (
     charts_of,
     drawn,
@@ -16,6 +17,7 @@ from report_cases import (
     rows_of,
     ticks_of,
     two_runs,
+    write_recorded,
     write_settings,
     write_sweep,
 )
@@ -95,6 +97,16 @@ def test_a_sweep_of_layers_alone_is_drawn_over_the_layers(tmp_path):
     assert values == [["-3", "0.0"], ["-2", "5.0"], ["-1", "10.0"]]
 
 
+def test_a_sweep_of_a_method_that_is_not_installed_is_drawn_over_its_option(tmp_path):
+    features = setting().recorded()["features"]
+    settings = [{"method": "cut", "features": features, "options": {"tau": tau}} for tau in (0.1, 0.2, 0.4)]
+    write_recorded(tmp_path / "results" / "sweep", settings, method="cut")
+    text = page_of(tmp_path)
+    (chart,) = charts_of(text)
+    assert chart.get("aria-label").startswith("dinov2_vits14 on voc07 trainval: k, raw: CorLoc over tau")
+    assert rows_of(text, "Sweeps")[1][3] == "k of layer -1, raw, tau 0.4"
+
+
 def test_all_values_and_the_choice_are_in_tables(tmp_path):
     write_sweep(tmp_path / "results" / "sweep")
     text = page_of(tmp_path)
@@ -166,7 +178,7 @@ def test_a_sweep_without_scores_is_left_out_with_a_note(tmp_path):
     write_sweep(tmp_path / "results" / "cut <b>short", scored=False)
     text = page_of(tmp_path)
     assert re.search(r"<li>[^<]*cut &lt;b&gt;short is left out: it has no corloc.json", text)
-    assert len(rows_of(text, "Sweeps")) == 3 and "No runs: sweeps and artifacts alone" in text
+    assert len(rows_of(text, "Sweeps")) == 3 and "No runs: only sweeps and artifacts" in text
 
 
 def test_a_sweep_that_is_incomplete_is_shown_and_said_to_be(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures of what was found, looked at pixel by pixel."""
+"""Pictures of what was found, checked pixel by pixel."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import found_object
 from PIL import Image
 
 from lost_reg.errors import LostRegError
 from lost_reg.runs.pictures import BOX_COLOUR, SEED_COLOUR, draw_prediction, save_picture
-from lost_reg.types import FoundObject, Prediction
+from lost_reg.types import Prediction
 
 
 def prediction(image="a.png", size_hw=(48, 64), box_xyxy=(8, 8, 48, 40), seed=(2, 3), grid_hw=(6, 8)):
-    return Prediction(image, size_hw, box_xyxy, seed, grid_hw, degree=0)
+    return Prediction(image, size_hw, grid_hw, (found_object(box_xyxy, seed=seed),))
 
 
 def is_colour(pixels, colour, within=0) -> np.ndarray:
@@ -43,12 +44,17 @@ def test_box_and_seed_are_drawn_on_their_borders_and_nothing_else_changes():
 
 def test_further_boxes_are_half_as_thick_and_below_the_first():
     first = prediction()
-    further = FoundObject((0, 4, 20, 30), (0, 0), 0)
-    picture = draw_prediction(Image.new("RGB", (64, 48)), replace(first, further=(further,)))
+    further = found_object((0, 4, 20, 30))
+    picture = draw_prediction(Image.new("RGB", (64, 48)), replace(first, objects=(*first.objects, further)))
     alone = draw_prediction(Image.new("RGB", (64, 48)), first)
     thin = frame((48, 64), further.box_xyxy, 1) & ~is_colour(alone, SEED_COLOUR)
     assert (is_colour(picture, BOX_COLOUR) == (is_colour(alone, BOX_COLOUR) | thin)).all()
     assert (is_colour(picture, SEED_COLOUR) == is_colour(alone, SEED_COLOUR)).all()
+
+
+def test_nothing_is_drawn_where_nothing_was_found():
+    image = Image.new("RGB", (64, 48), (1, 2, 3))
+    assert is_colour(draw_prediction(image, replace(prediction(), objects=())), (1, 2, 3)).all()
 
 
 def test_the_image_itself_is_not_drawn_on():

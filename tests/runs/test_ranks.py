@@ -12,23 +12,24 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from helpers import refusal
+from helpers import prediction, refusal
+from run_cases import SETTINGS
 
 import lost_reg
 from lost_reg.cli.app import main
-from lost_reg.runs import folder as results
+from lost_reg.images.sources import ALL
+from lost_reg.runs import writer as writing
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.ranks import ALONE, Ranks, ranks_of_environment
 from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Failure, Prediction
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.path.dirname(lost_reg.__path__[0]), "OMP_NUM_THREADS": "1"}
-SETTINGS = {"backbone": "tiny"}
 RECORD = {"images": 9}
 
 
 def found(name: str) -> Prediction:
-    return Prediction(name, (96, 128), (32, 16, 96, 64), (2, 3), (6, 8), 4)
+    return prediction(name, (32, 16, 96, 64))
 
 
 class Together(Ranks):
@@ -42,7 +43,7 @@ def writer(folder: Path, rank: int, count: int = 3, **options) -> RunWriter:
     return RunWriter(folder, SETTINGS, RECORD, ranks=Together(rank, count), **options)
 
 
-# What is written
+# --- what is written -------------------------------------------------------------------------------
 
 
 def test_parts_are_read_before_they_are_joined_and_after(tmp_path):
@@ -96,7 +97,7 @@ def test_a_part_that_cannot_be_joined_is_kept(tmp_path, monkeypatch):
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(results, "_add_lines", full)
+        monkeypatch.setattr(writing, "_add_lines", full)
         assert "No space left" in refusal(first.join)
     assert set(read_run(tmp_path).predictions) == {"b"}
 
@@ -110,7 +111,7 @@ def test_only_the_first_rank_keeps_the_record_and_the_lock(tmp_path):
         assert "another run" in refusal(writer, tmp_path, 0, resume=True)
 
 
-# Who is who
+# --- who is who ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,13 @@ def test_variables_that_make_no_sense_are_refused(monkeypatch, rank, count):
     assert f"RANK={rank}" in refusal(ranks_of_environment)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_shares_of_all_ranks_are_all_images_each_once(count):
+    shares = [list(Ranks(rank, count).share.of(range(11))) for rank in range(count)]
+    assert sorted(image for share in shares for image in share) == list(range(11))
+    assert ALONE.share == ALL and list(ALONE.share.of("abc")) == ["a", "b", "c"]
+
+
 def test_each_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     import torch
 
@@ -152,7 +160,7 @@ def test_each_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     assert Ranks(1, 2, 1).device("auto") == "auto"
 
 
-# With torchrun
+# --- with torchrun ---------------------------------------------------------------------------------
 
 
 def torchrun(count: int, *args) -> subprocess.Popen:
@@ -169,7 +177,7 @@ def test_three_ranks_one_of_them_killed_then_two(tmp_path, save_scene):
     for number in range(90):
         save_scene(tmp_path / f"photos/{number:03}.png", seed=number)
     (tmp_path / "photos/broken.png").write_text("no image")
-    args = ["run", tmp_path / "photos", "--batch-size", "1", "--workers", "1"]
+    args = ["run", tmp_path / "photos", "--batch-size", "1", "--workers", "1", "--weights", "random"]
     alone = CliRunner().invoke(main, [*map(str, args), "--out", str(tmp_path / "alone")])
     assert alone.exit_code == 0
     out = tmp_path / "run"
@@ -191,6 +199,7 @@ def test_three_ranks_one_of_them_killed_then_two(tmp_path, save_scene):
     resumed = torchrun(2, *args, "--out", out, "--resume")
     said, _ = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, said
+    assert said.count("Note: tiny runs with random weights") == 1
     assert f"{90 - len(done)} images in" in said and f"{len(done)} were done before" in said
     assert sorted(lines_of(out / "predictions.jsonl")) == sorted(
         lines_of(tmp_path / "alone/predictions.jsonl")

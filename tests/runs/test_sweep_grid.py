@@ -3,65 +3,78 @@
 from __future__ import annotations
 
 import pytest
+from helpers import refusal, setting
 
-from lost_reg.errors import LostRegError
-from lost_reg.runs.sweep_grid import grid_of_protocols, parse_biases, parse_facets, parse_layers
-from lost_reg.types import Protocol
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
 
 
 @pytest.mark.parametrize(
     "text, expected",
-    [("-1", [-1]), ("-4:-1", [-4, -3, -2, -1]), ("0:2,-1", [0, 1, 2, -1]), ("3,3", [3]), ("-2:-2", [-2])],
+    [
+        ("-1", [-1]),
+        ("-4:-1", [-4, -3, -2, -1]),
+        ("0:2,-1", [0, 1, 2, -1]),
+        ("3,3", [3]),
+        ("-2:-2", [-2]),
+        ("0,auto,-0.2", [0, "auto", -0.2]),
+        ("-0.3:0:0.1,auto,0", [-0.3, -0.2, -0.1, 0.0, "auto"]),
+        ("0:0.25:0.1", [0.0, 0.1, 0.2]),
+        ("1:1:5", [1.0]),
+        ("k,v,qkv,k", ["k", "v", "qkv"]),
+        ("true,false", [True, False]),
+        ("1e-3", [0.001]),
+    ],
 )
-def test_layers(text, expected):
-    assert parse_layers(text) == expected
+def test_values(text, expected):
+    assert parse_values(text) == expected
+    assert list(map(type, parse_values(text))) == list(map(type, expected))
 
 
-@pytest.mark.parametrize("text", ["", "last", "-1:-4", "1:2:3", "1.5", "1,"])
-def test_layers_that_cannot_be_read(text):
-    with pytest.raises(LostRegError, match="cannot read the layers"):
-        parse_layers(text)
-
-
-def test_biases():
-    assert parse_biases("-1:0:0.05") == [round(-1 + 0.05 * index, 2) for index in range(21)]
-    assert parse_biases("0,auto,-0.2") == [0.0, "auto", -0.2]
-    assert parse_biases("-0.3:0:0.1,auto,0") == [-0.3, -0.2, -0.1, 0.0, "auto"]
-    assert parse_biases("0:0.25:0.1") == [0.0, 0.1, 0.2]
-    assert parse_biases("1:1:5") == [1.0]
+def test_a_range_has_both_ends():
+    assert parse_values("-1:0:0.05") == [round(-1 + 0.05 * index, 2) for index in range(21)]
 
 
 @pytest.mark.parametrize(
-    "text", ["", "much", "0:1", "1:0:0.1", "0:1:0", "0:1:-0.1", "0:1:0.1:2", "0,", "nan", "-inf:0:1"]
+    "text", ["-1:-4", "1:0:0.1", "0:1:0", "0:1:-0.1", "0:1:0.1:2", "0.5:1", "a:b", "-inf:0:1", "0:nan:1", ":"]
 )
-def test_biases_that_cannot_be_read(text):
-    with pytest.raises(LostRegError, match="cannot read the biases"):
-        parse_biases(text)
+def test_ranges_that_cannot_be_read(text):
+    assert "cannot read the range" in refusal(parse_values, text)
+
+
+@pytest.mark.parametrize("text", ["", "1,", ",k"])
+def test_empty_values_are_refused(text):
+    assert "one of them is empty" in refusal(parse_values, text)
 
 
 def test_too_many_are_refused():
-    with pytest.raises(LostRegError, match="at most 10,000"):
-        parse_biases("0:1:0.000001")
-    with pytest.raises(LostRegError, match="20,000 settings are too many"):
-        grid(biases=[index / 100 for index in range(10_000)], normalize=[False, True])
-
-
-def grid(**parts) -> list[Protocol]:
-    default = {"facets": ["k"], "layers": [-1], "biases": [0.0], "normalize": [False], "center": [False]}
-    return grid_of_protocols(**(default | {"k_patches": 100, "max_side": None} | parts))
+    assert "at most 10,000" in refusal(parse_values, "0:1:0.000001")
+    biases = [index / 100 for index in range(10_000)]
+    grid = Grid(features={"normalize": [False, True]}, options={"bias": biases})
+    assert "20,000 settings are too many: at most 10,000" in refusal(grid_of_settings, grid)
 
 
 def test_the_grid_has_all_combinations_with_those_of_one_feature_together():
-    protocols = grid(facets=parse_facets("k,v"), layers=[-2, -1], biases=[-0.1, 0.0], normalize=[False, True])
-    assert len(protocols) == len(set(protocols)) == 16
-    assert protocols[0] == Protocol(facet="k", layer=-2, bias=-0.1)
-    assert protocols[1] == Protocol(facet="k", layer=-2, bias=0.0)
-    assert protocols[2] == Protocol(facet="k", layer=-2, normalize=True, bias=-0.1)
-    assert protocols[-1] == Protocol(facet="v", layer=-1, normalize=True, bias=0.0)
-    assert grid(center=[True], k_patches=7, max_side=64) == [Protocol(center=True, k_patches=7, max_side=64)]
+    features = {"facet": parse_values("k,v"), "layer": [-2, -1], "normalize": [False, True]}
+    settings = grid_of_settings(Grid(features=features, options={"bias": [-0.1, 0.0]}))
+    assert len(settings) == len(set(settings)) == 16
+    assert settings[0] == setting(facet="k", layer=-2, bias=-0.1)
+    assert settings[1] == setting(facet="k", layer=-2, bias=0.0)
+    assert settings[2] == setting(facet="k", layer=-2, normalize=True, bias=-0.1)
+    assert settings[-1] == setting(facet="v", layer=-1, normalize=True, bias=0.0)
+    one = Grid(features={"center": [True]}, options={"k_patches": [7]}, max_side=64)
+    assert grid_of_settings(one) == [setting(center=True, k_patches=7, max_side=64)]
+    assert grid_of_settings(Grid()) == [setting()]
 
 
-@pytest.mark.parametrize("facets", ["x", "k,", ""])
-def test_facets_that_are_none_are_refused(facets):
-    with pytest.raises(LostRegError, match="unknown facet"):
-        grid(facets=parse_facets(facets))
+def test_facets_that_do_not_exist_are_refused():
+    grid = Grid(features={"facet": ["x"]})
+    assert "unknown facet" in refusal(grid_of_settings, grid)
+
+
+def test_what_the_method_cannot_have_is_refused():
+    assert "unknown method 'x': choose among lost" in refusal(grid_of_settings, Grid(method="x"))
+    assert "the method lost has no option `tau`" in refusal(grid_of_settings, Grid(options={"tau": [1]}))
+    assert "`k_patches` of at least 1" in refusal(grid_of_settings, Grid(options={"k_patches": [0]}))
+    for value in (2.5, "abc", True):
+        text = refusal(grid_of_settings, Grid(options={"k_patches": [value]}))
+        assert "Expected 'int', got" in text and "k_patches" in text

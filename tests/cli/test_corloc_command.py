@@ -1,0 +1,82 @@
+"""`lost-reg corloc`: the table of runs, and what it cannot score."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def run_folder(lost_reg, voc, tmp_path):
+    lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "results/one")
+    return tmp_path / "results"
+
+
+def test_table(lost_reg, run_folder):
+    result = lost_reg("corloc", run_folder)
+    assert result.exit_code == 0, result.output
+    header, _, row, counts = result.stdout.splitlines()
+    assert re.split(r"  +", header) == [
+        *("backbone", "dataset", "images", "found", "CorLoc", "95 % interval"),
+        *("centred box", "whole image", "published"),
+    ]
+    assert row.split()[:4] == ["tiny", "voc07", "trainval", "2"] and "no comparable number" in row
+    assert "0 undecodable" in counts and "1 without any box" in counts and "0 not done" in counts
+
+
+def test_json_and_csv_agree(lost_reg, run_folder):
+    (row,) = json.loads(lost_reg("corloc", run_folder, "--json").stdout)
+    names, values = lost_reg("corloc", run_folder, "--csv").stdout.splitlines()
+    from_csv = dict(zip(names.split(","), values.split(",")))
+    assert {key: str(value if value is not None else "") for key, value in row.items()} == from_csv
+
+
+def test_an_incomplete_run_needs_partial(lost_reg, refused, voc, tmp_path):
+    lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--limit", 1, "--out", tmp_path / "out")
+    assert "1 of the 3 images" in refused("corloc", tmp_path / "out")
+    assert "2 not done" in lost_reg("corloc", tmp_path / "out", "--partial").stdout
+
+
+def test_photos_that_exif_turned_are_said(lost_reg, voc, tmp_path):
+    folder = voc / "VOCdevkit/VOC2007/JPEGImages"
+    picture = Image.open(folder / "000001.jpg")
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(folder / "000001.jpg", exif=exif)
+    lost_reg("run", folder, "--out", tmp_path / "out")
+    result = lost_reg("corloc", tmp_path / "out", "--dataset", "voc07", "--data-root", voc)
+    assert "the size of 1 images differs from the annotated one" in result.stdout
+
+
+def test_no_hard_is_said(lost_reg, run_folder):
+    assert "trainval no_hard" in lost_reg("corloc", run_folder, "--no-hard").stdout
+
+
+def test_a_file_needs_a_dataset(refused, tmp_path):
+    (tmp_path / "detections.json").write_text("[]")
+    assert "--dataset" in refused("corloc", tmp_path / "detections.json")
+
+
+def test_results_folder_without_runs(refused, tmp_path):
+    assert "no runs in" in refused("corloc", tmp_path)
+    assert "no such" in refused("corloc", tmp_path / "nowhere")
+
+
+def test_malformed_results_line(lost_reg, refused, voc, tmp_path):
+    lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+    file = tmp_path / "out/predictions.jsonl"
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1][:20]
+    file.write_text("\n".join(lines) + "\n")
+    line = refused("corloc", tmp_path / "out")
+    assert "line 2" in line and str(file) in line
+
+
+def test_ground_truth_missing_for_an_image(lost_reg, refused, voc, tmp_path):
+    lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
+    (voc / "VOCdevkit/VOC2007/Annotations/000003.xml").unlink()
+    line = refused("corloc", tmp_path / "out")
+    assert "no ground truth for 000003.jpg" in line

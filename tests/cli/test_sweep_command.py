@@ -1,0 +1,192 @@
+"""`lost-reg sweep`: settings tried, chosen, written and printed; and what is refused before the work."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from lost_reg.datasets.catalog import find_dataset
+from lost_reg.discovery import methods
+from lost_reg.discovery.lost import LostConfig
+from lost_reg.runs.sweep_folder import read_sweep
+from lost_reg.scoring.corloc import score
+
+
+@pytest.fixture
+def voc(tmp_path, make_voc) -> Path:
+    """Eleven images in VOC layout, one of them without an object."""
+    objects = {f"{i:06}": [("thing", 33, 17, 96, 64), ("other", 1, 1, 40, 40)] for i in range(10)}
+    make_voc(tmp_path / "voc", objects | {"000010": []})
+    return tmp_path / "voc"
+
+
+@pytest.fixture
+def sweep(lost_reg, voc, tmp_path):
+    """Run `lost-reg sweep ARGS...` on these images into the folder s."""
+    return lambda *args: lost_reg("sweep", "--dataset", voc, "--out", tmp_path / "s", *args)
+
+
+def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
+    arguments = ("--layers", "-2:-1", "--bias", "-0.2:0:0.1,auto", "--tune-fraction", "0.3")
+    result = sweep(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "16 settings, CorLoc on 7 images" in result.stdout
+    for row in ("chosen on the others", "best in hindsight", "LOST as published"):
+        assert row in result.stdout
+    assert "(--tune-fraction 0.3, --seed 0)" in result.stdout
+    written = json.loads((tmp_path / "s" / "corloc.json").read_text())
+    assert len(written["settings"]) == 16 and written["images_tuned"] == 3
+    again = sweep(*arguments, "--resume", "--json")
+    assert json.loads(again.stdout) == written
+    rows = list(csv.DictReader(sweep(*arguments, "--resume", "--csv").stdout.splitlines()))
+    assert [float(row["corloc"]) for row in rows] == [one["corloc"] for one in written["settings"]]
+
+
+def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
+    features = ("--weights", "random", "--facets", "k,v,qk")
+    result = sweep(*features, "--bias", "-0.3,0,auto", "--tune-fraction", "0.3")
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "s" / "corloc.json").read_text())
+    boxes, truths = read_sweep(tmp_path / "s").boxes, find_dataset(str(voc), tmp_path).truths
+    assert scores["images_scored"] == 7 and len(scores["settings"]) == 18
+    found = set()
+    for index, one in enumerate(scores["settings"]):
+        alone = score({name: all_boxes[index] for name, all_boxes in boxes.items()}, truths)
+        found.add(alone.found)
+        assert one["found"] + one["tuned"] == alone.found
+    assert len(found) > 1
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ([], {"bias": 21, "normalize": 2}),
+        (["--bias", "0"], {"bias": 1, "normalize": 2}),
+        (["--option", "bias=0,0.5", "--normalize", "no"], {"bias": 2}),
+        (["--option", "k-patches=1,5", "--bias", "0", "--normalize", "yes"], {"k_patches": 2}),
+        (["--facets", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2}),
+        (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2}),
+    ],
+    ids=str,
+)
+def test_what_is_tried(sweep, tmp_path, options, expected):
+    result = sweep(*options, "--limit", 2, "--tune-fraction", "0.5", "--max-side", 32)
+    assert result.exit_code == 0, result.output
+    settings = [{**one["features"], **one["options"]} for one in read_sweep(tmp_path / "s").settings]
+    tried = {name: len({one[name] for one in settings}) for name in settings[0]}
+    assert {name: count for name, count in tried.items() if count > 1 or name in expected} == expected
+    assert all(one["max_side"] == 32 for one in settings)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--layers", "last"], "cannot read the layers"),
+        (["--layers", "-99"], "has no layer -99"),
+        (["--bias", "0:1"], "cannot read the biases"),
+        (["--bias", ""], "cannot read the biases ''"),
+        (["--facets", "x"], "unknown facet"),
+        (["--option", "tau=1"], "the method lost has no option `tau`"),
+        (["--option", "max-objects=0"], "expected --max-objects of at least 1"),
+        (["--option", "k-patches=2.5"], "Expected 'int', got 'float'"),
+        (["--option", "tau"], "write NAME=VALUE,VALUE"),
+        (["--method", "tokencut"], "unknown method 'tokencut': choose among lost"),
+        (["--tune-fraction", "0.001"], "cannot be split"),
+        (["--tune-fraction", "1"], "--tune-fraction"),
+        (["--dataset", "nowhere"], "unknown dataset"),
+        (["--backbone", "nothing"], "unknown backbone"),
+        (["--json", "--csv"], "choose one of --json and --csv"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_the_work(sweep, tmp_path, arguments, message):
+    result = sweep("--bias", "0", *arguments)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert result.exit_code and len(errors) == 1 and message in errors[0], result.output
+    assert not (tmp_path / "s").exists()
+
+
+def test_too_few_images_to_choose_on_are_refused_before_the_work(sweep, tmp_path):
+    result = sweep("--limit", "3", "--bias", "0")
+    assert result.exit_code == 1 and "3 images with ground truth cannot be split" in result.stderr
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_run_and_a_sweep_do_not_share_a_folder(lost_reg, sweep, voc, tmp_path):
+    assert lost_reg("run", "--dataset", voc, "--out", tmp_path / "r").exit_code == 0
+    (tmp_path / "r" / "errors.jsonl").write_text('{"image": "a", "reason": "gone"}\n')
+    for arguments in ([], ["--resume"]):
+        result = lost_reg("sweep", "--dataset", voc, "--out", tmp_path / "r", "--bias", "0", *arguments)
+        assert result.exit_code == 1 and "holds other results (run.json)" in result.stderr
+    assert "gone" in (tmp_path / "r" / "errors.jsonl").read_text()
+    assert sweep("--bias", "0", "--tune-fraction", "0.3").exit_code == 0
+    result = lost_reg("run", "--dataset", voc, "--out", tmp_path / "s")
+    assert result.exit_code == 1 and "holds other results (sweep.json)" in result.stderr
+
+
+def test_a_sweep_that_is_refused_keeps_the_scores(sweep, tmp_path):
+    assert sweep("--bias", "0", "--tune-fraction", "0.3", "--limit", "6").exit_code == 0
+    before = (tmp_path / "s" / "corloc.json").read_bytes()
+    assert "other settings" in sweep("--bias", "0,1", "--resume").stderr
+    assert (tmp_path / "s" / "corloc.json").read_bytes() == before
+
+
+# --- another method ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WideConfig:
+    """Options of a method without a bias."""
+
+    width: int = field(default=20, metadata={"help": "Patches that may join."})
+
+
+@pytest.fixture
+def wide_method(monkeypatch):
+    """LOST's objects by another name, without sweeps and maps of its own."""
+    lost = methods.METHODS["lost"]
+    wide = replace(
+        lost,
+        name="wide",
+        config=WideConfig,
+        discover=lambda features, config: lost.discover(features, LostConfig(k_patches=config.width)),
+        operations=lambda patches, width, config: 0.0,
+        presets={"published": replace(lost.presets["published"], config=WideConfig())},
+        discover_each=None,
+        maps=None,
+    )
+    monkeypatch.setitem(methods.METHODS, "wide", wide)
+
+
+def test_another_method_is_run_resumed_scored_and_swept(lost_reg, sweep, voc, tmp_path, wide_method):
+    run = ("run", "--dataset", voc, "--method", "wide", "--width", 3, "--save-maps", "--visualize")
+    for more in (("--limit", 4), ("--resume",)):
+        result = lost_reg(*run, "--out", tmp_path / "runs" / "wide", *more)
+        assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "runs" / "wide" / "maps").iterdir())) == 11
+    lost_reg("run", "--dataset", voc, "--k-patches", 3, "--out", tmp_path / "runs" / "lost")
+    rows = json.loads(lost_reg("corloc", tmp_path / "runs", "--json").stdout)
+    assert len(rows) == 2 and rows[0]["corloc"] == rows[1]["corloc"]
+    compared = lost_reg("compare", tmp_path / "runs" / "lost", tmp_path / "runs" / "wide").stdout
+    assert "method" in compared
+
+    wide_sweep = ("--method", "wide", "--normalize", "no", "--tune-fraction", "0.3")
+    result = sweep(*wide_sweep, "--option", "width=3,20")
+    assert result.exit_code == 0, result.output
+    assert [one["options"] for one in read_sweep(tmp_path / "s").settings] == [{"width": 3}, {"width": 20}]
+    assert "LOST as published" not in result.stdout
+    result = sweep(*wide_sweep, "--bias", "0", "--resume")
+    assert "the method wide has no option --bias" in result.stderr
+
+
+def test_another_method_is_exported_and_reported(lost_reg, voc, tmp_path, wide_method):
+    runs = tmp_path / "runs"
+    run = ("run", "--dataset", voc, "--method", "wide", "--save-maps", "--out", runs / "wide")
+    assert lost_reg(*run).exit_code == 0
+    assert lost_reg("export", runs / "wide", "--to", "csv", "--out", tmp_path / "a.csv").exit_code == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 12
+    result = lost_reg("report", runs, "--out", tmp_path / "report")
+    assert result.exit_code == 0 and result.stdout.startswith("1 run, 11 images, 11 with maps"), result.output
