@@ -21,8 +21,8 @@ import planted
 from harness import argument_parser, decoded, describe_machine, run_script, table_head, table_row
 from scipy import ndimage
 
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.boxes import iou
 from lost_reg.datasets.catalog import Dataset, find_dataset

@@ -48,9 +48,8 @@ from harness import (
     timm_model,
 )
 
-from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.base import PRECISIONS, normalized
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.lost import LOST, LostConfig

@@ -24,8 +24,8 @@ from lost_reg.backbones.loading import find_device
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.files import list_images
 from lost_reg.images.reading import pad_to_patches, read_image
+from lost_reg.images.sources import list_images
 from lost_reg.runs.sources import Source, source_of_files
 
 # (width, height) of photos: how many of 20 have it, about as in VOC (the first three) and COCO

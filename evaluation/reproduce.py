@@ -27,10 +27,9 @@ from harness import argument_parser, markdown_table, run_script
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.streams import ImageStream
-from lost_reg.backbones.architectures import resolve_spec
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.timm_models import resolve_spec
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM, find_weights
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset

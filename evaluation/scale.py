@@ -41,9 +41,8 @@ from PIL import Image
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import Preprocessing, load_backbone
-from lost_reg.images.files import list_images
-from lost_reg.images.lists import ListedFiles
 from lost_reg.images.shards import find_shards
+from lost_reg.images.sources import ListedFiles, list_images
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import Source, source_of_files

@@ -81,6 +81,15 @@ def check_new(path: Path) -> None:
         )
 
 
+def file_digest(path: Path, algorithm: str) -> str:
+    """The digest of a file's contents, by an algorithm of hashlib, as hexadecimal digits."""
+    hasher = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
 def folders_with(top: Path, name: str) -> list[Path]:
     """The folders at and below a folder that hold a file of this name, sorted."""
     return sorted(Path(folder) for folder, _, names in os.walk(top) if name in names)

@@ -20,8 +20,7 @@ from torchvision.datasets import VOCDetection
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.export.boxes import COLUMNS, Filters
 from lost_reg.export.formats import FORMATS
-from lost_reg.export.run_export import ExportOptions, export_run
-from lost_reg.export.summary import ExportSummary
+from lost_reg.export.run_export import ExportOptions, ExportSummary, export_run
 from lost_reg.scoring.prediction_files import read_boxes
 from lost_reg.types import FoundObject, Prediction
 

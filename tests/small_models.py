@@ -8,8 +8,8 @@ import torch
 from timm.layers import SwiGLU
 
 from lost_reg.backbones import zoo
-from lost_reg.backbones.architectures import random_model
 from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.timm_models import random_model
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights
 

@@ -27,7 +27,7 @@ from lost_reg.artifacts.records import (
 )
 from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image, progress_of_pass
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.labels import backbone_label
+from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lost_reg.artifacts.norms import SIGMAS, Moments, block_norms
 from lost_reg.artifacts.streams import ImageStream, check_blocks, progress_of_pass
-from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.backbones.registers import (
     DEFAULT_RULE,
     RULES,
+    RegisterNeurons,
     check_can_be_added,
     last_linears,
     trained_registers,

@@ -9,8 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.preprocessing import normalized
+from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress

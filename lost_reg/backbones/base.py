@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.weights import Weights
 from lost_reg.discovery.features import Part
 from lost_reg.errors import LostRegError
+from lost_reg.images.batching import DecodedImage
 
 if TYPE_CHECKING:
     from lost_reg.backbones.cost import ModelCost
@@ -82,7 +84,7 @@ class Backbone(ABC):
     def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
         """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
 
-        A block runs when its output is asked for; later blocks do not run.
+        Computed on demand: blocks after the last requested output do not run.
 
         Raises:
             LostRegError: a backbone without blocks.
@@ -112,3 +114,21 @@ class Backbone(ABC):
 
     def _refuse_blocks(self) -> NoReturn:
         raise LostRegError(f"{self.name} is a function of yours: it has no blocks to look into")
+
+
+def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
+    """Images of one padded size, normalised: (B, 3, H, W) float32 on the backbone's device, padding zero."""
+    # On CUDA from pinned memory, which is copied while the host goes on.
+    pixels = torch.empty(
+        (len(batch), *batch[0].pixels.shape), dtype=torch.uint8, pin_memory=backbone.device.type == "cuda"
+    )
+    np.stack([image.pixels for image in batch], out=pixels.numpy())
+    pixels = pixels.to(backbone.device, non_blocking=True)
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    # By numbers of the host: a tensor made from them would wait for the device.
+    for channel, (mean, std) in enumerate(zip(backbone.mean, backbone.std)):
+        images[:, channel].sub_(255 * mean).div_(255 * std)
+    for image, (height, width) in zip(images, (one.size_hw for one in batch)):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return images

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.architectures import create_model, random_model, resolve_spec
-from lost_reg.backbones.base import PRECISIONS, Backbone
-from lost_reg.backbones.checkpoints import fill_model
-from lost_reg.backbones.function import FunctionBackbone
+from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.timm_models import create_model, fill_model, random_model, resolve_spec
 from lost_reg.backbones.vit import VitBackbone
-from lost_reg.backbones.weights import find_weights
+from lost_reg.backbones.weights import Weights, find_weights
+from lost_reg.discovery.features import Part
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
 
@@ -25,7 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images are made ready for a function of the user's.
+    """How images are prepared for a user's function.
 
     patch_size: in pixels; images are padded to multiples of it.
     mean, std: that images in [0, 1] are normalised with, per channel.
@@ -34,6 +33,47 @@ class Preprocessing:
     patch_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+
+class FunctionBackbone(Backbone):
+    """A user's function as a backbone.
+
+    The function gets normalised float32 images on `device`, (B, 3, H, W) with H and W multiples of the patch
+    size. It returns (B, N, D) features, patches in row-major order: its only facet and layer, which count as
+    the keys of its last block.
+    """
+
+    precision = "fp32"
+    depth = 1
+
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], preprocessing: Preprocessing, device: torch.device
+    ):
+        self.function, self.device, self.patch_size = function, device, preprocessing.patch_size
+        self.mean, self.std = preprocessing.mean, preprocessing.std
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.weights = Weights(source="callable", name=self.name)
+
+    @torch.inference_mode()
+    def facets(self, images: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+        """The function's features for its one part; see `Backbone.facets`.
+
+        Raises:
+            LostRegError: features of another shape, or another facet or layer.
+        """
+        if any(facet not in ("k", TOKENS) or layer != -1 for facet, layer in parts):
+            raise LostRegError(f"facet and layer cannot be chosen for {self.name}: it is a function of yours")
+        features = self.function(images.to(self.device))
+        batch, _, height, width = images.shape
+        patches = (height // self.patch_size) * (width // self.patch_size)
+        is_tensor = isinstance(features, Tensor)
+        if not is_tensor or features.ndim != 3 or features.shape[:2] != (batch, patches):
+            got = str(tuple(features.shape)) if is_tensor else f"a {type(features).__name__}"
+            raise LostRegError(
+                f"expected {self.name} to give features of shape ({batch}, {patches}, D) for images of "
+                f"{height} x {width} pixels, but got {got}"
+            )
+        return [features] * len(parts)
 
 
 def load_backbone(
@@ -76,7 +116,12 @@ def load_backbone(
         for name, is_given in (("weights", weights is not None), ("precision", precision != "fp32")):
             if is_given:
                 raise LostRegError(f"`{name}` is for backbones by name: a function of yours has its own")
-        return _function_backbone(backbone, preprocessing, torch_device)
+        if preprocessing is None:
+            raise LostRegError(
+                "a function as backbone needs its patch size: "
+                "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
+            )
+        return FunctionBackbone(backbone, preprocessing, torch_device)
     if preprocessing is not None:
         raise LostRegError(f"`preprocessing` is for a function of yours: {backbone} has its own")
     spec = resolve_spec(backbone)
@@ -90,17 +135,6 @@ def load_backbone(
             model = create_model(spec)
         fill_model(model, found.path, spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
-
-
-def _function_backbone(
-    function: Callable[[Tensor], Tensor], preprocessing: Preprocessing | None, device: torch.device
-) -> FunctionBackbone:
-    if preprocessing is None:
-        raise LostRegError(
-            "a function as backbone needs its patch size: "
-            "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
-        )
-    return FunctionBackbone(function, preprocessing.patch_size, preprocessing.mean, preprocessing.std, device)
 
 
 def find_device(name: str) -> torch.device:

@@ -2,19 +2,23 @@
 
 Jiang et al., "Vision Transformers Don't Need Trained Registers" (NeurIPS 2025): a few neurons write the large
 vectors that turn patches into outliers. If an extra token takes what they write, the patches stay clean. This
-module has the rule that moves an activation, and adds registers to a model; `neurons.py` has the neurons.
-torch is imported only where a model is changed.
+module has the neurons and their files, the rule that moves an activation, and adds registers to a model.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lost_reg.backbones.neurons import RegisterNeurons
 from lost_reg.errors import LostRegError
+from lost_reg.files import check_new, whole_file
+from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.lazy import torch
+from lost_reg.types import Number
 
 if TYPE_CHECKING:
     from timm.models.eva import Eva
@@ -23,6 +27,94 @@ if TYPE_CHECKING:
 
 RULES = ("paper", "code")
 DEFAULT_RULE = "paper"
+
+
+@dataclass(frozen=True)
+class RegisterNeurons:
+    """Register neurons of one model.
+
+    A neuron is one input of the last linear layer of a block's MLP: after the non-linearity, and for gated
+    ones such as SwiGLU after the gate.
+
+    neurons: (layer, neuron) pairs, both from 0.
+    backbone: the name of the backbone they are of; None if that is not known.
+    weights: source, name and sha256 of its weights, if known.
+    found: how they were found, for people to read.
+    """
+
+    neurons: tuple[tuple[int, int], ...]
+    backbone: str | None = None
+    weights: dict[str, Any] | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for no neurons, one given twice, or one that is not a pair of indices."""
+        if not self.neurons:
+            raise LostRegError("expected at least one register neuron, but got none")
+        for pair in self.neurons:
+            if len(pair) != 2 or not all(type(index) is int and index >= 0 for index in pair):
+                raise LostRegError(f"expected [layer, neuron], both whole numbers from 0, but got {pair}")
+        if len(set(self.neurons)) < len(self.neurons):
+            twice = next(pair for pair in self.neurons if self.neurons.count(pair) > 1)
+            raise LostRegError(f"neuron {twice[1]} of layer {twice[0]} is given twice")
+
+    def are_of(self, name: str, sha256: str | None) -> bool:
+        """Whether they can belong to weights of this name and checksum; they can if nothing is known."""
+        known = self.weights or {}
+        same_file = sha256 is not None and known.get("sha256") == sha256
+        return not known or same_file or known.get("name") == name
+
+    @property
+    def by_layer(self) -> dict[int, list[int]]:
+        """The neurons of each layer that has any, ascending."""
+        layers: dict[int, list[int]] = {}
+        for layer, neuron in sorted(self.neurons):
+            layers.setdefault(layer, []).append(neuron)
+        return layers
+
+
+@dataclass(frozen=True)
+class _NeuronsFile:
+    """The content of a neurons file; published lists have the activation as a third number in each row."""
+
+    neurons: list[list[Number]]
+    backbone: str | None = None
+    weights: dict[str, Any] | None = None
+    found: dict[str, Any] = field(default_factory=dict)
+
+
+def read_neurons(path: Path) -> RegisterNeurons:
+    """Read a neurons file: {"neurons": [[layer, neuron], ...]}, and whatever `write_neurons` adds to it.
+
+    A list alone is read too, and a third number in a row is ignored.
+
+    Raises:
+        LostRegError: a file that is missing, is not JSON, or holds something else.
+    """
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"), Any)
+        rows = {"neurons": content} if isinstance(content, list) else content
+        file = convert(rows, _NeuronsFile)
+        pairs: Any = tuple(tuple(row[:2] if len(row) == 3 else row) for row in file.neurons)
+        return RegisterNeurons(pairs, file.backbone, file.weights, file.found)
+    except OSError as error:
+        raise LostRegError(f"cannot read the neurons file {str(path)!r}: {error.strerror}") from None
+    except (*MALFORMED, LostRegError) as error:
+        raise LostRegError(f"{str(path)!r} is not a neurons file: {reason_of(error)}") from None
+
+
+def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
+    """Write a neurons file, a pair a line.
+
+    Raises:
+        LostRegError: a path that cannot be written, or exists already.
+    """
+    about = {"backbone": neurons.backbone, "weights": neurons.weights, "found": neurons.found}
+    head = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
+    pairs = ",\n".join(f"    {json.dumps(pair)}" for pair in neurons.neurons)
+    check_new(path)
+    with whole_file(path) as part:
+        part.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -46,10 +138,7 @@ class AddedRegisters:
             raise LostRegError(f"unknown register rule {self.rule!r}: choose among {', '.join(RULES)}")
 
     def check_backbone(self, name: str, trained: int) -> None:
-        """Check that these registers are for a backbone.
-
-        Args:
-            name: of the backbone; trained: how many registers it was trained with.
+        """Check that these registers are for the backbone of a name, trained with so many registers.
 
         Raises:
             LostRegError: neurons of another backbone, or a model that was trained with registers.
@@ -113,14 +202,7 @@ def move_activations(
 
 
 def check_can_be_added(name: str, registers: int) -> None:
-    """Check that a model was trained without registers: with them, it keeps its outliers there already.
-
-    Args:
-        name: of the backbone; registers: how many it was trained with.
-
-    Raises:
-        LostRegError: it was trained with registers.
-    """
+    """Raises LostRegError for a model trained with registers: it keeps its outliers there already."""
     if registers:
         raise LostRegError(
             f"{name} was trained with {registers} registers: test-time registers are for models without"
@@ -145,8 +227,6 @@ def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: s
         LostRegError: neurons of another backbone, or that the model does not have; a model with registers,
             or with rotary positions.
     """
-    import torch
-
     added.check_backbone(name, trained_registers(model))
     if getattr(model, "rope", None) is not None:  # every token after the trained prefix is rotated
         raise LostRegError(f"test-time registers do not support rotary positions, which {name} has")
@@ -170,10 +250,8 @@ def last_linears(model: VisionTransformer | Eva, name: str) -> list[nn.Linear]:
     Raises:
         LostRegError: an MLP of another structure.
     """
-    from torch import nn
-
     linears = [getattr(block.mlp, "fc2", None) for block in model.blocks]
-    if not all(isinstance(linear, nn.Linear) for linear in linears):
+    if not all(isinstance(linear, torch.nn.Linear) for linear in linears):
         raise LostRegError(
             f"the MLPs of {name} do not end in a linear layer fc2: their neurons are not known"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
-from lost_reg.backbones.positions import resample_position
 from lost_reg.backbones.registers import AddedRegisters, add_registers
 from lost_reg.backbones.weights import Weights
 from lost_reg.backbones.zoo import BackboneSpec
@@ -94,7 +94,7 @@ class VitBackbone(Backbone):
             yield tokens[:, self.num_prefix_tokens :]
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
-        """All tokens that enter each block, and those that leave the last; computed as they are asked for."""
+        """All tokens that enter each block, and those that leave the last; computed on demand."""
         patches = self._patch_embeddings(images)
         rotation = self._rotation(patches.shape[1:3])
         tokens = self._embed(patches)
@@ -157,3 +157,28 @@ def facet_layer(attention: Any, facet: str) -> tuple[Tensor, Tensor | None]:
     else:
         bias = None if attention.qkv.bias is None else attention.qkv.bias[rows]
     return attention.qkv.weight[rows], bias
+
+
+def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float | None) -> Tensor:
+    """Resample the position embedding of a square native grid to another grid, as the model was trained.
+
+    Args:
+        position: (1, N0, D), N0 a square number.
+        grid_hw: the grid wanted (rows, columns).
+        offset: see `BackboneSpec.position_offset`.
+
+    Returns:
+        (1, rows * columns, D), in the dtype of `position`.
+    """
+    native = math.isqrt(position.shape[1])
+    if (native, native) == grid_hw:
+        return position
+    image = position.float().unflatten(1, (native, native)).permute(0, 3, 1, 2)  # (1, D, native, native)
+    if offset is None:
+        resampled = F.interpolate(image, size=grid_hw, mode="bicubic", antialias=True)
+    else:
+        # The scale factor itself is handed over: interpolate computes its coordinates from it, and
+        # the offset moves them. Its floor is the size wanted.
+        scale = tuple((side + offset) / native for side in grid_hw)
+        resampled = F.interpolate(image, scale_factor=scale, mode="bicubic")
+    return resampled.flatten(2).mT.to(position.dtype)

@@ -1,17 +1,18 @@
-"""Where a backbone's weights come from, and how their files are read."""
+"""Where a backbone's weights come from, how their files are read, and which are here."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lost_reg.backbones import zoo
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
-from lost_reg.text import first_sentence
+from lost_reg.files import file_digest
+from lost_reg.text import first_sentence, text_table
 
 HUB_FILE = "model.safetensors"
 RANDOM = "random"
@@ -57,12 +58,9 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
         path = Path(__file__).parent / "bundled" / spec.bundled_file
         return Weights("bundled", spec.bundled_file, path, file_sha256(path))
     if spec.hub_id is None:
-        published = (
-            f": get the authors' {spec.official_file} and give its path"
-            if spec.official_file
-            else ": give a file"
-        )
-        raise LostRegError(f"no hub carries the weights of {spec.name}{published} as `weights`")
+        file = spec.official_file
+        remedy = f"get the authors' {file} and give its path" if file else "give a file"
+        raise LostRegError(f"no hub carries the weights of {spec.name}: {remedy} as `weights`")
     path = cached_weights(spec) or (_download_weights(spec) if download else None)
     if path is None:
         raise LostRegError(
@@ -73,11 +71,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
 
 
 def weight_file(weights: str | Path) -> Path:
-    """The path of a user's weight file.
-
-    Raises:
-        LostRegError: no such file.
-    """
+    """The path of a user's weight file. Raises LostRegError for no such file."""
     path = Path(weights)
     if not path.is_file():
         raise LostRegError(
@@ -114,14 +108,10 @@ def _download_weights(spec: BackboneSpec) -> Path:
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        return file_digest(path, "sha256")
     except OSError as error:
         raise LostRegError(f"cannot read the weight file {str(path)!r}: {error.strerror}") from None
-    return digest.hexdigest()
 
 
 def read_state_dict(path: Path) -> dict:
@@ -137,7 +127,7 @@ def read_state_dict(path: Path) -> dict:
 
     try:
         content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's text advises how to execute it all the same
+    except (pickle.UnpicklingError, KeyError):  # torch's own message explains how to execute it anyway
         raise LostRegError(
             f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
             "and plain values (nothing in it was executed)"
@@ -171,3 +161,45 @@ def _load(path: Path):
     # DINO's training checkpoints carry their command line beside the tensors
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def backbones_table() -> str:
+    """One line per backbone."""
+    aliases = {name: alias for alias, name in zoo.ALIASES.items()}
+    rows = [
+        (
+            spec.name,
+            aliases.get(spec.name, ""),
+            spec.family,
+            str(spec.patch_size),
+            str(spec.registers),
+            _presence(spec),
+        )
+        for spec in zoo.SPECS
+    ]
+    header = ("backbone", "alias", "family", "patch", "registers", "weights")
+    return "\n".join(
+        [
+            text_table(header, rows),
+            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva of timm. Hub weights are in",
+            f"{hub_cache()}: `lost-reg backbones --download NAME`",
+            "downloads them, and `lost-reg run --weights FILE` uses a file instead.",
+        ]
+    )
+
+
+def _presence(spec: BackboneSpec) -> str:
+    if spec.bundled_file:
+        return "here: part of this package"
+    if spec.hub_id is None:
+        return f"give {spec.official_file} as `weights`"
+    return f"{'here' if cached_weights(spec) else 'not here'}: {spec.hub_id}"
+
+
+def download_weights(name: str) -> str:
+    """Download a backbone's weights; a line that says where they are."""
+    from lost_reg.backbones.timm_models import resolve_spec
+
+    spec = resolve_spec(name)
+    found = find_weights(spec, download=True)
+    return f"the weights of {spec.name} are at {found.path}"

@@ -1,10 +1,13 @@
-"""The table of backbones, one row each. Knows names and facts only; loads nothing."""
+"""The table of backbones, one row each, and how results name them. Knows names and facts; loads nothing."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from lost_reg.backbones import registers
 from lost_reg.errors import LostRegError
 
 TIMM_PREFIX = "timm:"
@@ -43,102 +46,70 @@ class BackboneSpec:
     model_args: dict = field(default_factory=dict)
 
 
-def _dino(size: str, letter: str, patch: int, official_file: str) -> BackboneSpec:
-    architecture = f"vit_{size}_patch{patch}_224.dino"
-    return BackboneSpec(
-        name=f"dino_vit{letter}{patch}",
-        family="DINO",
-        architecture=architecture,
-        patch_size=patch,
-        position_offset=0.1,
-        hub_id=f"timm/{architecture}",
-        official_file=official_file,
-    )
+def _on_hub(name: str, family: str, architecture: str, patch_size: int, **more: Any) -> BackboneSpec:
+    """A row whose weights timm has on the Hugging Face hub."""
+    return BackboneSpec(name, family, architecture, patch_size, hub_id=f"timm/{architecture}", **more)
+
+
+def _dino(size: str, patch_size: int, official_file: str) -> BackboneSpec:
+    name, architecture = f"dino_vit{size[0]}{patch_size}", f"vit_{size}_patch{patch_size}_224.dino"
+    return _on_hub(name, "DINO", architecture, patch_size, position_offset=0.1, official_file=official_file)
 
 
 def _dinov2(size: str) -> BackboneSpec:
-    architecture = f"vit_{size}_patch14_dinov2.lvd142m"
-    return BackboneSpec(
-        name=f"dinov2_vit{size[0]}14",
-        family="DINOv2",
-        architecture=architecture,
-        patch_size=14,
-        position_offset=0.1,
-        hub_id=f"timm/{architecture}",
-        official_file=f"dinov2_vit{size[0]}14_pretrain.pth",
-    )
+    name, architecture = f"dinov2_vit{size[0]}14", f"vit_{size}_patch14_dinov2.lvd142m"
+    file = f"{name}_pretrain.pth"
+    return _on_hub(name, "DINOv2", architecture, 14, position_offset=0.1, official_file=file)
 
 
 def _dinov2_reg(size: str) -> BackboneSpec:
-    architecture = f"vit_{size}_patch14_reg4_dinov2.lvd142m"
-    return BackboneSpec(
-        name=f"dinov2_vit{size[0]}14_reg",
-        family="DINOv2 + registers",
-        architecture=architecture,
-        patch_size=14,
-        registers=4,
-        hub_id=f"timm/{architecture}",
-        official_file=f"dinov2_vit{size[0]}14_reg4_pretrain.pth",
-    )
+    name, architecture = f"dinov2_vit{size[0]}14_reg", f"vit_{size}_patch14_reg4_dinov2.lvd142m"
+    file = f"{name}4_pretrain.pth"
+    return _on_hub(name, "DINOv2 + registers", architecture, 14, registers=4, official_file=file)
 
 
 def _dinov3(size: str) -> BackboneSpec:
     architecture = f"vit_{size}_patch16_dinov3.lvd1689m"
-    return BackboneSpec(
-        name=f"dinov3_vit{size[0]}16",
-        family="DINOv3",
-        architecture=architecture,
-        patch_size=16,
-        registers=4,
-        hub_id=f"timm/{architecture}",
-    )
+    return _on_hub(f"dinov3_vit{size[0]}16", "DINOv3", architecture, 16, registers=4)
 
 
 _DINOV2_SIZES = ("small", "base", "large", "giant")
 
 SPECS: tuple[BackboneSpec, ...] = (
     BackboneSpec(
-        name="tiny",
-        family="bundled",
-        architecture="vit_tiny_patch16_224",
-        patch_size=16,
+        "tiny",
+        "bundled",
+        "vit_tiny_patch16_224",
+        16,
         registers=4,
         bundled_file="tiny.safetensors",
         model_args={"depth": 6, "mlp_ratio": 2.0, "reg_tokens": 4, "no_embed_class": True},
     ),
-    _dino("small", "s", 16, "dino_deitsmall16_pretrain.pth"),
-    _dino("small", "s", 8, "dino_deitsmall8_pretrain.pth"),
+    _dino("small", 16, "dino_deitsmall16_pretrain.pth"),
+    _dino("small", 8, "dino_deitsmall8_pretrain.pth"),
     # LOST's own figures for ViT-S/8 come from this checkpoint, which timm does not carry.
     BackboneSpec(
-        name="dino_vits8_300ep",
-        family="DINO",
-        architecture="vit_small_patch8_224.dino",
-        patch_size=8,
+        "dino_vits8_300ep",
+        "DINO",
+        "vit_small_patch8_224.dino",
+        8,
         position_offset=0.1,
         official_file="dino_deitsmall8_300ep_pretrain.pth",
     ),
-    _dino("base", "b", 16, "dino_vitbase16_pretrain.pth"),
-    _dino("base", "b", 8, "dino_vitbase8_pretrain.pth"),
+    _dino("base", 16, "dino_vitbase16_pretrain.pth"),
+    _dino("base", 8, "dino_vitbase8_pretrain.pth"),
     *map(_dinov2, _DINOV2_SIZES),
     *map(_dinov2_reg, _DINOV2_SIZES),
     *map(_dinov3, ("small", "base", "large")),
-    BackboneSpec(
-        name="deit3",
-        family="DeiT-III",
-        architecture="deit3_base_patch16_224.fb_in22k_ft_in1k",
-        patch_size=16,
-        hub_id="timm/deit3_base_patch16_224.fb_in22k_ft_in1k",
+    _on_hub(
+        "deit3",
+        "DeiT-III",
+        "deit3_base_patch16_224.fb_in22k_ft_in1k",
+        16,
         official_file="deit_3_base_224_21k.pth",
         facet="v",
     ),
-    BackboneSpec(
-        name="openclip",
-        family="OpenCLIP",
-        architecture="vit_base_patch16_clip_224.laion2b",
-        patch_size=16,
-        hub_id="timm/vit_base_patch16_clip_224.laion2b",
-        facet="v",
-    ),
+    _on_hub("openclip", "OpenCLIP", "vit_base_patch16_clip_224.laion2b", 16, facet="v"),
 )
 
 ALIASES = {
@@ -163,9 +134,7 @@ def find_spec(name: str) -> BackboneSpec:
     """
     if name.startswith(TIMM_PREFIX):
         # timm knows patch size and weights, once it is imported
-        return BackboneSpec(
-            name=name, family="timm", architecture=name.removeprefix(TIMM_PREFIX), patch_size=0
-        )
+        return BackboneSpec(name, "timm", name.removeprefix(TIMM_PREFIX), patch_size=0)
     rows = {spec.name: spec for spec in SPECS}
     found = rows.get(ALIASES.get(name, name))
     if found is None:
@@ -178,3 +147,27 @@ def find_spec(name: str) -> BackboneSpec:
 def list_backbones() -> list[str]:
     """The names of the table; `timm:NAME` stands for any other ViT of timm."""
     return [spec.name for spec in SPECS]
+
+
+def backbone_label(
+    name: str,
+    weights: Mapping[str, Any],
+    test_time_registers: Mapping[str, Any] | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """A backbone's name, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)".
+
+    Args:
+        weights: as `Weights.recorded` gives them.
+        test_time_registers: as `AddedRegisters.settings` gives them.
+        more: what else sets a result apart; stands between weights and registers.
+    """
+    notes = []
+    if weights["source"] == "random":
+        notes.append("RANDOM WEIGHTS")
+    elif weights["source"] == "file":
+        notes.append(weights["name"])
+    notes += more
+    if test_time_registers:
+        notes.append(registers.describe(dict(test_time_registers)))
+    return name + (f" ({', '.join(notes)})" if notes else "")

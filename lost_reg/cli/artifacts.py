@@ -80,7 +80,7 @@ def _measure(
     """Measure one model at a time, the reference first, and write after each of them."""
     from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
     from lost_reg.artifacts.tables import summary_table
-    from lost_reg.backbones.architectures import resolve_spec
+    from lost_reg.backbones.timm_models import resolve_spec
     from lost_reg.backbones.weights import find_weights
     from lost_reg.progress import image_progress
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from lost_reg.cli.output import print_line, print_message
+from lost_reg.export.base import MODES
 from lost_reg.export.formats import FORMATS
-from lost_reg.export.image_files import MODES
 
 _TARGETS = ", ".join(
     f"a {format.suffix} file ({name})" if format.suffix else f"a new folder ({name})"
@@ -73,8 +73,7 @@ def export(
         raise click.UsageError("give a format with --to, or a folder with --crops")
 
     from lost_reg.export.boxes import Filters
-    from lost_reg.export.run_export import ExportOptions, export_run
-    from lost_reg.export.summary import summary_lines, warnings
+    from lost_reg.export.run_export import ExportOptions, export_run, summary_lines, warnings
     from lost_reg.progress import image_progress
 
     if images and not (to and FORMATS[to].has_images):

@@ -12,7 +12,7 @@ from lost_reg.text import shown_names
 
 def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequence[str], Callable[[], Any]]:
     """The names of the images, and a function that makes a stream of them."""
-    from lost_reg.images.files import list_images
+    from lost_reg.images.sources import list_images
 
     files = list_images(inputs)
     for folder in files.failures:

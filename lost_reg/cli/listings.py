@@ -16,12 +16,12 @@ from lost_reg.cli.output import as_options, print_line
 )
 def backbones(download: str | None) -> None:
     """List the backbones: what each is, and whether its weights are on this machine."""
-    from lost_reg.backbones import inventory
+    from lost_reg.backbones.weights import backbones_table, download_weights
 
     if download:
-        print_line(inventory.download_weights(download))
+        print_line(download_weights(download))
     else:
-        click.echo(as_options(inventory.backbones_table()))
+        click.echo(as_options(backbones_table()))
 
 
 @click.command()
@@ -29,15 +29,15 @@ def backbones(download: str | None) -> None:
 @data_root_option
 def datasets(download: str | None, data_root: Path | None) -> None:
     """List the datasets: what each is, and whether it is on this machine."""
-    from lost_reg.datasets import inventory
     from lost_reg.datasets.catalog import data_root as find_root
+    from lost_reg.datasets.catalog import datasets_table
 
     root = find_root(data_root)
     if download:
         download_with_progress(download, root)
         print_line(f"{download} is in {root}")
     else:
-        click.echo(inventory.datasets_table(root))
+        click.echo(datasets_table(root))
 
 
 def download_with_progress(name: str, root: Path) -> None:

@@ -258,8 +258,7 @@ def scoring_options_of(dataset: str | None, data_root: Path | None, partial: boo
 
 def added_registers(options: dict[str, Any]) -> Any:
     """The test-time registers that `register_options` ask for, or None; takes the options out."""
-    from lost_reg.backbones.neurons import read_neurons
-    from lost_reg.backbones.registers import DEFAULT_RULE, AddedRegisters
+    from lost_reg.backbones.registers import DEFAULT_RULE, AddedRegisters, read_neurons
 
     count, file, rule = (
         options.pop(name) for name in ("test_time_registers", "register_neurons", "register_rule")

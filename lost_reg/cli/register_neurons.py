@@ -44,8 +44,7 @@ def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, *
 
     After Jiang et al. 2025: the neurons of the early blocks that are most active where norms are large.
     """
-    from lost_reg.backbones.neurons import write_neurons
-    from lost_reg.backbones.registers import check_can_be_added
+    from lost_reg.backbones.registers import check_can_be_added, write_neurons
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new
 

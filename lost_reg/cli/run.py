@@ -123,8 +123,7 @@ def _checked_source(
 
 def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
     from lost_reg.cli.listings import download_with_progress
-    from lost_reg.datasets.acquire import DOWNLOADABLE
-    from lost_reg.datasets.catalog import find_dataset
+    from lost_reg.datasets.catalog import DOWNLOADABLE, find_dataset
 
     if download and dataset in DOWNLOADABLE:
         download_with_progress(dataset, root)
@@ -136,9 +135,8 @@ def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
 
 
 def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) -> Any:
-    from lost_reg.images.files import list_images
-    from lost_reg.images.lists import ListedFiles
     from lost_reg.images.shards import find_shards
+    from lost_reg.images.sources import ListedFiles, list_images
     from lost_reg.runs.folder import PICTURES_FOLDER
     from lost_reg.runs.sources import source_of_files
 

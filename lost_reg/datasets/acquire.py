@@ -9,10 +9,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from lost_reg.datasets.archives import extract
-from lost_reg.datasets.catalog import find_dataset, missing_images
-from lost_reg.datasets.coco20k import ANNOTATIONS_FILE, LIST_FILE, listed_images
-from lost_reg.datasets.downloads import Checksum, disk_errors, fetch
-from lost_reg.datasets.image_downloads import ImageJob, fetch_images
+from lost_reg.datasets.catalog import DOWNLOADABLE, find_dataset, missing_images
+from lost_reg.datasets.coco import ANNOTATIONS_FILE, LIST_FILE, listed_images
+from lost_reg.datasets.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
 from lost_reg.errors import LostRegError
 
 # Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).
@@ -42,8 +41,6 @@ COCO20K_NAMES = (
     Checksum("sha256", "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"),
 )
 
-DOWNLOADABLE = (*VOC_ARCHIVES, "coco20k")
-
 # Called with what is downloaded (a file, or "images"), what is done of it, and the total if it is known.
 DownloadProgress = Callable[[str, int, int | None], object]
 
@@ -56,7 +53,7 @@ def download_dataset(
     Args:
         name: one of DOWNLOADABLE.
         root: the data root.
-        progress: called now and then, with bytes of a file or with a number of images.
+        progress: called repeatedly, with bytes of a file or with a number of images.
 
     Raises:
         LostRegError: a dataset that cannot be downloaded, or a download that failed; calling again

@@ -57,6 +57,7 @@ class DatasetSpec:
     split, images: the split that is scored, and how many images the full one has.
     about: one line for `lost-reg datasets`.
     find: (spec, data root) -> Dataset; raises `not_found` if it is not there.
+    can_download: whether `acquire.py` has its addresses.
     """
 
     name: str
@@ -65,14 +66,15 @@ class DatasetSpec:
     images: int
     about: str
     find: Callable[[DatasetSpec, Path], Dataset]
+    can_download: bool = False
 
 
 def not_found(spec: DatasetSpec, looked_for: Path, root: Path) -> LostRegError:
     """The error for a dataset that is not on this machine."""
     how_to_get = (
-        "it comes with the project's checkout, in its data folder"
-        if spec.name == "samples"
-        else f"`lost-reg datasets --download {spec.name} --data-root {root}` gets it"
+        f"`lost-reg datasets --download {spec.name} --data-root {root}` gets it"
+        if spec.can_download
+        else "it comes with the project's checkout, in its data folder"
     )
     return LostRegError(
         f"{spec.name} is not there: looked for {looked_for} (the data root is {root}, set by `data_root` "

@@ -1,4 +1,4 @@
-"""The table of datasets, and how a dataset is found on this machine."""
+"""The table of datasets, how one is found on this machine, and which are there: `lost-reg datasets`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
-from lost_reg.datasets.coco import is_coco, open_coco
-from lost_reg.datasets.coco20k import find_coco20k
+from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
+from lost_reg.text import text_table
 
 SPECS = (
-    DatasetSpec("voc07", "VOCdevkit/VOC2007", "trainval", 5011, "PASCAL VOC 2007 trainval", find_voc),
-    DatasetSpec("voc12", "VOCdevkit/VOC2012", "trainval", 11540, "PASCAL VOC 2012 trainval", find_voc),
-    DatasetSpec("coco20k", "coco", "coco20k", 19817, "LOST's 19,817 images of COCO train2014", find_coco20k),
+    DatasetSpec("voc07", "VOCdevkit/VOC2007", "trainval", 5011, "PASCAL VOC 2007 trainval", find_voc, True),
+    DatasetSpec("voc12", "VOCdevkit/VOC2012", "trainval", 11540, "PASCAL VOC 2012 trainval", find_voc, True),
+    DatasetSpec("coco20k", "coco", "coco20k", 19817, "LOST's part of COCO train2014", find_coco20k, True),
     DatasetSpec("samples", "samples", "trainval", 16, "scenes rendered by this project", find_voc),
 )
 _BY_NAME = {spec.name: spec for spec in SPECS}
+DOWNLOADABLE = tuple(spec.name for spec in SPECS if spec.can_download)
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,26 @@ def missing_images(dataset: Dataset) -> list[str]:
     present = {entry.name for entry in os.scandir(dataset.root)} if dataset.root.is_dir() else set()
     # the table's datasets are flat; in a user's own, a name may lead into a folder
     return [n for n in dataset.images if n not in present and not ("/" in n and (dataset.root / n).is_file())]
+
+
+def datasets_table(root: Path) -> str:
+    """A table with a line for each dataset, and how to get more."""
+    rows = [(spec.name, spec.about, f"{spec.images:,}", _presence(spec, root)) for spec in SPECS]
+    return "\n".join(
+        [
+            text_table(("dataset", "about", "images", f"in {root}"), rows),
+            f"`lost-reg datasets --download NAME` gets {', '.join(DOWNLOADABLE)}. The path of",
+            f"{' or of '.join(one.about for one in FORMATS)} is a dataset, too.",
+        ]
+    )
+
+
+def _presence(spec: DatasetSpec, root: Path) -> str:
+    try:
+        found = find_dataset(spec.name, root)
+    except LostRegError:
+        return f"not here: looked for {root / spec.folder}"
+    missing = len(missing_images(found))
+    if missing:
+        return f"incomplete: {missing:,} of {len(found.images):,} images are missing"
+    return "here" if found.is_full else f"here: {len(found.images):,} images of it"

@@ -1,4 +1,4 @@
-"""Datasets with annotations in COCO's format, in one .json file.
+"""Datasets with annotations in COCO's format, in one .json file, and coco20k, a list of images of COCO.
 
 As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corners of boxes rounded.
 """
@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lost_reg.datasets.base import Dataset
+from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, parse_json
 from lost_reg.text import shown_names
-from lost_reg.types import Box, ImageTruth
+from lost_reg.types import ImageTruth
+
+LIST_FILE = "coco_20k_filenames.txt"
+ANNOTATIONS_FILE = "annotations/instances_train2014.json"
+CACHE_FILE = "coco20k_ground_truth.json"
 
 
 def is_coco(path: Path) -> bool:
@@ -60,18 +68,15 @@ def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTru
 
 def _truth(coco: Any, record: dict[str, Any]) -> ImageTruth:
     objects = [one for one in coco.imgToAnns[record["id"]] if not one.get("iscrowd", 0)]
+    boxes = (one["bbox"] for one in objects)
     return ImageTruth(
         image=record["file_name"],
         image_id=str(record["id"]),
         size_hw=(record["height"], record["width"]),
-        boxes_xyxy=tuple(_box(*one["bbox"]) for one in objects),
+        boxes_xyxy=tuple((round(x), round(y), round(x + w), round(y + h)) for x, y, w, h in boxes),
         labels=tuple(coco.cats.get(one["category_id"], {}).get("name", "") for one in objects),
         hard=(False,) * len(objects),
     )
-
-
-def _box(x: float, y: float, width: float, height: float) -> Box:
-    return round(x), round(y), round(x + width), round(y + height)
 
 
 def _read(annotations: Path) -> Any:
@@ -88,3 +93,46 @@ def _read(annotations: Path) -> Any:
             f"{str(annotations)!r} is not a COCO annotation file: {type(error).__name__} {error}"
         ) from None
     return coco
+
+
+def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
+    """The dataset below a data root. Raises LostRegError for a list or annotations that are not there."""
+    folder = root / spec.folder
+    listed, annotations = folder / LIST_FILE, folder / ANNOTATIONS_FILE
+    for file in (listed, annotations):
+        if not file.is_file():
+            raise not_found(spec, file, root)
+    names = listed_images(listed)
+
+    def load_truths() -> list[ImageTruth]:
+        return _cached_truths(folder / CACHE_FILE, annotations, names)
+
+    return Dataset(spec.name, spec.split, folder / "train2014", names, spec.images, load_truths)
+
+
+def listed_images(listed: Path) -> tuple[str, ...]:
+    """The file names in LOST's list, whose lines are like train2014/COCO_train2014_000000560992.jpg."""
+    return tuple(Path(line).name for line in listed.read_text().split())
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """source: size and time of the annotations that the truths were read from."""
+
+    source: dict[str, int]
+    truths: list[ImageTruth]
+
+
+def _cached_truths(cache: Path, annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
+    """`read_coco_truths` by way of a small cache, renewed when the annotations or the names have changed."""
+    stat = annotations.stat()
+    source = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
+    with contextlib.suppress(OSError, *MALFORMED):  # absent or damaged
+        content = parse_json(cache.read_text(), _Cache)
+        if content.source == source and [truth.image for truth in content.truths] == list(names):
+            return content.truths
+    truths = read_coco_truths(annotations, names)
+    text = json.dumps({"source": source, "truths": [vars(truth) for truth in truths]})
+    with contextlib.suppress(LostRegError), whole_file(cache) as part:  # the data root may be read-only
+        part.write_text(text)
+    return truths

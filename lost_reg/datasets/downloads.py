@@ -1,7 +1,8 @@
 """Files from the internet: fetched once, resumed where they broke off, and verified before they are used.
 
 A file gets its name only when it is complete and verified, so a file of that name can be trusted. After an
-interruption the same command is run again. Every failure is a LostRegError of one line.
+interruption the same command is run again. Every failure is a LostRegError of one line. Images are many and
+small: they are fetched in parallel, and verified by decoding them.
 
 Libraries were tried: pooch (1.9) restarts from the first byte after a broken connection; huggingface_hub's
 http_get (2.4) sends no If-Range, so it continues a file that has changed, and does not retry a status of 500.
@@ -9,24 +10,28 @@ http_get (2.4) sends no If-Range, so it continues a file that has changed, and d
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 
 from lost_reg.datasets import https
 from lost_reg.datasets.https import RequestFailed
 from lost_reg.errors import LostRegError
+from lost_reg.files import file_digest, whole_file
+from lost_reg.images.reading import FORMATS
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
-_HASHED_BYTES = 2**20  # hashed at one time
+FAILURES_IN_A_ROW = 64  # after so many failed images, with no success between, the rest is given up
 
 CountProgress = Callable[[int, int | None], object]  # called with what is done, and the total if it is known
 
@@ -51,19 +56,11 @@ class Checksum:
 
     def digest(self, path: Path) -> str:
         """The file's actual hexdigest."""
-        hasher = hashlib.new(self.algorithm, usedforsecurity=False)
-        with open(path, "rb") as file:
-            while block := file.read(_HASHED_BYTES):
-                hasher.update(block)
-        return hasher.hexdigest()
+        return file_digest(path, self.algorithm)
 
     def fits(self, path: Path) -> bool:
         """Whether the file is there and has this checksum."""
         return path.is_file() and self.digest(path) == self.hexdigest
-
-
-def ignore_progress(done: int, total: int | None) -> None:
-    """A CountProgress that does nothing."""
 
 
 @contextmanager
@@ -80,7 +77,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def fetch(
-    url: str, destination: Path, checksum: Checksum, *, progress: CountProgress = ignore_progress
+    url: str, destination: Path, checksum: Checksum, *, progress: CountProgress = lambda done, total: None
 ) -> None:
     """Download a file, unless it is there already, and put it in place once its checksum fits.
 
@@ -90,7 +87,7 @@ def fetch(
 
     Args:
         url: https; plain http is accepted for this machine only.
-        progress: called now and then with the bytes done and the total.
+        progress: called repeatedly with the bytes done and the total.
 
     Raises:
         LostRegError: the server cannot be reached or refuses, the file is not the one expected, or it
@@ -220,3 +217,78 @@ def _total_bytes(response: Any) -> int | None:
     else:
         total = response.headers.get("Content-Length", "")
     return int(total) if total.isdecimal() else None
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """One image to fetch: from where, to which file, and the size (height, width) it must have."""
+
+    url: str
+    destination: Path
+    size_hw: tuple[int, int]
+
+
+def fetch_images(
+    jobs: Iterable[ImageJob], *, workers: int = 16, progress: CountProgress = lambda done, total: None
+) -> None:
+    """Fetch images in parallel; each is in place only if it decodes to the end and has the size expected.
+
+    Images in place already are skipped. A failure does not stop the others (FAILURES_IN_A_ROW do).
+
+    Args:
+        progress: called with the images in place and the total.
+
+    Raises:
+        LostRegError: some could not be fetched (the others are in place), or the disk refuses.
+    """
+    jobs = list(jobs)
+    missing = [job for job in jobs if not job.destination.is_file()]
+    done, failures, in_a_row = len(jobs) - len(missing), [], 0
+    progress(done, len(jobs))
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for future in as_completed([pool.submit(_fetch_image, job) for job in missing]):
+            failure = future.result()
+            if failure is None:
+                done, in_a_row = done + 1, 0
+                progress(done, len(jobs))
+            else:
+                failures.append(failure)
+                in_a_row += 1
+            if in_a_row == FAILURES_IN_A_ROW:
+                break
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if failures:
+        untried = len(jobs) - done - len(failures)
+        given_up = f" and {untried} more were given up" if untried else ""
+        raise LostRegError(
+            f"{len(failures)} of {len(jobs)} images could not be fetched{given_up} "
+            f"(the first: {failures[0]}); run the same command again to continue with the rest"
+        )
+
+
+def _fetch_image(job: ImageJob) -> str | None:
+    """Put one image in place; the reason, in one line, if that failed."""
+    try:
+        body = https.with_retries(lambda: https.read_all(job.url))
+        _check_image(body, job.size_hw)
+    except RequestFailed as error:
+        return f"{job.url}: {error}"
+    with whole_file(job.destination, "the image") as part:
+        part.write_bytes(body)
+    return None
+
+
+def _check_image(body: bytes, size_hw: tuple[int, int]) -> None:
+    """Raises RequestFailed unless the bytes decode, to the last row, to an image of this size."""
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            image.load()
+            width, height = image.size
+    except Exception as error:  # decoders raise many kinds
+        reason = f"the {len(body)} bytes received are no whole image ({type(error).__name__})"
+        raise RequestFailed(reason, transient=False) from error
+    if (height, width) != tuple(size_hw):
+        reason = f"expected {size_hw[1]} x {size_hw[0]} pixels, but got {width} x {height}"
+        raise RequestFailed(reason, transient=False)

@@ -1,4 +1,4 @@
-"""GET requests over https: the server's answer or one clear error, and retries of what may pass.
+"""GET requests over https: the server's answer or one clear error, and retries of transient failures.
 
 Plain http is accepted for this machine only, which the tests use.
 """
@@ -59,7 +59,7 @@ def _is_local(url: str) -> bool:
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
-    """The server's answer to a GET: 2xx, or 416 where a range was asked for.
+    """The server's answer to a GET: 2xx, or 416 where a range was requested.
 
     Raises:
         LostRegError: an address that is not https.

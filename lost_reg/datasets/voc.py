@@ -67,11 +67,7 @@ def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Data
 
 
 def read_voc_truth(path: Path, image: str) -> ImageTruth:
-    """Read one VOC annotation.
-
-    Raises:
-        LostRegError: a file that is missing or malformed.
-    """
+    """Read one VOC annotation. Raises LostRegError for a file that is missing or malformed."""
     try:
         annotation = ElementTree.parse(path).getroot()
         objects = annotation.findall("object")

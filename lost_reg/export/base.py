@@ -1,17 +1,78 @@
-"""What an export format writes, and how a format is described."""
+"""What the export formats share: the run's boxes and image files, plain names, text files and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import csv
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
 
 from lost_reg.export.boxes import Selection
-from lost_reg.export.image_files import ImageFiles
+from lost_reg.text import shown_names
 
 CATEGORY = "object"  # the one class of all boxes
 NAMES_TABLE = "names.csv"  # in a folder of renamed images: which is which
+LINK, COPY, NONE = "link", "copy", "none"
+MODES = (LINK, COPY, NONE)
+NO_FILE = "no file of that name"
+_LONGEST_STEM = 180  # bytes, of the 255 that a file name can have
+
+
+@dataclass
+class SkippedImages:
+    """Images whose files could not be used: how many, and the first few with the reason."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, image: str, reason: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.first) < 3:
+            self.first.append(f"{image} ({reason})")
+
+    def __str__(self) -> str:
+        return shown_names(self.first, of=self.count)
+
+
+@dataclass
+class ImageFiles:
+    """The image files of a run, and how an export gets them.
+
+    root: the folder that the images' names are relative to; None if it was not recorded.
+    mode: one of MODES.
+    missing: the images that `place` found no file for.
+    """
+
+    root: Path | None
+    mode: str = LINK
+    missing: SkippedImages = field(default_factory=SkippedImages)
+
+    def find(self, image: str) -> Path | None:
+        """The image's file; None for one that is gone, in a tar shard, or outside the root."""
+        name = PurePosixPath(image)
+        if self.root is None or name.is_absolute() or ".." in name.parts:
+            return None
+        path = Path(os.path.abspath(self.root), image)
+        return path if os.path.isfile(path) else None
+
+    def place(self, image: str, target: Path) -> None:
+        """Link or copy an image's file to a path, according to the mode."""
+        if self.mode == NONE:
+            return
+        file = self.find(image)
+        if file is None:
+            self.missing.add(image, NO_FILE)
+        elif self.mode == LINK:
+            target.symlink_to(file)
+        else:
+            shutil.copyfile(file, target)
 
 
 @dataclass(frozen=True)
@@ -28,17 +89,45 @@ class Export:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Format:
-    """One export format.
+class Stems:
+    """File names without suffix that are plain and unique in one folder, whatever the images are called.
 
-    suffix: of the file, or "" for a folder.
-    write: (export, path) -> None: writes to that path; a folder has been made already.
-    has_images: whether it holds the images, too.
-    one_box: whether it has room for only one box an image.
+    The same images in the same order get the same names.
     """
 
-    suffix: str
-    write: Callable[[Export, Path], None]
-    has_images: bool = False
-    one_box: bool = False
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers: Counter[str] = Counter()
+
+    def of(self, image: str) -> str:
+        """The next image's name, such as a_x for a/x.jpg, and then a_x_png for a/x.png."""
+        stem, with_suffix = _plain(os.path.splitext(image)[0]), _plain(image.replace(".", "_"))
+        if stem.casefold() in self._taken:  # some file systems do not distinguish a from A
+            stem = with_suffix
+        while stem.casefold() in self._taken:
+            self._numbers[with_suffix] += 1
+            stem = f"{with_suffix}-{self._numbers[with_suffix] + 1}"
+        self._taken.add(stem.casefold())
+        return stem
+
+
+def _plain(text: str) -> str:
+    """Letters, digits, _, - and inner dots: nothing that has a meaning in a path, a list or XML."""
+    plain = re.sub(r"[^\w.-]+", "_", text).strip("._")
+    return plain.encode()[:_LONGEST_STEM].decode(errors="ignore") or "image"
+
+
+def open_text(path: Path) -> TextIO:
+    """A text file to write, in a folder that is made. Bytes of names that are not UTF-8 become escapes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+@contextlib.contextmanager
+def open_table(path: Path, columns: Iterable[str]) -> Iterator[Any]:
+    """A `csv.writer` of a file with these columns; None is an empty cell."""
+    with open_text(path) as file:
+        # texts are quoted, since otherwise a carriage return in a name would end a line for some readers
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(columns)
+        yield writer

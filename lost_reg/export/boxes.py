@@ -91,7 +91,7 @@ class Filters:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tally:
     """How many images and boxes a selection holds, and what it leaves out.
 
@@ -121,21 +121,19 @@ class Selection:
 
     def tally(self) -> Tally:
         """Count everything, in one pass."""
-        images = boxes = predictions = 0
-        kinds: Counter[str] = Counter()
-        dropped: Counter[str] = Counter()
+        tally = Tally()
         for prediction in self._predictions:
-            predictions += 1
-            before = boxes
+            kept = 0
             for box in boxes_of(prediction):
-                reason = self._filters.dropped_for(box)
-                if reason:
-                    dropped[reason] += 1
+                if reason := self._filters.dropped_for(box):
+                    tally.dropped[reason] += 1
                     continue
-                boxes += 1
-                kinds.update([box.implausible] if box.implausible else [])
-            images += boxes > before
-        return Tally(images, boxes, kinds, dropped, predictions - images)
+                kept += 1
+                tally.implausible.update([box.implausible] if box.implausible else [])
+            tally.boxes += kept
+            tally.images += kept > 0
+            tally.without_box += not kept
+        return tally
 
 
 def boxes_of(prediction: Prediction) -> Iterator[ExportedBox]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from lost_reg.export.base import CATEGORY, Export
+from lost_reg.export.base import CATEGORY, Export, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
-from lost_reg.export.files import open_text
-from lost_reg.export.image_ids import image_ids
+
+_COCO20K = "coco20k"
 
 
 def write_coco(export: Export, path: Path) -> None:
@@ -26,13 +26,31 @@ def write_coco(export: Export, path: Path) -> None:
     }
     with open_text(path) as file:
         file.write(json.dumps(head)[:-1] + ',\n"images": [')
-        _write_items(file, (_image(image, image_id) for image_id, image in _with_ids(export, ids)))
+        _write_items(file, _images(export, ids))
         file.write('],\n"annotations": [')
-        boxes = ((image_id, box) for image_id, image in _with_ids(export, ids) for box in image.boxes)
-        _write_items(
-            file, (_annotation(box, image_id, number) for number, (image_id, box) in enumerate(boxes, 1))
-        )
+        _write_items(file, _annotations(export, ids))
         file.write("]}\n")
+
+
+def image_ids(export: Export) -> dict[str, int]:
+    """The ids of the run's images in its COCO dataset, by name; none for a run on other images.
+
+    If the dataset cannot be read any more, there are none, and a note is added to the export.
+    """
+    dataset = str(export.settings.get("dataset") or "")
+    is_coco = dataset == _COCO20K or dataset.endswith(".json")
+    names = [image.name for image in export.images] if is_coco else []
+    try:
+        if dataset == _COCO20K:  # COCO_train2014_000000560992.jpg
+            return {name: int(PurePosixPath(name).stem.rpartition("_")[2]) for name in names}
+        records = json.loads(Path(dataset).read_bytes())["images"] if names else []
+        ids = {record["file_name"]: record["id"] for record in records}
+        return {name: ids[name] for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        export.notes.append(
+            f"image ids are not those of {dataset}, which is missing or does not list the images"
+        )
+        return {}
 
 
 def _write_items(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
@@ -40,29 +58,31 @@ def _write_items(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
         file.write((",\n" if index else "\n") + json.dumps(item))
 
 
-def _with_ids(export: Export, ids: dict[str, int]) -> Iterator[tuple[int, ExportedImage]]:
-    for number, image in enumerate(export.images, start=1):
-        yield ids.get(image.name, number), image
+def _numbered(export: Export, ids: dict[str, int]) -> Iterator[tuple[int, ExportedImage]]:
+    return ((ids.get(image.name, number), image) for number, image in enumerate(export.images, start=1))
 
 
-def _image(image: ExportedImage, image_id: int) -> dict[str, Any]:
-    height, width = image.size_hw
-    return {"id": image_id, "file_name": image.name, "width": width, "height": height}
+def _images(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+    for image_id, image in _numbered(export, ids):
+        height, width = image.size_hw
+        yield {"id": image_id, "file_name": image.name, "width": width, "height": height}
 
 
-def _annotation(box: ExportedBox, image_id: int, number: int) -> dict[str, Any]:
-    xmin, ymin, xmax, ymax = box.xyxy
-    return {
-        **{"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0},
-        "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
-        "area": (xmax - xmin) * (ymax - ymin),
-        "score": _score(box),
-        "object": box.index,
-        "area_share": box.signals.area,
-        "degree_share": box.signals.degree,
-        "borders": box.signals.borders,
-        "implausible": box.implausible,
-    }
+def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+    boxes = ((image_id, box) for image_id, image in _numbered(export, ids) for box in image.boxes)
+    for number, (image_id, box) in enumerate(boxes, start=1):
+        xmin, ymin, xmax, ymax = box.xyxy
+        yield {
+            **{"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0},
+            "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
+            "area": (xmax - xmin) * (ymax - ymin),
+            "score": _score(box),
+            "object": box.index,
+            "area_share": box.signals.area,
+            "degree_share": box.signals.degree,
+            "borders": box.signals.borders,
+            "implausible": box.implausible,
+        }
 
 
 def _score(box: ExportedBox) -> float:

@@ -9,11 +9,8 @@ from PIL import Image
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import UnreadableImage
-from lost_reg.export.base import Export
+from lost_reg.export.base import NO_FILE, Export, SkippedImages, Stems, open_table
 from lost_reg.export.boxes import COLUMNS, ExportedImage, row
-from lost_reg.export.files import open_table
-from lost_reg.export.image_files import NO_FILE, SkippedImages
-from lost_reg.export.names import Stems
 from lost_reg.images.reading import read_image
 from lost_reg.runs.pictures import MOST_JPEG_SIDE
 

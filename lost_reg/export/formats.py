@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from lost_reg.export.base import Format
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lost_reg.export.base import Export
 from lost_reg.export.coco import write_coco
 from lost_reg.export.lost_pickle import write_lost
 from lost_reg.export.table import write_csv
 from lost_reg.export.voc import write_voc
 from lost_reg.export.yolo import write_yolo
+
+
+@dataclass(frozen=True)
+class Format:
+    """One export format.
+
+    suffix: of the file, or "" for a folder.
+    write: (export, path) -> None: writes to that path; a folder has been made already.
+    has_images: whether it holds the images, too.
+    one_box: whether it has room for only one box an image.
+    """
+
+    suffix: str
+    write: Callable[[Export, Path], None]
+    has_images: bool = False
+    one_box: bool = False
+
 
 FORMATS = {
     "coco": Format(".json", write_coco),

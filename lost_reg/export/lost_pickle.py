@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 from lost_reg.export.base import Export
-from lost_reg.export.image_ids import image_ids
+from lost_reg.export.coco import image_ids
 
 
 def write_lost(export: Export, path: Path) -> None:

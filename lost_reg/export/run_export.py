@@ -1,23 +1,23 @@
-"""Writes the boxes of a run folder for other programs."""
+"""Writes the boxes of a run folder for other programs, and says what was written and what was left out."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.export.base import Export
+from lost_reg.export.base import LINK, Export, ImageFiles, SkippedImages
 from lost_reg.export.boxes import Filters, Selection, Tally
 from lost_reg.export.crops import write_crops
-from lost_reg.export.files import check_target
 from lost_reg.export.formats import FORMATS
-from lost_reg.export.image_files import LINK, ImageFiles, SkippedImages
-from lost_reg.export.summary import ExportSummary, listed
 from lost_reg.files import whole_file, whole_folder
+from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
+from lost_reg.text import counted
 
 _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
 
@@ -28,7 +28,7 @@ class ExportOptions:
 
     to, out: one of FORMATS and the path it is written to, or None for neither.
     crops: the folder that crops are written to, or None.
-    images: how a format that holds the images gets them: one of `image_files.MODES`.
+    images: how a format that holds the images gets them: one of `base.MODES`.
     image_root: where the images are now; by default, where they were during the run.
     """
 
@@ -38,6 +38,25 @@ class ExportOptions:
     images: str = LINK
     image_root: Path | None = None
     filters: Filters = field(default_factory=Filters)
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What was written.
+
+    beyond_first: boxes that the format has no room for.
+    not_placed, not_cropped: images whose files could not be used.
+    failed: images that the run could not use; not_done: images that it has not reached.
+    notes: what else the user should know.
+    """
+
+    tally: Tally
+    beyond_first: int
+    not_placed: SkippedImages
+    not_cropped: SkippedImages
+    failed: int
+    not_done: int
+    notes: tuple[str, ...]
 
 
 def export_run(folder: Path, options: ExportOptions, progress: Progress = no_progress) -> ExportSummary:
@@ -55,7 +74,11 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
     selection = Selection(results.predictions.values(), options.filters)
     tally = selection.tally()
     if not tally.boxes:
-        raise LostRegError(_none_left(folder, tally))
+        raise LostRegError(
+            f"no box of {folder} passes the filters ({_listed(tally.dropped)}): loosen them"
+            if tally.dropped
+            else f"{folder} holds no boxes"
+        )
     export = Export(selection, results.settings, ImageFiles(_image_root(results, options), options.images))
     not_cropped = SkippedImages()
     # what was written takes its place at the end, when nothing can fail any more
@@ -83,21 +106,29 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
 
 def _check_targets(options: ExportOptions) -> None:
     if options.to and options.out:
-        check_target(options.out, FORMATS[options.to].suffix)
+        _check_target(options.out, FORMATS[options.to].suffix)
     if options.crops:
-        check_target(options.crops, "")
+        _check_target(options.crops, "")
     if options.out and options.crops:
         out, crops = (Path(os.path.abspath(path)) for path in (options.out, options.crops))
         if out.is_relative_to(crops) or crops.is_relative_to(out):
-            raise LostRegError(f"{str(out)!r} and {str(crops)!r} are in one another: choose separate folders")
+            raise LostRegError(f"{str(out)!r} and {str(crops)!r} contain each other: choose two folders")
+
+
+def _check_target(path: Path, suffix: str) -> None:
+    """Raises LostRegError for a path that holds something, or a file of another suffix ("" is a folder)."""
+    if suffix and path.suffix != suffix:
+        raise LostRegError(f"expected a file name that ends with {suffix}, but got {str(path)!r}")
+    if path.is_dir() and suffix:
+        raise LostRegError(f"{str(path)!r} is a folder: name a file")
+    if path.is_dir() and any(path.iterdir()):
+        raise LostRegError(f"{str(path)!r} holds files already: name another folder, or delete it first")
+    if path.is_file() and (not suffix or path.stat().st_size):
+        raise LostRegError(f"{str(path)!r} is there already: name another, or delete it first")
 
 
 def _image_root(results: Results, options: ExportOptions) -> Path | None:
-    """The folder of the images, if it is known.
-
-    Raises:
-        LostRegError: a given root that is no folder.
-    """
+    """The folder of the images, if it is known. Raises LostRegError for a given root that is no folder."""
     if options.image_root and not options.image_root.is_dir():
         raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
     recorded = results.record.get("root")
@@ -112,7 +143,42 @@ def _not_done(results: Results) -> int | None:
     return max(0, total - len(results.predictions) - len(results.failures)) if total else None
 
 
-def _none_left(folder: Path, tally: Tally) -> str:
-    if not tally.dropped:
-        return f"{folder} holds no boxes"
-    return f"no box of {folder} passes the filters ({listed(tally.dropped)}): loosen them"
+def summary_lines(summary: ExportSummary) -> list[str]:
+    """What was written, and what was left out."""
+    tally = summary.tally
+    kinds = {kind: tally.implausible[kind] for kind in IMPLAUSIBLE}
+    held = f"{_boxes(tally.boxes)} of {counted(tally.images, 'image')}"
+    lines = [f"{held}; implausible among them: {_listed(kinds)}"]
+    if tally.dropped:
+        lines.append(f"dropped: {_boxes(tally.dropped.total())} ({_listed(tally.dropped)})")
+    images = {
+        "without a box": tally.without_box,
+        "that the run could not use": summary.failed,
+        "that the run has not reached": summary.not_done,
+    }
+    left_out = [f"{counted(number, 'image')} {which}" for which, number in images.items() if number]
+    if summary.beyond_first:
+        left_out.append(
+            f"{_boxes(summary.beyond_first)} after the first of an image, which is all the format holds"
+        )
+    return [*lines, f"left out: {', '.join(left_out)}"] if left_out else lines
+
+
+def warnings(summary: ExportSummary) -> list[str]:
+    """What went wrong without ending the export."""
+    skipped = {"are not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
+    lines = [
+        f"{images.count:,} of {summary.tally.images:,} images {what}: {images}"
+        for what, images in skipped.items()
+        if images.count
+    ]
+    return [*lines, *summary.notes]
+
+
+def _boxes(number: int) -> str:
+    return "1 box" if number == 1 else f"{number:,} boxes"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Counts in a row: "2 single patch, 1 border strip"."""
+    return ", ".join(f"{number:,} {what}" for what, number in counts.items())

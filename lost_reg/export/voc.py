@@ -8,10 +8,8 @@ from typing import Any
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import one_line
-from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export
+from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_table, open_text
 from lost_reg.export.boxes import ExportedImage
-from lost_reg.export.files import open_table, open_text
-from lost_reg.export.names import Stems
 
 _VOC_FOLDER = "VOCdevkit/VOC2012"
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export
+from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_table, open_text
 from lost_reg.export.boxes import ExportedBox
-from lost_reg.export.files import open_table, open_text
-from lost_reg.export.names import Stems
 from lost_reg.images.reading import SUFFIXES
 
 # paths in it are relative to its own folder

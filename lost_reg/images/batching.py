@@ -64,21 +64,21 @@ class GridBatcher:
         self._bytes = 0
 
     def add(self, image: DecodedImage) -> Iterator[list[DecodedImage]]:
-        """Take one image; yield the batches that are ready by it."""
+        """Add one image; yield the batches that it completes."""
         shape = image.pixels.shape
         self._waiting.setdefault(shape, []).append(image)
         self._bytes += image.pixels.nbytes
         if len(self._waiting[shape]) >= self._batch_size.of(shape[:2]):
-            yield self._take(shape)
+            yield self._pop(shape)
         while self._bytes > self._waiting_bytes:
-            yield self._take(next(iter(self._waiting)))
+            yield self._pop(next(iter(self._waiting)))
 
     def flush(self) -> Iterator[list[DecodedImage]]:
         """Yield what still waits, at the end of the stream."""
         while self._waiting:
-            yield self._take(next(iter(self._waiting)))
+            yield self._pop(next(iter(self._waiting)))
 
-    def _take(self, shape: tuple[int, ...]) -> list[DecodedImage]:
+    def _pop(self, shape: tuple[int, ...]) -> list[DecodedImage]:
         batch = self._waiting.pop(shape)
         self._bytes -= sum(image.pixels.nbytes for image in batch)
         return batch

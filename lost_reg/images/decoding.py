@@ -1,8 +1,12 @@
 """Decodes image files in processes of their own, so that none of them can take a run down.
 
 A decoder that crashes, hangs or asks for too much memory ends its process, which is replaced; the image is
-recorded and the others go on. The processes are fresh interpreters (`decoder_process.py`) without torch:
-they start quickly, share no state with the run, and end when their input does, however the run ended.
+recorded and the others go on. The processes are fresh interpreters without torch: they start quickly, share
+no state with the run, and end when their input does, however the run ended.
+
+A process talks over its standard input and output. First it reads a line of settings and answers "ready".
+Then each request is a line of JSON, {"path": ...}, or {"bytes": n} with n bytes of an encoded image after it;
+each answer is a line of JSON, {"reason": ...}, or the shapes with the pixels after it.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,13 +42,15 @@ SECONDS_PER_IMAGE = 60.0  # after which a decoder counts as hanging
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_OF_SLEEP = 2.0  # between two checks: no load of the machine delays them so long
 _MOST_PROCESSES = 8
+# Above what a process has when it starts. An image of the largest size that is read takes half of it.
+_BYTES_PER_IMAGE = 6 * 2**30
 # `-c` and the path of this interpreter: the working directory is never searched for modules.
-_COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoder_process import main; main()"
+_COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoding import serve; serve()"
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How images are made ready for a backbone.
+    """How images are prepared for a backbone.
 
     apply_exif: whether the EXIF orientation of files is applied.
     max_side: larger images are scaled down to it, in pixels, or None.
@@ -79,7 +85,7 @@ def decode(
     seconds: float = SECONDS_PER_IMAGE,
     command: Sequence[str] | None = None,
 ) -> Iterator[DecodedImage | Failure]:
-    """Decode images in their order, a few ahead of what is asked for.
+    """Decode images in their order, a few ahead of the caller.
 
     Args:
         images: names, and paths, encoded files (bytes) or arrays; streamed. A Failure among them is
@@ -138,7 +144,7 @@ def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterat
 
 
 def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
-    """Check now and then for processes that hang."""
+    """Check repeatedly for processes that hang."""
     checked = time.monotonic()
     while not over.wait(_SECONDS_BETWEEN_CHECKS):
         slept, checked = time.monotonic() - checked, time.monotonic()
@@ -151,7 +157,7 @@ def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
 class DecoderProcess:
     """A process that decodes one image after another; started when first needed, and again after it died.
 
-    Not for several threads at once, except `postpone`, `end_if_late` and `close`.
+    Not thread-safe, except for `postpone`, `end_if_late` and `close`.
     """
 
     def __init__(self, decoding: Decoding, seconds: float, command: Sequence[str] | None = None):
@@ -213,7 +219,7 @@ class DecoderProcess:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip
             self._process = process
-            process.stdin.write(json.dumps(self._settings).encode() + b"\n")
+            process.stdin.write(_line(self._settings))
             process.stdin.flush()
             is_ready = process.stdout.readline() == b"ready\n"
         except OSError:
@@ -228,13 +234,16 @@ class DecoderProcess:
 
 
 def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
-    """One line that says what follows: a path, or so many bytes of an encoded image."""
     if isinstance(image, bytes):
-        request, content = json.dumps({"bytes": len(image)}), image
+        request = _line({"bytes": len(image)}) + image
     else:
-        request, content = json.dumps({"path": os.fspath(image)}), b""
-    process.stdin.write(request.encode() + b"\n" + content)
+        request = _line({"path": os.fspath(image)})
+    process.stdin.write(request)
     process.stdin.flush()
+
+
+def _line(content: dict) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def _receive(process: Any, name: str) -> DecodedImage | Failure | None:
@@ -262,3 +271,52 @@ def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
 def _end(process: subprocess.Popen) -> None:
     process.kill()
     process.wait()
+
+
+# --- inside such a process ---------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Answer the requests on the standard input, until that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself handles Ctrl-C
+    requests, answers = sys.stdin.buffer, _private_output()
+    decoding = Decoding(**json.loads(requests.readline()))
+    _limit_memory()
+    answers.write(b"ready\n")
+    answers.flush()
+    while line := requests.readline():
+        request = json.loads(line)
+        image = requests.read(request["bytes"]) if "bytes" in request else Path(request["path"])
+        _answer(answers, decoding.prepare("", image))
+        answers.flush()
+
+
+def _private_output() -> BinaryIO:
+    """The standard output, which nothing else in this process can write to any more."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=2**16)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return output
+
+
+def _answer(answers: BinaryIO, outcome: DecodedImage | Failure) -> None:
+    if isinstance(outcome, Failure):
+        answers.write(_line({"reason": outcome.reason}))
+    else:
+        shape, size_hw, original_hw = outcome.pixels.shape, outcome.size_hw, outcome.original_hw
+        answers.write(_line({"shape": shape, "size_hw": size_hw, "original_hw": original_hw}))
+        answers.write(outcome.pixels.data.cast("B"))
+
+
+def _limit_memory() -> None:
+    """Keep one image from taking the machine's memory, where the system can."""
+    import cv2
+    import psutil
+
+    cv2.setNumThreads(0)
+    try:
+        import resource
+
+        now = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (now + _BYTES_PER_IMAGE,) * 2)
+    except (ImportError, ValueError, OSError):  # not on this system
+        pass

@@ -30,10 +30,8 @@ def named_images(images: Image | Iterable[Image]) -> list[NamedImage]:
     Raises:
         LostRegError: anything else.
     """
-    if (
-        isinstance(images, (str, Path, PilImage.Image))
-        or (isinstance(images, np.ndarray) and images.ndim < 4)
-        or (isinstance(images, torch.Tensor) and images.ndim < 4)
+    if isinstance(images, (str, Path, PilImage.Image)) or (
+        isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4
     ):
         images = [images]
     elif isinstance(images, bytes) or not isinstance(images, Iterable):
@@ -42,22 +40,18 @@ def named_images(images: Image | Iterable[Image]) -> list[NamedImage]:
 
 
 def _named(place: str, image: Image) -> NamedImage:
-    if isinstance(image, (str, Path)):
-        return str(image), image
     try:
-        return place, _to_array(image)
+        if isinstance(image, (str, Path)):
+            return str(image), image
+        if isinstance(image, np.ndarray):
+            return place, image  # checked when it is prepared, as encoded images are
+        if isinstance(image, PilImage.Image):
+            return place, _pil_to_array(image)
+        if isinstance(image, torch.Tensor):
+            return place, _tensor_to_array(image)
+        raise _refusal(image)
     except LostRegError as error:
         raise LostRegError(f"{place}: {error}") from None
-
-
-def _to_array(image: Image) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        return image  # checked when it is prepared, as encoded images are
-    if isinstance(image, PilImage.Image):
-        return _pil_to_array(image)
-    if isinstance(image, torch.Tensor):
-        return _tensor_to_array(image)
-    raise _refusal(image)
 
 
 def _refusal(image: object) -> LostRegError:

@@ -82,7 +82,7 @@ def _refusals() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise _too_large(int(re.search(r"\d+", str(error))[0])) from None
     except Exception as error:  # a damaged file can break a decoder anywhere
-        if isinstance(error, OSError) and error.strerror:  # the file system's word, and no decoder's
+        if isinstance(error, OSError) and error.strerror:  # from the file system, not from a decoder
             raise UnreadableImage(f"cannot be read: {error.strerror}") from None
         raise UnreadableImage(f"cannot be decoded: {error}"[:_LONGEST_REASON]) from None
 
@@ -97,7 +97,7 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
             raise _too_large(image.width * image.height)
         if max(image.size) > MOST_SIDE:
             raise UnreadableImage(
-                f"too large: a side of {max(image.size):,} pixels, and at most {MOST_SIDE:,} are taken: "
+                f"too large: a side of {max(image.size):,} pixels, and at most {MOST_SIDE:,} are read: "
                 "cut it into pieces"
             )
         yield image
@@ -127,7 +127,7 @@ def _upright(image: Image.Image) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image  # Pillow would copy it
         return ImageOps.exif_transpose(image)
-    except Exception:  # EXIF that cannot be read says nothing; the pixels are good
+    except Exception:  # unreadable EXIF is ignored: the pixels are good
         return image
 
 

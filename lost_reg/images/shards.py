@@ -71,7 +71,7 @@ class TarShards:
 
 
 def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
-    # not by tarfile's own way with gzip, which does not look at the checksum
+    # not by tarfile's own gzip reader, which ignores the checksum
     opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
     with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
         for member in tar:

@@ -1,18 +1,24 @@
-"""The images of a run, whatever they come from: what files, lists and shards have in common."""
+"""The images of a run: files that inputs name, and files that a list names; `shards.py` has tar shards."""
 
 from __future__ import annotations
 
+import codecs
+import glob
 import os
-from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+import sys
+import tempfile
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
+from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.reading import SUFFIXES
 from lost_reg.types import Failure
 
+STANDARD_INPUT = "-"
 T = TypeVar("T")
 
 
@@ -69,3 +75,211 @@ def is_image(file: str) -> bool:
 def is_below(path: str, folder: str) -> bool:
     """Whether a path is a folder, or lies below it; both absolute."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+# --- files, folders and patterns: their names are held in memory
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files under one root; `names` are their paths relative to it, with forward slashes.
+
+    failures: folders that could not be listed.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    failures: tuple[Failure, ...] = ()
+    are_files = True
+
+    @property
+    def count(self) -> int:
+        return len(self.names)
+
+    def todo(
+        self, done: Container[str], share: Share = ALL, limit: int | None = None
+    ) -> Iterator[NamedImage | Failure]:
+        files = ((name, self.root / name) for name in self.names[:limit] if name not in done)
+        return share.of(chain(self.failures, files))
+
+    def sample(self, most: int) -> list[ImageInput]:
+        return [self.root / name for name in self.names[:: -(-len(self.names) // most)]]
+
+
+def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) -> ImageFiles:
+    """Find the images that the inputs name.
+
+    Args:
+        inputs: files, folders (searched recursively for SUFFIXES in any case) and glob patterns
+            (`**` recurses). A file that is given itself is read whatever its suffix.
+        exclude: a folder to leave out, such as the one results are written to.
+
+    Returns:
+        The files, sorted within each input, each once. The root is the folder that was given, or the
+        deepest folder that holds all of them.
+
+    Raises:
+        LostRegError: an input that does not exist, or that holds no images.
+    """
+    excluded = exclude and os.path.abspath(exclude)
+    files: dict[str, None] = {}  # text, as a million Path objects take a gigabyte
+    unlisted: dict[str, str] = {}  # folders, and why
+    tops = []
+    for text in map(str, inputs):
+        found, top = _files_of(text, unlisted)
+        if excluded:
+            found = [file for file in found if not is_below(file, excluded)]
+        if not found and not unlisted:
+            raise LostRegError(
+                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): give a file, "
+                "folder or pattern; give tar shards by their own names, such as 'shards/*.tar'"
+            )
+        files.update(dict.fromkeys(found))
+        tops.append(top)
+    root = os.path.commonpath(tops)
+    start = len(root.rstrip(os.sep)) + 1
+
+    def named(path: str) -> str:
+        return path[start:].replace(os.sep, "/") or "."
+
+    failures = tuple(Failure(named(path), f"cannot be listed: {reason}") for path, reason in unlisted.items())
+    return ImageFiles(Path(root), tuple(map(named, files)), failures)
+
+
+def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
+    """The files of one input, absolute and sorted, and the folder they are named from.
+
+    unlisted: takes the folders that cannot be listed, and why.
+    """
+    if not text:
+        raise LostRegError("an input is empty: give a file, folder or pattern")
+    path = os.path.abspath(text)
+    if os.path.isdir(path):
+        return _sorted(_walk(path, unlisted)), path
+    if os.path.exists(path):
+        return [path], os.path.dirname(path)
+    if glob.has_magic(text):
+        parts = Path(text).parts
+        first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        fixed = os.path.abspath(Path(*parts[:first]))
+        matches = _matches(text, fixed, parts[first:])
+        files = {
+            file
+            for match in matches
+            for file in (_walk(match, unlisted) if os.path.isdir(match) else [match])
+        }
+        found = _sorted(file for file in files if is_image(file))
+        # after its wildcard, a pattern may lead out of its fixed part by ".."
+        return found, os.path.commonpath([fixed, *found])
+    raise LostRegError(f"no such file or folder: {text!r}")
+
+
+def _sorted(files: Iterable[str]) -> list[str]:
+    """By folder first, as paths are sorted."""
+    return sorted(files, key=lambda file: file.split(os.sep))
+
+
+def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
+    if "**" in rest:  # by pathlib, which does not follow links in it: they may lead in circles
+        return [os.path.abspath(match) for match in Path(fixed).glob(str(Path(*rest)))]
+    return [os.path.abspath(match) for match in glob.glob(pattern)]
+
+
+def _walk(folder: str, unlisted: dict[str, str]) -> Iterator[str]:
+    def cannot(error: OSError) -> None:
+        unlisted[error.filename] = error.strerror
+
+    for where, _, names in os.walk(folder, onerror=cannot):
+        yield from (os.path.join(where, name) for name in names if is_image(name))
+
+
+# --- lists: streamed, so that memory does not grow with their length
+
+
+@dataclass(frozen=True)
+class ListedFiles:
+    """Files that a list names, one in a line, or ended by NUL as `find -print0` writes them.
+
+    The list is read once to count it and to find the folder above all files, and again during the run.
+    Relative paths start from the working directory.
+    """
+
+    root: Path
+    count: int
+    _list: BinaryIO = field(repr=False)
+    _end: bytes = field(repr=False)
+    are_files = True
+
+    @classmethod
+    def read(cls, name: str) -> ListedFiles:
+        """From a file, or from the standard input, "-", which is kept in a temporary file.
+
+        Raises:
+            LostRegError: a list that cannot be read, or names nothing.
+        """
+        shown = "the standard input" if name == STANDARD_INPUT else repr(name)
+        try:
+            file = _opened_list(name)
+            end = b"\0" if b"\0" in file.read(2**16) else b"\n"
+            file.seek(0)
+            count, root = 0, ""
+            for path in _paths(file, end):
+                folder = os.path.dirname(path)
+                if not count:
+                    root = folder
+                elif not is_below(folder, root):
+                    root = os.path.commonpath([root, folder])
+                count += 1
+        except OSError as error:
+            raise LostRegError(f"cannot read the list {shown}: {error.strerror or error}") from None
+        if not count:
+            raise LostRegError(f"{shown} names no images: expected one path in a line")
+        return cls(Path(root), count, file, end)
+
+    def todo(
+        self, done: Container[str], share: Share = ALL, limit: int | None = None
+    ) -> Iterator[NamedImage]:
+        paths = islice(self._all(), limit)
+        named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
+        return share.of((name, Path(path)) for name, path in named if name not in done)
+
+    def sample(self, most: int) -> list[ImageInput]:
+        return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]
+
+    def _all(self) -> Iterator[str]:
+        self._list.seek(0)
+        yield from _paths(self._list, self._end)
+
+
+def _opened_list(name: str) -> BinaryIO:
+    """A list that can be read again; what comes through a pipe is kept in a temporary file."""
+    if name == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise LostRegError("there is no standard input to read a list from")
+        return _spooled(sys.stdin.buffer)
+    file = open(name, "rb")  # noqa: SIM115 - it is read as long as the run goes
+    return file if file.seekable() else _spooled(file)
+
+
+def _spooled(stream: BinaryIO) -> BinaryIO:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the run goes
+    while block := stream.read(2**20):
+        file.write(block)
+    file.seek(0)
+    return file
+
+
+def _paths(file: BinaryIO, end: bytes) -> Iterator[str]:
+    """The absolute paths of a list."""
+    here = os.getcwd()
+    for entry in _entries(file, end):
+        if entry := (entry if end == b"\0" else entry.rstrip(b"\r")):
+            yield os.path.normpath(os.path.join(here, os.fsdecode(entry)))
+
+
+def _entries(file: BinaryIO, end: bytes) -> Iterator[bytes]:
+    rest = file.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
+    while block := file.read(2**16):
+        *whole, rest = (rest + block).split(end)
+        yield from whole
+    yield from rest.split(end)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.base import TOKENS, Backbone
-from lost_reg.backbones.preprocessing import normalized
+from lost_reg.backbones.base import TOKENS, Backbone, normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import (

@@ -9,9 +9,7 @@ from typing import Any
 
 from lost_reg.datasets.catalog import Dataset, missing_images
 from lost_reg.errors import LostRegError
-from lost_reg.images.files import ImageFiles
-from lost_reg.images.lists import STANDARD_INPUT
-from lost_reg.images.sources import Images
+from lost_reg.images.sources import STANDARD_INPUT, ImageFiles, Images
 from lost_reg.text import shown_names
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lost_reg.backbones.labels import backbone_label
-from lost_reg.backbones.zoo import SPECS
+from lost_reg.backbones.zoo import SPECS, backbone_label
 from lost_reg.discovery.methods import departures
 
 _TRAINED_WITH_REGISTERS = frozenset(spec.name for spec in SPECS if spec.registers)

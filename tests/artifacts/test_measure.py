@@ -14,8 +14,7 @@ from lost_reg.artifacts.measure import ArtifactOptions, measure
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import Preprocessing, load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neuron
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import Preprocessing, load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.boxes import is_found
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.options import LoaderOptions

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from lost_reg.backbones.labels import backbone_label
-from lost_reg.backbones.neurons import RegisterNeurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.backbones.weights import Weights
+from lost_reg.backbones.zoo import backbone_label
 
 REGISTERS = AddedRegisters(RegisterNeurons(((0, 1), (2, 5))), 2).settings
 

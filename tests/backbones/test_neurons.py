@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from helpers import refusal
 
-from lost_reg.backbones.neurons import RegisterNeurons, read_neurons, write_neurons
+from lost_reg.backbones.registers import RegisterNeurons, read_neurons, write_neurons
 
 NEURONS = RegisterNeurons(((2, 5), (0, 3), (0, 1), (2, 7), (1, 0)))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import Preprocessing, load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.images.batching import DecodedImage
 
 

@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.neurons import RegisterNeurons
-from lost_reg.backbones.positions import resample_position
-from lost_reg.backbones.registers import AddedRegisters, describe, move_activations
-from lost_reg.backbones.vit import VitBackbone
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, describe, move_activations
+from lost_reg.backbones.vit import VitBackbone, resample_position
 from lost_reg.errors import LostRegError
 
 NEURONS = RegisterNeurons(((2, 5), (0, 3), (0, 1), (2, 7), (1, 0)))

@@ -12,9 +12,9 @@ from timm.models import eva
 from torch import Tensor
 
 from lost_reg.backbones import zoo
-from lost_reg.backbones.architectures import create_model
 from lost_reg.backbones.base import PRECISIONS
 from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.timm_models import create_model
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM
 from lost_reg.discovery.features import FACETS

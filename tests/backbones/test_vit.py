@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lost_reg.backbones import zoo
-from lost_reg.backbones.architectures import create_model
 from lost_reg.backbones.base import PRECISIONS, TOKENS
 from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.timm_models import create_model
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import RANDOM, Weights
 from lost_reg.discovery.features import FACETS

@@ -12,7 +12,7 @@ from backbone_cases import dino_state, has_keys_of, load, saved
 from helpers import refusal
 from torch import Tensor
 
-from lost_reg.backbones import inventory, zoo
+from lost_reg.backbones import weights, zoo
 from lost_reg.backbones.weights import RANDOM, Weights, find_weights
 
 pytestmark = pytest.mark.usefixtures("small_models", "hub_cache")
@@ -45,7 +45,7 @@ def test_published_weights_of_a_timm_model_are_found_in_the_cache(hub_cache):
 
 def test_the_cache_is_shown_in_the_table(hub_cache):
     put_in_cache(hub_cache, "timm/vit_small_patch16_224.dino", dino_state())
-    rows = {line.split()[0]: line for line in inventory.backbones_table().splitlines() if line.strip()}
+    rows = {line.split()[0]: line for line in weights.backbones_table().splitlines() if line.strip()}
     assert "  here: timm/vit_small_patch16_224.dino" in rows["dino_vits16"]
     assert "  not here: timm/vit_small_patch8_224.dino" in rows["dino_vits8"]
 
@@ -78,7 +78,7 @@ def test_a_download_is_used(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     assert load("dino", download=True).weights.path == path
-    assert inventory.download_weights("dino") == f"the weights of dino_vits16 are at {path}"
+    assert weights.download_weights("dino") == f"the weights of dino_vits16 are at {path}"
     assert asked == 2 * [("timm/vit_small_patch16_224.dino", "model.safetensors")]
 
 

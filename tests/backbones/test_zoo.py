@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 import timm
 
-from lost_reg.backbones import inventory
+from lost_reg.backbones import weights
 from lost_reg.backbones.zoo import ALIASES, SPECS, find_spec
 from lost_reg.errors import LostRegError
 
@@ -117,7 +117,7 @@ def test_a_name_close_to_none_gets_the_command_that_lists_them():
 
 def test_the_inventory_lists_all(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    table = inventory.backbones_table()
+    table = weights.backbones_table()
     cells = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
     for spec in SPECS:
         row = cells[spec.name]

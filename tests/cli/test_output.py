@@ -47,7 +47,7 @@ def test_errors_and_warnings_are_shown_with_options(lost_reg, monkeypatch, tmp_p
     def fail(*_, **__):
         raise LostRegError("too\nlarge: use `max_side`")
 
-    monkeypatch.setattr("lost_reg.images.files.list_images", fail)
+    monkeypatch.setattr("lost_reg.images.sources.list_images", fail)
     result = lost_reg("run", tmp_path)
     assert result.exit_code == 1 and result.stderr == "Error: too\\nlarge: use --max-side\n"
 
@@ -56,7 +56,7 @@ def test_other_errors_are_one_line_too(lost_reg, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "/some/file")
 
-    monkeypatch.setattr("lost_reg.images.files.list_images", fail)
+    monkeypatch.setattr("lost_reg.images.sources.list_images", fail)
     result = lost_reg("run", tmp_path)
     assert (result.exit_code, result.stderr) == (1, "Error: No space left on device: '/some/file'\n")
 

@@ -9,8 +9,7 @@ import sys
 import pytest
 from helpers import names, run_settings
 
-from lost_reg.backbones.neurons import RegisterNeurons, read_neurons
-from lost_reg.backbones.registers import AddedRegisters
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons
 from lost_reg.runs import run
 from lost_reg.scoring.published import comparable_number, published_rows
 

@@ -10,8 +10,8 @@ from helpers import names, refusal
 from http_server import Resource, Server
 from PIL import Image
 
-from lost_reg.datasets import image_downloads
-from lost_reg.datasets.image_downloads import ImageJob, fetch_images
+from lost_reg.datasets import downloads
+from lost_reg.datasets.downloads import ImageJob, fetch_images
 
 
 def jpeg(width: int = 40, height: int = 30) -> bytes:
@@ -80,7 +80,7 @@ class TestFetchImages:
         assert len(server.resources["/0.jpg"].requests) == 2
 
     def test_gives_up_when_nothing_comes(self, server: Server, tmp_path: Path, monkeypatch) -> None:
-        monkeypatch.setattr(image_downloads, "FAILURES_IN_A_ROW", 3)
+        monkeypatch.setattr(downloads, "FAILURES_IN_A_ROW", 3)
         jobs = self.jobs(server, tmp_path, [b"none"] * 50)
         text = refusal(fetch_images, jobs, workers=2)
         assert text.startswith("3 of 50 images could not be fetched and 47 more were given up")

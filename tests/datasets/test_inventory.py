@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lost_reg.datasets.inventory import datasets_table
+from lost_reg.datasets.catalog import datasets_table
 
 
 def test_what_is_here_and_what_is_missing(tmp_path, make_voc):

@@ -11,7 +11,7 @@ from export_cases import export, load_coco, prediction
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lost_reg.export.summary import warnings
+from lost_reg.export.run_export import warnings
 from lost_reg.scoring.prediction_files import read_boxes
 
 

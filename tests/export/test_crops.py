@@ -9,8 +9,7 @@ from helpers import names, write_predictions
 from PIL import Image
 
 from lost_reg.export.boxes import COLUMNS
-from lost_reg.export.run_export import ExportOptions, export_run
-from lost_reg.export.summary import warnings
+from lost_reg.export.run_export import ExportOptions, export_run, warnings
 from lost_reg.images.reading import read_image
 
 pandas = pytest.importorskip("pandas")

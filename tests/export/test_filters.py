@@ -8,7 +8,7 @@ from helpers import names, refusal
 
 from lost_reg.export.boxes import Filters
 from lost_reg.export.formats import FORMATS
-from lost_reg.export.summary import summary_lines
+from lost_reg.export.run_export import summary_lines
 
 pandas = pytest.importorskip("pandas")
 

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lost_reg.boxes import whole_pixels
-from lost_reg.export.base import Format
-from lost_reg.export.formats import FORMATS
+from lost_reg.export.formats import FORMATS, Format
 
 
 @st.composite

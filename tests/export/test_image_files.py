@@ -10,8 +10,8 @@ from export_cases import export, prediction
 from helpers import names, refusal
 from torchvision.datasets import VOCDetection
 
-from lost_reg.export.image_files import MODES
-from lost_reg.export.summary import warnings
+from lost_reg.export.base import MODES
+from lost_reg.export.run_export import warnings
 from lost_reg.images.reading import read_image
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from export_cases import BOXES, export, prediction, read_lost
 
-from lost_reg.export.summary import summary_lines
+from lost_reg.export.run_export import summary_lines
 
 
 def test_lost_has_room_for_one_box(tmp_path):

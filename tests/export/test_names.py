@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lost_reg.export.names import Stems
+from lost_reg.export.base import Stems
 
 
 @given(st.lists(st.text(max_size=6) | st.text("ab./_-A", max_size=8), max_size=30))

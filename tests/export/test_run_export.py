@@ -68,7 +68,7 @@ def test_targets_that_cannot_be(tmp_path, photos):
         assert said in refusal(export_run, folder, ExportOptions(to, tmp_path / out))
     for out, crops in (("a", "a"), ("a", "a/b"), ("a/b", "a")):
         options = ExportOptions("yolo", tmp_path / out, crops=tmp_path / crops)
-        assert "in one another" in refusal(export_run, folder, options)
+        assert "contain each other" in refusal(export_run, folder, options)
     assert names(tmp_path / "run") == ["errors.jsonl", "predictions.jsonl", "run.json"]
     assert not (tmp_path / "a").exists()
 

@@ -44,7 +44,6 @@ def faulty(tmp_path):
         textwrap.dedent("""
             import os, signal, sys, time
             import numpy as np
-            from lost_reg.images import decoder_process
             from lost_reg.images import decoding
 
             def read_image(source, *, apply_exif):
@@ -65,7 +64,7 @@ def faulty(tmp_path):
                 return np.full((2, 3, 3), os.getpid() % 256, np.uint8)
 
             decoding.read_image = read_image
-            decoder_process.main()
+            decoding.serve()
         """)
     )
     return [sys.executable, str(script)]

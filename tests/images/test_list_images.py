@@ -14,9 +14,8 @@ from image_cases import listed
 from PIL import Image
 
 from lost_reg.errors import LostRegError
-from lost_reg.images.files import ImageFiles, list_images
 from lost_reg.images.reading import SUFFIXES, read_image
-from lost_reg.images.sources import Share
+from lost_reg.images.sources import ImageFiles, Share, list_images
 from lost_reg.runs.name_set import NameSet
 from lost_reg.types import Failure
 

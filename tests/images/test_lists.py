@@ -10,7 +10,7 @@ import pytest
 from helpers import refusal
 from image_cases import listed
 
-from lost_reg.images.lists import ListedFiles
+from lost_reg.images.sources import ListedFiles
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])

@@ -15,8 +15,8 @@ from lost_oracle import oracle_lost
 from PIL import Image
 
 from lost_reg import FeatureConfig, LoaderOptions, LostConfig, discover
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import Preprocessing, load_backbone
-from lost_reg.backbones.preprocessing import normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.discovery.bias import otsu_bias
 from lost_reg.discovery.methods import Setting

@@ -11,7 +11,7 @@ from helpers import find, names, refusal, setting
 from lost_reg import LoaderOptions
 from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.files import list_images
+from lost_reg.images.sources import list_images
 from lost_reg.runs import forecast as forecasting
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.map_files import maps_path, read_maps

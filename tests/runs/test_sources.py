@@ -9,8 +9,8 @@ import pytest
 from helpers import refusal
 
 from lost_reg.datasets.catalog import find_dataset
-from lost_reg.images.files import list_images
 from lost_reg.images.shards import find_shards
+from lost_reg.images.sources import list_images
 from lost_reg.runs.sources import check_drawable, source_of_dataset, source_of_files
 
 
