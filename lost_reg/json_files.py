@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,12 +29,13 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
             finite, or another content.
     """
     try:
-        return _decoder(kind).decode(text)
+        wanted: Any = kind  # hashable, as types are
+        return _decoder(wanted).decode(text)
     except msgspec.DecodeError:
         return convert(json.loads(text, parse_constant=_finite, parse_float=_finite), kind)
 
 
-@lru_cache
+@cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
 
