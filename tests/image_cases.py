@@ -6,7 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from lost_reg.runs.name_set import NameSet
+from lost_reg.runs.writer import NameSet
 
 
 def listed(images, done=(), **options) -> list[tuple[str, object]]:

@@ -13,8 +13,7 @@ from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import batch_size_for, decoded_batches
-from lost_reg.runs.memory import in_parts, too_large
+from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 

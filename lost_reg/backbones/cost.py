@@ -44,14 +44,6 @@ class ModelCost:
         attention = index * 2 * tokens**2 * self.width  # queries with keys, and weights with values
         return 2.0 * (weights + attention)
 
-    def forward_operations(self, size_hw: tuple[int, int]) -> float:
-        """Operations of the whole model, for one image."""
-        model, patches = self.model, self.patches(size_hw)
-        tokens = patches + self.num_prefix_tokens
-        last = tokens * _linear_weights(model.blocks[-1]) + 2 * tokens**2 * self.width
-        before = self.feature_operations(size_hw, len(model.blocks) - 1, facets=0)
-        return before + 2.0 * last
-
     def peak_bytes(self, padded_hw: tuple[int, int], images: int = 1) -> float:
         """Memory that a batch needs at its peak, beside the weights: an estimate on the large side.
 

@@ -26,8 +26,7 @@ from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import NamedImage
-from lost_reg.runs.batches import batch_size_for, decoded_batches
-from lost_reg.runs.memory import in_parts, too_large
+from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure, FoundObject, Prediction
 

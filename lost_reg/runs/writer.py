@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
@@ -25,11 +27,11 @@ from lost_reg.runs.folder import (
     read_outcomes,
     read_record,
 )
-from lost_reg.runs.name_set import NameSet
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.types import Failure
 
 _LOCK_FILE = ".lock"
+_DIGEST = np.dtype("S16")
 
 
 class RunWriter:
@@ -247,3 +249,27 @@ def _drop_unfinished_line(path: Path) -> None:
 def _byte_before(file, position: int) -> bytes:
     file.seek(position - 1)
     return file.read(1)
+
+
+class NameSet:
+    """A great many names, in 16 bytes each: their hashes, of which no two are alike in practice."""
+
+    def __init__(self, names: Iterable[str] = ()):
+        digests = bytearray()
+        for name in names:
+            digests += _digest(name)
+        self._digests = np.unique(np.frombuffer(digests, dtype=_DIGEST))
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def __contains__(self, name: object) -> bool:
+        if not len(self) or not isinstance(name, str):
+            return False
+        digest = np.frombuffer(_digest(name), dtype=_DIGEST)
+        index = np.searchsorted(self._digests, digest)[0]
+        return bool(index < len(self) and self._digests[index] == digest[0])
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -22,11 +22,6 @@ def test_operations_are_those_that_torch_counts(random_backbone, size_hw, layer,
     assert random_backbone.cost.feature_operations(size_hw, index, facets=len(facets)) == expected
 
 
-def test_operations_of_the_whole_model_are_those_that_torch_counts(random_backbone):
-    expected = counted_operations(random_backbone.model.forward_features, torch.zeros(1, 3, 32, 48))
-    assert random_backbone.cost.forward_operations((32, 48)) == expected
-
-
 @pytest.mark.parametrize("name", ["dinov3_vits16", "timm:eva02_tiny_patch14_224"])
 def test_operations_of_rotary_models_are_those_that_torch_counts(name):
     backbone = load_backbone(name, weights="random", device="cpu")
@@ -35,8 +30,6 @@ def test_operations_of_rotary_models_are_those_that_torch_counts(name):
     for layer in (-1, 0):
         expected = counted_operations(backbone.features, images, "v", layer)
         assert backbone.cost.feature_operations(size_hw, backbone.block_index(layer)) == expected
-    expected = counted_operations(backbone.model.forward_features, images)
-    assert backbone.cost.forward_operations(size_hw) == expected
 
 
 def test_a_size_between_two_counts_as_the_larger(random_backbone):

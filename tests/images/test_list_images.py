@@ -16,7 +16,7 @@ from PIL import Image
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import SUFFIXES, read_image
 from lost_reg.images.sources import ImageFiles, Share, list_images
-from lost_reg.runs.name_set import NameSet
+from lost_reg.runs.writer import NameSet
 from lost_reg.types import Failure
 
 ALL_NAMES = ("a.PNG", "b.jpg", "other/e.webp", "sub/b.jpg", "sub/c.jpeg", "sub/deep/d.TIFF")
