@@ -21,11 +21,9 @@ from lost_reg.runs.folder import (
     read_run,
 )
 from lost_reg.runs.sweep_folder import SCORES_FILE
-from lost_reg.scoring.found_boxes import ScoringOptions
-from lost_reg.scoring.labels import describe_backbone, register_kind
-from lost_reg.scoring.score_runs import ScoredRun, score_run
-from lost_reg.scoring.sweep_scores import SweepScores
-from lost_reg.scoring.sweep_text import read_scores
+from lost_reg.scoring.found_boxes import ScoringOptions, describe_backbone, register_kind
+from lost_reg.scoring.score_runs import ScoredRun, score_found
+from lost_reg.scoring.sweep_scores import SweepScores, read_scores
 
 
 @dataclass(frozen=True)

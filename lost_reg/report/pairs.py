@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.report.loading import ReportRun
-from lost_reg.scoring.labels import register_kind
+from lost_reg.scoring.found_boxes import register_kind
 
 REGISTER_KINDS = {
     "without": "without registers",

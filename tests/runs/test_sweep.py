@@ -244,7 +244,7 @@ def test_the_command_writes_every_settings_corloc_and_says_what_to_take(voc, tmp
     result = invoke(*arguments, "--tune-fraction", "0.3")
     assert result.exit_code == 0, result.output
     assert "16 settings, CorLoc on 7 images" in result.stdout
-    for row in ("chosen on the others", "best in hindsight", "LOST as published"):
+    for row in ("chosen on 3 other images", "best in hindsight", "LOST as published"):
         assert row in result.stdout
     written = json.loads((tmp_path / "s" / "corloc.json").read_text())
     assert len(written["settings"]) == 16 and written["images_tuned"] == 3

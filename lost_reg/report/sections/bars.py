@@ -16,7 +16,7 @@ from lost_reg.report.loading import ReportRun, by_dataset
 from lost_reg.report.page import Section
 from lost_reg.report.pairs import REGISTER_KINDS, paired_by_registers
 from lost_reg.scoring.corloc import Score
-from lost_reg.scoring.labels import register_kind
+from lost_reg.scoring.found_boxes import register_kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

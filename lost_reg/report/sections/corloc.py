@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from lost_reg.errors import LostRegError
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.page import Section, Table
-from lost_reg.scoring.corloc_text import NO_NUMBER
-from lost_reg.scoring.score_runs import ScoredRun
+from lost_reg.scoring.score_runs import NO_NUMBER, ScoredRun
 
 
 def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) -> Section | None:
