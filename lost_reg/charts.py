@@ -15,6 +15,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from xml.etree import ElementTree
 
+from markupsafe import Markup
+
 from lost_reg.errors import one_line
 
 if TYPE_CHECKING:
@@ -79,8 +81,8 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) -> str:
-    """A chart for a page, as an SVG element.
+def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) -> Markup:
+    """A chart for a page, as an SVG element that templates do not escape.
 
     Args:
         draw: draws into empty axes; what it labels is shown in a legend below them.
@@ -93,7 +95,7 @@ def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) 
             if (colour := element.get(name)) in _VARIABLES:
                 element.set(name, _VARIABLES[colour])
     root.attrib.update({"role": "img", "aria-label": one_line(label)} if label else {"aria-hidden": "true"})
-    return _as_text(root)
+    return Markup(_as_text(root))
 
 
 def chart_file(panels: Sequence[tuple[str, Draw]], *, height: float = 240) -> str:

@@ -13,8 +13,9 @@ from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
-from lost_reg.report.pairs import paired_by_registers
-from lost_reg.report.pictures import Pictures
+from lost_reg.report.page import Section
+from lost_reg.report.pictures import Pictures, ramp
+from lost_reg.report.runs import paired_by_registers
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
@@ -65,6 +66,28 @@ def write_gallery(
         "items": items,
         "without_picture": pictures.failed,
     }
+
+
+def gallery_section(gallery: dict[str, Any]) -> Section | None:
+    """Notes on what is not shown, and the colours of maps. gallery: see `write_gallery`."""
+    if not gallery["items"]:
+        return None
+    notes = [
+        f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
+        "(`lost-reg report --max-images` shows more); the numbers above are of all"
+        for dataset in gallery["datasets"]
+        if dataset["shown"] < dataset["images"]
+    ]
+    if gallery["without_picture"]:
+        notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
+    if not any(map(has_maps, gallery["items"])):
+        notes.append("No maps: `lost-reg run --save-maps` adds token norms, degrees, affinities and masks")
+    colours = ramp()[::21]
+    stops = [
+        {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
+        for index, colour in enumerate(colours)
+    ]
+    return Section("gallery", "Gallery", {"notes": notes, "stops": stops})
 
 
 def has_maps(item: dict[str, Any]) -> bool:

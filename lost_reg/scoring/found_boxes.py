@@ -15,6 +15,11 @@ from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results
 from lost_reg.scoring.prediction_files import match_images, read_boxes
 
+REGISTER_KINDS = {
+    "without": "without registers",
+    "with": "with registers",
+    "test-time": "test-time register",
+}
 _TRAINED_WITH_REGISTERS = frozenset(spec.name for spec in SPECS if spec.registers)
 
 
@@ -147,7 +152,7 @@ def describe_backbone(settings: dict[str, Any]) -> str:
 
 
 def register_kind(settings: dict[str, Any]) -> str:
-    """The registers of a run, by its settings: "with" trained ones, "test-time" ones, or "without"."""
+    """Which of `REGISTER_KINDS` a run or a sweep is of, by its settings."""
     if settings.get("test_time_registers"):
         return "test-time"
     return "with" if settings["backbone"] in _TRAINED_WITH_REGISTERS else "without"

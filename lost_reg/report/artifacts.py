@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from lost_reg.artifacts.figures import norm_limits, panels_of
 from lost_reg.artifacts.records import Artifacts, BackboneArtifacts
 from lost_reg.artifacts.tables import outlier_table, probe_table
@@ -39,5 +37,5 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
 
 
 def _figure(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, Any]:
-    charts = [Markup(chart(panel.draw, panel.label)) for panel in panels_of(one, limits).values()]
+    charts = [chart(panel.draw, panel.label) for panel in panels_of(one, limits).values()]
     return {"title": f"{one.label}: {one.images:,} images", "charts": charts}
