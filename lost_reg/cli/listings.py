@@ -54,8 +54,8 @@ def methods() -> None:
     from lost_reg.text import text_table
 
     rows = [
-        (name, preset, chosen.about)
+        {"method": name, "preset": preset, "about": chosen.about}
         for name, method in METHODS.items()
         for preset, chosen in method.presets.items()
     ]
-    click.echo(text_table(("method", "preset", "about"), rows))
+    click.echo(text_table(rows))

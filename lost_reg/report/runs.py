@@ -19,7 +19,7 @@ from lost_reg.scoring.compare import compare
 from lost_reg.scoring.comparison_text import paired_cells
 from lost_reg.scoring.corloc import Score
 from lost_reg.scoring.found_boxes import REGISTER_KINDS, ScoringOptions, register_kind
-from lost_reg.scoring.score_runs import COLUMNS, ScoredRun, cells
+from lost_reg.scoring.score_runs import ScoredRun, cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +30,9 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     scored = [(run.name, run.row) for run in runs if run.row]
     if not scored and not errors:
         return None
-    rows = [[name, *cells(row)[1:]] for name, row in scored]
+    rows = [{**cells(row), "backbone": name} for name, row in scored]
     numeric = ("images", "found", "CorLoc", "centred box", "whole image")
-    table = Table("CorLoc table", "corloc", tuple(COLUMNS), rows, numeric)
+    table = Table("CorLoc table", "corloc", rows, numeric)
     notes = [note for name, row in scored for note in _uncounted(name, row)]
     left_out = [str(error) for error in errors]
     return Section("corloc", "CorLoc", {"table": table, "notes": notes, "left_out": left_out})
@@ -101,13 +101,8 @@ def _conditions(run: ReportRun) -> tuple:
 _LABEL, _BAR, _GAP = 14, 16, 9  # heights in pixels: of a line of a label, of a bar, and below it
 _BASELINES = (("centred", "a centred box of 80 % side", "-"), ("whole", "the whole image", ":"))
 _DIAMOND: dict[str, Any] = {
-    "ls": "none",
-    "marker": "D",
-    "ms": 7,
-    "mew": 1.2,
-    "mfc": COLOURS["published"],
-    "mec": COLOURS["surface"],
-}
+    "marker": "D", "ms": 7, "mfc": COLOURS["published"], "mec": COLOURS["surface"], "mew": 1.2,
+}  # fmt: skip
 
 Bar = tuple[ReportRun, str]  # a scored run, and its kind: of REGISTER_KINDS if it is in a pair, or "plain"
 
@@ -174,7 +169,7 @@ def _draw_bar(run: ReportRun, kind: str, y: float, axes: Axes) -> None:
     style: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS["text"], "lw": 1.3, "capsize": 3}
     axes.errorbar(value, y, xerr=interval, **style)
     if run.row.published:
-        (mark,) = axes.plot(_published(run), y, label="published", **_DIAMOND)
+        (mark,) = axes.plot(_published(run), y, ls="none", label="published", **_DIAMOND)
         titled(mark, f"published: {run.row.published.corloc:.1f}")
     end = max(high, _published(run))
     text: dict[str, Any] = {"va": "center_baseline", "weight": "bold"}
@@ -192,11 +187,9 @@ def _draw_baselines(scores: Sequence[Score], heights: Sequence[float], axes: Axe
         if len(values) == 1:
             (value,) = values
             low, high = ([height + side * (_BAR / 2 + 3) for height in heights] for side in (-1, 1))
-            label = f"{label}, {value:.1f}"
+            key = f"{label}, {value:.1f}"
             at = [value] * len(heights)
-            titled(
-                axes.vlines(at, low, high, colors=COLOURS["baseline"], lw=1.8, ls=style, label=label), label
-            )
+            titled(axes.vlines(at, low, high, colors=COLOURS["baseline"], lw=1.8, ls=style, label=key))
 
 
 # --- paired differences -------------------------------------------------------------------------------
@@ -216,10 +209,10 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
     columns = ("images", "A alone", "B alone", "B - A", "95 % interval", "p")
     rows = []
     for a, b, one in compared:
+        row = {"A": a.name, "B": b.name, "dataset": f"{one.dataset} {one.split}"}
         shown, mark = paired_cells(one.total), difference_mark(one.total.difference, one.total.interval, end)
-        rows.append([a.name, b.name, f"{one.dataset} {one.split}", *(shown[name] for name in columns), mark])
-    header = ("A", "B", "dataset", *columns, "")
-    table = Table("Paired differences", "paired", header, rows, columns[:4])
+        rows.append({**row, **{name: shown[name] for name in columns}, "": mark})
+    table = Table("Paired differences", "paired", rows, columns[:4])
     return Section("paired", "Paired differences", {"table": table, "notes": notes})
 
 

@@ -17,7 +17,7 @@ from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.found_boxes import REGISTER_KINDS
-from lost_reg.scoring.sweep_scores import SettingScore, choice_cells
+from lost_reg.scoring.sweep_scores import SettingScore, choice_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -270,21 +270,20 @@ def _draw_marks(curve: Curve, places: dict[Any, float], axes: Axes) -> Iterator[
 
 def _values(panel: Panel) -> Table:
     """CorLoc of each value on the axis, a column for each curve."""
-    columns = [panel.axis, *(curve.name for curve in panel.curves)]
     rows = []
     for value in (*panel.numbers, *panel.words):
         heading = f"{value:g}" if is_number(value) else str(value) if panel.axis else "CorLoc"
-        corlocs = (f"{one.corloc(value):.1f}" if value in one.settings else "-" for one in panel.curves)
-        rows.append([heading, *corlocs])
-    return Table(f"CorLoc over {panel.axis or 'settings'}, {panel.title}", "values", columns, rows, columns)
+        corlocs = {
+            one.name: f"{one.corloc(value):.1f}" if value in one.settings else "-" for one in panel.curves
+        }
+        rows.append({panel.axis: heading, **corlocs})
+    return Table(f"CorLoc over {panel.axis or 'settings'}, {panel.title}", "values", rows, rows[0])
 
 
 def _choices(sweeps: Sequence[ReportSweep]) -> Table:
     """The choice of each sweep, its best in hindsight, and LOST as published."""
-    columns = ("backbone", "dataset", "which", "setting", "CorLoc", "95 % interval", "images")
-    rows = [
-        [one.backbone, f"{one.dataset} {one.split}", *cells, f"{one.images_scored:,}"]
-        for one in (sweep.scores for sweep in sweeps)
-        for cells in choice_cells(one)
-    ]
-    return Table("Sweeps", "choices", columns, rows, ("CorLoc", "images"))
+    rows = []
+    for scores in (sweep.scores for sweep in sweeps):
+        of_sweep = {"backbone": scores.backbone, "dataset": f"{scores.dataset} {scores.split}"}
+        rows += [{**of_sweep, **row, "images": f"{scores.images_scored:,}"} for row in choice_rows(scores)]
+    return Table("Sweeps", "choices", rows, ("CorLoc", "images"))

@@ -55,8 +55,8 @@ def _settings_lines(comparison: Comparison) -> list[str]:
         return ["A prediction file does not record its settings: what differs is not known."]
     if not differences:
         return ["The settings of A and B are the same."]
-    rows = [(one.setting, _shown(one.a), _shown(one.b)) for one in differences]
-    lines = [texts.text_table(("differs", "A", "B"), rows)]
+    rows = [{"differs": one.setting, "A": _shown(one.a), "B": _shown(one.b)} for one in differences]
+    lines = [texts.text_table(rows)]
     if len(comparison.causes) > 1:
         lines.append(f"Several settings differ ({', '.join(comparison.causes)}): any can be the cause.")
     return lines
@@ -73,7 +73,7 @@ def _table(comparison: Comparison) -> str:
         {"over": f"{group.kind}: {group.name}", **paired_cells(group.paired), "p (Holm)": _p(group.p_holm)}
         for group in _shown_groups(comparison)
     ]
-    return texts.text_table(list(rows[0]), [list(row.values()) for row in rows])
+    return texts.text_table(rows)
 
 
 def paired_cells(paired: Paired) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,29 +83,26 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
 
 # --- text, JSON, CSV ---------------------------------------------------------------------------------
 
-COLUMNS: dict[str, Callable[[ScoredRun], str]] = {
-    "backbone": lambda row: row.backbone,
-    "dataset": lambda row: f"{row.dataset} {row.split}",
-    "images": lambda row: f"{row.score.images:,}",
-    "found": lambda row: f"{row.score.found:,}",
-    "CorLoc": lambda row: f"{row.score.corloc:.1f}",
-    "95 % interval": lambda row: "{:.1f} to {:.1f}".format(*row.score.interval),
-    "centred box": lambda row: f"{row.score.centred:.1f}",
-    "whole image": lambda row: f"{row.score.whole:.1f}",
-    "published": lambda row: (
-        f"{row.published.corloc:.1f} ({row.published.source})" if row.published else NO_NUMBER
-    ),
-}
 
-
-def cells(row: ScoredRun) -> list[str]:
-    """A row of the table, in the order of `COLUMNS`."""
-    return [column(row) for column in COLUMNS.values()]
+def cells(row: ScoredRun) -> dict[str, str]:
+    """A row of the table, by column."""
+    score, published = row.score, row.published
+    return {
+        "backbone": row.backbone,
+        "dataset": f"{row.dataset} {row.split}",
+        "images": f"{score.images:,}",
+        "found": f"{score.found:,}",
+        "CorLoc": f"{score.corloc:.1f}",
+        "95 % interval": "{:.1f} to {:.1f}".format(*score.interval),
+        "centred box": f"{score.centred:.1f}",
+        "whole image": f"{score.whole:.1f}",
+        "published": f"{published.corloc:.1f} ({published.source})" if published else NO_NUMBER,
+    }
 
 
 def text_table(rows: Sequence[ScoredRun]) -> str:
     """The rows as a table, with the images that did not count below it."""
-    lines = [text.text_table(list(COLUMNS), list(map(cells, rows)))]
+    lines = [text.text_table(list(map(cells, rows)))]
     lines += [
         f"{one_line(str(row.path))}: {row.score.unusable:,} undecodable (counted as misses), "
         f"{row.score.without_truth:,} without any box (left out), {row.score.not_done:,} not done (left out)"

@@ -185,21 +185,21 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
 # --- text, JSON, CSV ---------------------------------------------------------------------------------
 
 
-def choice_cells(scores: SweepScores) -> list[list[str]]:
-    """Of the choice, the best in hindsight and LOST as published: these words, setting, CorLoc, interval."""
-    rows = {
+def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
+    """The choice, the best in hindsight and LOST as published, as rows of a table."""
+    chosen = {
         f"chosen on {scores.images_tuned:,} other images": scores.chosen,
         "best in hindsight": scores.hindsight,
         "LOST as published": scores.as_published,
     }
     return [
-        [
-            which,
-            describe_setting(one.setting),
-            f"{scores.corloc(one):.1f}",
-            "{:.1f} to {:.1f}".format(*scores.interval(one)),
-        ]
-        for which, one in rows.items()
+        {
+            "which": which,
+            "setting": describe_setting(one.setting),
+            "CorLoc": f"{scores.corloc(one):.1f}",
+            "95 % interval": "{:.1f} to {:.1f}".format(*scores.interval(one)),
+        }
+        for which, one in chosen.items()
         if one
     ]
 
@@ -210,7 +210,7 @@ def text_table(scores: SweepScores) -> str:
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
             f"CorLoc on {scores.images_scored:,} images",
-            text.text_table(["", "setting", "CorLoc", "95 % interval"], choice_cells(scores)),
+            text.text_table(choice_rows(scores)),
             f"The choice was made on {scores.images_tuned:,} other images (`tune_fraction` "
             f"{scores.tune_fraction:g}, `seed` {scores.seed}). The best in hindsight was chosen on the "
             "images that it is scored on: too high to be compared.",
