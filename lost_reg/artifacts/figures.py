@@ -96,9 +96,9 @@ def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes
     grey: dict[str, Any] = {"color": COLOURS["bar-plain"], "lw": 0}
     for low, high, alpha, label in _SHARES:
         titled(axes.fill_between(layers, by_name[low], by_name[high], alpha=alpha, label=label, **grey))
-    titled(*axes.plot(layers, by_name["50"], color=COLOURS["text"], label="median"))
+    titled(axes.plot(layers, by_name["50"], color=COLOURS["text"], label="median")[0])
     largest = [layer.largest for layer in one.layers]
-    titled(*axes.plot(layers, largest, color=COLOURS["published"], label="largest"))
+    titled(axes.plot(layers, largest, color=COLOURS["published"], label="largest")[0])
     at = one.outliers.layer
     titled(axes.axvline(at, color=COLOURS["accent"], ls=":", label="layer of the outliers"))
     log_scale(axes, "y", *limits)

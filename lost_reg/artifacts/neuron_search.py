@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,12 +144,9 @@ def _threshold(
 ) -> float:
     """Mean + 3 standard deviations of the patches' norms after one layer."""
     moments = Moments()
-
-    def norms_after(images: Tensor) -> Tensor:
-        return block_norms(backbone, images, detect + 1)[-1].reshape(1, -1)
-
-    for norms in stream.map_batches(backbone, norms_after, failures, progress):
-        moments.update(norms)
+    norms_of = partial(block_norms, backbone, blocks=detect + 1)
+    for norms in stream.map_batches(backbone, lambda images: norms_of(images)[-1:], failures, progress):
+        moments.update(norms.flatten(1))
     return float(moments.cutoff)
 
 
@@ -231,12 +229,10 @@ class _OutlierActivations:
 
     def layers(self) -> list[dict[str, Any]]:
         """The norms after each layer, of all patches and of those that end up as outliers."""
-        means, cutoffs = self._norms.mean.tolist(), self._norms.cutoff.tolist()
-        of_outliers = (self._outlier_norms / self.count).tolist()
-        return [
-            {"layer": layer, "mean": mean, "mean_of_outliers": outliers, "mean_plus_3_sigma": cutoff}
-            for layer, (mean, outliers, cutoff) in enumerate(zip(means, of_outliers, cutoffs))
-        ]
+        series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
+        names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")
+        values = zip(range(self._blocks), *(one.tolist() for one in series))
+        return [dict(zip(names, row)) for row in values]
 
 
 def _highest(activations: Tensor, top_k: int, name: str) -> tuple[tuple[tuple[int, int], ...], list[float]]:

@@ -122,6 +122,8 @@ class OutlierStatistics:
 
     def report(self, rule: Rule) -> OutlierReport:
         """All statistics. rule: which cut-off it was."""
+        seeds = self._seeds_on_outliers, self._seeds_by_chance
+        shares = (number / self._seeded if self._seeded else None for number in seeds)
         return OutlierReport(
             rule=rule,
             layer=self._layer,
@@ -130,12 +132,7 @@ class OutlierStatistics:
             share=self._count / self._patches,
             images_with_any=self._with_any,
             neighbour_cosine={group: cosines.report() for group, cosines in self._cosines.items()},
-            seeds=SeedStatistics(
-                images=self._seeded,
-                on_outliers=self._seeds_on_outliers,
-                share=self._seeds_on_outliers / self._seeded if self._seeded else None,
-                share_by_chance=self._seeds_by_chance / self._seeded if self._seeded else None,
-            ),
+            seeds=SeedStatistics(self._seeded, self._seeds_on_outliers, *shares),
             probes={group: probe.report() for group, probe in self._probes.items()},
         )
 
@@ -245,10 +242,5 @@ class Probe:
         """Means over the patches it was tested on; None if there were none."""
         if not self.tested_on:
             return None
-        return ProbeScores(
-            learned_from=self.trained_on,
-            tested_on=self.tested_on,
-            position_top1=self._correct / self.tested_on,
-            position_distance=self._distance / self.tested_on,
-            pixel_l2=self._error / self.tested_on,
-        )
+        means = (total / self.tested_on for total in (self._correct, self._distance, self._error))
+        return ProbeScores(self.trained_on, self.tested_on, *means)

@@ -50,12 +50,7 @@ class Table:
 
 
 def render(sections: Sequence[Section], summary: str, gallery: dict[str, Any]) -> str:
-    """The whole page as text.
-
-    Args:
-        summary: what it shows, in a line.
-        gallery: what its script shows: see `write_gallery`.
-    """
+    """The whole page; summary: what it shows, in a line; gallery: see `write_gallery`."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return _environment().get_template("page.html").render(
         mark=Markup(MARK),

@@ -53,7 +53,6 @@ def write_report(
 
     Args:
         out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
-        options: as for scoring.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
         progress: called with the gallery's images done, those of them without a picture, and all.
 

@@ -234,15 +234,13 @@ def _set_ticks(panel: Panel, places: dict[Any, float], axes: Axes) -> None:
 
 def _draw_line(curve: Curve, values: list, places: dict[Any, float], axes: Axes, **style: Any) -> None:
     """A line, or a dot for a single value."""
-    if not values:
-        return
     points = [(places[value], curve.corloc(value)) for value in values]
-    is_dot = len(points) == 1
-    dot: dict[str, Any] = (
-        {"marker": "o", "ms": 6, "mfc": COLOURS["surface"], "mew": 2, "clip_on": False} if is_dot else {}
-    )
-    (line,) = axes.plot(*zip(*points), **style, **dot)
-    titled(line, f"{curve.name}: {points[0][1]:.1f}" if is_dot else curve.name)
+    title = curve.name
+    if len(points) == 1:
+        title += f": {points[0][1]:.1f}"
+        style |= {"marker": "o", "ms": 6, "mfc": COLOURS["surface"], "mew": 2, "clip_on": False}
+    if points:
+        titled(axes.plot(*zip(*points), **style)[0], title)
 
 
 _MARKS: dict[str, dict[str, Any]] = {
@@ -260,7 +258,7 @@ def _draw_marks(curve: Curve, places: dict[Any, float], axes: Axes) -> Iterator[
         for value, setting in curve.settings.items():
             if setting == one:
                 corloc = curve.corloc(value)
-                (mark,) = axes.plot(places[value], corloc, ls="none", clip_on=False, zorder=3, **style)
+                mark = axes.plot(places[value], corloc, ls="none", clip_on=False, zorder=3, **style)[0]
                 titled(mark, f"{name}: {curve.name}, {curve.axis} {value}: {corloc:.1f}")
                 yield name
 

@@ -116,11 +116,9 @@ def score_sweep(
     """Score every setting of a sweep folder.
 
     Args:
-        dataset: the ground truth, for a sweep on files of the user's.
-        root: the data root.
+        dataset, root, partial: as in `ScoringOptions`.
         tune_fraction: the share of the images that the choice is made on.
         seed: of the random draw of those.
-        partial: whether an incomplete sweep is scored on the images that are done.
 
     Raises:
         LostRegError: an incomplete sweep without `partial`, one of no dataset, ground truth that is
