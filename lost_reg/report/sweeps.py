@@ -186,10 +186,8 @@ def _features(one: SettingScore, axis: str) -> str:
 
 def _chart(panel: Panel, layers: Sequence[Any], top: float) -> Markup | None:
     """None if there is no option to draw curves over."""
-    if not panel.axis:
-        return None
     label = f"{panel.title}: CorLoc over {panel.axis}; the values are in the table below"
-    return chart(partial(_draw, panel, layers, top), label)
+    return chart(partial(_draw, panel, layers, top), label) if panel.axis else None
 
 
 def _draw(panel: Panel, layers: Sequence[Any], top: float, axes: Axes) -> None:
@@ -225,9 +223,10 @@ def _places(panel: Panel) -> dict[Any, float]:
 def _set_ticks(panel: Panel, places: dict[Any, float], axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    low, high = (panel.numbers[0], panel.numbers[-1]) if panel.numbers else (0.0, 0.0)
-    ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    ticks = ticks if len(panel.numbers) > 1 else panel.numbers
+    ticks = panel.numbers
+    if len(ticks) > 1:
+        low, high = ticks[0], ticks[-1]
+        ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
     labels = [f"{tick + 0.0:.6g}" for tick in ticks] + list(map(str, panel.words))
     axes.set_xticks([*ticks, *(places[word] for word in panel.words)], labels)
 
