@@ -25,7 +25,7 @@ import lost_reg
 from lost_reg.cli.app import main
 from lost_reg.datasets.voc import read_voc_truth
 from lost_reg.files import path_within
-from lost_reg.report import gallery
+from lost_reg.report import pictures
 from lost_reg.runs.folder import read_run
 
 # What a file may be called where it matters: each of it has harmed some program.
@@ -106,9 +106,9 @@ def test_a_file_that_could_not_be_read_is_not_tried_by_a_report(tmp_path, save_s
     save_scene(tmp_path / "photos" / "good.jpg")
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
     invoke("run", tmp_path / "photos", "--out", tmp_path / "out", "--workers", 0)
-    tried, read = [], gallery.read_image
+    tried, read = [], pictures.read_image
     monkeypatch.setattr(
-        gallery, "read_image", lambda path, **how: tried.append(path.name) or read(path, **how)
+        pictures, "read_image", lambda path, **how: tried.append(path.name) or read(path, **how)
     )
     assert invoke("report", tmp_path / "out", "--out", tmp_path / "report").exit_code == 0
     assert tried == ["good.jpg"]
