@@ -12,8 +12,10 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
+
+from markupsafe import Markup
 
 from lost_reg.errors import one_line
 
@@ -39,7 +41,6 @@ COLOURS = {
 ORDERED = ("#cf6924", "#aa8400", "#639c31", "#00a584", "#009dc3", "#4c88e2", "#9871d5")
 
 Draw = Callable[["Axes"], None]
-_Artist = TypeVar("_Artist", bound="Artist")
 
 _LEGEND_LINE = 17
 _TITLE = "title: "  # of an artist's gid
@@ -79,8 +80,8 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) -> str:
-    """A chart for a page, as an SVG element.
+def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) -> Markup:
+    """A chart for a page, as an SVG element that templates do not escape.
 
     Args:
         draw: draws into empty axes; what it labels is shown in a legend below them.
@@ -93,7 +94,7 @@ def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) 
             if (colour := element.get(name)) in _VARIABLES:
                 element.set(name, _VARIABLES[colour])
     root.attrib.update({"role": "img", "aria-label": one_line(label)} if label else {"aria-hidden": "true"})
-    return _as_text(root)
+    return Markup(_as_text(root))
 
 
 def chart_file(panels: Sequence[tuple[str, Draw]], *, height: float = 240) -> str:
@@ -103,10 +104,9 @@ def chart_file(panels: Sequence[tuple[str, Draw]], *, height: float = 240) -> st
     return '<?xml version="1.0" encoding="utf-8"?>\n' + _as_text(root) + "\n"
 
 
-def titled(artist: _Artist, title: str) -> _Artist:
-    """Give something drawn a text that is shown when it is pointed at."""
-    artist.set_gid(_TITLE + one_line(title))
-    return artist
+def titled(artist: Artist, title: str | None = None) -> None:
+    """Give something drawn a text, or else its label, that is shown when it is pointed at."""
+    artist.set_gid(_TITLE + one_line(title or str(artist.get_label())))
 
 
 def ordered_colour(index: int, count: int) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 from lost_reg.errors import one_line
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in plain text: columns padded to their widest cell, numbers to the right, words to the left."""
-    lines = [[one_line(cell) for cell in line] for line in (header, *rows)]
+def text_table(rows: Sequence[dict[str, str]]) -> str:
+    """Rows of the same keys as a table: padded columns, numbers to the right, words to the left."""
+    lines = [[one_line(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows))]
     columns = [_column(title, cells) for title, *cells in zip(*lines)]
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 

@@ -10,7 +10,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts, CosineDistribution, Percentile, Rule
+from lost_reg.artifacts.records import (
+    GROUPS,
+    PERCENTILES,
+    RULES,
+    BackboneArtifacts,
+    CosineDistribution,
+    Percentile,
+    Rule,
+)
 from lost_reg.charts import COLOURS, Draw, chart_file, log_scale, titled
 from lost_reg.files import whole_file
 
@@ -50,10 +58,25 @@ def write_figures(backbones: Sequence[BackboneArtifacts], folder: Path) -> None:
 
 def panels_of(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, Panel]:
     """The panels of a backbone by name; limits: of its axis of norms by layer."""
+    at = one.outlier_layer
+    cutoffs = "; ".join(f"{RULES[rule]}: {cutoff:.4g}" for rule, cutoff in near_cutoffs(one).items())
+    cosines = one.outliers.neighbour_cosine.items()
+    means = ", ".join(f"{GROUPS[group]} {found.mean:.2f}" for group, found in cosines if found)
     return {
-        "layers": Panel(partial(_draw_layers, one, limits), _describe_layers(one)),
-        "norms": Panel(partial(_draw_norms, one), _describe_norms(one)),
-        "neighbours": Panel(partial(_draw_neighbours, one), _describe_neighbours(one)),
+        "layers": Panel(
+            partial(_draw_layers, one, limits),
+            f"Norms of patch tokens of {one.label} by layer; after layer {at.layer} their median is "
+            f"{at.percentiles['50']:.3g}, their 98th percentile {at.percentiles['98']:.3g} and the largest "
+            f"{at.largest:.3g}",
+        ),
+        "norms": Panel(
+            partial(_draw_norms, one),
+            f"Distribution of norms of {one.label} after layer {at.layer}; cut-offs: {cutoffs}",
+        ),
+        "neighbours": Panel(
+            partial(_draw_neighbours, one),
+            f"Cosine of patches to their four neighbours in {one.label}; means: {means}",
+        ),
     }
 
 
@@ -69,34 +92,18 @@ def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes
     from matplotlib.ticker import MaxNLocator
 
     layers = [layer.layer for layer in one.layers]
-
-    def percentile(name: Percentile) -> list[float]:
-        return [layer.percentiles[name] for layer in one.layers]
-
+    by_name = {name: [layer.percentiles[name] for layer in one.layers] for name in PERCENTILES}
     grey: dict[str, Any] = {"color": COLOURS["bar-plain"], "lw": 0}
     for low, high, alpha, label in _SHARES:
-        area = axes.fill_between(layers, percentile(low), percentile(high), alpha=alpha, label=label, **grey)
-        titled(area, label)
-    (median,) = axes.plot(layers, percentile("50"), color=COLOURS["text"], label="median")
-    (largest,) = axes.plot(
-        layers, [layer.largest for layer in one.layers], color=COLOURS["published"], label="largest"
-    )
-    at = axes.axvline(one.outliers.layer, color=COLOURS["accent"], ls=":", label="layer of the outliers")
-    for line in (median, largest, at):
-        titled(line, str(line.get_label()))
+        titled(axes.fill_between(layers, by_name[low], by_name[high], alpha=alpha, label=label, **grey))
+    titled(axes.plot(layers, by_name["50"], color=COLOURS["text"], label="median")[0])
+    largest = [layer.largest for layer in one.layers]
+    titled(axes.plot(layers, largest, color=COLOURS["published"], label="largest")[0])
+    at = one.outliers.layer
+    titled(axes.axvline(at, color=COLOURS["accent"], ls=":", label="layer of the outliers"))
     log_scale(axes, "y", *limits)
     axes.set(title="Norm of patch tokens", xlabel="layer", xlim=(0, max(1, len(layers) - 1)))
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-
-
-def _describe_layers(one: BackboneArtifacts) -> str:
-    """`_draw_layers` in words."""
-    at = one.outlier_layer
-    return (
-        f"Norms of patch tokens of {one.label} by layer; after layer {at.layer} their median is "
-        f"{at.percentiles['50']:.3g}, their 98th percentile {at.percentiles['98']:.3g} and the largest "
-        f"{at.largest:.3g}"
-    )
 
 
 def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
@@ -105,26 +112,14 @@ def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
     cutoffs = near_cutoffs(one)
     low = 10 ** math.floor(math.log10(min(share for share in shares if share)))
     heights = [max(share, low) for share in shares]
-    area = axes.stairs(heights, edges, baseline=low, fill=True, color=COLOURS["bar-with"], alpha=0.75)
-    titled(area, "patches")
+    style: dict[str, Any] = {"fill": True, "color": COLOURS["bar-with"], "alpha": 0.75}
+    titled(axes.stairs(heights, edges, baseline=low, **style), "patches")
     for rule, cutoff in cutoffs.items():
-        line = axes.axvline(
-            cutoff,
-            color=COLOURS["text"],
-            ls=_CUTOFF_LINES[rule],
-            lw=1.5,
-            label=f"{RULES[rule]}: {cutoff:.4g}",
-        )
-        titled(line, str(line.get_label()))
+        label = f"{RULES[rule]}: {cutoff:.4g}"
+        titled(axes.axvline(cutoff, color=COLOURS["text"], ls=_CUTOFF_LINES[rule], lw=1.5, label=label))
     log_scale(axes, "x", min([edges[0], *cutoffs.values()]), max([edges[-1], *cutoffs.values()]))
     log_scale(axes, "y", low, max(100.0, *shares))
     axes.set(title="Patches, %", xlabel=f"norm after layer {one.outliers.layer}")
-
-
-def _describe_norms(one: BackboneArtifacts) -> str:
-    """`_draw_norms` in words."""
-    cutoffs = "; ".join(f"{RULES[rule]}: {cutoff:.4g}" for rule, cutoff in near_cutoffs(one).items())
-    return f"Distribution of norms of {one.label} after layer {one.outliers.layer}; cut-offs: {cutoffs}"
 
 
 def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
@@ -157,19 +152,11 @@ def _draw_neighbours(one: BackboneArtifacts, axes: Axes) -> None:
             shares = _cosine_shares(cosines)
             edges = [-1 + 2 * index / len(shares) for index in range(len(shares) + 1)]
             colour = COLOURS[_GROUP_COLOURS[group]]
-            area = axes.stairs(shares, edges, fill=True, color=colour, alpha=0.6, label=GROUPS[group])
-            titled(area, GROUPS[group])
+            titled(axes.stairs(shares, edges, fill=True, color=colour, alpha=0.6, label=GROUPS[group]))
     axes.set(
         title="Patches, %", xlabel="cosine to the neighbours", xlim=(-1, 1), xticks=(-1, -0.5, 0, 0.5, 1)
     )
     axes.set_ylim(bottom=0)
-
-
-def _describe_neighbours(one: BackboneArtifacts) -> str:
-    """`_draw_neighbours` in words."""
-    cosines = one.outliers.neighbour_cosine.items()
-    means = ", ".join(f"{GROUPS[group]} {found.mean:.2f}" for group, found in cosines if found)
-    return f"Cosine of patches to their four neighbours in {one.label}; means: {means}"
 
 
 def _cosine_shares(cosines: CosineDistribution) -> list[float]:

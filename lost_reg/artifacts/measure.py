@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lost_reg.artifacts.figures import write_figures
@@ -85,9 +86,7 @@ def measure(
     failures = [] if failures is None else failures
     norms = NormHistograms()
     first_pass = progress_of_pass(progress, 0, 2)
-    for batch in stream.map_batches(
-        backbone, lambda images: block_norms(backbone, images), failures, first_pass
-    ):
+    for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, first_pass):
         norms.update(batch)
     layers = _layers(norms, options, reference)
     cutoff = layers[layer].cutoffs[options.rule]
@@ -152,37 +151,28 @@ def _layers(
     """For each layer: the distribution of norms, the three cut-offs, and the share of patches above each."""
     depth = len(norms.moments.mean)
     quantiles = {percent: norms.quantiles(float(percent) / 100).tolist() for percent in PERCENTILES}
+    # models differ in depth: layers of the reference are counted from the last
+    of_reference = (
+        [None] * depth + [one.percentiles[REFERENCE_PERCENTILE] for one in reference.layers]
+        if reference
+        else quantiles[REFERENCE_PERCENTILE]
+    )
     layers = []
     for layer in range(depth):
-        percentiles = {percent: of_layers[layer] for percent, of_layers in quantiles.items()}
         cutoffs: dict[Rule, float | None] = {
             "sigma": float(norms.moments.cutoff[layer]),
             "fixed": options.cutoff,
-            "reference": _reference_cutoff(reference, depth - layer)
-            if reference
-            else percentiles[REFERENCE_PERCENTILE],
+            "reference": of_reference[layer - depth],
         }
-        layers.append(
-            LayerNorms(
-                layer=layer,
-                mean=float(norms.moments.mean[layer]),
-                sigma=float(norms.moments.deviation[layer]),
-                largest=float(norms.largest[layer]),
-                percentiles=percentiles,
-                cutoffs=cutoffs,
-                shares={
-                    rule: None if cutoff is None else norms.share_above(layer, cutoff)
-                    for rule, cutoff in cutoffs.items()
-                },
-            )
-        )
+        shares = {
+            rule: None if cutoff is None else norms.share_above(layer, cutoff)
+            for rule, cutoff in cutoffs.items()
+        }
+        mean, sigma = float(norms.moments.mean[layer]), float(norms.moments.deviation[layer])
+        percentiles = {percent: of_layers[layer] for percent, of_layers in quantiles.items()}
+        largest = float(norms.largest[layer])
+        layers.append(LayerNorms(layer, mean, sigma, largest, percentiles, cutoffs, shares))
     return layers
-
-
-def _reference_cutoff(reference: BackboneArtifacts, from_last: int) -> float | None:
-    """The reference's percentile after a layer counted from the last, as models differ in depth."""
-    layers = reference.layers
-    return layers[-from_last].percentiles[REFERENCE_PERCENTILE] if from_last <= len(layers) else None
 
 
 def save_artifacts(
@@ -193,11 +183,7 @@ def save_artifacts(
     *,
     max_side: int | None = None,
 ) -> None:
-    """Write artifacts.json and its figures into a folder.
-
-    Args:
-        reference: the name of the reference model.
-        max_side: recorded.
+    """Write artifacts.json, which records the arguments, and its figures into a folder.
 
     Raises:
         LostRegError: a folder that cannot be written.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,7 +89,10 @@ def find_register_neurons(
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
             trained with registers or has test-time registers, or images without any outlier.
     """
-    _check_backbone(backbone)
+    check_blocks(backbone)
+    check_can_be_added(backbone.name, trained_registers(backbone.model))
+    if backbone.registers:
+        raise LostRegError("register neurons are searched for in a model without test-time registers")
     detect, top = _layers(backbone, options)
     failures = [] if failures is None else failures
     passes = 1 if options.threshold is not None else 2
@@ -107,7 +111,9 @@ def find_register_neurons(
     top = outliers.onset() if top is None else top
     neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
     found = {
-        **outliers.counts(),
+        "images": outliers.images,
+        "images_with_outliers": outliers.images_with_outliers,
+        "outlier_share": outliers.count / outliers.patches,
         "threshold": threshold,
         "threshold_rule": "given" if options.threshold is not None else f"mean + {SIGMAS:.0f} sigma",
         "detect_layer": detect,
@@ -120,14 +126,6 @@ def find_register_neurons(
         "activations": activations,
     }
     return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
-
-
-def _check_backbone(backbone: VitBackbone) -> None:
-    """Check that a backbone has blocks, and no registers of any kind."""
-    check_blocks(backbone)
-    check_can_be_added(backbone.name, trained_registers(backbone.model))
-    if backbone.registers:
-        raise LostRegError("register neurons are searched for in a model without test-time registers")
 
 
 def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | None]:
@@ -146,26 +144,13 @@ def _threshold(
 ) -> float:
     """Mean + 3 standard deviations of the patches' norms after one layer."""
     moments = Moments()
-
-    def norms_after(images: Tensor) -> Tensor:
-        return block_norms(backbone, images, detect + 1)[-1].reshape(1, -1)
-
-    for norms in stream.map_batches(backbone, norms_after, failures, progress):
-        moments.update(norms)
+    norms_of = partial(block_norms, backbone, blocks=detect + 1)
+    for norms in stream.map_batches(backbone, lambda images: norms_of(images)[-1:], failures, progress):
+        moments.update(norms.flatten(1))
     return float(moments.cutoff)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """What was measured of a batch, on the CPU.
-
-    norms: (L, B, N); outliers: (B, N) bool; activations: each layer's, (H,), summed over images; none if
-    there are no outliers.
-    """
-
-    norms: Tensor
-    outliers: Tensor
-    activations: list[Tensor]
+_Batch = tuple[Tensor, Tensor, list[Tensor]]  # see `_OutlierActivations.measure`
 
 
 class _OutlierActivations:
@@ -184,7 +169,12 @@ class _OutlierActivations:
         self.largest = 0.0
 
     def measure(self, images: Tensor) -> _Batch:
-        """Measure a batch of normalised images, (B, 3, H, W)."""
+        """Measure a batch of normalised images, (B, 3, H, W).
+
+        Returns, on the CPU:
+            Norms (L, B, N), outliers (B, N) bool, and the activations of each layer, (H,), summed over
+            images; none if there are no outliers.
+        """
         norms = block_norms(self._backbone, images, self._blocks)  # (L, B, N)
         outliers = norms[-1] > self._threshold  # (B, N)
         with_outliers = outliers.any(dim=1)
@@ -193,11 +183,11 @@ class _OutlierActivations:
             # All layers' activations at once would be many gigabytes, and which patches are outliers is known
             # only after the last block: the images that have any go through the model a second time.
             activations = self._mean_activations(images[with_outliers], outliers[with_outliers])
-        return _Batch(norms.cpu(), outliers.cpu(), activations)
+        return norms.cpu(), outliers.cpu(), activations
 
     def update(self, batch: _Batch) -> None:
         """Add what `measure` returned."""
-        norms, outliers, activations = batch.norms, batch.outliers, batch.activations
+        norms, outliers, activations = batch
         self._norms.update(norms.flatten(1))
         self._outlier_norms += norms[:, outliers].double().sum(dim=1)
         self.images += len(outliers)
@@ -237,22 +227,12 @@ class _OutlierActivations:
         # with a given threshold they may stand out nowhere: then it is the last layer
         return int(stands_out.nonzero()[0]) if stands_out.any() else self._blocks - 1
 
-    def counts(self) -> dict[str, Any]:
-        """How many images there were, and the share of their patches that were outliers."""
-        return {
-            "images": self.images,
-            "images_with_outliers": self.images_with_outliers,
-            "outlier_share": self.count / self.patches,
-        }
-
     def layers(self) -> list[dict[str, Any]]:
         """The norms after each layer, of all patches and of those that end up as outliers."""
-        means, cutoffs = self._norms.mean.tolist(), self._norms.cutoff.tolist()
-        of_outliers = (self._outlier_norms / self.count).tolist()
-        return [
-            {"layer": layer, "mean": mean, "mean_of_outliers": outliers, "mean_plus_3_sigma": cutoff}
-            for layer, (mean, outliers, cutoff) in enumerate(zip(means, of_outliers, cutoffs))
-        ]
+        series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
+        names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")
+        values = zip(range(self._blocks), *(one.tolist() for one in series))
+        return [dict(zip(names, row)) for row in values]
 
 
 def _highest(activations: Tensor, top_k: int, name: str) -> tuple[tuple[tuple[int, int], ...], list[float]]:

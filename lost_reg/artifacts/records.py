@@ -148,7 +148,7 @@ class About:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """A file; the first of its backbones is the reference."""
+    """What artifacts.json holds; the first of its backbones is the reference."""
 
     about: About
     backbones: Annotated[list[BackboneArtifacts], Meta(min_length=1)]

@@ -1,10 +1,10 @@
-"""What was measured of backbones, as tables: header and rows of text."""
+"""What was measured of backbones, as tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts, ProbeScores
+from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts
 from lost_reg.text import text_table
 
 NONE = "-"
@@ -19,58 +19,55 @@ def summary_table(backbones: Sequence[BackboneArtifacts]) -> str:
     """A line for each backbone, of the layer where outliers are measured, for a terminal."""
     fixed = backbones[0].layers[0].cutoffs["fixed"]
     above = {"sigma": RULES["sigma"], "fixed": f"{fixed:g}", "reference": "reference"}
-    header = ("backbone", "layer", *(f"above {above[rule]}" for rule in RULES), *_OUTLIER_COLUMNS)
-    rows = [
-        (
-            one.label,
-            str(one.outliers.layer),
-            *(percent(one.outlier_layer.shares[rule]) for rule in RULES),
-            *_outlier_cells(one),
-        )
-        for one in backbones
-    ]
-    return text_table(header, rows)
+    return text_table(
+        [
+            {
+                "backbone": one.label,
+                "layer": str(one.outliers.layer),
+                **{f"above {above[rule]}": percent(one.outlier_layer.shares[rule]) for rule in RULES},
+                **_outlier_cells(one),
+            }
+            for one in backbones
+        ]
+    )
 
 
-def outlier_table(backbones: Sequence[BackboneArtifacts]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: the cut-off of each backbone, how many outliers it has, and their statistics."""
-    columns = ["backbone", "layer", "cut-off", "outliers", "images with any", *_OUTLIER_COLUMNS]
-    rows = []
-    for one in backbones:
-        outliers = one.outliers
-        cutoff = f"{outliers.cutoff:.4g} ({RULES[outliers.rule]})"
-        images = f"{outliers.images_with_any:,} of {one.images:,}"
-        cells = [one.label, f"{outliers.layer}", cutoff, percent(outliers.share), images]
-        rows.append([*cells, *_outlier_cells(one)])
-    return columns, rows
-
-
-_OUTLIER_COLUMNS = ("seeds on outliers", "by chance", "cosine: outliers", "rest")
-
-
-def _outlier_cells(one: BackboneArtifacts) -> list[str]:
-    seeds, cosines = one.outliers.seeds, one.outliers.neighbour_cosine
-    means = (cosines[group] for group in GROUPS)
+def outlier_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
+    """The cut-off of each backbone, how many outliers it has, and their statistics."""
     return [
-        percent(seeds.share),
-        percent(seeds.share_by_chance),
-        *(NONE if mean is None else f"{mean.mean:.2f}" for mean in means),
-    ]
-
-
-def probe_table(backbones: Sequence[BackboneArtifacts]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: what a linear probe reads from each group of patches of each backbone."""
-    columns = ["backbone", "read from", "position, top-1", "distance in cells", "pixels, L2", "tested on"]
-    rows = [
-        [one.label, name, *_probe_cells(one.outliers.probes[group])]
+        {
+            "backbone": one.label,
+            "layer": str(one.outliers.layer),
+            "cut-off": f"{one.outliers.cutoff:.4g} ({RULES[one.outliers.rule]})",
+            "outliers": percent(one.outliers.share),
+            "images with any": f"{one.outliers.images_with_any:,} of {one.images:,}",
+            **_outlier_cells(one),
+        }
         for one in backbones
-        for group, name in GROUPS.items()
     ]
-    return columns, rows
 
 
-def _probe_cells(probe: ProbeScores | None) -> list[str]:
-    if probe is None:
-        return [NONE] * 4
-    distance, error = f"{probe.position_distance:.2f}", f"{probe.pixel_l2:.2f}"
-    return [percent(probe.position_top1), distance, error, f"{probe.tested_on:,}"]
+def _outlier_cells(one: BackboneArtifacts) -> dict[str, str]:
+    seeds, cosines = one.outliers.seeds, one.outliers.neighbour_cosine
+    means = [NONE if found is None else f"{found.mean:.2f}" for found in map(cosines.get, GROUPS)]
+    return {
+        "seeds on outliers": percent(seeds.share),
+        "by chance": percent(seeds.share_by_chance),
+        **dict(zip(("cosine: outliers", "rest"), means)),
+    }
+
+
+def probe_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
+    """What a linear probe reads from each group of patches of each backbone."""
+    return [
+        {
+            "backbone": one.label,
+            "read from": name,
+            "position, top-1": percent(probe.position_top1) if probe else NONE,
+            "distance in cells": f"{probe.position_distance:.2f}" if probe else NONE,
+            "pixels, L2": f"{probe.pixel_l2:.2f}" if probe else NONE,
+            "tested on": f"{probe.tested_on:,}" if probe else NONE,
+        }
+        for one in backbones
+        for name, probe in ((name, one.outliers.probes[group]) for group, name in GROUPS.items())
+    ]

@@ -167,20 +167,19 @@ def backbones_table() -> str:
     """One line per backbone."""
     aliases = {name: alias for alias, name in zoo.ALIASES.items()}
     rows = [
-        (
-            spec.name,
-            aliases.get(spec.name, ""),
-            spec.family,
-            str(spec.patch_size),
-            str(spec.registers),
-            _presence(spec),
-        )
+        {
+            "backbone": spec.name,
+            "alias": aliases.get(spec.name, ""),
+            "family": spec.family,
+            "patch": str(spec.patch_size),
+            "registers": str(spec.registers),
+            "weights": _presence(spec),
+        }
         for spec in zoo.SPECS
     ]
-    header = ("backbone", "alias", "family", "patch", "registers", "weights")
     return "\n".join(
         [
-            text_table(header, rows),
+            text_table(rows),
             f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva of timm. Hub weights are in",
             f"{hub_cache()}: `lost-reg backbones --download NAME`",
             "downloads them, and `lost-reg run --weights FILE` uses a file instead.",

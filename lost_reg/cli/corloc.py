@@ -22,16 +22,13 @@ def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     Beside each stand the trivial baselines on the same images, and a published number if there is one of
     the same weights, method, features, options and split.
     """
-    from lost_reg.scoring import corloc_text
-    from lost_reg.scoring.score_runs import score_path
+    from lost_reg.scoring import score_runs
 
     one_of_json_and_csv(as_json, as_csv)
-    rows, errors = score_path(path, scoring_options_of(**options))
+    rows, errors = score_runs.score_path(path, scoring_options_of(**options))
     if rows:
-        to_text = (
-            corloc_text.json_text if as_json else corloc_text.csv_text if as_csv else corloc_text.text_table
-        )
-        click.echo(to_text(rows))
+        name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
+        click.echo(getattr(score_runs, name)(rows))
     for error in errors:
         print_message("Error", str(error))
     if errors:

@@ -55,8 +55,12 @@ def methods() -> None:
     from lost_reg.discovery.methods import METHODS
     from lost_reg.text import text_table
 
-    rows: list[tuple[str, str, str]] = []
-    for name, method in METHODS.items():
-        rows.append((name, "", method.about))
-        rows += [("", preset, chosen.about) for preset, chosen in method.presets.items()]
-    click.echo(text_table(("method", "preset", "about"), rows))
+    rows = [
+        row
+        for name, method in METHODS.items()
+        for row in (
+            {"method": name, "preset": "", "about": method.about},
+            *({"method": "", "preset": key, "about": one.about} for key, one in method.presets.items()),
+        )
+    ]
+    click.echo(text_table(rows))

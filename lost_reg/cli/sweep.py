@@ -81,8 +81,7 @@ def sweep(
     from lost_reg.datasets.catalog import data_root, find_dataset
     from lost_reg.runs.folder import SWEEP_FILE, check_free
     from lost_reg.runs.sweep_grid import grid_of_settings
-    from lost_reg.scoring import sweep_text
-    from lost_reg.scoring.sweep_scores import score_sweep, tuning_images
+    from lost_reg.scoring import sweep_scores
 
     one_of_json_and_csv(as_json, as_csv)
     settings = grid_of_settings(_grid(options))
@@ -99,18 +98,18 @@ def sweep(
     )
     tune_fraction, seed = options["tune_fraction"], options["seed"]
     # too few to choose on is an error before the work is done
-    tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
+    sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
     _run_sweep(found, backbone, settings, out, chosen, options)
-    scores = score_sweep(
+    scores = sweep_scores.score_sweep(
         out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
     )
-    sweep_text.write_scores(scores)
+    sweep_scores.write_scores(scores)
     if as_json:
-        shown = sweep_text.json_text(scores)
+        shown = sweep_scores.json_text(scores)
     elif as_csv:
-        shown = sweep_text.csv_text(scores)
+        shown = sweep_scores.csv_text(scores)
     else:
-        shown = as_options(sweep_text.text_table(scores))
+        shown = as_options(sweep_scores.text_table(scores))
     click.echo(shown)
 
 

@@ -79,10 +79,18 @@ def missing_images(dataset: Dataset) -> list[str]:
 
 def datasets_table(root: Path) -> str:
     """A table with a line for each dataset, and how to get more."""
-    rows = [(spec.name, spec.about, f"{spec.images:,}", _presence(spec, root)) for spec in SPECS]
+    rows = [
+        {
+            "dataset": spec.name,
+            "about": spec.about,
+            "images": f"{spec.images:,}",
+            f"in {root}": _presence(spec, root),
+        }
+        for spec in SPECS
+    ]
     return "\n".join(
         [
-            text_table(("dataset", "about", "images", f"in {root}"), rows),
+            text_table(rows),
             f"`lost-reg datasets --download NAME` gets {', '.join(DOWNLOADABLE)}. The path of",
             f"{' or of '.join(one.about for one in FORMATS)} is a dataset, too.",
         ]

@@ -13,13 +13,14 @@ from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
-from lost_reg.report.pairs import paired_by_registers
-from lost_reg.report.pictures import Pictures
+from lost_reg.report.page import Section
+from lost_reg.report.pictures import Pictures, ramp
+from lost_reg.report.runs import paired_by_registers
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.prediction_files import match_images
-from lost_reg.types import Box, ImageTruth, Prediction
+from lost_reg.types import Box, Failure, ImageTruth, Prediction
 
 MAX_IMAGES = 2000
 
@@ -32,15 +33,9 @@ def write_gallery(
     count_hard: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write thumbnails and maps into a folder, and return what the page needs to know of the images.
+    """Write thumbnails and maps into a folder; gives the data of the page, whose names are not escaped.
 
-    Args:
-        max_images: how many images of each dataset are shown at most, evenly spaced among all of it.
-        count_hard: whether objects that are marked as hard count.
-        progress: called with the images done, those of them without a picture, and all.
-
-    Returns:
-        The data of the page, which json can write; names in it are as they are, not escaped.
+    Args: see `write_report`; count_hard: whether objects that are marked as hard count.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -67,6 +62,28 @@ def write_gallery(
     }
 
 
+def gallery_section(gallery: dict[str, Any]) -> Section | None:
+    """Notes on what is not shown, and the colours of maps. gallery: see `write_gallery`."""
+    if not gallery["items"]:
+        return None
+    notes = [
+        f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
+        "(`lost-reg report --max-images` shows more); the numbers above are of all"
+        for dataset in gallery["datasets"]
+        if dataset["shown"] < dataset["images"]
+    ]
+    if gallery["without_picture"]:
+        notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
+    if not any(map(has_maps, gallery["items"])):
+        notes.append("No maps: `lost-reg run --save-maps` adds token norms, degrees, affinities and masks")
+    colours = ramp()[::21]
+    stops = [
+        {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
+        for index, colour in enumerate(colours)
+    ]
+    return Section("gallery", "Gallery", {"notes": notes, "stops": stops})
+
+
 def has_maps(item: dict[str, Any]) -> bool:
     """Whether any run has maps of an image of the gallery."""
     return any("maps" in entry for entry in item["entries"].values())
@@ -87,14 +104,15 @@ def _first_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
 
 
 class _Group:
-    """The runs on one dataset, with their predictions by the dataset's image names."""
+    """The runs on one dataset; outcomes: a Prediction or a Failure by the dataset's image names, of each."""
 
     def __init__(self, runs: list[ReportRun], max_images: int, count_hard: bool):
         self.runs, self._count_hard = runs, count_hard
         self.dataset = runs[0].dataset
-        self.predictions = [self._by_name(run.results.predictions) for run in runs]
-        self.failures = [self._by_name(run.results.failures) for run in runs]
-        done = {name for outcomes in (*self.predictions, *self.failures) for name in outcomes}
+        self.outcomes = [
+            self._by_name({**one.failures, **one.predictions}) for one in (run.results for run in runs)
+        ]
+        done = set().union(*self.outcomes)
         images = [name for name in self.dataset.images if name in done] if self.dataset else sorted(done)
         self.images = len(images)
         self.shown = evenly_spaced(images, max_images)
@@ -111,7 +129,7 @@ class _Group:
     def file(self, image: str) -> tuple[Path, bool]:
         """The image's file, and whether its EXIF orientation is applied."""
         record = self.runs[0].results.record
-        recorded = next((p[image].image for p in (*self.predictions, *self.failures) if image in p), image)
+        recorded = next(found[image].image for found in self.outcomes if image in found)
         places = [Path(record.get("root", "")) / recorded]
         if self.dataset:
             places.insert(0, self.dataset.root / image)
@@ -135,59 +153,46 @@ def evenly_spaced(images: Sequence[str], most: int) -> list[str]:
 def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> dict[str, Any]:
     """What the page knows of one image."""
     truth = group.truth(image)
-    if any(image in predictions for predictions in group.predictions):
-        thumbnail, size_hw = pictures.thumbnail(*group.file(image))
-    else:  # it could not be read, which may have taken a process down: it is not tried in this one
-        thumbnail, size_hw = None, None
-    entries = {}
-    for run, predictions, failures in zip(group.runs, group.predictions, group.failures):
-        if image in predictions:
-            entry = _entry(run, predictions[image], truth, pictures)
-        elif image in failures:
-            entry = {
-                "failure": one_line(failures[image].reason),
-                "iou": 0.0 if truth and truth.boxes_xyxy else None,
-            }
-        else:
-            continue
-        entries[names.index(run.name)] = entry
-    if size_hw is None:
-        found = next((p[image].size_hw for p in group.predictions if image in p), None)
-        size_hw = found or (truth and truth.size_hw) or (3, 4)
+    outcomes = [(run, found[image]) for run, found in zip(group.runs, group.outcomes) if image in found]
+    sizes = [one.size_hw for _, one in outcomes if isinstance(one, Prediction)]
+    # an image that no run could read may have taken a process down: it is not tried in this one
+    thumbnail, size_hw = pictures.thumbnail(*group.file(image)) if sizes else (None, None)
     return {
         "name": one_line(image),
         "thumbnail": thumbnail,
-        "size_hw": size_hw,
+        "size_hw": size_hw or (sizes[0] if sizes else truth.size_hw if truth else (3, 4)),
         "truth": [_fractions(box, truth.size_hw) for box in truth.boxes_xyxy] if truth else [],
         "labels": [one_line(label) for label in dict.fromkeys(truth.labels)] if truth else [],
-        "entries": entries,
+        "entries": {names.index(run.name): _entry(run, one, truth, pictures) for run, one in outcomes},
     }
 
 
 def _entry(
-    run: ReportRun, prediction: Prediction, truth: ImageTruth | None, pictures: Pictures
+    run: ReportRun, outcome: Prediction | Failure, truth: ImageTruth | None, pictures: Pictures
 ) -> dict[str, Any]:
     """What the page knows of one run's outcome in one image."""
-    objects = prediction.objects
+    if isinstance(outcome, Failure):
+        return {"failure": one_line(outcome.reason), "iou": best_iou(None, truth) if truth else None}
     entry: dict[str, Any] = {
-        "boxes": [_fractions(one.box_xyxy, prediction.size_hw) for one in objects],
-        "iou": best_iou(prediction.box_xyxy, truth) if truth else None,
-        "seed": _seed_box(objects[0].seed, prediction.grid_hw, (1.0, 1.0)) if objects else None,
+        "boxes": [_fractions(one.box_xyxy, outcome.size_hw) for one in outcome.objects],
+        "iou": best_iou(outcome.box_xyxy, truth) if truth else None,
+        "seed": _seed_box(outcome.objects[0].seed, outcome.grid_hw) if outcome.objects else None,
     }
-    path = maps_path(run.results.folder / MAPS_FOLDER, prediction.image)
-    if path.is_file():
-        try:
-            maps = read_maps(path)
-        except LostRegError as error:
-            return {**entry, "maps_error": one_line(str(error))}
-        entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
-        entry["maps"] = {
-            "picture": pictures.maps(maps),
-            "names": list(map(one_line, maps.values)),
-            "ranges": [[_short(values.min()), _short(values.max())] for values in maps.values.values()],
-            "rows": maps.mask.shape[0],
-            "covered_hw": [round(float(share), 5) for share in maps.covered_hw],
-        }
+    path = maps_path(run.results.folder / MAPS_FOLDER, outcome.image)
+    if not path.is_file():
+        return entry
+    try:
+        maps = read_maps(path)
+    except LostRegError as error:
+        return {**entry, "maps_error": one_line(str(error))}
+    entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
+    entry["maps"] = {
+        "picture": pictures.maps(maps),
+        "names": list(map(one_line, maps.values)),
+        "ranges": [[_short(values.min()), _short(values.max())] for values in maps.values.values()],
+        "rows": maps.mask.shape[0],
+        "covered_hw": [round(float(share), 5) for share in maps.covered_hw],
+    }
     return entry
 
 
@@ -203,7 +208,7 @@ def _fractions(box: Box, size_hw: tuple[int, int]) -> list[float]:
     return [round(side / length, 4) for side, length in zip(box, (width, height, width, height))]
 
 
-def _seed_box(seed, grid_hw, covered_hw) -> list[float]:
+def _seed_box(seed, grid_hw, covered_hw=(1.0, 1.0)) -> list[float]:
     """The seed's patch in fractions of the image, of which the grid covers a little more."""
     (row, column), (rows, columns), (high, wide) = seed, grid_hw, covered_hw
     box = column, row, column + 1, row + 1

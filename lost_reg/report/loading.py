@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lost_reg.artifacts.records import ARTIFACTS_FILE, Artifacts, read_artifacts
-from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.files import folders_with
 from lost_reg.json_files import MALFORMED, convert, reason_of
@@ -21,11 +22,11 @@ from lost_reg.runs.folder import (
     read_run,
 )
 from lost_reg.runs.sweep_folder import SCORES_FILE
-from lost_reg.scoring.found_boxes import ScoringOptions
-from lost_reg.scoring.labels import describe_backbone, register_kind
-from lost_reg.scoring.score_runs import ScoredRun, score_run
-from lost_reg.scoring.sweep_scores import SweepScores
-from lost_reg.scoring.sweep_text import read_scores
+from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, ground_truth, register_kind
+from lost_reg.scoring.score_runs import ScoredRun, score_found
+from lost_reg.scoring.sweep_scores import SweepScores, read_scores
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class ReportRun:
 
     name: str
     results: Results
-    dataset: Dataset | None
-    row: ScoredRun | None
+    dataset: Dataset | None = None
+    row: ScoredRun | None = None
 
     @property
     def title(self) -> tuple[str, str] | None:
@@ -52,7 +53,7 @@ class ReportSweep:
     """A sweep of a report. settings: what its sweep.json holds of how it was run."""
 
     scores: SweepScores
-    settings: dict
+    settings: dict[str, Any]
 
     @property
     def kind(self) -> str:
@@ -86,19 +87,18 @@ def load(top: Path, options: ScoringOptions) -> Content:
     Raises:
         LostRegError: no such folder, or nothing in it that can be shown.
     """
-    sweeps, unscored, errors = load_sweeps(top)
-    artifacts, more_errors = load_artifacts(top)
-    errors += more_errors
+    sweeps, unscored, sweep_errors = load_sweeps(top)
+    folders = folders_with(top, ARTIFACTS_FILE)
+    files, file_errors = _read_each(folders, lambda folder: (folder, read_artifacts(folder / ARTIFACTS_FILE)))
+    artifacts = {str(folder.relative_to(top)): content for folder, content in files}
     runs: list[ReportRun] = []
+    errors = [*sweep_errors, *file_errors]
     if not (sweeps or artifacts) or folders_with(top, RUN_FILE):
-        runs, more_errors = load_runs(top, options)
-        errors = more_errors + errors
+        runs, run_errors = load_runs(top, options)
+        errors = [*run_errors, *errors]
     if not (runs or sweeps or artifacts):
         raise errors[0]
     return Content(runs, sweeps, unscored, artifacts, errors)
-
-
-# --- runs ---------------------------------------------------------------------------------------------
 
 
 def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list[LostRegError]]:
@@ -107,62 +107,31 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
     Raises:
         LostRegError: no such folder, or no run in it.
     """
-    runs, errors = [], []
-    datasets: dict[tuple[str, Path], Dataset] = {}
-    for folder in find_runs(top):
-        try:
-            runs.append(_load_run(folder, options, datasets))
-        except LostRegError as error:
-            errors.append(error)
-    return _with_distinct_names(runs, top), errors
+    datasets: dict[tuple[str, str | None], Dataset] = {}  # its annotations are read once for all runs
 
+    def load_run(folder: Path) -> ReportRun:
+        results = read_run(folder)
+        found = FoundBoxes.of_results(results)
+        key = options.dataset or results.settings["dataset"], found.data_root
+        if key[0] is None:
+            return ReportRun(found.title, results)
+        if key not in datasets:
+            datasets[key] = ground_truth(found, options)
+        return ReportRun(found.title, results, datasets[key], score_found(found, datasets[key], options))
 
-def _load_run(folder: Path, options: ScoringOptions, datasets: dict) -> ReportRun:
-    results = read_run(folder)
-    name, title = describe_backbone(results.settings), options.dataset or results.settings["dataset"]
-    if title is None:
-        return ReportRun(name, results, None, None)
-    row = score_run(folder, options)
-    root = data_root(options.data_root, results.record.get("data_root"))
-    if (title, root) not in datasets:  # its annotations are read once for all runs
-        datasets[title, root] = find_dataset(title, root)
-    return ReportRun(name, results, datasets[title, root], row)
-
-
-def _with_distinct_names(runs: list[ReportRun], top: Path) -> list[ReportRun]:
-    """The runs; those of one name on one dataset have their folder's name after it."""
+    runs, errors = _read_each(find_runs(top), load_run)
     keys = [(run.name, run.title, run.results.record.get("root")) for run in runs]
-    return [
-        replace(run, name=f"{run.name}, {run.results.folder.relative_to(top)}")
-        if keys.count(key) > 1
-        else run
-        for run, key in zip(runs, keys)
-    ]
-
-
-def by_dataset(runs: Iterable[ReportRun]) -> dict[tuple[str, str], list[ReportRun]]:
-    """The runs that are scored, by dataset and split."""
-    by_title: dict[tuple[str, str], list[ReportRun]] = {}
-    for run in runs:
-        if run.title:
-            by_title.setdefault(run.title, []).append(run)
-    return by_title
-
-
-# --- sweeps and artifacts -----------------------------------------------------------------------------
+    for index, run in enumerate(runs):
+        if keys.count(keys[index]) > 1:
+            runs[index] = replace(run, name=f"{run.name}, {run.results.folder.relative_to(top)}")
+    return runs, errors
 
 
 def load_sweeps(top: Path) -> tuple[list[ReportSweep], list[Path], list[LostRegError]]:
     """The sweeps at and below a folder that have scores, the folders of those that have none, and errors."""
-    sweeps, unscored, errors = [], [], []
-    for folder in folders_with(top, SWEEP_FILE):
-        if not (folder / SCORES_FILE).is_file():
-            unscored.append(folder)
-            continue
-        try:
-            sweeps.append(_load_sweep(folder))
-        except LostRegError as error:
-            errors.append(error)
+    folders = folders_with(top, SWEEP_FILE)
+    unscored = [folder for folder in folders if not (folder / SCORES_FILE).is_file()]
+    sweeps, errors = _read_each([folder for folder in folders if folder not in unscored], _load_sweep)
     return sweeps, unscored, errors
 
 
@@ -176,12 +145,12 @@ def _load_sweep(folder: Path) -> ReportSweep:
     return ReportSweep(scores, settings)
 
 
-def load_artifacts(top: Path) -> tuple[dict[str, Artifacts], list[LostRegError]]:
-    """What each artifacts.json at and below a folder holds, by its folder's name, and errors."""
-    artifacts, errors = {}, []
-    for folder in folders_with(top, ARTIFACTS_FILE):
+def _read_each(folders: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[LostRegError]]:
+    """What is read from each folder, and the errors of those that cannot be read."""
+    contents, errors = [], []
+    for folder in folders:
         try:
-            artifacts[str(folder.relative_to(top))] = read_artifacts(folder / ARTIFACTS_FILE)
+            contents.append(read(folder))
         except LostRegError as error:
             errors.append(error)
-    return artifacts, errors
+    return contents, errors

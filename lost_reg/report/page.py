@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -39,24 +39,18 @@ class Table:
     """A table; the first cell of each row is its heading.
 
     label: what it is called for those who cannot see it; kind: its CSS class.
-    rows: cells in the order of the columns: text, or a chart that is markup.
+    rows: cells by column: text, or a chart that is markup.
     numeric: the columns that are aligned to the right.
     """
 
     label: str
     kind: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Mapping[str, str]]
     numeric: Collection[str] = ()
 
 
 def render(sections: Sequence[Section], summary: str, gallery: dict[str, Any]) -> str:
-    """The whole page as text.
-
-    Args:
-        summary: what it shows, in a line.
-        gallery: what its script shows: see `write_gallery`.
-    """
+    """The whole page; summary: what it shows, in a line; gallery: see `write_gallery`."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return _environment().get_template("page.html").render(
         mark=Markup(MARK),

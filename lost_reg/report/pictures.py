@@ -20,6 +20,7 @@ AFFINITIES = "affinities"  # the name of a map
 # The entries of a picture's palette: levels of a map first, then three for what lies over the image.
 _LEVELS = 253
 _OTHER_COMPONENT, _OUTSIDE, _COMPONENT = 253, 254, 255
+_OPACITIES = bytes([255] * _LEVELS + [110, 200, 0])
 _RAMP = ((10, 8, 38), (62, 22, 98), (138, 36, 106), (208, 66, 74), (245, 138, 44), (252, 226, 128))
 
 
@@ -43,7 +44,7 @@ class Pictures:
 
     def maps(self, maps: Maps) -> str:
         """The path of all maps in one picture: see `maps_picture`."""
-        return self._save(maps_picture(maps), MAPS_FOLDER, "png", transparency=_transparency())
+        return self._save(maps_picture(maps), MAPS_FOLDER, "png", transparency=_OPACITIES)
 
     def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
         self._count[kind] += 1
@@ -70,7 +71,7 @@ def maps_picture(maps: Maps) -> Image.Image:
     # each with its first and last row twice: scaled up, a map's edge may show a sliver of what is beyond it
     stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in (*drawn, mask)])
     picture = Image.fromarray(stacked)
-    picture.putpalette(_palette())
+    picture.putpalette([channel for colour in ramp() for channel in colour] + [0, 0, 0] * 3)
     return picture
 
 
@@ -102,12 +103,3 @@ def ramp() -> tuple[tuple[int, int, int], ...]:
     at = np.linspace(0, len(anchors) - 1, _LEVELS)
     channels = [np.interp(at, range(len(anchors)), anchors[:, channel]) for channel in range(3)]
     return tuple(zip(*(np.rint(channel).astype(int).tolist() for channel in channels)))
-
-
-def _palette() -> list[int]:
-    return [channel for colour in ramp() for channel in colour] + [0, 0, 0] * 3
-
-
-def _transparency() -> bytes:
-    """How opaque each entry of the palette is."""
-    return bytes([255] * _LEVELS + [110, 200, 0])

@@ -6,7 +6,6 @@ The page needs no server and no network; names from outside are shown as text, w
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,13 @@ from typing import Any
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.progress import Progress, no_progress
-from lost_reg.report.gallery import MAX_IMAGES, has_maps, write_gallery
-from lost_reg.report.loading import Content, load
-from lost_reg.report.page import MARK, Section, render, unfinished_page
+from lost_reg.report.artifacts import artifacts_section
+from lost_reg.report.gallery import MAX_IMAGES, gallery_section, has_maps, write_gallery
+from lost_reg.report.loading import load
+from lost_reg.report.page import MARK, render, unfinished_page
 from lost_reg.report.pictures import THUMBNAILS_FOLDER
-from lost_reg.report.sections.artifacts import artifacts_section
-from lost_reg.report.sections.bars import bars_section
-from lost_reg.report.sections.corloc import corloc_section
-from lost_reg.report.sections.gallery import gallery_section
-from lost_reg.report.sections.paired import paired_section
-from lost_reg.report.sections.sweeps import sweeps_section
+from lost_reg.report.runs import bars_section, corloc_section, paired_section
+from lost_reg.report.sweeps import sweeps_section
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.text import counted
@@ -57,7 +53,6 @@ def write_report(
 
     Args:
         out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
-        options: as for scoring.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
         progress: called with the gallery's images done, those of them without a picture, and all.
 
@@ -71,7 +66,15 @@ def write_report(
     content = load(top, options)
     _prepare(out)
     gallery = write_gallery(content.runs, out, max_images, count_hard=options.count_hard, progress=progress)
-    page = render(_sections(content, options, gallery), _summary_line(gallery), gallery)
+    sections = (
+        corloc_section(content.runs, content.errors),
+        bars_section(content.runs),
+        paired_section(content.runs, options),
+        sweeps_section(content.sweeps, content.unscored),
+        artifacts_section(content.artifacts),
+        gallery_section(gallery),
+    )
+    page = render([section for section in sections if section], _summary_line(gallery), gallery)
     _write(out / PAGE_FILE, page)
     summary = ReportSummary(
         page=out / PAGE_FILE,
@@ -84,19 +87,6 @@ def write_report(
         without_picture=gallery["without_picture"],
     )
     return summary, content.errors
-
-
-def _sections(content: Content, options: ScoringOptions, gallery: dict[str, Any]) -> Sequence[Section]:
-    """The parts of the page in their order, without those that have nothing to show."""
-    sections = (
-        corloc_section(content.runs, content.errors),
-        bars_section(content.runs),
-        paired_section(content.runs, options),
-        sweeps_section(content.sweeps, content.unscored),
-        artifacts_section(content.artifacts),
-        gallery_section(gallery),
-    )
-    return [section for section in sections if section]
 
 
 def _summary_line(gallery: dict[str, Any]) -> str:

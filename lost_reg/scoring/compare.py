@@ -14,16 +14,17 @@ An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. The 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, compress, product
 from pathlib import Path
 from typing import Any
 
 from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import find_runs
+from lost_reg.runs.folder import find_runs, read_run
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.found_boxes import (
     FoundBoxes,
@@ -31,7 +32,6 @@ from lost_reg.scoring.found_boxes import (
     check_complete,
     ground_truth,
     read_file_boxes,
-    read_run_boxes,
     split_title,
 )
 from lost_reg.scoring.paired import Paired, holm
@@ -51,10 +51,8 @@ _NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the two: where its boxes are, and how they were made.
+    """One of the two. title, settings: see `FoundBoxes`.
 
-    title: as in the table of `lost-reg corloc`.
-    settings: what the run recorded; None for a prediction file.
     unusable: images of the denominator that it could not use, counted as misses.
     other_size: images whose size differs from the annotated one.
     """
@@ -117,7 +115,9 @@ class Comparison:
     def verdict(self) -> str:
         """The result in a sentence."""
         total = self.total
-        numbers = f"{total.difference:+.1f} points of CorLoc ({_interval_and_p(total)})"
+        low, high = total.interval
+        p = f"= {total.p:.4f}" if total.p >= LEAST_P else f"< {LEAST_P}"
+        numbers = f"{total.difference:+.1f} points of CorLoc (95 % {low:+.1f} to {high:+.1f}; McNemar p {p})"
         if total.p >= SIGNIFICANT:
             return f"No significant difference between A and B: {numbers}."
         return f"{'B finds more than A' if total.difference > 0 else 'B finds less than A'}: {numbers}."
@@ -152,7 +152,11 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
     done_by_both = a.done & b.done
     done = [name for name in dataset.truths if name in done_by_both]
     truths = [objects_that_count(dataset.truths[name], options.count_hard) for name in done]
-    images = [_match(truth, a, b) for truth in truths if truth.boxes_xyxy]
+    images = [
+        _MatchedImage(truth, [_matches(found.boxes.get(truth.image), truth) for found in (a, b)])
+        for truth in truths
+        if truth.boxes_xyxy
+    ]
     if not images:
         raise LostRegError("nothing to compare: no image that both did has a ground-truth box")
     return Comparison(
@@ -161,11 +165,11 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
         dataset=dataset.title,
         split=split_title(dataset, options),
         differences=_setting_differences(a, b),
-        total=_count((image.found_a, image.found_b) for image in images),
+        total=_count(image.found for image in images),
         classes=_groups("class", map(_by_class, images)),
         sizes=_groups("largest object", map(_by_size, images), [*(name for _, name in SIZES), UNKNOWN_SIZE]),
-        only_a=tuple(image.truth.image for image in images if image.found_a and not image.found_b),
-        only_b=tuple(image.truth.image for image in images if image.found_b and not image.found_a),
+        only_a=tuple(image.truth.image for image in images if image.found == (True, False)),
+        only_b=tuple(image.truth.image for image in images if image.found == (False, True)),
         without_truth=len(done) - len(images),
         not_done=len(dataset.truths) - len(done),
     )
@@ -181,7 +185,7 @@ def _read(path: Path) -> FoundBoxes:
     if len(runs) > 1:
         shown = shown_names(map(str, runs))
         raise LostRegError(f"{str(path)!r} holds {len(runs)} runs ({shown}): name the one to compare")
-    return read_run_boxes(runs[0])
+    return FoundBoxes.of_results(read_run(runs[0]))
 
 
 def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
@@ -217,11 +221,8 @@ def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifferenc
     if a.settings is None or b.settings is None:
         return None
     of_a, of_b = dict(_flat(a.settings)), dict(_flat(b.settings))
-    return tuple(
-        SettingDifference(name, of_a.get(name), of_b.get(name))
-        for name in dict.fromkeys([*of_a, *of_b])
-        if of_a.get(name) != of_b.get(name)
-    )
+    both = (SettingDifference(name, of_a.get(name), of_b.get(name)) for name in of_a | of_b)
+    return tuple(one for one in both if one.a != one.b)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -235,42 +236,31 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 # --- found or not ------------------------------------------------------------------------------------
 
-_Found = tuple[bool, bool]  # by A, by B
+_Found = tuple[bool, ...]  # by A, by B
 
 
 @dataclass(frozen=True)
 class _MatchedImage:
-    """An image with the objects that count, and for each of them whether A's and B's box matches it."""
+    """An image with the objects that count; matches: which of them A's box and B's box match."""
 
     truth: ImageTruth
-    matches_a: tuple[bool, ...]
-    matches_b: tuple[bool, ...]
+    matches: Sequence[Sequence[bool]]
 
     @property
-    def found_a(self) -> bool:
-        return any(self.matches_a)
-
-    @property
-    def found_b(self) -> bool:
-        return any(self.matches_b)
+    def found(self) -> _Found:
+        return tuple(map(any, self.matches))
 
 
-def _match(truth: ImageTruth, a: FoundBoxes, b: FoundBoxes) -> _MatchedImage:
-    return _MatchedImage(truth, *(_matches(found.boxes.get(truth.image), truth) for found in (a, b)))
-
-
-def _matches(box: Box | None, truth: ImageTruth) -> tuple[bool, ...]:
+def _matches(box: Box | None, truth: ImageTruth) -> list[bool]:
     if box is None:  # nothing was found, or the image could not be used
-        return (False,) * len(truth.boxes_xyxy)
-    return tuple(found_objects(box, truth.boxes_xyxy).tolist())
+        return [False] * len(truth.boxes_xyxy)
+    return found_objects(box, truth.boxes_xyxy).tolist()
 
 
 def _by_class(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
     """Each class of the image, and whether an object of it was found."""
-    labels = image.truth.labels
-    found_a = {label for label, is_match in zip(labels, image.matches_a) if is_match}
-    found_b = {label for label, is_match in zip(labels, image.matches_b) if is_match}
-    return ((label, (label in found_a, label in found_b)) for label in set(labels))
+    found = [set(compress(image.truth.labels, matches)) for matches in image.matches]
+    return ((label, tuple(label in labels for labels in found)) for label in set(image.truth.labels))
 
 
 def _by_size(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
@@ -279,34 +269,21 @@ def _by_size(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
     largest = max((xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in image.truth.boxes_xyxy)
     share = largest / (height * width) if height * width > 0 else math.nan
     name = next((name for bound, name in SIZES if share < bound), UNKNOWN_SIZE)
-    yield name, (image.found_a, image.found_b)
+    yield name, image.found
 
 
 def _groups(
-    kind: str, images: Iterable[Iterable[tuple[str, _Found]]], order: list[str] | None = None
+    kind: str, images: Iterable[Iterable[tuple[str, _Found]]], order: Sequence[str] = ()
 ) -> tuple[Group, ...]:
     """The groups that have images: in the given order, or by name."""
-    members: defaultdict[str, list[_Found]] = defaultdict(list)
-    for image in images:
-        for name, found in image:
-            members[name].append(found)
-    names = sorted(members) if order is None else [name for name in order if name in members]
+    members: dict[str, list[_Found]] = {}
+    for name, found in chain.from_iterable(images):
+        members.setdefault(name, []).append(found)
+    names = [name for name in order or sorted(members) if name in members]
     paired = [_count(members[name]) for name in names]
-    adjusted = holm([one.p for one in paired])
-    return tuple(Group(kind, *group) for group in zip(names, paired, adjusted))
+    return tuple(Group(kind, *group) for group in zip(names, paired, holm([one.p for one in paired])))
 
 
 def _count(found: Iterable[_Found]) -> Paired:
     times = Counter(found)
-    return Paired(
-        both=times[True, True],
-        only_a=times[True, False],
-        only_b=times[False, True],
-        neither=times[False, False],
-    )
-
-
-def _interval_and_p(paired: Paired) -> str:
-    low, high = paired.interval
-    p = f"= {paired.p:.4f}" if paired.p >= LEAST_P else f"< {LEAST_P}"
-    return f"95 % {low:+.1f} to {high:+.1f}; McNemar p {p}"
+    return Paired(*(times[outcome] for outcome in product((True, False), repeat=2)))

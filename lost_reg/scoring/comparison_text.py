@@ -9,23 +9,10 @@ from typing import Any
 
 from lost_reg import text as texts
 from lost_reg.errors import one_line
-from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, ComparedRun, Comparison, Group
+from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group
 from lost_reg.scoring.paired import Paired
 
 FEWEST = 6  # with fewer images that only one of the two found, p is never below SIGNIFICANT
-_COLUMNS = (
-    "over",
-    "images",
-    "A",
-    "B",
-    "B - A",
-    "95 % interval",
-    "both",
-    "A alone",
-    "B alone",
-    "neither",
-    "p",
-)
 _FEW = 5  # images that are named, unless all are asked for
 
 
@@ -68,8 +55,8 @@ def _settings_lines(comparison: Comparison) -> list[str]:
         return ["A prediction file does not record its settings: what differs is not known."]
     if not differences:
         return ["The settings of A and B are the same."]
-    rows = [(one.setting, _shown(one.a), _shown(one.b)) for one in differences]
-    lines = [texts.text_table(("differs", "A", "B"), rows)]
+    rows = [{"differs": one.setting, "A": _shown(one.a), "B": _shown(one.b)} for one in differences]
+    lines = [texts.text_table(rows)]
     if len(comparison.causes) > 1:
         lines.append(f"Several settings differ ({', '.join(comparison.causes)}): any can be the cause.")
     return lines
@@ -81,17 +68,37 @@ def _shown(value: Any) -> str:
 
 
 def _table(comparison: Comparison) -> str:
-    rows = [("all images", *_cells(comparison.total), "")]
+    rows = [{"over": "all images", **paired_cells(comparison.total), "p (Holm)": ""}]
     rows += [
-        (one_line(f"{group.kind}: {group.name}"), *_cells(group.paired), _p(group.p_holm))
+        {"over": f"{group.kind}: {group.name}", **paired_cells(group.paired), "p (Holm)": _p(group.p_holm)}
         for group in _shown_groups(comparison)
     ]
-    return texts.text_table((*_COLUMNS, "p (Holm)"), rows)
+    return texts.text_table(rows)
+
+
+def paired_cells(paired: Paired) -> dict[str, str]:
+    """The cells of a table by their columns."""
+    low, high = paired.interval
+    return {
+        "images": f"{paired.images:,}",
+        "A": f"{paired.corloc_a:.1f}",
+        "B": f"{paired.corloc_b:.1f}",
+        "B - A": f"{paired.difference:+.1f}",
+        "95 % interval": f"{low:+.1f} to {high:+.1f}",
+        "both": f"{paired.both:,}",
+        "A alone": f"{paired.only_a:,}",
+        "B alone": f"{paired.only_b:,}",
+        "neither": f"{paired.neither:,}",
+        "p": _p(paired.p),
+    }
+
+
+def _p(p: float) -> str:
+    return f"{p:.4f}" if p >= LEAST_P else f"<{LEAST_P}"
 
 
 def _shown_groups(comparison: Comparison) -> list[Group]:
-    groups = (*comparison.sizes, *comparison.classes)
-    return [group for group in groups if group.paired.images >= FEWEST]
+    return [one for one in (*comparison.sizes, *comparison.classes) if one.paired.images >= FEWEST]
 
 
 def _table_notes(comparison: Comparison) -> Iterator[str]:
@@ -107,23 +114,6 @@ def _table_notes(comparison: Comparison) -> Iterator[str]:
             f"Where A alone and B alone add up to fewer than {FEWEST} images, p cannot be below "
             f"{SIGNIFICANT} and the interval is too narrow."
         )
-
-
-def _cells(paired: Paired) -> tuple[str, ...]:
-    low, high = paired.interval
-    return (
-        f"{paired.images:,}",
-        f"{paired.corloc_a:.1f}",
-        f"{paired.corloc_b:.1f}",
-        f"{paired.difference:+.1f}",
-        f"{low:+.1f} to {high:+.1f}",
-        *(f"{count:,}" for count in (paired.both, paired.only_a, paired.only_b, paired.neither)),
-        _p(paired.p),
-    )
-
-
-def _p(p: float) -> str:
-    return f"{p:.4f}" if p >= LEAST_P else f"<{LEAST_P}"
 
 
 def _groups_that_differ(comparison: Comparison) -> Iterator[str]:
@@ -149,54 +139,36 @@ def _alone(name: str, images: tuple[str, ...], all_images: bool) -> Iterator[str
 def json_text(comparison: Comparison) -> str:
     """The comparison as a JSON object, with all images that only one of the two found."""
     content = {
-        "a": _run_json(comparison.a),
-        "b": _run_json(comparison.b),
-        "dataset": comparison.dataset,
-        "split": comparison.split,
-        "differences": comparison.differences and [vars(one) for one in comparison.differences],
+        **asdict(comparison),
         "verdict": comparison.verdict,
         "total": _numbers(comparison.total),
-        "sizes": [_group_json(group) for group in comparison.sizes],
-        "classes": [_group_json(group) for group in comparison.classes],
-        "without_truth": comparison.without_truth,
-        "not_done": comparison.not_done,
-        "only_a": comparison.only_a,
-        "only_b": comparison.only_b,
+        "sizes": list(map(_group, comparison.sizes)),
+        "classes": list(map(_group, comparison.classes)),
     }
-    return json.dumps(content, indent=2)
+    return json.dumps(content, indent=2, default=str)
 
 
-def _run_json(run: ComparedRun) -> dict[str, Any]:
-    return {**vars(run), "path": str(run.path)}
-
-
-def _group_json(group: Group) -> dict[str, Any]:
+def _group(group: Group) -> dict[str, Any]:
     return {"kind": group.kind, "name": group.name, **_numbers(group.paired), "p_holm": group.p_holm}
 
 
 def _numbers(paired: Paired) -> dict[str, Any]:
     low, high = paired.interval
+    derived = {name: getattr(paired, name) for name in ("corloc_a", "corloc_b", "difference")}
     return {
-        "images": paired.images,
-        **asdict(paired),
-        "corloc_a": paired.corloc_a,
-        "corloc_b": paired.corloc_b,
-        "difference": paired.difference,
-        "interval_low": low,
-        "interval_high": high,
-        "p": paired.p,
-    }
+        "images": paired.images, **asdict(paired), **derived,
+        "interval_low": low, "interval_high": high, "p": paired.p,
+    }  # fmt: skip
 
 
 def csv_text(comparison: Comparison) -> str:
     """The table as CSV, with a header: a row for all images, and one per size and class."""
     whole = {"kind": "all images", "name": "", **_numbers(comparison.total), "p_holm": None}
-    return texts.csv_text([whole, *map(_group_json, (*comparison.sizes, *comparison.classes))])
+    return texts.csv_text([whole, *map(_group, (*comparison.sizes, *comparison.classes))])
 
 
 def images_csv_text(comparison: Comparison) -> str:
     """The images that only one of the two found as CSV, with a header: image, found_by (A or B)."""
-    found = [(image, "A") for image in comparison.only_a] + [(image, "B") for image in comparison.only_b]
-    return texts.csv_text(
-        [{"image": image, "found_by": side} for image, side in found], ("image", "found_by")
-    )
+    sides = (("A", comparison.only_a), ("B", comparison.only_b))
+    rows = [{"image": image, "found_by": side} for side, images in sides for image in images]
+    return texts.csv_text(rows, ("image", "found_by"))

@@ -7,8 +7,10 @@ so no image is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Any
 
 from lost_reg.boxes import centred_box, is_found
 from lost_reg.errors import LostRegError
@@ -69,15 +71,14 @@ def score(
     if not scored:
         raise LostRegError("nothing to score: no image that was done has a ground-truth box")
 
-    def number_found(boxes: Mapping[str, Box | None]) -> int:
-        found = ((boxes.get(name), counted[name]) for name in scored)
+    def number_found(box_of: Callable[[str], Box | None]) -> int:
+        found = ((box_of(name), counted[name]) for name in scored)
         return sum(box is not None and is_found(box, objects) for box, objects in found)
 
-    def percent_found(side: float) -> float:
-        centred = {name: centred_box(truths[name].size_hw, side) for name in scored}
-        return 100 * number_found(centred) / len(scored)
+    def percent_centred(side: float) -> float:
+        return 100 * number_found(lambda name: centred_box(truths[name].size_hw, side)) / len(scored)
 
-    found = number_found(boxes)
+    found = number_found(boxes.get)
     low, high = wilson_interval(found, len(scored))
     return Score(
         images=len(scored),
@@ -87,8 +88,8 @@ def score(
         unusable=sum(name in unusable for name in scored),
         without_truth=len(done) - len(scored),
         not_done=len(truths) - len(done),
-        centred=percent_found(0.8),
-        whole=percent_found(1.0),
+        centred=percent_centred(0.8),
+        whole=percent_centred(1.0),
     )
 
 
@@ -96,13 +97,11 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
     """The ground truth of an image without the hard objects, if those do not count."""
     if count_hard or not any(truth.hard):
         return truth
-    kept = [index for index, hard in enumerate(truth.hard) if not hard]
-    return replace(
-        truth,
-        boxes_xyxy=tuple(truth.boxes_xyxy[index] for index in kept),
-        labels=tuple(truth.labels[index] for index in kept),
-        hard=(False,) * len(kept),
-    )
+    counts = [not hard for hard in truth.hard]
+    kept: dict[str, Any] = {
+        name: tuple(compress(getattr(truth, name), counts)) for name in ("boxes_xyxy", "labels", "hard")
+    }
+    return replace(truth, **kept)
 
 
 def wilson_interval(found: int, images: int, z: float = 1.959963984540054) -> tuple[float, float]:

@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lost_reg.backbones.zoo import SPECS, backbone_label
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.discovery.methods import departures
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import RUN_FILE, Results, read_run
-from lost_reg.scoring.labels import describe_backbone
+from lost_reg.runs.folder import RUN_FILE, Results
 from lost_reg.scoring.prediction_files import match_images, read_boxes
+
+REGISTER_KINDS = {
+    "without": "without registers",
+    "with": "with registers",
+    "test-time": "test-time register",
+}
+_TRAINED_WITH_REGISTERS = frozenset(spec.name for spec in SPECS if spec.registers)
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,10 @@ class FoundBoxes:
     failures: frozenset[str]
 
     @classmethod
-    def of_results(cls, results: Results, boxes: Mapping[str, Any]) -> FoundBoxes:
-        """Those of a folder of results."""
+    def of_results(cls, results: Results, boxes: Mapping[str, Any] | None = None) -> FoundBoxes:
+        """Those of a folder of results; without `boxes`, the first box of each image of a run."""
+        if boxes is None:
+            boxes = {image: one.box_xyxy for image, one in results.predictions.items()}
         return cls(
             path=results.folder,
             title=describe_backbone(results.settings),
@@ -82,18 +92,6 @@ class FoundBoxes:
         return [name for name, size in self.sizes_hw.items() if size != dataset.truths[name].size_hw]
 
 
-def read_run_boxes(folder: Path) -> FoundBoxes:
-    """The first box of each image of a run folder.
-
-    Raises:
-        LostRegError: a file that is missing or malformed.
-    """
-    results = read_run(folder)
-    return FoundBoxes.of_results(
-        results, {image: prediction.box_xyxy for image, prediction in results.predictions.items()}
-    )
-
-
 def read_file_boxes(path: Path) -> FoundBoxes:
     """The boxes of a LOST pickle or a COCO-style detections file.
 
@@ -111,20 +109,16 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     Raises:
         LostRegError: neither names one, or it is not on this machine.
     """
-    recorded = found.settings["dataset"] if found.settings else None
-    name = options.dataset or recorded
-    if name is None and found.settings:
+    name = options.dataset or (found.settings and found.settings["dataset"])
+    if not name and found.settings:
         raise LostRegError(f"{found.path} was run on files of your own: name its ground truth with `dataset`")
-    if name is None:
+    if not name:
         raise LostRegError(f"name the ground truth of {str(found.path)!r} with `dataset`, such as voc07")
     return find_dataset(name, data_root(options.data_root, found.data_root))
 
 
 def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:
-    """Check that all images of a dataset were processed.
-
-    Args:
-        alternative: what the user can do about it, for the message.
+    """Check that all images of a dataset were processed; `alternative`: what the user can do if not.
 
     Raises:
         LostRegError: images that neither were processed nor failed.
@@ -141,3 +135,23 @@ def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> Non
 def split_title(dataset: Dataset, options: ScoringOptions) -> str:
     """The split, and whether hard objects were dropped."""
     return dataset.split if options.count_hard else f"{dataset.split} no_hard"
+
+
+def describe_backbone(settings: dict[str, Any]) -> str:
+    """A backbone's name, with all that sets it apart from its published weights and LOST as published.
+
+    Settings of a sweep have no features and options of their own, so the label has none.
+    """
+    notes = departures({"features": {}, "options": {}, **settings})
+    if settings["precision"] != "fp32":
+        notes.append(settings["precision"])
+    return backbone_label(
+        settings["backbone"], settings["weights"], settings.get("test_time_registers"), notes
+    )
+
+
+def register_kind(settings: dict[str, Any]) -> str:
+    """Which of `REGISTER_KINDS` a run or a sweep is of, by its settings."""
+    if settings.get("test_time_registers"):
+        return "test-time"
+    return "with" if settings["backbone"] in _TRAINED_WITH_REGISTERS else "without"

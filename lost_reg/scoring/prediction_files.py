@@ -112,8 +112,5 @@ def _from_detections(content: bytes) -> dict[str, Box]:
         key = str(detection.image_id)
         if key not in best or detection.score > best[key].score:
             best[key] = detection
-    return {key: _corners(*map(float, detection.bbox)) for key, detection in best.items()}
-
-
-def _corners(x: float, y: float, width: float, height: float) -> Box:
-    return x, y, x + width, y + height
+    boxes = {key: map(float, detection.bbox) for key, detection in best.items()}
+    return {key: (x, y, x + width, y + height) for key, (x, y, width, height) in boxes.items()}

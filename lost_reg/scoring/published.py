@@ -25,15 +25,17 @@ def published_rows() -> list[dict[str, Any]]:
     return json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))["rows"]
 
 
-def comparable_number(settings: dict[str, Any], dataset: str, *, is_full_split: bool) -> Published | None:
+def comparable_number(
+    settings: dict[str, Any] | None, dataset: str, *, is_full_split: bool
+) -> Published | None:
     """The published number of the same weights, method, features, options and split, if there is one.
 
     Args:
-        settings: the settings of the run.
+        settings: those of the run; None for a prediction file, which has no comparable number.
         dataset: the dataset it was scored on.
         is_full_split: whether every image of the published split was scored.
     """
-    if not is_full_split or not _runs_as_published(settings):
+    if settings is None or not is_full_split or not _runs_as_published(settings):
         return None
     for row in published_rows():
         same_weights = settings["weights"]["name"] in (row["weights"] or ())

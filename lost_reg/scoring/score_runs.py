@@ -1,24 +1,23 @@
-"""CorLoc of run folders and prediction files, each beside a published number if there is one."""
+"""The CorLoc table: run folders and prediction files, each beside a published number if there is one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from lost_reg import text
 from lost_reg.datasets.catalog import Dataset
-from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import find_runs
+from lost_reg.errors import LostRegError, one_line
+from lost_reg.runs.folder import find_runs, read_run
+from lost_reg.scoring import found_boxes
 from lost_reg.scoring.corloc import Score, score
-from lost_reg.scoring.found_boxes import (
-    FoundBoxes,
-    ScoringOptions,
-    check_complete,
-    ground_truth,
-    read_file_boxes,
-    read_run_boxes,
-    split_title,
-)
+from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
 from lost_reg.scoring.published import Published, comparable_number
+
+NO_NUMBER = "no comparable number"
 
 
 @dataclass(frozen=True)
@@ -48,47 +47,98 @@ def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], li
         LostRegError: no such path, a folder without runs, or a file that cannot be scored.
     """
     if path.is_file():
-        return [_scored(read_file_boxes(path), options)], []
+        found = found_boxes.read_file_boxes(path)
+        return [score_found(found, found_boxes.ground_truth(found, options), options)], []
     rows, errors = [], []
     for folder in find_runs(path):
         try:
-            rows.append(score_run(folder, options))
+            found = FoundBoxes.of_results(read_run(folder))
+            rows.append(score_found(found, found_boxes.ground_truth(found, options), options))
         except LostRegError as error:
             errors.append(error)
     return rows, errors
 
 
-def score_run(folder: Path, options: ScoringOptions) -> ScoredRun:
-    """Score one run folder on the dataset it was run on, or on the one that the options name.
+def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> ScoredRun:
+    """Score the boxes of a run or a file on a dataset.
 
     Raises:
-        LostRegError: a run that is incomplete without `partial`, of no dataset, or malformed; ground
-            truth that is missing.
+        LostRegError: boxes that are incomplete without `partial`, or not of this dataset; nothing to score.
     """
-    return _scored(read_run_boxes(folder), options)
-
-
-def _scored(found: FoundBoxes, options: ScoringOptions) -> ScoredRun:
-    dataset = ground_truth(found, options)
     found = found.on(dataset)
     if not options.partial:
-        check_complete(found, dataset, "`partial` scores those alone")
+        found_boxes.check_complete(found, dataset, "`partial` scores those alone")
     result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+    is_full = dataset.is_full and not result.not_done and options.count_hard
     return ScoredRun(
         path=found.path,
         backbone=found.title,
         dataset=dataset.title,
-        split=split_title(dataset, options),
+        split=found_boxes.split_title(dataset, options),
         score=result,
-        published=_published(found, dataset, result, options),
+        published=comparable_number(found.settings, dataset.name, is_full_split=is_full),
         other_size=len(found.of_other_size(dataset)),
     )
 
 
-def _published(
-    found: FoundBoxes, dataset: Dataset, result: Score, options: ScoringOptions
-) -> Published | None:
-    if found.settings is None:
-        return None
-    is_full_split = dataset.is_full and not result.not_done and options.count_hard
-    return comparable_number(found.settings, dataset.name, is_full_split=is_full_split)
+# --- text, JSON, CSV ---------------------------------------------------------------------------------
+
+
+def cells(row: ScoredRun) -> dict[str, str]:
+    """A row of the table, by column."""
+    score, published = row.score, row.published
+    return {
+        "backbone": row.backbone,
+        "dataset": f"{row.dataset} {row.split}",
+        "images": f"{score.images:,}",
+        "found": f"{score.found:,}",
+        "CorLoc": f"{score.corloc:.1f}",
+        "95 % interval": "{:.1f} to {:.1f}".format(*score.interval),
+        "centred box": f"{score.centred:.1f}",
+        "whole image": f"{score.whole:.1f}",
+        "published": f"{published.corloc:.1f} ({published.source})" if published else NO_NUMBER,
+    }
+
+
+def text_table(rows: Sequence[ScoredRun]) -> str:
+    """The rows as a table, with the images that did not count below it."""
+    lines = [text.text_table(list(map(cells, rows)))]
+    lines += [
+        f"{one_line(str(row.path))}: {row.score.unusable:,} undecodable (counted as misses), "
+        f"{row.score.without_truth:,} without any box (left out), {row.score.not_done:,} not done (left out)"
+        for row in rows
+    ]
+    lines += [
+        f"{one_line(str(row.path))}: the size of {row.other_size:,} images differs from the annotated one: "
+        "rotated by EXIF?"
+        for row in rows
+        if row.other_size
+    ]
+    return "\n".join(lines)
+
+
+def json_text(rows: Sequence[ScoredRun]) -> str:
+    """The rows as JSON: a list of objects."""
+    return json.dumps([_flat(row) for row in rows], indent=2)
+
+
+def csv_text(rows: Sequence[ScoredRun]) -> str:
+    """The rows as CSV, with a header."""
+    return text.csv_text([_flat(row) for row in rows])
+
+
+def _flat(row: ScoredRun) -> dict[str, Any]:
+    numbers = asdict(row.score)
+    low, high = numbers.pop("interval")
+    return {
+        "path": str(row.path),
+        "backbone": row.backbone,
+        "dataset": row.dataset,
+        "split": row.split,
+        **numbers,
+        "other_size": row.other_size,
+        "interval_low": low,
+        "interval_high": high,
+        "published": row.published.corloc if row.published else None,
+        "published_source": row.published.source if row.published else NO_NUMBER,
+    }

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
+from lost_reg import text
 from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset
-from lost_reg.discovery.methods import Setting
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.methods import Setting, describe_setting
 from lost_reg.errors import LostRegError
-from lost_reg.runs.sweep_folder import read_sweep
+from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.runs.sweep_folder import SCORES_FILE, read_sweep
 from lost_reg.scoring.corloc import objects_that_count, wilson_interval
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, check_complete, ground_truth
 from lost_reg.types import Box
+
+Count = Annotated[int, Meta(ge=0)]
+PositiveCount = Annotated[int, Meta(ge=1)]
 
 
 @dataclass(frozen=True)
@@ -27,8 +36,8 @@ class SettingScore:
     """
 
     setting: dict[str, Any]
-    tuned: int
-    found: int
+    tuned: Count
+    found: Count
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,13 @@ class SweepScores:
     backbone: str
     dataset: str
     split: str
-    images_tuned: int
-    images_scored: int
-    unusable: int
-    not_done: int
+    images_tuned: PositiveCount
+    images_scored: PositiveCount
+    unusable: Count
+    not_done: Count
     tune_fraction: float
     seed: int
-    settings: tuple[SettingScore, ...]
+    settings: Annotated[tuple[SettingScore, ...], Meta(min_length=1)]
     by_image: FoundByImage | None = field(default=None, compare=False)
 
     @property
@@ -80,7 +89,10 @@ class SweepScores:
     def as_published(self) -> SettingScore | None:
         """LOST as published, if it was among the settings (at any `max_side`)."""
         published = Setting().recorded()
-        return next((one for one in self.settings if _at_native_size(one.setting) == published), None)
+        for one in self.settings:
+            if {**one.setting, "features": {**one.setting["features"], "max_side": None}} == published:
+                return one
+        return None
 
     def corloc(self, one: SettingScore) -> float:
         """In percent, on the images that did not choose."""
@@ -90,10 +102,6 @@ class SweepScores:
         """Wilson's 95 % interval of it, in percent; too high for the best in hindsight."""
         low, high = wilson_interval(one.found, self.images_scored)
         return 100 * low, 100 * high
-
-
-def _at_native_size(setting: dict[str, Any]) -> dict[str, Any]:
-    return {**setting, "features": {**setting["features"], "max_side": None}}
 
 
 def score_sweep(
@@ -108,11 +116,9 @@ def score_sweep(
     """Score every setting of a sweep folder.
 
     Args:
-        dataset: the ground truth, for a sweep on files of the user's.
-        root: the data root.
+        dataset, root, partial: as in `ScoringOptions`.
         tune_fraction: the share of the images that the choice is made on.
         seed: of the random draw of those.
-        partial: whether an incomplete sweep is scored on the images that are done.
 
     Raises:
         LostRegError: an incomplete sweep without `partial`, one of no dataset, ground truth that is
@@ -172,3 +178,119 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     tuning = np.zeros(images, bool)
     tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True
     return tuning
+
+
+# --- text, JSON, CSV ---------------------------------------------------------------------------------
+
+
+def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
+    """The choice, the best in hindsight and LOST as published, as rows of a table."""
+    chosen = {
+        f"chosen on {scores.images_tuned:,} other images": scores.chosen,
+        "best in hindsight": scores.hindsight,
+        "LOST as published": scores.as_published,
+    }
+    return [
+        {
+            "which": which,
+            "setting": describe_setting(one.setting),
+            "CorLoc": f"{scores.corloc(one):.1f}",
+            "95 % interval": "{:.1f} to {:.1f}".format(*scores.interval(one)),
+        }
+        for which, one in chosen.items()
+        if one
+    ]
+
+
+def text_table(scores: SweepScores) -> str:
+    """The choice, the best in hindsight and LOST as published, for people."""
+    return "\n".join(
+        [
+            f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
+            f"CorLoc on {scores.images_scored:,} images",
+            text.text_table(choice_rows(scores)),
+            f"The choice was made on {scores.images_tuned:,} other images (`tune_fraction` "
+            f"{scores.tune_fraction:g}, `seed` {scores.seed}). The best in hindsight was chosen on the "
+            "images that it is scored on: too high to be compared.",
+            f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",
+        ]
+    )
+
+
+def json_text(scores: SweepScores) -> str:
+    """Everything, every setting included; also what the report draws its curves from.
+
+    The chosen setting and the best in hindsight are given by their index.
+    """
+    content = {
+        **vars(scores),
+        "chosen": scores.settings.index(scores.chosen),
+        "hindsight": scores.settings.index(scores.hindsight),
+        "settings": [{**one.setting, **_numbers(scores, one)} for one in scores.settings],
+    }
+    del content["folder"], content["by_image"]
+    return json.dumps(content, indent=2)
+
+
+def csv_text(scores: SweepScores) -> str:
+    """A line for each setting, with a header."""
+    rows = []
+    for one in scores.settings:
+        setting = {"method": one.setting["method"], **one.setting["features"], **one.setting["options"]}
+        rows.append({**setting, **_numbers(scores, one)})
+    return text.csv_text(rows)
+
+
+def _numbers(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
+    low, high = scores.interval(one)
+    return {
+        "tuned": one.tuned,
+        "tuned_corloc": 100 * one.tuned / scores.images_tuned,
+        "found": one.found,
+        "corloc": scores.corloc(one),
+        "interval_low": low,
+        "interval_high": high,
+    }
+
+
+# --- the file of scores ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A setting in the file of scores."""
+
+    method: str
+    features: FeatureConfig
+    options: dict[str, Any]
+
+
+def write_scores(scores: SweepScores) -> Path:
+    """Write the scores into the sweep folder, as JSON, complete or not at all."""
+    path = scores.folder / SCORES_FILE
+    with whole_file(path) as part:
+        part.write_text(json_text(scores) + "\n", encoding="utf-8")
+    return path
+
+
+def read_scores(folder: Path) -> SweepScores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        LostRegError: a file that is missing, or holds something else.
+    """
+    path = folder / SCORES_FILE
+    try:
+        content = parse_json(path.read_bytes(), dict[str, Any])
+        settings = [
+            {**row, "setting": {name: row[name] for name in vars(convert(row, _Recorded))}}
+            for row in convert(content.get("settings"), list[dict[str, Any]])
+        ]
+        scores = convert({**content, "settings": settings, "folder": folder, "by_image": None}, SweepScores)
+        if any(
+            one.tuned > scores.images_tuned or one.found > scores.images_scored for one in scores.settings
+        ):
+            raise ValueError("more images found than scored")
+    except (OSError, *MALFORMED, LostRegError) as error:
+        raise LostRegError(f"{path} does not hold the scores of a sweep: {reason_of(error)}") from None
+    return scores

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lost_reg.artifacts.probes import Probe, position_cells, sample_others
+from lost_reg.artifacts.outliers import Probe, position_cells, sample_others
 
 
 def test_positions_in_cells_by_hand():

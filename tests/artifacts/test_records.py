@@ -10,7 +10,7 @@ from artifact_cases import backbone_artifacts, write_artifacts_file
 from helpers import refusal
 
 from lost_reg.artifacts.records import read_artifacts
-from lost_reg.artifacts.tables import outlier_table, percent, probe_table, summary_table
+from lost_reg.artifacts.tables import outlier_rows, percent, probe_rows, summary_table
 
 
 def test_what_was_written_is_read_again(tmp_path):
@@ -74,8 +74,7 @@ def test_tables_say_what_was_measured():
     header, _, first, _ = summary_table(rows).splitlines()
     assert "above mean + 3 sigma  above 1500  above reference" in header
     assert " ".join(first.split()) == "one 1 2.00 % 0.00 % - 50.00 % 1.00 % 0.12 -"
-    columns, (cells, _) = outlier_table(rows)
-    assert dict(zip(columns, cells))["cut-off"] == "80 (mean + 3 sigma)"
-    columns, cells = probe_table(rows)
-    assert len(cells) == 4 and cells[1] == ["one", "other patches", "-", "-", "-", "-"]
+    assert outlier_rows(rows)[0]["cut-off"] == "80 (mean + 3 sigma)"
+    probes = [list(row.values()) for row in probe_rows(rows)]
+    assert len(probes) == 4 and probes[1] == ["one", "other patches", "-", "-", "-", "-"]
     assert percent(None) == "-" and percent(0.12345) == "12.35 %"

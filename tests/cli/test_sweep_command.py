@@ -35,7 +35,7 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
     result = sweep(*arguments)
     assert result.exit_code == 0, result.output
     assert "16 settings, CorLoc on 7 images" in result.stdout
-    for row in ("chosen on the others", "best in hindsight", "LOST as published"):
+    for row in ("chosen on 3 other images", "best in hindsight", "LOST as published"):
         assert row in result.stdout
     assert "(--tune-fraction 0.3, --seed 0)" in result.stdout
     written = json.loads((tmp_path / "s" / "corloc.json").read_text())

@@ -39,10 +39,8 @@ from lost_reg.errors import one_line
 from lost_reg.report.gallery import MAX_IMAGES, best_iou, evenly_spaced
 from lost_reg.report.loading import load_runs
 from lost_reg.report.page import json_for_page
-from lost_reg.report.pairs import paired_by_registers
 from lost_reg.report.pictures import maps_picture, ramp
-from lost_reg.report.sections.bars import bars_section, in_pairs
-from lost_reg.report.sections.paired import difference_mark
+from lost_reg.report.runs import bars_section, difference_mark, in_pairs, paired_by_registers
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.published import Published
 from lost_reg.types import ImageTruth

@@ -24,9 +24,8 @@ from report_cases import (
 
 from lost_reg.errors import LostRegError
 from lost_reg.report.loading import load_sweeps
-from lost_reg.report.pairs import REGISTER_KINDS
-from lost_reg.scoring.labels import register_kind
-from lost_reg.scoring.sweep_text import read_scores, write_scores
+from lost_reg.scoring.found_boxes import REGISTER_KINDS, register_kind
+from lost_reg.scoring.sweep_scores import read_scores, write_scores
 
 
 def test_scores_that_were_written_are_read_again(tmp_path):

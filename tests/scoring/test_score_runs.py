@@ -15,9 +15,8 @@ import pytest
 
 from lost_reg.datasets import catalog as datasets
 from lost_reg.errors import LostRegError
-from lost_reg.scoring.corloc_text import csv_text, json_text, text_table
 from lost_reg.scoring.found_boxes import ScoringOptions
-from lost_reg.scoring.score_runs import score_path
+from lost_reg.scoring.score_runs import csv_text, json_text, score_path, text_table
 
 # In images of 96 x 128: VOC writes the box (32, 16, 96, 64) as 33, 17, 96, 64.
 OBJECTS = {

@@ -17,8 +17,16 @@ from hypothesis import strategies as st
 from lost_reg.boxes import is_found
 from lost_reg.errors import LostRegError
 from lost_reg.scoring.corloc import score
-from lost_reg.scoring.sweep_scores import _hits, score_sweep, tuning_images
-from lost_reg.scoring.sweep_text import csv_text, json_text, read_scores, text_table, write_scores
+from lost_reg.scoring.sweep_scores import (
+    _hits,
+    csv_text,
+    json_text,
+    read_scores,
+    score_sweep,
+    text_table,
+    tuning_images,
+    write_scores,
+)
 from lost_reg.types import ImageTruth
 
 BOXES = {True: [32, 16, 96, 64], False: [100, 80, 101, 81], None: None}
@@ -183,7 +191,7 @@ def test_text_json_and_csv_carry_the_same_numbers(scores):
     lines = text_table(scores).splitlines()
     assert lines[0] == "tiny on voc trainval: 3 settings, CorLoc on 8 images"
     assert [line.split("  ")[0] for line in lines[3:6]] == [
-        "chosen on the others",
+        "chosen on 2 other images",
         "best in hindsight",
         "LOST as published",
     ]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from lost_reg.artifacts.figures import norm_limits, panels_of
-from lost_reg.artifacts.records import Artifacts, BackboneArtifacts
-from lost_reg.artifacts.tables import outlier_table, probe_table
+from lost_reg.artifacts.records import Artifacts
+from lost_reg.artifacts.tables import outlier_rows, probe_rows
 from lost_reg.charts import chart
 from lost_reg.report.page import Section, Table
 
@@ -27,17 +25,16 @@ def artifacts_section(artifacts: Mapping[str, Artifacts]) -> Section | None:
 def _shown(artifacts: Artifacts) -> dict[str, Any]:
     backbones = artifacts.backbones
     limits = norm_limits(backbones)
-    columns, rows = outlier_table(backbones)
-    outliers = Table("Outliers", "outliers", columns, rows, ("layer", *columns[3:]))
-    columns, rows = probe_table(backbones)
+    outliers, probes = outlier_rows(backbones), probe_rows(backbones)
     return {
         "reference": artifacts.about.reference if len(backbones) > 1 else "",
-        "figures": [_figure(one, limits) for one in backbones],
-        "outliers": outliers,
-        "probes": Table("Linear probes", "probes", columns, rows, columns[2:]),
+        "figures": [
+            {
+                "title": f"{one.label}: {one.images:,} images",
+                "charts": [chart(panel.draw, panel.label) for panel in panels_of(one, limits).values()],
+            }
+            for one in backbones
+        ],
+        "outliers": Table("Outliers", "outliers", outliers, set(outliers[0]) - {"backbone", "cut-off"}),
+        "probes": Table("Linear probes", "probes", probes, set(probes[0]) - {"backbone", "read from"}),
     }
-
-
-def _figure(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, Any]:
-    charts = [Markup(chart(panel.draw, panel.label)) for panel in panels_of(one, limits).values()]
-    return {"title": f"{one.label}: {one.images:,} images", "charts": charts}
