@@ -123,7 +123,7 @@ def load_backbone(
             )
         return FunctionBackbone(backbone, preprocessing, torch_device)
     if preprocessing is not None:
-        raise LostRegError(f"`preprocessing` is for a function of yours: {backbone} has its own")
+        raise LostRegError(f"preprocessing is for a function of yours: {backbone} has its own")
     spec = resolve_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)  # before any weights are read

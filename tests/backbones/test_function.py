@@ -83,7 +83,7 @@ def test_weights_and_precision_of_a_function_are_its_own(given):
 
 def test_preprocessing_of_a_named_backbone_is_its_own():
     text = refusal(load_backbone, "tiny", preprocessing=Preprocessing(8), device="cpu")
-    assert text == "`preprocessing` is for a function of yours: tiny has its own"
+    assert text == "preprocessing is for a function of yours: tiny has its own"
 
 
 @pytest.mark.parametrize(
