@@ -55,7 +55,7 @@ class FeatureConfig:
             raise LostRegError(f"unknown facet {self.facet!r}: choose k, q or v, or join them, as in qk")
         one_or_several = isinstance(self.layer, (int, tuple))
         if not one_or_several or not self.layers or len(set(self.layers)) < len(self.layers):
-            raise LostRegError(f"expected one layer, or a tuple of different ones, but got {self.layer!r}")
+            raise LostRegError(f"expected one layer, or several different ones, but got {self.layer!r}")
         if self.max_side is not None and self.max_side < 1:
             raise LostRegError(f"expected a `max_side` of at least 1 pixel, but got {self.max_side}")
 

@@ -113,8 +113,13 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     if not name and found.settings:
         raise LostRegError(f"{found.path} was run on files of your own: name its ground truth with `dataset`")
     if not name:
-        raise LostRegError(f"name the ground truth of {str(found.path)!r} with `dataset`, such as voc07")
+        raise unknown_dataset(found.path)
     return find_dataset(name, data_root(options.data_root, found.data_root))
+
+
+def unknown_dataset(file: Path) -> LostRegError:
+    """The error for a file of boxes whose dataset is not named."""
+    return LostRegError(f"name the ground truth of {str(file)!r} with `dataset`, such as voc07")
 
 
 def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:

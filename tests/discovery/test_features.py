@@ -157,7 +157,7 @@ def test_unknown_and_repeated_facets_are_refused(facet):
 
 @pytest.mark.parametrize("layer", [(), (-1, -1), (2, -1, 2), [-2, -1], "last", None])
 def test_no_layers_repeated_ones_and_lists_are_refused(layer):
-    assert f"a tuple of different ones, but got {layer!r}" in refusal(FeatureConfig, layer=layer)
+    assert f"several different ones, but got {layer!r}" in refusal(FeatureConfig, layer=layer)
 
 
 @pytest.mark.parametrize("max_side", [0, -5])
