@@ -17,8 +17,8 @@ def datasets_table(root: Path) -> str:
     return "\n".join(
         [
             text_table(("dataset", "about", "images", f"in {root}"), rows),
-            f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. --dataset takes these",
-            f"names, or the path of {' or '.join(one.about for one in FORMATS)}.",
+            f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. A dataset can",
+            f"also be given by its path: {' or '.join(one.about for one in FORMATS)}.",
         ]
     )
 
