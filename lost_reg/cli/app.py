@@ -75,7 +75,7 @@ def main() -> None:
 
     \b
     lost-reg run photos/ --backbone dino --out results/      find objects in a folder of images
-    lost-reg run --backbone dinov2_reg --dataset voc07       find objects in a dataset, to score them
+    lost-reg run --backbone dino --dataset voc07             find objects in a dataset, to score them
     lost-reg corloc results/                                 CorLoc of all runs in a folder
     lost-reg compare results/a results/b                     test whether two runs differ, and show where
     lost-reg sweep --backbone dinov2_reg --dataset voc07     try many settings; score one on held-out images
