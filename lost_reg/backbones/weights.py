@@ -180,7 +180,7 @@ def backbones_table() -> str:
     return "\n".join(
         [
             text_table(rows),
-            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva of timm. Hub weights are in",
+            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva model of timm. Hub weights are in",
             f"{hub_cache()}: `lost-reg backbones --download NAME`",
             "downloads them, and `lost-reg run --weights FILE` uses a file instead.",
         ]

@@ -71,16 +71,16 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="lost-reg")
 def main() -> None:
-    """Object discovery in images without labels: LOST on DINO, DINOv2 and DINOv2 with registers.
+    """Unsupervised object discovery: LOST on the features of DINO, DINOv2 and other vision transformers.
 
     \b
-    lost-reg run photos/ --backbone dino --out results/      boxes for a folder of images
-    lost-reg run --backbone dinov2_reg --dataset voc07       a dataset, to be scored
-    lost-reg corloc results/                                 CorLoc of all runs below a folder
-    lost-reg compare results/a results/b                     do two runs differ, and on which images?
-    lost-reg sweep --backbone dinov2_reg --dataset voc07     which layer and bias? chosen without cheating
-    lost-reg report results/                                 a page with charts and a gallery of the images
-    lost-reg export results/a --to coco --out a.json         the boxes for other programs
+    lost-reg run photos/ --backbone dino --out results/      find objects in a folder of images
+    lost-reg run --backbone dino --dataset voc07             find objects in a dataset, to score them
+    lost-reg corloc results/                                 CorLoc of all runs in a folder
+    lost-reg compare results/a results/b                     test whether two runs differ, and show where
+    lost-reg sweep --backbone dinov2_reg --dataset voc07     try many settings; score one on held-out images
+    lost-reg report results/                                 write an HTML page with charts and a gallery
+    lost-reg export results/a --to coco --out a.json         write the boxes as COCO, YOLO, VOC, ...
     """
 
 

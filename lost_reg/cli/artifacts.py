@@ -23,24 +23,31 @@ from lost_reg.cli.output import print_line
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
 @click.option(
-    "--backbone", "-b", "backbones", multiple=True, required=True, help="Can be given more than once."
+    "--backbone",
+    "-b",
+    "backbones",
+    multiple=True,
+    required=True,
+    help="A backbone to measure; repeat it for several.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
-    help="The folder of artifacts.json and its figures.",
+    help="Folder for artifacts.json and the figures.",
 )  # fmt: skip
 @click.option(
-    "--layer", type=int, default=-2, show_default=True, help="Block after which outliers are counted."
+    "--layer",
+    type=int,
+    default=-2,
+    show_default=True,
+    help="Outliers are counted after this block; negative counts from the last.",
 )
-@click.option("--cutoff", type=float, help="The fixed cut-off of norms.  [default: 150]")
+@click.option("--cutoff", type=float, help="The norm that `--outliers fixed` uses.  [default: 150]")
 @click.option(
     "--outliers", "rule", type=click.Choice(["sigma", "fixed", "reference"]), default="sigma",
     show_default=True,
-    help="Which are outliers: norms above mean + 3 sigma, the fixed cut-off, or the reference's percentile.",
+    help="Outliers have a norm above mean + 3 sigma, --cutoff, or the 98th percentile of --reference.",
 )  # fmt: skip
-@click.option(
-    "--reference", help="The backbone whose 98th percentile is a cut-off.  [default: the first --backbone]"
-)
+@click.option("--reference", help="The backbone that gives that percentile.  [default: the first --backbone]")
 @register_options
 @model_options
 @max_side_option
@@ -48,10 +55,10 @@ from lost_reg.cli.output import print_line
 def artifacts(
     inputs: tuple[str, ...], backbones: tuple[str, ...], out: Path, reference: str | None, **options: Any
 ) -> None:
-    """Measure the outliers of backbones: norms by layer, their share, and their effects.
+    """Measure the outlier tokens (artifacts) of backbones.
 
-    Writes artifacts.json and figures. With test-time registers, the backbone that the neurons belong to is
-    measured twice: as it is, and with them.
+    Writes artifacts.json and figures: token norms by layer, the share of outliers, and what they do to LOST's
+    seeds. With test-time registers, the backbone they are added to is measured twice: without and with them.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new

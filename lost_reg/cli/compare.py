@@ -15,19 +15,22 @@ from lost_reg.cli.output import as_options
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @scoring_options
-@click.option("--images", "all_images", is_flag=True, help="List every image that only one of them found.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, all such images included.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print the table as CSV; with --images, those images.")
+@click.option(
+    "--images", "all_images", is_flag=True, help="List every image on which only one of the two succeeds."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, which also lists those images.")
+@click.option(
+    "--csv", "as_csv", is_flag=True, help="Print the table as CSV; with --images, the list of images instead."
+)
 def compare(a: Path, b: Path, all_images: bool, as_json: bool, as_csv: bool, **options: Any) -> None:
-    """Compare two runs on the same images: which finds more, and could it be chance?
+    """Test whether two runs on the same images differ.
 
-    A and B are run folders, LOST pickles or COCO-style detections (.json). Differences are B minus A, in
-    points of CorLoc, with a 95 % paired bootstrap interval and the p value of McNemar's exact test: over all
-    images, by the share of the image that its largest object covers, and per class. Settings that differ
-    stand on top.
+    A and B are run folders, LOST pickles or COCO-style detections (.json). Settings that differ are listed
+    first. Differences are B minus A, in points of CorLoc, with a 95 % paired bootstrap interval and the p
+    value of McNemar's exact test: for all images, by size of the largest object, and per class.
 
-    A class counts the images that hold it, found if the box has IoU >= 0.5 with an object of that class.
-    Where there are several rows, go by p (Holm), which allows for their number.
+    A class covers the images that contain it; a box is correct if it has IoU >= 0.5 with an object of that
+    class. To judge a single size or class, use p (Holm), which is corrected for multiple comparisons.
     """
     from lost_reg.scoring import comparison_text
     from lost_reg.scoring.compare import compare as compare_runs

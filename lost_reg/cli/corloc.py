@@ -17,10 +17,12 @@ from lost_reg.cli.output import print_message
 @scoring_options
 @table_options
 def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
-    """CorLoc of the runs below a folder, of a LOST pickle, or of COCO-style detections (.json).
+    """Score runs, LOST pickles or COCO detections by CorLoc.
 
-    Beside each stand the trivial baselines on the same images, and a published number if there is one of
-    the same weights, method, features, options and split.
+    CorLoc is the share of images whose box has IoU >= 0.5 with any ground-truth box. PATH is a folder (all
+    runs in it are scored), a LOST pickle (.pkl) or COCO-style detections (.json). Two trivial baselines on
+    the same images are shown next to each score. So is a published number, if there is one for the same
+    weights, method, features, options and split.
     """
     from lost_reg.scoring import score_runs
 

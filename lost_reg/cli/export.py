@@ -20,38 +20,47 @@ _WITH_IMAGES = " and ".join(name for name, format in FORMATS.items() if format.h
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", type=click.Choice(list(FORMATS)), help="The format.")
+@click.option("--to", type=click.Choice(list(FORMATS)), help="The output format.")
 @click.option(
-    "--out", "-o", type=click.Path(path_type=Path), help=f"What to write: {_TARGETS}."
+    "--out", "-o", type=click.Path(path_type=Path), help=f"The file or folder to write: {_TARGETS}."
 )  # fmt: skip
 @click.option(
     "--crops",
     type=click.Path(path_type=Path),
-    help="Also, or only, write what the boxes cut out: a new folder.",
+    help="A new folder for the image crops inside the boxes; with or without --to.",
 )
 @click.option(
-    "--images", type=click.Choice(MODES), help=f"How {_WITH_IMAGES} get the images.  [default: link]",
+    "--images", type=click.Choice(MODES),
+    help=f"Link or copy the images into the folder, or neither ({_WITH_IMAGES}).  [default: link]",
 )  # fmt: skip
 @click.option(
     "--image-root",
     type=click.Path(path_type=Path),
-    help="Where the images are now.  [default: where they were]",
+    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
 )
-@click.option("--drop-implausible", is_flag=True, help="No whole images, single patches and border strips.")
-@click.option("--min-area", type=float, metavar="SHARE", help="No boxes with a smaller share of the image.")
-@click.option("--max-area", type=float, metavar="SHARE", help="No boxes with a larger share of the image.")
+@click.option(
+    "--drop-implausible",
+    is_flag=True,
+    help="Drop boxes that are a whole image, a single patch or a border strip.",
+)
+@click.option(
+    "--min-area", type=float, metavar="SHARE", help="Drop boxes that cover a smaller share of the image."
+)
+@click.option(
+    "--max-area", type=float, metavar="SHARE", help="Drop boxes that cover a larger share of the image."
+)
 @click.option(
     "--max-degree",
     type=float,
     metavar="SHARE",
-    help="No boxes whose seed is similar to a larger share of the patches.",
+    help="Drop boxes whose seed is similar to a larger share of the other patches.",
 )
-@click.option("--min-score", type=float, metavar="SCORE", help="No boxes with a lower score.")
+@click.option("--min-score", type=float, metavar="SCORE", help="Drop boxes with a lower score.")
 @click.option(
     "--max-borders",
     type=click.IntRange(min=0, max=4),
     metavar="N",
-    help="No boxes that touch more of the image's four edges.",
+    help="Drop boxes that touch more than N of the image's four edges.",
 )
 def export(
     run: Path,
@@ -62,10 +71,11 @@ def export(
     image_root: Path | None,
     **filters: Any,
 ) -> None:
-    """Write the boxes of a run for other programs: COCO, YOLO, VOC, LOST's own scripts, or a table.
+    """Export boxes as COCO, YOLO, VOC, CSV or crops.
 
-    All objects of an image are exported. Boxes of shapes that no object has (whole image, single patch,
-    border strip) are counted, and kept unless --drop-implausible.
+    It also writes LOST's own pickle. RUN is a run folder; all objects of each image are exported. Implausible
+    boxes (a whole image, a single patch or a border strip) are counted, and kept unless you pass
+    --drop-implausible.
     """
     if bool(to) != bool(out):
         raise click.UsageError("give both a format with --to and where to write it with --out")

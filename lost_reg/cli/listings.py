@@ -12,10 +12,10 @@ from lost_reg.cli.output import as_options, print_line
 
 @click.command()
 @click.option(
-    "--download", metavar="NAME", help="Download the weights of a backbone into the Hugging Face cache."
+    "--download", metavar="NAME", help="Download this backbone's weights into the Hugging Face cache."
 )
 def backbones(download: str | None) -> None:
-    """List the backbones: what each is, and whether its weights are on this machine."""
+    """List the backbones, and download their weights."""
     from lost_reg.backbones.weights import backbones_table, download_weights
 
     if download:
@@ -25,10 +25,10 @@ def backbones(download: str | None) -> None:
 
 
 @click.command()
-@click.option("--download", metavar="NAME", help="Download a dataset into the data root.")
+@click.option("--download", metavar="NAME", help="Download this dataset into the data root.")
 @data_root_option
 def datasets(download: str | None, data_root: Path | None) -> None:
-    """List the datasets: what each is, and whether it is on this machine."""
+    """List the datasets, and download them."""
     from lost_reg.datasets.catalog import data_root as find_root
     from lost_reg.datasets.catalog import datasets_table
 
@@ -51,7 +51,7 @@ def download_with_progress(name: str, root: Path) -> None:
 
 @click.command()
 def methods() -> None:
-    """List the discovery methods, and their presets."""
+    """List the discovery methods and their presets."""
     from lost_reg.discovery.methods import METHODS
     from lost_reg.text import text_table
 

@@ -95,7 +95,7 @@ def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
 def _method_option() -> click.Option:
     return click.Option(
         ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
-        help="How objects are found in the features; see `lost-reg methods`.",
+        help="The discovery method; see `lost-reg methods`.",
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def setting_options() -> list[click.Parameter]:
         _method_option(),
         click.Option(
             ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
-            help="Features and options by name; see `lost-reg methods`. Options below change parts of it.",
+            help="A named set of the options below, which override it; see `lost-reg methods`.",
         ),
         *(_option_of(item) for item in of_fields.values()),
     ]  # fmt: skip
@@ -172,64 +172,70 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 data_root_option = click.option(
     "--data-root",
     type=click.Path(path_type=Path),
-    help="Folder of the datasets.  [default: $LOST_REG_DATA, then ./data]",
+    help="Folder that holds the datasets.  [default: $LOST_REG_DATA, then ./data]",
 )
 
 MODEL_OPTIONS = ("weights", "download", "device", "precision")
 
 model_options = together(
     click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks."),
-    click.option("--download", is_flag=True, help="Download data and weights that are not on this machine."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ..."),
+    click.option("--download", is_flag=True, help="Download weights and data that are missing."),
+    click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     click.option(
         "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True,
-        help="Number format of the backbone.",
+        help="Floating-point precision of the backbone.",
     ),
 )  # fmt: skip
 
 loader_options = together(
     click.option(
         "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
-        help="Images of one size run together; auto: as many as the device has room for.  "
+        help="How many images of one size run together; auto: as many as fit on the device.  "
         f"[default: {BATCH_SIZE}]",
     ),
     click.option(
         "--workers", type=click.IntRange(min=0), metavar="N",
-        help="Decoding processes.  [default: by the machine]",
+        help="Number of decoding processes.  [default: depends on the machine]",
     ),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N images."),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process only the first N images."),
 )  # fmt: skip
 
 max_side_option = click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
-    help="Scale larger images down.  [default: native resolution]",
+    help="Scale images down so that the longer side is at most this.  [default: native resolution]",
 )  # fmt: skip
 
 register_options = together(
     click.option(
         "--test-time-registers", type=click.IntRange(min=1), metavar="N",
-        help="Add N registers to a model that was trained without any; needs --register-neurons.",
+        help="Add N register tokens to a model trained without any; needs --register-neurons.",
     ),
     click.option(
         "--register-neurons", type=click.Path(path_type=Path), metavar="FILE.json",
-        help="The neurons whose activations the registers take; `lost-reg register-neurons` finds them.",
+        help="The neurons whose activations move to the registers, from `lost-reg register-neurons`.",
     ),
     click.option(
         "--register-rule", type=click.Choice(["paper", "code"]),
-        help="How registers take activations: as in the paper, or in its published code.  [default: paper]",
+        help="How activations move to the registers: as in the paper, or in its code.  [default: paper]",
     ),
 )  # fmt: skip
 
 scoring_options = together(
-    click.option("--dataset", "-d", help="The ground truth, for files and for runs on files of your own."),
+    click.option(
+        "--dataset", "-d", help="The ground truth, for prediction files and for runs on your own images."
+    ),
     data_root_option,
-    click.option("--partial", is_flag=True, help="Use incomplete runs, on the images that are done."),
-    click.option("--no-hard", is_flag=True, help="Drop difficult and truncated objects (LOST's no_hard)."),
+    click.option(
+        "--partial", is_flag=True, help="Accept incomplete runs, using only the images that are done."
+    ),
+    click.option(
+        "--no-hard", is_flag=True, help="Ignore VOC's difficult and truncated objects (LOST's no_hard)."
+    ),
 )
 
 table_options = together(
-    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    click.option("--csv", "as_csv", is_flag=True, help="Print CSV."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),
+    click.option("--csv", "as_csv", is_flag=True, help="Print CSV instead of a table."),
 )
 
 

@@ -14,35 +14,36 @@ from lost_reg.cli.output import print_line
 
 @click.command("register-neurons")
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
-@click.option("--backbone", "-b", required=True, help="A model that was trained without registers.")
+@click.option("--backbone", "-b", required=True, help="A backbone that was trained without registers.")
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), metavar="FILE.json",
-    help="The neurons file.  [default: register-neurons-BACKBONE.json]",
+    help="The file to write.  [default: register-neurons-BACKBONE.json]",
 )  # fmt: skip
 @click.option(
     "--threshold", type=float,
-    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma of all patches]",
+    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma over all patches]",
 )  # fmt: skip
 @click.option(
     "--detect-layer", type=int, default=-2, show_default=True,
-    help="Block after which norms are compared with the threshold.",
+    help="Norms are compared with the threshold after this block; negative counts from the last.",
 )  # fmt: skip
 @click.option(
     "--top-layer", type=int,
-    help="Last block whose neurons are ranked.  [default: the block where outliers begin]",
+    help="The last block whose neurons are searched.  [default: the block where outliers begin]",
 )  # fmt: skip
-@click.option("--top-k", type=click.IntRange(min=1), help="How many neurons.  [default: 45]")
+@click.option("--top-k", type=click.IntRange(min=1), help="How many neurons to keep.  [default: 45]")
 @click.option(
     "--register-rule", "rule", type=click.Choice(["paper", "code"]),
-    help="Rank by activation (paper) or by its magnitude (code).  [default: paper]",
+    help="Rank by mean activation at outliers (paper), or by its magnitude (code).  [default: paper]",
 )  # fmt: skip
 @model_options
 @max_side_option
 @loader_options
 def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, **options: Any) -> None:
-    """Find the neurons that make outliers, from images without labels, for `run --register-neurons`.
+    """Find the neurons that cause outlier tokens.
 
-    After Jiang et al. 2025: the neurons of the early blocks that are most active where norms are large.
+    The result is for `lost-reg run --register-neurons`. As in Jiang et al. 2025, they are the neurons of the
+    early blocks that are most active where the patch norms are large. The images need no labels.
     """
     from lost_reg.backbones.registers import check_can_be_added, write_neurons
     from lost_reg.backbones.zoo import find_spec

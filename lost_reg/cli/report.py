@@ -17,18 +17,18 @@ from lost_reg.text import counted
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), default="report", show_default=True,
-    help="The folder of the report; an earlier report in it is replaced.",
+    help="Folder for the report; an earlier report in it is replaced.",
 )  # fmt: skip
 @scoring_options
 @click.option(
-    "--max-images", type=click.IntRange(min=1), help="At most so many of each dataset, evenly spaced, in the "
-    "gallery.  [default: 2000]",
+    "--max-images", type=click.IntRange(min=1), help="The most images per dataset in the gallery, evenly "
+    "spaced.  [default: 2000]",
 )  # fmt: skip
 def report(path: Path, out: Path, max_images: int | None, **options: Any) -> None:
-    """A page of the runs below a folder: CorLoc table, charts, and a gallery of the images.
+    """Write an HTML page with tables, charts and a gallery.
 
-    It opens from disk, in any browser. Runs with --save-maps also show how their boxes came about. Sweeps and
-    artifacts below the folder are shown, too.
+    It shows all runs, sweeps and artifact measurements in the folder PATH. The page opens from disk, in any
+    browser. For runs with --save-maps, it also shows how the method arrived at each box.
     """
     from lost_reg.progress import image_progress
     from lost_reg.report.report import write_report

@@ -34,10 +34,12 @@ from lost_reg.runs.ranks import ALONE, Ranks
     "-b",
     default="tiny",
     show_default=True,
-    help="A name of `lost-reg backbones`, or timm:NAME.",
+    help="A backbone that `lost-reg backbones` lists, or timm:NAME for one of timm's.",
 )
 @click.option(
-    "--dataset", "-d", help="A name of `lost-reg datasets`, a folder in VOC layout, or a COCO .json."
+    "--dataset",
+    "-d",
+    help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, or a COCO .json.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path),
@@ -45,16 +47,22 @@ from lost_reg.runs.ranks import ALONE, Ranks
 )  # fmt: skip
 @click.option(
     "--files-from", metavar="LIST",
-    help="A file with one image path per line (or ended by NUL); - is the standard input.",
+    help="A file with one image path per line (or NUL-separated); - reads standard input.",
 )  # fmt: skip
 @model_options
 @data_root_option
 @register_options
 @loader_options
-@click.option("--resume", is_flag=True, help="Continue the run in the run folder.")
-@click.option("--visualize", is_flag=True, help="Also write the images of this session with boxes and seed.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run in its folder.")
 @click.option(
-    "--save-maps", is_flag=True, help="Also write the maps of this session's images, for `lost-reg report`."
+    "--visualize",
+    is_flag=True,
+    help="Also save each image with its boxes and seed; with --resume, only the remaining images.",
+)
+@click.option(
+    "--save-maps",
+    is_flag=True,
+    help="Also save the method's maps for `lost-reg report`; with --resume, only the remaining images.",
 )
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
@@ -66,10 +74,11 @@ def run(
     strict: bool,
     **options: Any,
 ) -> None:
-    """Discover objects in a dataset, or in your own image files, folders and tar shards.
+    """Find objects in a dataset or in your own images.
 
-    The run folder gets predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax],
-    half-open, in pixels of the original image. Started by torchrun, the processes share the images.
+    Your own images are files, folders, glob patterns or tar shards. Results go into a run folder, as
+    predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax] in pixels of the original
+    image; xmax and ymax are exclusive. Under torchrun, the processes share the images.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root

@@ -38,16 +38,18 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     default="k",
     show_default=True,
     metavar="VALUES",
-    help="Some of k, q, v, and joined ones such as qkv.",
+    help="Facets to try: k, q, v, or several concatenated, such as qkv.",
 )
-@click.option("--layers", default="-1", show_default=True, metavar="VALUES", help="Such as -4:-1.")
+@click.option(
+    "--layers", default="-1", show_default=True, metavar="VALUES", help="Layers to try, such as -4:-1."
+)
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
-    help="L2-normalised features, raw ones, or each.",
+    help="L2-normalise the features, or not, or try both.",
 )  # fmt: skip
 @click.option(
     "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
-    help="Without the image's mean patch feature, with it, or each.",
+    help="Subtract the image's mean patch feature, or not, or try both.",
 )  # fmt: skip
 @max_side_option
 @model_options
@@ -56,26 +58,31 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 @click.option(
     "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1, show_default=True,
-    help="Share of the images that a setting is chosen on; it is reported on the others.",
+    help="Share of the images used to choose a setting; the choice is scored on the rest.",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of that choice."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Random seed for drawing those images.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the sweep in its folder; if all is done, score it again."
+    "--resume", is_flag=True, help="Continue the sweep in its folder; a finished one is only scored again."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, every setting included.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, a line for each setting.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every setting.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per setting.")
 def sweep(
     backbone: str, dataset: str, out: Path | None, as_json: bool, as_csv: bool, **options: Any
 ) -> None:  # fmt: skip
-    """Try many settings on a dataset with one forward pass an image, and choose one without cheating.
+    """Try many settings in one pass, and choose one fairly.
 
-    The choice is made on some of the images and reported on the others, beside the best in hindsight. Every
-    setting's CorLoc goes into corloc.json in the folder.
+    All settings share one forward pass per image. One setting is chosen on a small share of the images and
+    scored on the rest. The best setting in hindsight is shown for comparison. corloc.json in the sweep folder
+    has every setting's CorLoc.
 
-    VALUES are separated by commas; a range has both ends: FIRST:LAST, such as -4:-1, or START:STOP:STEP, such
-    as -1:0:0.05.
+    VALUES is a list separated by commas. An item is a single value or a range that includes both ends:
+    FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as -1:0:0.05.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, find_dataset

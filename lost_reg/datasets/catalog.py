@@ -91,8 +91,8 @@ def datasets_table(root: Path) -> str:
     return "\n".join(
         [
             text_table(rows),
-            f"`lost-reg datasets --download NAME` gets {', '.join(DOWNLOADABLE)}. The path of",
-            f"{' or of '.join(one.about for one in FORMATS)} is a dataset, too.",
+            f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. A dataset can",
+            f"also be given by its path: {' or '.join(one.about for one in FORMATS)}.",
         ]
     )
 

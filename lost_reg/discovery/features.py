@@ -34,15 +34,15 @@ class FeatureConfig:
     Joined facets or layers are each L2-normalised and concatenated: a dot product is a sum of cosines.
     """
 
-    facet: str = option("k", "Keys (k), queries (q), values (v), or several joined, as in qkv.")
+    facet: str = option("k", "Keys (k), queries (q), values (v), or several concatenated, such as qkv.")
     layer: int | tuple[int, ...] = option(
-        -1, "Block of the features; negative counts from the last; -2,-1 joins two."
+        -1, "Block that gives the features; negative counts from the last; -2,-1 concatenates two."
     )
     center: bool = option(False, "Subtract the image's mean patch feature first.", off="no-center")
-    normalize: bool = option(False, "L2-normalise the features.", off="raw")
+    normalize: bool = option(False, "L2-normalise each patch's feature.", off="raw")
     max_side: int | None = option(
         None,
-        "Scale images down to this longest side; boxes stay in pixels of the original.",
+        "Scale images down so that the longer side is at most this; boxes stay in pixels of the original.",
         metavar="PIXELS",
         min=1,
         shown_default="native resolution",

@@ -37,17 +37,19 @@ class LostConfig:
     the image's mean squared feature norm, which is 1 for normalised features; `bias.py` finds one by itself.
     """
 
-    k_patches: int = option(K_PATCHES, "LOST's k: patches that may join the expansion.", min=1)
+    k_patches: int = option(
+        K_PATCHES, "LOST's k: how many patches of lowest degree may join the seed.", min=1
+    )
     bias: float | str = option(
         0.0,
-        "Added to the affinities, in units of the mean squared feature norm; auto: found in each image, "
+        "Added to the affinities, in units of the mean squared feature norm; auto: chosen for each image, "
         "without labels.",
         metavar="X|auto",
         sweep="-1:0:0.05",
     )
     max_objects: int = option(
         1,
-        "Up to N objects an image, found one after another; corloc scores the first alone.",
+        "Find up to N objects per image, one after another; CorLoc counts only the first.",
         metavar="N",
         min=1,
         sweep=False,
@@ -363,7 +365,7 @@ def gram_operations(patches: int, width: int, config: LostConfig) -> float:
 
 LOST = Method(
     name="lost",
-    about="LOST: seed at the patch of lowest degree, and expand (Siméoni et al. 2021)",
+    about="LOST: expand a seed, the patch similar to the fewest others (Siméoni et al. 2021)",
     config=LostConfig,
     discover=discover,
     discover_each=discover_each,
@@ -376,7 +378,7 @@ LOST = Method(
         ),
         # Not a published protocol: the layers and biases of the papers are not known.
         "registers": Preset(
-            "for DINOv2 and others with registers: L2-normalised, and a bias found in each image",
+            "a start for DINOv2 and models with registers: L2-normalised, bias chosen for each image",
             FeatureConfig(normalize=True),
             LostConfig(bias=AUTO),
             facet_of_backbone=True,

@@ -14,4 +14,4 @@ def test_what_is_here_and_what_is_missing(tmp_path, make_voc):
     assert rows["voc07"].endswith("here: 2 images of it") and "5,011" in rows["voc07"]
     assert rows["voc12"].endswith("incomplete: 1 of 2 images are missing")
     assert rows["coco20k"].endswith(f"not here: looked for {tmp_path / 'coco'}")
-    assert "--download NAME` gets voc07, voc12, coco20k." in table
+    assert "--download NAME` downloads voc07, voc12, coco20k." in table
