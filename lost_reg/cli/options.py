@@ -85,11 +85,8 @@ def _values_option(item: Field[Any]) -> click.Option:
 def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
     """The text of the values to try for each option of the chosen method, or of another if it was given."""
     own = {item.name: item for item in fields(find_method(options["method"]).config)}
-    texts = {
-        name: options[name] or (item.metadata.get("sweep") if name in own else None)
-        for name, item in _swept_fields().items()
-    }
-    return {name: text for name, text in texts.items() if text is not None}
+    by_default = {name: item.metadata["sweep"] for name, item in own.items() if item.metadata.get("sweep")}
+    return {**by_default, **given(options, _swept_fields())}
 
 
 def _method_option() -> click.Option:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -152,7 +153,9 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
             convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
         )
     except MALFORMED as error:
-        raise LostRegError(f"an option has a value that is not possible: {reason_of(error)}") from None
+        place = re.search(r"\$\.(\w+)", str(error))
+        reason = f"`{place[1]}` cannot be {changes.get(place[1])!r}" if place else reason_of(error)
+        raise LostRegError(reason) from None
 
 
 def _named(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:

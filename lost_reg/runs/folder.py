@@ -137,7 +137,7 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
     record = read_record(folder / layout.record_file)
     try:
         convert(record["settings"], layout.settings)
-    except MALFORMED as error:
+    except (*MALFORMED, LostRegError) as error:
         raise LostRegError(
             f"{folder / layout.record_file} does not hold the settings of a run: {reason_of(error)}"
         ) from None

@@ -37,7 +37,9 @@ def _range(text: str) -> list[int] | list[float]:
         first, last, *steps = map(float, text.split(":"))
         step = steps[0] if steps else 1.0
         count = int((last - first) / step + 1e-9) + 1
-        if len(steps) > 1 or step <= 0 or last < first or (not steps and not first.is_integer()):
+        if len(steps) > 1 or not 0 < step < math.inf or last < first:
+            raise ValueError
+        if not steps and not (first.is_integer() and last.is_integer()):
             raise ValueError
     except (ValueError, ArithmeticError):  # of infinite numbers, too
         raise LostRegError(

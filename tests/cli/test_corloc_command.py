@@ -56,7 +56,8 @@ def test_no_hard_is_said(lost_reg, run_folder):
 
 
 def test_a_file_needs_a_dataset(refused, tmp_path):
-    (tmp_path / "detections.json").write_text("[]")
+    detection = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
+    (tmp_path / "detections.json").write_text(json.dumps([detection]))
     assert "--dataset" in refused("corloc", tmp_path / "detections.json")
 
 

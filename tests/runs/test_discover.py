@@ -275,21 +275,6 @@ def test_the_score_is_of_the_features_as_they_are_compared(colours):
 # --- pixels in, boxes out ----------------------------------------------------------------------------
 
 
-def test_padding_is_zero_after_normalising(random_backbone):
-    random = np.random.default_rng(0)
-    pixels = np.zeros((2, 16, 32, 3), np.uint8)
-    pixels[0, :10, :32] = random.integers(0, 256, (10, 32, 3))
-    pixels[1, :16, :17] = random.integers(0, 256, (16, 17, 3))
-    sizes = [(10, 32), (16, 17)]
-    batch = [DecodedImage("", one, size, size) for one, size in zip(pixels, sizes)]
-    images = normalized(batch, random_backbone)
-    assert images.shape == (2, 3, 16, 32) and images.dtype == torch.float32
-    for image, one, (height, width) in zip(images.numpy(), pixels, sizes):
-        expected = (one[:height, :width] / 255 - random_backbone.mean) / random_backbone.std
-        assert np.allclose(image[:, :height, :width], expected.transpose(2, 0, 1), atol=1e-6)
-        assert not image[:, height:].any() and not image[:, :, width:].any()
-
-
 def test_black_pixels_are_not_mistaken_for_padding(colours):
     images = normalized([DecodedImage("", np.zeros((8, 8, 3), np.uint8), (8, 8), (8, 8))], colours)
     assert images.eq(-1).all()

@@ -95,6 +95,15 @@ def test_settings_of_another_type_are_named(tmp_path, changes):
     assert next(iter(changes)) in text
 
 
+def test_features_that_no_run_can_have_are_named(tmp_path):
+    write(tmp_path, A)
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["settings"]["features"]["facet"] = "x"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    text = refusal(read_run, tmp_path)
+    assert f"{tmp_path / 'run.json'} does not hold" in text and "unknown facet 'x'" in text
+
+
 def test_settings_that_are_missing_are_named_and_further_ones_kept(tmp_path):
     more = {**copy.deepcopy(SETTINGS), "test_time_registers": {"count": 1}, "method": "of the future"}
     write(tmp_path, A, settings=more)
