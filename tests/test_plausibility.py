@@ -79,6 +79,9 @@ def test_an_image_of_one_patch_has_signals():
         ((32, 32, 48, 48), SINGLE_PATCH),
         ((32, 32, 64, 48), None),  # two patches side by side, or one above the other
         ((32, 32, 48, 64), None),
+        ((32, 32, 55, 55), SINGLE_PATCH),  # less than one and a half patches on each side
+        ((32, 32, 56, 48), None),  # one and a half of them on one side
+        ((32, 32, 48, 56), None),
         ((0, 0, 16, 16), SINGLE_PATCH),  # in a corner
         ((0, 0, 320, 16), BORDER_STRIP),  # along each of the edges
         ((0, 144, 320, 160), BORDER_STRIP),

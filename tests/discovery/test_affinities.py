@@ -77,6 +77,15 @@ def test_memory_for_affinities_is_bounded_until_single_rows_exceed_the_bound():
     assert affinity_bytes(2, most) == 2 * affinity_bytes(1, most)
 
 
+def test_no_rounding_takes_a_cosine_beyond_one():
+    features = torch.randn(200, 1, 7, generator=torch.Generator().manual_seed(0))
+    alike = torch.cat([features, -features, 3 * features], dim=1)  # (200, 3, 7)
+    found = seed_cosines(alike, torch.zeros(200, dtype=torch.int64))
+    unclamped = torch.linalg.vecdot(features, features) / features.norm(dim=2) ** 2
+    assert unclamped.max() > 1  # rounding does happen
+    assert found.max() == 1 and found.min() == -1 and found.abs().min() > 0.999
+
+
 def test_cosines_do_not_depend_on_scale_and_are_finite_whatever_the_features():
     random = torch.Generator().manual_seed(1)
     features = torch.randn(2, 12, 5, generator=random)

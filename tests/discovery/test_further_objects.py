@@ -197,6 +197,9 @@ def test_what_lies_in_the_padding_does_not_count():
     above, below = candidate((5, 7, 8, 10)), candidate((5, 8, 8, 10))
     assert not goes_on(below, above)
     assert goes_on(below, above, extent_hw=(8.25, 10))
+    left, right = candidate((7, 5, 10, 8)), candidate((8, 5, 10, 8))  # and a column apart
+    assert not goes_on(right, left)
+    assert goes_on(right, left, extent_hw=(10, 8.25))
 
 
 def test_the_patches_of_whole_boxes_leave_the_graph():

@@ -119,6 +119,8 @@ def test_a_record_has_the_method_the_features_and_the_options():
         "features": {"facet": "k", "layer": -1, "center": False, "normalize": False, "max_side": None},
         "options": {"k_patches": 100, "bias": 0.0, "max_objects": 1},
     }
+    # as JSON has it, so that a record can be compared with one that was read
+    assert setting(layer=(-2, -1)).recorded()["features"]["layer"] == [-2, -1]
 
 
 @pytest.mark.parametrize("chosen", SETTINGS, ids=str)

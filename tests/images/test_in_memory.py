@@ -43,6 +43,11 @@ FORMS = {
 }
 
 
+def test_float_tensors_are_rounded_to_the_nearest_level():
+    ((_, found),) = named_images(torch.tensor([0.0, 0.001, 0.003, 0.4996, 0.999, 1.0]).expand(3, 2, 6))
+    assert found[0, :, 0].tolist() == [0, 0, 1, 127, 255, 255]  # 0.26, 0.77, 127.4 and 254.7 of 255
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_pixels(pixels, form):
     ((name, image),) = named_images(FORMS[form](pixels))
