@@ -142,7 +142,8 @@ def _option_of(item: Field[Any]) -> click.Option:
 
 def _type_of(item: Field[Any]) -> click.ParamType:
     """The type of an option, from the annotation of the field that it sets."""
-    kinds = {part.strip() for part in str(item.type).split("|")}
+    written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
+    kinds = {part.strip() for part in written.split("|")}
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
     if "int" in kinds:
