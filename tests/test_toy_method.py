@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +177,19 @@ def test_a_run_is_recorded_continued_and_drawn(lost_reg, refused, truths, tmp_pa
         assert list(maps.values) == ["norms"] and maps.seed == seed and maps.values["norms"].shape == (6, 8)
         with Image.open(tmp_path / "run" / "pictures" / name) as picture:
             assert picture.size == (128, 96)
+
+
+def test_its_types_need_not_be_postponed(lost_reg, refused, truths, tmp_path, monkeypatch):
+    """In a module without `from __future__ import annotations`, the type of a field is no text."""
+    fields = [("margin", int, option(1, "Patches.", min=0)), ("least", float, option(0.0, "Norm."))]
+    config = make_dataclass("ToyConfig", fields, frozen=True)
+    presets = {"published": Preset("nowhere", FeatureConfig(center=True), config())}
+    monkeypatch.setitem(METHODS, "toy", replace(TOY, config=config, presets=presets))
+    lost_reg("run --dataset voc07 --method toy --margin 2 --least 0.5 --out run")
+    assert read_run(tmp_path / "run").settings["options"] == {"margin": 2, "least": 0.5}
+    assert "'much' is not a valid integer" in refused(
+        "run --dataset voc07 --method toy --margin much --out a"
+    )
 
 
 @pytest.mark.parametrize(
