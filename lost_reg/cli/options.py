@@ -100,7 +100,9 @@ def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
     presets = list(dict.fromkeys(name for method in METHODS.values() for name in method.presets))
     configs: list[Any] = [FeatureConfig, *(method.config for method in METHODS.values())]
-    of_fields = {item.name: item for config in configs for item in fields(config)}
+    of_fields: dict[str, Field[Any]] = {}  # of those that share a name, the first
+    for item in (item for config in configs for item in fields(config)):
+        of_fields.setdefault(item.name, item)
     return [
         _method_option(),
         click.Option(

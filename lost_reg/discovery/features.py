@@ -56,6 +56,8 @@ class FeatureConfig:
         one_or_several = isinstance(self.layer, (int, tuple))
         if not one_or_several or not self.layers or len(set(self.layers)) < len(self.layers):
             raise LostRegError(f"expected one layer, or several different ones, but got {self.layer!r}")
+        if len(self.layers) == 1:  # so that equal features are equal records
+            object.__setattr__(self, "layer", self.layers[0])
         if self.max_side is not None and self.max_side < 1:
             raise LostRegError(f"expected a `max_side` of at least 1 pixel, but got {self.max_side}")
 

@@ -185,7 +185,8 @@ def _entry(
         maps = read_maps(path)
     except LostRegError as error:
         return {**entry, "maps_error": one_line(str(error))}
-    entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
+    if outcome.objects:
+        entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
     entry["maps"] = {
         "picture": pictures.maps(maps),
         "names": list(map(one_line, maps.values)),

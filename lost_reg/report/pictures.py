@@ -83,11 +83,9 @@ def _affinity_levels(affinities: np.ndarray) -> np.ndarray:
 
 
 def _component(mask: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    """The 4-connected component of a mask that holds the seed: (rows, columns) bool."""
-    mask = mask.astype(np.uint8)
-    mask[seed] = 1
-    _, labels = cv2.connectedComponents(mask, connectivity=4)
-    return labels == labels[seed]
+    """The 4-connected component of a mask that holds the seed, (rows, columns) bool; empty without one."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    return mask & (labels == labels[seed])
 
 
 def _levels(values: np.ndarray, low: float | None = None) -> np.ndarray:

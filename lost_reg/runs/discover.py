@@ -55,12 +55,14 @@ def discover(
     loader = loader or LoaderOptions()
     if loader.workers is None and len(named) < _IMAGES_WORTH_WORKERS:
         loader = replace(loader, workers=0)
-    found: dict[str, Prediction] = {}
-    for outcome in discover_stream(named, backbone, method, features, loader=loader):
+    numbered = ((str(index), image) for index, (_, image) in enumerate(named))  # names can repeat
+    found: dict[int, Prediction] = {}
+    for outcome in discover_stream(numbered, backbone, method, features, loader=loader):
+        index = int(outcome.image)
         if isinstance(outcome, Failure):
-            raise UnreadableImage(f"{outcome.image}: {outcome.reason}")
-        found[outcome.image] = outcome
-    return [found[name] for name, _ in named]
+            raise UnreadableImage(f"{named[index][0]}: {outcome.reason}")
+        found[index] = replace(outcome, image=named[index][0])
+    return [found[index] for index in range(len(named))]
 
 
 def discover_stream(

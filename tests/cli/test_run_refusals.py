@@ -118,7 +118,7 @@ def test_unknown_option_values(refused, photos, tmp_path, option):
 def test_options_that_only_the_library_can_judge(refused, photos, tmp_path):
     assert "unknown facet 'x'" in refused("run", photos, "--facet", "x", "--out", tmp_path / "out")
     line = refused("run", photos, "--layer=-1,-1", "--out", tmp_path / "out")
-    assert "a tuple of different ones" in line
+    assert "several different ones" in line
     assert "no layer 6" in refused("run", photos, "--layer", 6, "--out", tmp_path / "out")
     assert "nonsense" in refused("run", photos, "--device", "nonsense", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -178,3 +178,7 @@ def test_a_longest_side_below_a_pixel_is_refused(max_side):
 )
 def test_features_in_words(config, words):
     assert describe_features(config) == words
+
+
+def test_a_tuple_of_one_layer_is_that_layer():
+    assert FeatureConfig(layer=(-2,)) == FeatureConfig(layer=-2)

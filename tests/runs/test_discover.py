@@ -326,3 +326,11 @@ def test_exif_orientation_turns_the_box_if_asked_for(tmp_path, colours, apply_ex
     Image.fromarray(planted()).save(tmp_path / "a.png", exif=exif)
     (found,) = find([tmp_path / "a.png"], colours, apply_exif=apply_exif)
     assert (found.box_xyxy, found.size_hw) == (box, size_hw)
+
+
+def test_a_path_with_the_name_of_an_image_in_memory_is_another_image(photos, random_backbone, monkeypatch):
+    (photos[0].parent / "[1]").write_bytes(photos[0].read_bytes())
+    monkeypatch.chdir(photos[0].parent)
+    pixels = np.array(Image.open(photos[1]))
+    first, second = discover(["[1]", pixels], random_backbone)
+    assert first.image == second.image == "[1]" and first.size_hw != second.size_hw
