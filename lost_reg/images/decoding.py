@@ -210,7 +210,7 @@ class DecoderProcess:
     def _start(self) -> subprocess.Popen:
         if self._closed:
             raise LostRegError("decoding has been stopped")
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline = time.monotonic() + max(self._seconds, SECONDS_PER_IMAGE)  # starting takes its time
         try:
             # What image libraries print about files is dropped: each file's reason is recorded instead.
             process = subprocess.Popen(

@@ -136,7 +136,7 @@ def test_a_decoder_that_hangs_is_replaced_and_its_image_recorded(tmp_path, fault
     assert outcomes(files, tmp_path, faulty, seconds=1.0) == {
         "2": "took more than 1 s to decode and was stopped"
     }
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 55  # it would sleep for 60 s
 
 
 def test_the_time_limit_is_of_one_image_and_not_of_all(tmp_path, faulty):
