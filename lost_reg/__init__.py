@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.version import __version__ as __version__
 
-if TYPE_CHECKING:  # each under its own name again, by which type checkers know what is public
+if TYPE_CHECKING:  # `X as X` tells type checkers that X is public
     from lost_reg.backbones.loading import Preprocessing as Preprocessing
     from lost_reg.backbones.loading import load_backbone as load_backbone
     from lost_reg.backbones.zoo import list_backbones as list_backbones
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # each under its own name again, by which type checkers know 
     from lost_reg.types import ImageTruth as ImageTruth
     from lost_reg.types import Prediction as Prediction
 
-# Imported on first use: torch alone takes seconds, and `lost-reg --help` needs none of it.
+# Imported on first use: torch alone takes seconds to import, and `lost-reg --help` does not need it.
 _HOMES = {
     "Failure": "types",
     "FeatureConfig": "discovery.features",

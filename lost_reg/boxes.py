@@ -1,7 +1,7 @@
-"""Boxes: overlap, the trivial ones, and how they are carried from one image size to another.
+"""Boxes: IoU, the centred box of the trivial baseline, and conversion between image sizes.
 
-Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels; coordinates are continuous, without the + 1 of some
-codes.
+Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels. Coordinates are continuous, without the + 1 that
+some code adds to widths and heights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from lost_reg.types import Box
 
-IOU_THRESHOLD = 0.5  # of CorLoc
+IOU_THRESHOLD = 0.5  # CorLoc's
 
 
 def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
@@ -21,12 +21,12 @@ def is_found(box: Box, truth_boxes: np.ndarray | Sequence[Box]) -> bool:
 
 
 def found_objects(box: Box | np.ndarray, truth_boxes: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """With which of the (N, 4) ground-truth boxes a box has IoU >= 0.5: (N,) bool, or (S, N) of (S, 4)."""
+    """Which of (N, 4) ground-truth boxes have IoU >= 0.5 with a box: (N,) bool; (S, N) for (S, 4) boxes."""
     return iou(box, truth_boxes) >= IOU_THRESHOLD
 
 
 def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray:
-    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); of (S, 4) boxes, (S, N).
+    """Intersection over union of a box with each of (N, 4) boxes, all xyxy: (N,); for (S, 4) boxes, (S, N).
 
     Empty boxes give 0.
     """
@@ -42,14 +42,14 @@ def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray
 
 
 def centred_box(size_hw: tuple[int, int], side: float) -> Box:
-    """The box in the middle of an image whose sides are `side` times those of the image."""
+    """The centred box whose height and width are `side` times those of the image."""
     height, width = size_hw
     x, y = width * (1 - side) / 2, height * (1 - side) / 2
     return x, y, width - x, height - y
 
 
 def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:
-    """Clip a box to its image, and scale it to the original if that was scaled down.
+    """Clip a box to its image, and map it to the original if the image was scaled down.
 
     Args:
         box_xyxy: half-open pixels of the image of size `size_hw`; it may reach into the padding.
@@ -62,7 +62,7 @@ def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_
     xmax, ymax = min(xmax, width), min(ymax, height)
     if size_hw == original_hw:
         return xmin, ymin, xmax, ymax
-    # multiplied first, so that the image's edge is met exactly
+    # multiply first, so that the image's edge maps exactly to the original's
     return (
         xmin * original_width / width,
         ymin * original_height / height,
@@ -72,7 +72,7 @@ def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_
 
 
 def whole_pixels(box_xyxy: Box, size_hw: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A box rounded to whole pixels, half-open; of at least one pixel, and inside its image."""
+    """A box rounded to whole pixels, half-open: at least one pixel in size, and inside its image."""
     xmin, ymin, xmax, ymax = box_xyxy
     height, width = size_hw
     (left, right), (top, bottom) = _whole(xmin, xmax, width), _whole(ymin, ymax, height)

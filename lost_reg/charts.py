@@ -1,8 +1,8 @@
 """Charts as SVG, drawn by matplotlib, which is imported when the first one is drawn.
 
 A chart is a function that draws into matplotlib axes. For a page it becomes inline SVG without style
-attributes, which a content security policy would refuse: text stays text in the page's font, and each of
-COLOURS is the page's CSS variable of that name, so that a chart follows its light and dark theme.
+attributes, which a content security policy would block. Text stays text, in the page's font. Each of COLOURS
+becomes the page's CSS variable of that name, so that a chart follows the light and dark theme.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-WIDTH = 340  # pixels: three charts beside each other on a desktop, one on a phone, in nearly the same size
+WIDTH = 340  # pixels: three charts beside each other on a desktop, one on a phone, at nearly the same size
 COLOURS = {
     "text": "#1e2227",
     "quiet": "#5f656e",
@@ -37,16 +37,16 @@ COLOURS = {
     "published": "#c2410c",
     "accent": "#0b62a8",
 }
-# Of one lightness, so that they are legible on light and on dark: from orange to purple.
+# From orange to purple at equal lightness, so that they are legible on light and dark backgrounds.
 ORDERED = ("#cf6924", "#aa8400", "#639c31", "#00a584", "#009dc3", "#4c88e2", "#9871d5")
 
 Draw = Callable[["Axes"], None]
 
 _LEGEND_LINE = 17
-_TITLE = "title: "  # of an artist's gid
+_TITLE = "title: "  # prefix of an artist's gid
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names from outside may hold dollars
+    "text.parse_math": False,  # user-supplied names may contain dollar signs
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -84,8 +84,8 @@ def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) 
     """A chart for a page, as an SVG element that templates do not escape.
 
     Args:
-        draw: draws into empty axes; what it labels is shown in a legend below them.
-        label: what it shows, for those who cannot see it; empty if all of it is said beside it.
+        draw: draws into empty axes; labelled artists appear in a legend below them.
+        label: description for screen readers; empty if the text beside the chart says it all.
         height, width: in pixels, without the legend; the page may scale it.
     """
     root = _drawn([("", draw)], (width, height), salt=label, background="none")
@@ -98,19 +98,19 @@ def chart(draw: Draw, label: str, *, height: float = 200, width: float = WIDTH) 
 
 
 def chart_file(panels: Sequence[tuple[str, Draw]], *, height: float = 240) -> str:
-    """Charts beside each other, each below its title, as the text of an SVG file on a white ground."""
+    """Charts side by side, each below its title, as the text of an SVG file with a white background."""
     root = _drawn(panels, (WIDTH * len(panels), height), salt="file", background="white")
     root.attrib.update({"font-family": "sans-serif", "width": root.get("viewBox").split()[2]})
     return '<?xml version="1.0" encoding="utf-8"?>\n' + _as_text(root) + "\n"
 
 
 def titled(artist: Artist, title: str | None = None) -> None:
-    """Give something drawn a text, or else its label, that is shown when it is pointed at."""
+    """Give an artist a tooltip: a title, or else its label."""
     artist.set_gid(_TITLE + one_line(title or str(artist.get_label())))
 
 
 def ordered_colour(index: int, count: int) -> str:
-    """A colour for one of several things that have an order."""
+    """A colour for one of several items that have an order."""
     from matplotlib.colors import LinearSegmentedColormap, to_hex
 
     return to_hex(LinearSegmentedColormap.from_list("ordered", ORDERED)(index / max(1, count - 1)))
@@ -131,7 +131,7 @@ def log_scale(axes: Axes, name: Literal["x", "y"], low: float, high: float) -> N
 
 
 def percent_top(values: Sequence[float]) -> float:
-    """The end of a percent axis: the next ten above all values, at most 100."""
+    """The upper limit of a percent axis: the largest value rounded up to a multiple of 10, at most 100."""
     return min(100.0, max(10.0, 10.0 * -(-max(values) // 10)))
 
 
@@ -141,13 +141,13 @@ def percent_top(values: Sequence[float]) -> float:
 def _drawn(
     panels: Sequence[tuple[str, Draw]], size: tuple[float, float], *, salt: str, background: str
 ) -> ElementTree.Element:
-    """Panels beside each other as an SVG element, the same in every session; size: width and height."""
+    """Panels side by side as an SVG element, identical in every session; size: (width, height)."""
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
     text = io.StringIO()
     with context([_STYLE | {"svg.hashsalt": f"chart {salt}"}], after_reset=True), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font of the page may have it
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the page's font may have it
         figure = Figure(layout="constrained", facecolor=background)
         subfigures = figure.subfigures(1, len(panels), squeeze=False)[0]
         rows = []
@@ -158,13 +158,13 @@ def _drawn(
                 subfigure.suptitle(fill(one_line(title), 44), fontsize="medium", fontweight="bold")
             rows.append(_add_legend(subfigure, axes))
         width, height = size[0], size[1] + _LEGEND_LINE * max(rows)
-        figure.set_size_inches(width / 72, height / 72)  # an SVG of matplotlib has 72 units an inch
+        figure.set_size_inches(width / 72, height / 72)  # matplotlib's SVG has 72 units per inch
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return _tidied(text.getvalue())
 
 
 def _add_legend(figure: Any, axes: Axes) -> int:
-    """A legend below the axes, in as many columns as fit, with each label once; gives the number of rows."""
+    """A legend below the axes, in as many columns as fit, with each label once; returns its row count."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return 0
@@ -184,10 +184,10 @@ _SHAPE_ATTRIBUTES = ("d", "x", "y", "transform")
 
 
 def _tidied(text: str) -> ElementTree.Element:
-    """What matplotlib wrote, without what a page refuses or has no need of.
+    """Matplotlib's SVG without what a page blocks or does not need.
 
-    Style attributes become presentation attributes, groups lose their ids, or have a <title> where `titled`
-    gave one, and numbers have two decimals.
+    Style attributes become presentation attributes. Groups lose their ids; where `titled` set one, it becomes
+    a <title>. Numbers are rounded to two decimals.
     """
     root = ElementTree.fromstring(text)
     for parent in list(root.iter()):
@@ -216,7 +216,7 @@ def _tidied(text: str) -> ElementTree.Element:
 
 
 def _properties(style: str) -> list[tuple[str, str]]:
-    """The properties of a style attribute but the font, which is the page's."""
+    """The properties of a style attribute, except the font: the page's is used."""
     pairs = (part.partition(":") for part in style.split(";") if part.strip())
     properties = [(name.strip(), value.strip()) for name, _, value in pairs]
     return [(name, value) for name, value in properties if name != "font-family"]

@@ -2,9 +2,9 @@
 
 
 class LostRegError(Exception):
-    """Something the user can mend: a path, a file, an option, weights, data.
+    """Something the user can fix: a path, a file, an option, weights, data.
 
-    Its text is one line that says what was wrong and what to do about it. The library raises it;
+    Its text is one line that says what is wrong and what to do about it. The library raises it;
     the command line prints it after ``Error:`` and exits with ``exit_code``.
     """
 
@@ -12,10 +12,10 @@ class LostRegError(Exception):
 
 
 def one_line(text: str) -> str:
-    """A text made safe for a terminal: what cannot be printed (newlines, control codes, bytes of file
-    names that are no UTF-8) is shown as an escape."""
+    """A text made safe for a terminal: unprintable characters (newlines, control codes, bytes of file
+    names that are not UTF-8) are escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class UnreadableImage(LostRegError):
-    """One image file that cannot be opened or decoded. A run records it and goes on."""
+    """One image file that cannot be opened or decoded. A run records it and continues."""

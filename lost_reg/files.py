@@ -1,4 +1,4 @@
-"""Files and folders: written as a whole or not at all, and named so that no image leads out of a folder."""
+"""Files and folders: atomic writes, and paths for images that cannot escape a folder."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from pathlib import Path
 
 from lost_reg.errors import LostRegError
 
-_LONGEST_PATH = 800  # characters of an image's name with its folders; a path can have 4,096 bytes
+_LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
 
 
 @contextlib.contextmanager
 def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterator[Path]:
-    """A path to write to, which replaces the target once the block has ended without an error.
+    """A temporary path to write to; it replaces the target when the block ends without an error.
 
     The target's folder is created. A process that is killed can leave a hidden file beside the target.
 
     Args:
-        what: the target is called this in errors, such as "the picture".
-        durable: whether the target is complete, old or new, even after a loss of power.
+        what: what errors call the target, such as "the picture".
+        durable: sync to disk first, so that even after a power loss the target is complete, old or new.
 
     Raises:
-        LostRegError: something cannot be written, in the block too; then nothing is left behind.
+        LostRegError: a write fails, here or in the block; nothing is left behind.
     """
-    # random: not another's file, not a link planted by somebody; short: the target's name may be the longest
+    # random: no other process's file, no planted link; short: the target's name may be as long as allowed
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,13 @@ def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterat
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes the target once the block has ended without an error.
+    """A temporary folder to write to; it becomes the target when the block ends without an error.
 
     Raises:
-        LostRegError: something cannot be written; then nothing is left behind.
+        LostRegError: a write fails; nothing is left behind.
     """
     target = Path(os.path.abspath(target))
-    # never a folder that a killed process left: what is in it would come along
+    # must be new: the contents of a folder left by a killed process would end up in the target
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
@@ -67,7 +67,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def check_new(path: Path) -> None:
-    """Check that a file does not exist yet and can be written, before work is done for it.
+    """Check that a file does not exist yet and can be written, before doing the work that fills it.
 
     Raises:
         LostRegError: it exists, or its folder cannot be written to.
@@ -82,7 +82,7 @@ def check_new(path: Path) -> None:
 
 
 def file_digest(path: Path, algorithm: str) -> str:
-    """The digest of a file's contents, by an algorithm of hashlib, as hexadecimal digits."""
+    """The hexadecimal digest of a file's contents; `algorithm` is one of hashlib's."""
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -91,12 +91,12 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 
 def folders_with(top: Path, name: str) -> list[Path]:
-    """The folders at and below a folder that hold a file of this name, sorted."""
+    """The folders from `top` down that contain a file of this name, sorted."""
     return sorted(Path(folder) for folder, _, names in os.walk(top) if name in names)
 
 
 def path_within(folder: Path, image: str) -> Path:
-    """The path in a folder for an image of this name: it stays inside, and is not too long."""
+    """A path for an image of this name that stays inside the folder and is not too long."""
     if len(image) > _LONGEST_PATH:
         image = _shortened(image)
     parts = (image if os.sep == "/" else image.replace(os.sep, "/")).split("/")

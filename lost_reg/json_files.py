@@ -1,7 +1,7 @@
-"""JSON, read and checked against the type it should have. Nothing is guessed, nothing is executed.
+"""JSON, parsed and checked against a type. Nothing is guessed, nothing is executed.
 
-msgspec parses the text and builds the type. It refuses lone surrogates, which stand for bytes of file names
-that are not UTF-8; such a text is parsed by Python's json, and then checked by msgspec.
+msgspec parses the text and builds the type. It rejects lone surrogates, which stand for bytes of file names
+that are not UTF-8; Python's json parses such texts, and msgspec checks the result.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import math
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from lost_reg.errors import one_line
+from lost_reg.errors import LostRegError, one_line
 
 T = TypeVar("T")
 
-# What parsing and checking raise for content that is malformed, absurdly nested or of another type.
+# What parsing and checking raise for content that is malformed, nested too deeply or of another type.
 MALFORMED = (ValueError, RecursionError, msgspec.ValidationError)
 
 
@@ -26,7 +26,7 @@ def parse_json(text: str | bytes, kind: type[T]) -> T:
 
     Raises:
         ValueError, RecursionError, msgspec.ValidationError (`MALFORMED`): not JSON, numbers that are not
-            finite, or another content.
+            finite, or content of another type.
     """
     try:
         wanted: Any = kind  # hashable, as types are
@@ -45,13 +45,33 @@ def convert(content: Any, kind: type[T]) -> T:
     return msgspec.convert(content, kind)
 
 
+def check_fields(config: Any) -> None:
+    """Check that the fields of a dataclass have the types that they are declared with.
+
+    Raises:
+        LostRegError: one has another type.
+    """
+    kind_of_config: Any = type(config)  # hashable, as types are
+    for name, kind in _types(kind_of_config).items():
+        value = getattr(config, name)
+        try:
+            convert(value, kind)
+        except msgspec.ValidationError:
+            raise LostRegError(f"`{name}` cannot be {value!r}") from None
+
+
+@cache
+def _types(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
 def reason_of(error: Exception) -> str:
     """What was wrong with the content, as one line, without backticks: these mark parameters in messages."""
     return one_line(str(error) or type(error).__name__).replace("`", "'")
 
 
 def _finite(number: str) -> float:
-    value = float(number)  # infinite for 1e999, too
+    value = float(number)  # also infinite for 1e999
     if not math.isfinite(value):
         raise ValueError(f"{number} is not a finite number")
     return value

@@ -1,7 +1,7 @@
 """torch, imported when it is first used.
 
-It takes two seconds to import. The registry of methods, from which the command line makes its options and
-help, must not wait for that: the modules of discovery import torch from here.
+It takes two seconds to import. The registry of methods, from which the command line builds its options and
+help, must not wait for that, so the modules of discovery import torch from here.
 """
 
 from __future__ import annotations

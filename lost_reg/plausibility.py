@@ -1,4 +1,4 @@
-"""Signals of a box that need no labels: numbers to filter by, and shapes that no object has."""
+"""Label-free signals of a box: numbers to filter by, and shapes that no object has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Signals:
 
     area: its share of the image's area.
     degree: the share of the image's other patches that are similar to the seed, for a method that counts them
-        (LOST's degree; of a further object, patches taken by earlier ones do not count); else None.
+        (LOST's degree; for a further object, patches taken by earlier ones do not count); else None.
     score: see `FoundObject`.
     borders: how many of the image's four edges it touches.
     """
@@ -47,9 +47,9 @@ def signals(found: FoundObject, image: Prediction) -> Signals:
 def implausible(box_xyxy: Box, size_hw: tuple[float, float], grid_hw: tuple[int, int]) -> str | None:
     """Which of IMPLAUSIBLE a box is, or None.
 
-    Whole image: over 85 % of its area. Single patch: one of the grid, or one with the sliver of another in
-    which the image ends. Border strip: along the whole of one edge and thinner than an eighth of the image,
-    as letterbox bars are.
+    Whole image: over 85 % of its area. Single patch: one patch of the grid, or one plus a sliver of the
+    partial patch at the image's edge. Border strip: along the whole of one edge and thinner than an eighth of
+    the image, like a letterbox bar.
 
     Args:
         box_xyxy: within the image, in the unit of `size_hw`: pixels or patches.
@@ -61,7 +61,7 @@ def implausible(box_xyxy: Box, size_hw: tuple[float, float], grid_hw: tuple[int,
     left, top, right, bottom = _touched(box_xyxy, size_hw)
     if box_width * box_height > _WHOLE_SHARE * height * width:
         return WHOLE_IMAGE
-    # A patch can be a little larger than the image's share of the grid, since the grid covers the padding.
+    # The grid covers the padding too, so a patch can be slightly larger than width / columns.
     if box_width * columns < 1.5 * width and box_height * rows < 1.5 * height:
         return SINGLE_PATCH
     is_horizontal = left and right and (top or bottom) and box_height < _STRIP_SHARE * height
@@ -70,7 +70,7 @@ def implausible(box_xyxy: Box, size_hw: tuple[float, float], grid_hw: tuple[int,
 
 
 def implausible_kinds(image: Prediction) -> list[str]:
-    """The kinds of those of an image's objects whose boxes are implausible."""
+    """The kind of each implausible box among an image's objects."""
     kinds = (implausible(one.box_xyxy, image.size_hw, image.grid_hw) for one in image.objects)
     return [kind for kind in kinds if kind]
 
@@ -82,7 +82,7 @@ def _extent(box_xyxy: Box) -> tuple[float, float]:
 
 
 def _touched(box_xyxy: Box, size_hw: tuple[float, float]) -> tuple[bool, bool, bool, bool]:
-    """Whether it reaches the left, top, right and bottom edge."""
+    """Whether a box touches the left, top, right and bottom edge."""
     xmin, ymin, xmax, ymax = box_xyxy
     height, width = size_hw
     return xmin <= 0, ymin <= 0, xmax >= width, ymax >= height

@@ -1,4 +1,4 @@
-"""Progress for people, on standard error: a bar on a terminal, now and then a plain line elsewhere."""
+"""Progress on standard error: a bar on a terminal, an occasional plain line elsewhere."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 _SECONDS_BETWEEN_LINES = 15.0
 
-Progress = Callable[[int, int, int | None], None]  # called with the images done, failed and to do, if known
+Progress = Callable[[int, int, int | None], None]  # (done, failed, total if known), in images
 
 
 def no_progress(done: int, failed: int, total: int | None) -> None:
-    """Tells nobody."""
+    """Report nothing."""
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def image_progress(what: str) -> Iterator[Progress]:
 
 @contextmanager
 def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A function (what, done, total or None) to call now and then; counts MB, or images of "images"."""
+    """A function (what, done, total or None) to call repeatedly; done counts bytes, or images of "images"."""
     with _shown() as show:
 
         def report(what: str, done: int, total: int | None) -> None:
@@ -65,7 +65,7 @@ def _shown() -> Iterator[Callable[[str, float, float | None, str], None]]:
 
 
 class _Rates:
-    """The rate of each thing since it was first heard of; what was done by then does not count."""
+    """The rate of each task since its first report; what was done before that does not count."""
 
     def __init__(self):
         self._first: dict[str, tuple[float, float]] = {}

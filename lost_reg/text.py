@@ -1,4 +1,4 @@
-"""Texts for people: tables, CSV, counts and short lists of names."""
+"""Text output: tables, CSV, counts and short lists of names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lost_reg.errors import one_line
 
 
 def text_table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows of the same keys as a table: padded columns, numbers to the right, words to the left."""
+    """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned."""
     lines = [[one_line(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows))]
     columns = [_column(title, cells) for title, *cells in zip(*lines)]
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
 
 
 def _column(title: str, cells: Sequence[str]) -> list[str]:
-    """The title, a rule of dashes and the cells, padded to one width."""
+    """The title, a line of dashes and the cells, padded to one width."""
     width = max(map(len, (title, *cells)))
     is_numeric = all(cell.lstrip("+-<")[:1].isdigit() for cell in cells if cell)
     pad = str.rjust if is_numeric else str.ljust
@@ -26,7 +26,7 @@ def _column(title: str, cells: Sequence[str]) -> list[str]:
 
 
 def csv_text(rows: Sequence[dict[str, Any]], header: Iterable[str] | None = None) -> str:
-    """Rows of the same keys as CSV with a header, every row on one line; no rows need a `header`."""
+    """Rows with the same keys as CSV, each on one line below a header; without rows, give the `header`."""
     lines = io.StringIO()
     writer = csv.DictWriter(lines, fieldnames=list(header or rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -38,7 +38,7 @@ def csv_text(rows: Sequence[dict[str, Any]], header: Iterable[str] | None = None
 
 
 def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> str:
-    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: how many there are, if more."""
+    """A few names for a message, such as 'a.jpg, b.jpg and 4 more'; `of`: the total, if more."""
     names = list(names)
     left = (of or len(names)) - min(most, len(names))
     return ", ".join(names[:most]) + (f" and {left:,} more" if left else "")

@@ -1,4 +1,4 @@
-"""The frozen types that pass between the rooms.
+"""The frozen types that the subpackages share.
 
 Boxes are [xmin, ymin, xmax, ymax], half-open, in pixels of the original image. Sizes and grids are
 (height, width): sizes in pixels, grids in patches.
@@ -12,7 +12,7 @@ from typing import Annotated
 from msgspec import Meta
 
 _Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
-_Whole = Annotated[int, Meta(ge=-(10**15), le=10**15)]  # one that has a float
+_Whole = Annotated[int, Meta(ge=-(10**15), le=10**15)]  # exact as a float
 _Side = Annotated[int, Meta(ge=1)]
 _Index = Annotated[int, Meta(ge=0)]
 
@@ -28,10 +28,10 @@ class FoundObject:
     """One object found in an image.
 
     box_xyxy: in pixels of the original image.
-    score: how sure the method is, higher is surer; None for a method that cannot tell. LOST's is the mean
+    score: the method's confidence, higher is better; None for a method without one. LOST's is the mean
         cosine between the seed's feature and those of the patches in the box.
     seed: (row, column) in the patch grid of the patch that the object was grown from.
-    details: further numbers of the method, such as LOST's {"degree": 12}.
+    details: further numbers from the method, such as LOST's {"degree": 12}.
     """
 
     box_xyxy: Box
@@ -72,9 +72,9 @@ class ImageTruth:
     """The ground truth of one image.
 
     image: its name, relative to the dataset's image folder.
-    image_id: the dataset's own name for it ("000005" in VOC, "139" in COCO).
-    boxes_xyxy: every object that counts; labels: their classes.
-    hard: which of them VOC marks as difficult or truncated.
+    image_id: the dataset's own ID for it ("000005" in VOC, "139" in COCO).
+    boxes_xyxy: of all objects that count in scoring; labels: their classes.
+    hard: whether VOC marks each as difficult or truncated.
     """
 
     image: str

@@ -162,7 +162,7 @@ def test_a_run_is_recorded_continued_and_drawn(lost_reg, refused, truths, tmp_pa
     for other in ("--margin 0", "--margin 2 --least 1", "--margin 2 --no-center", "--margin 2 --layer -2"):
         text = refused(f"run --dataset voc07 --method toy {other} --out run --resume")
         assert "holds a run with other settings" in text
-    assert 'method was "toy", is "lost"' in refused("run --dataset voc07 --out run --resume")
+    assert 'method: "toy", now "lost"' in refused("run --dataset voc07 --out run --resume")
     lost_reg(f"{run} --resume")
     found = read_run(tmp_path / "run")
     assert found.settings["method"] == "toy" and found.settings["options"] == {"margin": 2, "least": 0.0}

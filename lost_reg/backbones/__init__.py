@@ -1,1 +1,1 @@
-"""Vision transformers that give patch features: the table, their weights, and test-time registers."""
+"""Vision transformers as sources of patch features: the table, their weights, and test-time registers."""

@@ -1,4 +1,4 @@
-"""What a backbone is: images in, features of their patches out."""
+"""The interface of a backbone: images in, patch features out."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from lost_reg.images.batching import DecodedImage
 if TYPE_CHECKING:
     from lost_reg.backbones.cost import ModelCost
 
-TOKENS = "tokens"  # beside the facets: the patch tokens as they enter a block
+TOKENS = "tokens"  # besides the facets: the patch tokens as they enter a block
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Backbone(ABC):
     """A model of patches. Images are (B, 3, H, W), normalised, H and W multiples of the patch size.
 
-    What an implementation cannot do it refuses in one line, as the methods here do by default.
+    An implementation refuses what it does not support in one line, as the methods here do by default.
 
     Attributes:
         name: as in results.
         patch_size: in pixels.
-        mean, std: that images in [0, 1] are normalised with.
+        mean, std: for normalising images in [0, 1].
         weights: which weights it has.
-        device, precision: where and in which type it runs.
+        device, precision: where, and in which dtype, it runs.
         depth: how many blocks it has.
         registers: its test-time registers, or None.
-        cost: what images cost, where that is known.
+        cost: what images cost, if known.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Backbone(ABC):
         return self.facets(images, [(TOKENS, layer)])[0]
 
     def patch_embeddings(self, images: Tensor) -> Tensor:
-        """The patches right after the patch embedding, before they get a position: (B, N, D).
+        """The patch tokens right after the patch embedding, without position embedding: (B, N, D).
 
         Raises:
             LostRegError: a backbone without a patch embedding.
@@ -82,7 +82,7 @@ class Backbone(ABC):
         self._refuse_blocks()
 
     def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
-        """The patches after each block, the first block's first: (B, N, D) each, before any final norm.
+        """The patch tokens after each block, in order: (B, N, D) each, before any final norm.
 
         Computed on demand: blocks after the last requested output do not run.
 
@@ -92,7 +92,7 @@ class Backbone(ABC):
         self._refuse_blocks()
 
     def block_index(self, layer: int) -> int:
-        """The index of a block, 0 to depth - 1, for a layer that may count from the last.
+        """The index of a block, 0 to depth - 1, for a layer that may be negative (counted from the last).
 
         Raises:
             LostRegError: a layer that the backbone does not have.
@@ -108,24 +108,24 @@ class Backbone(ABC):
         return self.block_index(layer) - self.depth
 
     def not_finite(self, what: str) -> str:
-        """Why an image cannot be used whose features or norms are infinite or not a number."""
+        """The reason why an image with infinite or NaN features or norms cannot be used."""
         remedy = "" if self.precision == "fp32" else ": use `precision` fp32"
         return f"{what} not finite in {self.precision}{remedy}"
 
     def _refuse_blocks(self) -> NoReturn:
-        raise LostRegError(f"{self.name} is a function of yours: it has no blocks to look into")
+        raise LostRegError(f"{self.name} has no transformer blocks, which are needed here")
 
 
 def normalized(batch: list[DecodedImage], backbone: Backbone) -> Tensor:
     """Images of one padded size, normalised: (B, 3, H, W) float32 on the backbone's device, padding zero."""
-    # On CUDA from pinned memory, which is copied while the host goes on.
+    # For CUDA via pinned memory, which is copied while the host continues.
     pixels = torch.empty(
         (len(batch), *batch[0].pixels.shape), dtype=torch.uint8, pin_memory=backbone.device.type == "cuda"
     )
     np.stack([image.pixels for image in batch], out=pixels.numpy())
     pixels = pixels.to(backbone.device, non_blocking=True)
     images = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    # By numbers of the host: a tensor made from them would wait for the device.
+    # With Python numbers: creating a tensor of them would wait for the device.
     for channel, (mean, std) in enumerate(zip(backbone.mean, backbone.std)):
         images[:, channel].sub_(255 * mean).div_(255 * std)
     for image, (height, width) in zip(images, (one.size_hw for one in batch)):

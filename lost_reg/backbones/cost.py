@@ -1,7 +1,7 @@
 """What images cost a vision transformer: arithmetic operations and memory.
 
-Operations count a multiplication and an addition as two, and only those of matrix products: all else is a few
-per cent of them.
+A multiplication and an addition count as two operations. Only matrix products count: all else is a few per
+cent of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 class ModelCost:
     """The cost of one model.
 
-    model: timm's. num_prefix_tokens: see `VitBackbone`. itemsize: bytes of a number in its precision.
+    model: timm's. num_prefix_tokens: see `VitBackbone`. itemsize: bytes per number in its precision.
     """
 
     model: VisionTransformer | Eva
@@ -27,15 +27,15 @@ class ModelCost:
 
     @property
     def width(self) -> int:
-        """The length of a patch's feature of one facet."""
+        """The dimension of one facet's patch features."""
         return self.model.embed_dim
 
     def patches(self, size_hw: tuple[int, int]) -> int:
-        """Patches of an image of this size in pixels, rounded up to whole patches."""
+        """The number of patches of an image of this size in pixels, rounded up to whole patches."""
         return patch_count(size_hw, self.model.patch_embed.patch_size[0])
 
     def feature_operations(self, size_hw: tuple[int, int], index: int, facets: int = 1) -> float:
-        """Operations for one image up to some facets of a block's qkv, the block's index counted from 0."""
+        """Operations for one image, up to `facets` facets of the qkv layer of block `index`, from 0."""
         model, patches = self.model, self.patches(size_hw)
         tokens = patches + self.num_prefix_tokens
         weights = patches * model.patch_embed.proj.weight.numel()
@@ -45,9 +45,9 @@ class ModelCost:
         return 2.0 * (weights + attention)
 
     def peak_bytes(self, padded_hw: tuple[int, int], images: int = 1) -> float:
-        """Memory that a batch needs at its peak, beside the weights: an estimate on the large side.
+        """Peak memory of a batch besides the weights: an estimate on the large side.
 
-        The most is held either by a block's attention or by its MLP.
+        The peak is either in a block's attention or in its MLP.
         """
         model, patches = self.model, self.patches(padded_hw)
         tokens = patches + self.num_prefix_tokens
@@ -62,7 +62,7 @@ class ModelCost:
 
 
 def patch_count(size_hw: tuple[int, int], patch_size: int) -> int:
-    """Patches of an image of this size in pixels, rounded up to whole patches."""
+    """The number of patches of an image of this size in pixels, rounded up to whole patches."""
     return math.prod(-(-side // patch_size) for side in size_hw)
 
 

@@ -1,4 +1,4 @@
-"""Loading a backbone: by name with weights, or from a function of the user's."""
+"""Loading a backbone: by name, with weights, or from a user's function."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights, find_weights
 from lost_reg.discovery.features import Part
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import check_fields
 from lost_reg.text import first_sentence
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -27,20 +28,26 @@ class Preprocessing:
     """How images are prepared for a user's function.
 
     patch_size: in pixels; images are padded to multiples of it.
-    mean, std: that images in [0, 1] are normalised with, per channel.
+    mean, std: for normalising images in [0, 1], per channel.
     """
 
     patch_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that is not possible."""
+        check_fields(self)
+        if self.patch_size < 1:
+            raise LostRegError(f"expected a patch size of at least 1 pixel, but got {self.patch_size}")
+
 
 class FunctionBackbone(Backbone):
     """A user's function as a backbone.
 
     The function gets normalised float32 images on `device`, (B, 3, H, W) with H and W multiples of the patch
-    size. It returns (B, N, D) features, patches in row-major order: its only facet and layer, which count as
-    the keys of its last block.
+    size. It returns (B, N, D) features, patches in row-major order. They are its only facet and layer, and
+    count as the keys of its last block.
     """
 
     precision = "fp32"
@@ -59,7 +66,7 @@ class FunctionBackbone(Backbone):
         """The function's features for its one part; see `Backbone.facets`.
 
         Raises:
-            LostRegError: features of another shape, or another facet or layer.
+            LostRegError: features of the wrong shape, or another facet or layer.
         """
         if any(facet not in ("k", TOKENS) or layer != -1 for facet, layer in parts):
             raise LostRegError(f"facet and layer cannot be chosen for {self.name}: it is a function of yours")
@@ -96,7 +103,7 @@ def load_backbone(
         precision: "fp32", "bf16" or "fp16".
         download: whether weights that are not on this machine are downloaded.
         registers: test-time registers, for a model that was trained without any.
-        preprocessing: of the images that a function gets; a named backbone has its own.
+        preprocessing: of the images passed to a function; a named backbone has its own.
 
     Raises:
         LostRegError: an unknown name, device or precision; weights that are missing or do not fit; test-time
@@ -131,14 +138,14 @@ def load_backbone(
     if found.path is None:
         model = random_model(spec)
     else:
-        with torch.device("meta"):  # no time is spent on initialising what the file will fill
+        with torch.device("meta"):  # spends no time on initialising what the file will fill
             model = create_model(spec)
         fill_model(model, found.path, spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" is CUDA if there is any.
+    """The torch device with this name; "auto" is CUDA if available.
 
     Raises:
         LostRegError: a device that cannot be used.

@@ -2,7 +2,7 @@
 
 Jiang et al., "Vision Transformers Don't Need Trained Registers" (NeurIPS 2025): a few neurons write the large
 vectors that turn patches into outliers. If an extra token takes what they write, the patches stay clean. This
-module has the neurons and their files, the rule that moves an activation, and adds registers to a model.
+module holds the neurons and their files, the rule that moves activations, and adds registers to a model.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ DEFAULT_RULE = "paper"
 class RegisterNeurons:
     """Register neurons of one model.
 
-    A neuron is one input of the last linear layer of a block's MLP: after the non-linearity, and for gated
-    ones such as SwiGLU after the gate.
+    A neuron is one input of the last linear layer of a block's MLP: after the non-linearity and, in gated
+    MLPs such as SwiGLU, after the gate.
 
     neurons: (layer, neuron) pairs, both from 0.
-    backbone: the name of the backbone they are of; None if that is not known.
+    backbone: the name of the backbone they belong to; None if not known.
     weights: source, name and sha256 of its weights, if known.
-    found: how they were found, for people to read.
+    found: how they were found; informational.
     """
 
     neurons: tuple[tuple[int, int], ...]
@@ -48,7 +48,7 @@ class RegisterNeurons:
     found: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises LostRegError for no neurons, one given twice, or one that is not a pair of indices."""
+        """Raises LostRegError for an empty list, a duplicate, or a neuron that is not a pair of indices."""
         if not self.neurons:
             raise LostRegError("expected at least one register neuron, but got none")
         for pair in self.neurons:
@@ -75,7 +75,7 @@ class RegisterNeurons:
 
 @dataclass(frozen=True)
 class _NeuronsFile:
-    """The content of a neurons file; published lists have the activation as a third number in each row."""
+    """The content of a neurons file; rows of published lists have the activation as a third number."""
 
     neurons: list[list[Number]]
     backbone: str | None = None
@@ -84,12 +84,12 @@ class _NeuronsFile:
 
 
 def read_neurons(path: Path) -> RegisterNeurons:
-    """Read a neurons file: {"neurons": [[layer, neuron], ...]}, and whatever `write_neurons` adds to it.
+    """Read a neurons file: {"neurons": [[layer, neuron], ...]}, and the further keys of `write_neurons`.
 
-    A list alone is read too, and a third number in a row is ignored.
+    A bare list is accepted too, and a third number in a row is ignored.
 
     Raises:
-        LostRegError: a file that is missing, is not JSON, or holds something else.
+        LostRegError: a file that is missing, is not JSON, or has other content.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"), Any)
@@ -104,7 +104,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
 
 
 def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
-    """Write a neurons file, a pair a line.
+    """Write a neurons file, one pair per line.
 
     Raises:
         LostRegError: a path that cannot be written, or exists already.
@@ -121,8 +121,8 @@ def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
 class AddedRegisters:
     """Test-time registers for one model.
 
-    neurons: whose activations they take.
-    count: how many; each takes the same (more than one changes little, by the paper).
+    neurons: the neurons whose activations they take.
+    count: how many; each takes the same (according to the paper, more than one changes little).
     rule: which value they take, from which tokens; see `move_activations`.
     """
 
@@ -138,7 +138,7 @@ class AddedRegisters:
             raise LostRegError(f"unknown register rule {self.rule!r}: choose among {', '.join(RULES)}")
 
     def check_backbone(self, name: str, trained: int) -> None:
-        """Check that these registers are for the backbone of a name, trained with so many registers.
+        """Check that these registers fit the backbone `name`, which has `trained` registers from training.
 
         Raises:
             LostRegError: neurons of another backbone, or a model that was trained with registers.
@@ -152,7 +152,7 @@ class AddedRegisters:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What results depend on, as run.json holds it; the order of the neurons does not matter."""
+        """The settings that results depend on, as in run.json; the order of the neurons does not matter."""
         neurons = [list(pair) for pair in sorted(self.neurons.neurons)]
         return {"count": self.count, "rule": self.rule, "neurons": neurons}
 
@@ -167,24 +167,24 @@ def describe(settings: dict[str, Any]) -> str:
 def move_activations(
     hidden: Tensor, neurons: Sequence[int] | Tensor, registers: slice, own_prefix: int, rule: str
 ) -> Tensor:
-    """Give the register neurons' activations to the registers, image by image.
+    """Move the register neurons' activations to the registers, image by image.
 
-    By the paper (Jiang et al. 2025, algorithm 2) a register takes, at each register neuron, the largest
-    activation over the image's own tokens, and those take 0. The code published with it differs, and
-    which of the two gave the paper's figures is not known: there the value is the activation of largest
-    magnitude, with its sign, over all tokens (registers too) and all register neurons of the layer, one
-    for all of them; and the class token keeps its own. (It edits the first image of a batch only; here
+    In the paper (Jiang et al. 2025, algorithm 2) a register takes, at each register neuron, the largest
+    activation over the image's own tokens, whose activations are set to 0. The published code differs, and
+    it is not known which of the two produced the paper's figures. There all register neurons of a layer
+    get one value, the activation of largest magnitude, with its sign, over all of them and all tokens
+    (registers too); and the class token keeps its own. (It edits only the first image of a batch; here
     every image is edited.)
 
     Args:
-        hidden: (B, T, H), what enters the last linear layer of one block's MLP.
+        hidden: (B, T, H), the input of the last linear layer of one block's MLP.
         neurons: indices in 0 to H - 1.
         registers: which of the T tokens are test-time registers.
-        own_prefix: how many tokens before the patches are the model's own: the first ones of T.
+        own_prefix: how many tokens before the patches are the model's own: the first of the T.
         rule: "paper" or "code".
 
     Returns:
-        (B, T, H), a new tensor; other neurons are as they were.
+        (B, T, H), a new tensor; other neurons are unchanged.
     """
     values = hidden[:, :, neurons]  # (B, T, K), a copy
     if rule == "paper":
@@ -202,7 +202,7 @@ def move_activations(
 
 
 def check_can_be_added(name: str, registers: int) -> None:
-    """Raises LostRegError for a model trained with registers: it keeps its outliers there already."""
+    """Raises LostRegError for a model trained with registers, where its outliers go already."""
     if registers:
         raise LostRegError(
             f"{name} was trained with {registers} registers: test-time registers are for models without"
@@ -224,8 +224,8 @@ def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: s
         name: the model's name in errors.
 
     Raises:
-        LostRegError: neurons of another backbone, or that the model does not have; a model with registers,
-            or with rotary positions.
+        LostRegError: neurons of another backbone, or ones that the model does not have; a model with
+            registers or rotary positions.
     """
     added.check_backbone(name, trained_registers(model))
     if getattr(model, "rope", None) is not None:  # every token after the trained prefix is rotated
@@ -245,10 +245,10 @@ def add_registers(model: VisionTransformer | Eva, added: AddedRegisters, name: s
 
 
 def last_linears(model: VisionTransformer | Eva, name: str) -> list[nn.Linear]:
-    """The last linear layer of each block's MLP, whose inputs are the neurons.
+    """The last linear layer of each block's MLP; its inputs are the neurons.
 
     Raises:
-        LostRegError: an MLP of another structure.
+        LostRegError: an MLP with another structure.
     """
     linears = [getattr(block.mlp, "fc2", None) for block in model.blocks]
     if not all(isinstance(linear, torch.nn.Linear) for linear in linears):

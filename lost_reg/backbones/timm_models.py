@@ -1,6 +1,6 @@
-"""timm's models: which of them give features, and how they are filled from weight files.
+"""timm's models: which are supported, and how weight files are loaded into them.
 
-Filling is strict: a file that does not fit is refused by its keys.
+Loading is strict: a file that does not fit is refused, with the keys that differ.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
 
-# Parts of a ViT that features never need: they come after the last qkv layer, or only training has them.
+# Parts of a ViT that features never need: they come after the last qkv layer, or are used only in training.
 _BEYOND_FEATURES = ("norm.", "fc_norm.", "head", "attn_pool.", "mask_token")
 
 
 def resolve_spec(name: str) -> BackboneSpec:
-    """The row of a backbone; that of `timm:NAME` is completed by what timm knows of it.
+    """The row of a backbone; for `timm:NAME`, timm provides the missing facts.
 
     Raises:
         LostRegError: a name that neither the table nor timm knows.
@@ -50,10 +50,10 @@ def resolve_spec(name: str) -> BackboneSpec:
 
 
 def create_model(spec: BackboneSpec) -> VisionTransformer | Eva:
-    """timm's model of a row, without weights of its own.
+    """timm's model for a row, without pretrained weights.
 
     Raises:
-        LostRegError: an architecture that gives no features of the kind that is needed.
+        LostRegError: an architecture that cannot give the features that are needed.
     """
     refusal = LostRegError(
         f"{spec.architecture} is not of timm's VisionTransformer or Eva family with plain blocks: not "
@@ -78,7 +78,7 @@ def _is_plain_vit(model: nn.Module) -> bool:
 
 
 def _is_plain_eva(model: nn.Module) -> bool:
-    """Whether it is one of Eva's, such as DINOv3, with a norm before each attention and one rotation for all
+    """Whether it is an Eva model, such as DINOv3, with a norm before each attention and one rotation for all
     blocks."""
     return (
         isinstance(model, Eva)
@@ -88,7 +88,7 @@ def _is_plain_eva(model: nn.Module) -> bool:
 
 
 def random_model(spec: BackboneSpec) -> VisionTransformer | Eva:
-    """The model of a row at random weights, the same in every run."""
+    """The model of a row with random weights, the same in every run."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return create_model(spec)
@@ -98,7 +98,7 @@ def fill_model(model: VisionTransformer | Eva, path: Path, spec: BackboneSpec) -
     """Load a weight file into a model.
 
     Raises:
-        LostRegError: a file that does not fit, with the keys that differ.
+        LostRegError: a file that does not fit; lists the keys that differ.
     """
     state = read_state_dict(path)
     wanted = model.state_dict()
@@ -125,13 +125,13 @@ def fill_model(model: VisionTransformer | Eva, path: Path, spec: BackboneSpec) -
 
 
 def _with_timms_names(state: dict[str, Tensor], model: VisionTransformer | Eva) -> dict[str, Tensor]:
-    """Weights under timm's names, from those of their authors or of timm."""
+    """Weights under timm's names, converted from the authors' names if necessary."""
     if isinstance(model, VisionTransformer):
         return vision_transformer.checkpoint_filter_fn(state, model, adapt_layer_scale=True)
     first: Any = model.blocks[0]
     if "storage_tokens" in state and first.attn.q_bias is None:
-        # DINOv3's checkpoints have biases that are zero, or unused for keys; timm's models have none. What is
-        # not zero stays, and is refused under its name.
+        # DINOv3's checkpoints have qkv biases that are zero, or unused for keys; timm's models have none.
+        # Biases that are not zero are kept, and then refused by name.
         kept = {key: bias for key, bias in state.items() if key.endswith("attn.qkv.bias")}
         state = {key: tensor for key, tensor in state.items() if key not in kept}
         kept = {key: bias for key, bias in kept.items() if any(map(torch.any, bias.chunk(3)[::2]))}
@@ -140,7 +140,7 @@ def _with_timms_names(state: dict[str, Tensor], model: VisionTransformer | Eva) 
 
 
 def _make_buffers(model: VisionTransformer | Eva) -> None:
-    """Compute what no file holds for a model made on the meta device: frequencies of rotary positions."""
+    """For a model made on the meta device, compute what no file holds: frequencies of rotary positions."""
     for module in model.modules():
         initialise: Any = getattr(module, "init_non_persistent_buffers", None)
         if initialise is not None:
@@ -152,7 +152,7 @@ def _make_buffers(model: VisionTransformer | Eva) -> None:
 def _misfits_of_another_model(
     state: dict[str, Tensor], wanted: dict[str, Tensor], model: VisionTransformer | Eva
 ) -> list[str]:
-    """What timm's converter would hide by resampling to the model's size, or fail on."""
+    """Misfits that timm's converter would hide by resampling to the model's size, or fail on."""
     misfits = []
     if "register_tokens" in state and "reg_token" not in wanted:
         misfits.append("register_tokens is not part of the model")

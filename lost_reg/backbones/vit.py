@@ -1,4 +1,4 @@
-"""Patch features of timm's vision transformers: facets of the output of a block's qkv layer."""
+"""Patch features from timm's vision transformers: facets of the output of a block's qkv layer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lost_reg.errors import LostRegError
 
 
 class VitBackbone(Backbone):
-    """A ViT of timm, with learned positions or rotary ones.
+    """A timm ViT with learned or rotary positions.
 
-    Queries and keys are those before any rotary position is applied to them: such a position differs from
-    patch to patch, and discovery compares patches wherever they are.
+    Queries and keys are taken before any rotary embedding is applied to them: it differs from patch to patch,
+    and discovery compares patches regardless of their position.
 
-    Attributes beside those of `Backbone`:
+    Attributes besides those of `Backbone`:
         spec: its row in the table.
         model: timm's model, in evaluation mode.
-        num_prefix_tokens: how many tokens stand before the patches, test-time registers included.
+        num_prefix_tokens: how many tokens come before the patches, test-time registers included.
 
     Raises:
         LostRegError: test-time registers that the model cannot use.
@@ -94,7 +94,7 @@ class VitBackbone(Backbone):
             yield tokens[:, self.num_prefix_tokens :]
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
-        """All tokens that enter each block, and those that leave the last; computed on demand."""
+        """All tokens entering each block, then those leaving the last; computed on demand."""
         patches = self._patch_embeddings(images)
         rotation = self._rotation(patches.shape[1:3])
         tokens = self._embed(patches)
@@ -104,7 +104,7 @@ class VitBackbone(Backbone):
             yield tokens
 
     def _rotation(self, grid_hw: Sequence[int]) -> dict[str, Tensor]:
-        """What blocks with rotary positions need beside the tokens: sines and cosines of each patch."""
+        """What blocks with rotary positions need besides the tokens: sines and cosines for each patch."""
         rope = getattr(self.model, "rope", None)
         return {} if rope is None else {"rope": rope.get_embed(shape=grid_hw)}  # (N, 2 D / heads)
 
@@ -114,7 +114,7 @@ class VitBackbone(Backbone):
             return self.model.patch_embed(images.to(self.device, PRECISIONS[self.precision]))
 
     def _embed(self, patches: Tensor) -> Tensor:
-        """The tokens that enter the first block, (B, num_prefix_tokens + N, D), of (B, rows, columns, D)."""
+        """(B, rows, columns, D) to the tokens that enter the first block, (B, num_prefix_tokens + N, D)."""
         model = self.model
         batch, rows, columns, _ = patches.shape
         patches = patches.flatten(1, 2)  # (B, N, D)
@@ -145,7 +145,7 @@ def _float32_convolutions() -> Iterator[None]:
 def facet_layer(attention: Any, facet: str) -> tuple[Tensor, Tensor | None]:
     """The part of an attention's qkv layer that gives one facet: weight (D, D), and bias (D,) or None.
 
-    timm fuses q, k and v into one layer or has a layer for each; Eva's fused layer keeps its bias apart.
+    timm fuses q, k and v into one layer or has a layer for each; Eva's fused layer has a separate bias.
     """
     if attention.qkv is None:
         layer = getattr(attention, f"{facet}_proj")
@@ -177,8 +177,8 @@ def resample_position(position: Tensor, grid_hw: tuple[int, int], offset: float 
     if offset is None:
         resampled = F.interpolate(image, size=grid_hw, mode="bicubic", antialias=True)
     else:
-        # The scale factor itself is handed over: interpolate computes its coordinates from it, and
-        # the offset moves them. Its floor is the size wanted.
+        # Pass the scale factor, not the size: interpolate computes its coordinates from the factor, so the
+        # offset shifts them. The output size, rounded down, is the one wanted.
         scale = tuple((side + offset) / native for side in grid_hw)
         resampled = F.interpolate(image, scale_factor=scale, mode="bicubic")
     return resampled.flatten(2).mT.to(position.dtype)

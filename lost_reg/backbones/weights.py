@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from, how their files are read, and which are here."""
+"""Where a backbone's weights come from, how their files are read, and which are on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Weights:
     sha256: str | None = None
 
     def recorded(self) -> dict[str, Any]:
-        """What results say of them."""
+        """As recorded in results."""
         return {"source": self.source, "name": self.name, "sha256": self.sha256}
 
 
@@ -47,7 +47,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
             (the hub library verifies them).
 
     Raises:
-        LostRegError: missing weights, with where they were looked for and how to get them.
+        LostRegError: missing weights; says where they were looked for and how to get them.
     """
     if weights == RANDOM:
         return Weights(source="random", name=RANDOM)
@@ -81,7 +81,7 @@ def weight_file(weights: str | Path) -> Path:
 
 
 def cached_weights(spec: BackboneSpec) -> Path | None:
-    """The published weights of a backbone in the Hugging Face cache, if they are there."""
+    """The published weights of a backbone in the Hugging Face cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(spec.hub_id, HUB_FILE) if spec.hub_id else None
@@ -127,7 +127,7 @@ def read_state_dict(path: Path) -> dict:
 
     try:
         content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's own message explains how to execute it anyway
+    except (pickle.UnpicklingError, KeyError):  # torch's own message says how to execute it anyway
         raise LostRegError(
             f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
             "and plain values (nothing in it was executed)"
@@ -146,7 +146,7 @@ def read_state_dict(path: Path) -> dict:
     ):
         raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
     content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    if any(name.startswith("backbone.") for name in content):  # a checkpoint that has a head beside it
+    if any(name.startswith("backbone.") for name in content):  # a checkpoint that also has a head
         content = {n.removeprefix("backbone."): t for n, t in content.items() if n.startswith("backbone.")}
     return content
 
@@ -158,7 +158,7 @@ def _load(path: Path):
         from safetensors.torch import load_file
 
         return load_file(path)
-    # DINO's training checkpoints carry their command line beside the tensors
+    # besides tensors, DINO's training checkpoints contain their command-line arguments
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -196,7 +196,7 @@ def _presence(spec: BackboneSpec) -> str:
 
 
 def download_weights(name: str) -> str:
-    """Download a backbone's weights; a line that says where they are."""
+    """Download a backbone's weights; returns a line that says where they are."""
     from lost_reg.backbones.timm_models import resolve_spec
 
     spec = resolve_spec(name)

@@ -1,4 +1,4 @@
-"""The table of backbones, one row each, and how results name them. Knows names and facts; loads nothing."""
+"""The table of backbones, one row each, and their labels in results. Names and facts only; loads nothing."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class BackboneSpec:
     """One backbone.
 
     architecture: timm's model name, with the tag of its weights.
-    patch_size: in pixels; 0 where only the model itself knows (`timm:NAME`).
-    registers: register tokens beside the class token.
+    patch_size: in pixels; 0 if only the model itself knows (`timm:NAME`).
+    registers: number of register tokens from training.
     position_offset: how a learned position embedding is resampled to other grids. A number is added to
-        the grid before it is divided by the native grid, and the quotient is the scale factor of a
+        the grid size before dividing by the native grid size; the quotient is the scale factor of a
         bicubic resampling without antialiasing (DINO and DINOv2, dino/vision_transformer.py and
-        dinov2/models/vision_transformer.py). None is timm's way and that of DINOv2 with
-        registers: bicubic, antialiased, to the size of the grid.
+        dinov2/models/vision_transformer.py). None: bicubic and antialiased, to the size of the grid, as
+        in timm and in DINOv2 with registers.
     hub_id: the Hugging Face repository of the weights, or None.
     official_file: the name under which the authors publish the same weights.
     bundled_file: the weights are a file of this package.
     facet: the one that Darcet et al. 2024 and Jiang et al. 2025 use for it: values for DeiT-III and
         OpenCLIP, keys for all others.
-    model_args: what differs from timm's architecture.
+    model_args: arguments that change timm's architecture.
     """
 
     name: str
@@ -47,7 +47,7 @@ class BackboneSpec:
 
 
 def _on_hub(name: str, family: str, architecture: str, patch_size: int, **more: Any) -> BackboneSpec:
-    """A row whose weights timm has on the Hugging Face hub."""
+    """A row whose weights timm publishes on the Hugging Face hub."""
     return BackboneSpec(name, family, architecture, patch_size, hub_id=f"timm/{architecture}", **more)
 
 
@@ -87,7 +87,7 @@ SPECS: tuple[BackboneSpec, ...] = (
     ),
     _dino("small", 16, "dino_deitsmall16_pretrain.pth"),
     _dino("small", 8, "dino_deitsmall8_pretrain.pth"),
-    # LOST's own figures for ViT-S/8 come from this checkpoint, which timm does not carry.
+    # LOST's own figures for ViT-S/8 come from this checkpoint, which timm does not offer.
     BackboneSpec(
         "dino_vits8_300ep",
         "DINO",
@@ -121,7 +121,7 @@ ALIASES = {
 
 
 def register_pairs() -> dict[str, str]:
-    """Backbones without registers, and the names of the same ones trained with them."""
+    """The names of backbones without registers, mapped to their counterparts trained with registers."""
     names = {spec.name for spec in SPECS}
     return {name: f"{name}_reg" for name in sorted(names) if f"{name}_reg" in names}
 
@@ -130,7 +130,7 @@ def find_spec(name: str) -> BackboneSpec:
     """The row of a backbone, by its name or alias; `timm:NAME` makes a row for any timm ViT.
 
     Raises:
-        LostRegError: an unknown name, with similar ones.
+        LostRegError: an unknown name; suggests similar ones.
     """
     if name.startswith(TIMM_PREFIX):
         # timm knows patch size and weights, once it is imported
@@ -145,7 +145,7 @@ def find_spec(name: str) -> BackboneSpec:
 
 
 def list_backbones() -> list[str]:
-    """The names of the table; `timm:NAME` stands for any other ViT of timm."""
+    """The names in the table; `timm:NAME` selects any other timm ViT."""
     return [spec.name for spec in SPECS]
 
 
@@ -160,7 +160,7 @@ def backbone_label(
     Args:
         weights: as `Weights.recorded` gives them.
         test_time_registers: as `AddedRegisters.settings` gives them.
-        more: what else sets a result apart; stands between weights and registers.
+        more: further notes that distinguish a result; placed between weights and registers.
     """
     notes = []
     if weights["source"] == "random":

@@ -52,7 +52,7 @@ class _Commands(click.Group):
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             command = (error.ctx or ctx).command_path
-            print_message("Error", f"{error.format_message()} (see `{command} --help`)")
+            print_message("Error", f"{error.format_message().rstrip('.')} (see `{command} --help`)")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stopped:
             print_message("Interrupted", ctx.obj.message())

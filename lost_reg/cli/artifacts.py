@@ -10,6 +10,7 @@ import click
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.options import (
     added_registers,
+    backbone_names,
     given,
     load,
     loader_options,
@@ -26,6 +27,7 @@ from lost_reg.cli.output import print_line
     "--backbone",
     "-b",
     "backbones",
+    shell_complete=backbone_names,
     multiple=True,
     required=True,
     help="A backbone to measure; repeat it for several.",

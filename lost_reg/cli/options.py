@@ -33,7 +33,12 @@ class OrAuto(click.ParamType):
         self.name = f"{other.name} or auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == AUTO else self.other.convert(value, param, ctx)
+        if value == AUTO:
+            return value
+        try:
+            return self.other.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither {AUTO} nor a valid number", param, ctx)
 
 
 class Layers(click.ParamType):
@@ -156,6 +161,20 @@ def _type_of(item: Field[Any]) -> click.ParamType:
 
 
 # --- other options -----------------------------------------------------------------------------------
+
+
+def backbone_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Completions of a backbone's name."""
+    from lost_reg.backbones.zoo import ALIASES, list_backbones
+
+    return [name for name in (*ALIASES, *list_backbones()) if name.startswith(incomplete)]
+
+
+def dataset_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Completions of a dataset's name; paths can be given, too."""
+    from lost_reg.datasets.catalog import SPECS
+
+    return [spec.name for spec in SPECS if spec.name.startswith(incomplete)]
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -8,13 +8,27 @@ from typing import Any
 import click
 
 from lost_reg.cli.image_streams import image_files, warn_of_failures
-from lost_reg.cli.options import default_name, given, load, loader_options, max_side_option, model_options
+from lost_reg.cli.options import (
+    backbone_names,
+    default_name,
+    given,
+    load,
+    loader_options,
+    max_side_option,
+    model_options,
+)
 from lost_reg.cli.output import print_line
 
 
 @click.command("register-neurons")
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
-@click.option("--backbone", "-b", required=True, help="A backbone that was trained without registers.")
+@click.option(
+    "--backbone",
+    "-b",
+    shell_complete=backbone_names,
+    required=True,
+    help="A backbone that was trained without registers.",
+)
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), metavar="FILE.json",
     help="The file to write.  [default: register-neurons-BACKBONE.json]",

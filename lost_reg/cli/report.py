@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import scoring_options, scoring_options_of
-from lost_reg.cli.output import print_line, print_message
+from lost_reg.cli.output import as_options, print_line, print_message
 from lost_reg.text import counted
 
 
@@ -35,7 +35,9 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
 
     given = {"max_images": max_images} if max_images else {}
     with image_progress("report") as progress:
-        summary, errors = write_report(path, out, scoring_options_of(**options), progress=progress, **given)
+        summary, errors = write_report(
+            path, out, scoring_options_of(**options), progress=progress, wording=as_options, **given
+        )
     parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts}
     shown = [counted(count, name) for name, count in parts.items() if count]
     if summary.runs:

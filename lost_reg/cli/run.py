@@ -12,9 +12,11 @@ import click
 from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
+    backbone_names,
     chosen_loader,
     chosen_setting,
     data_root_option,
+    dataset_names,
     default_name,
     load,
     loader_options,
@@ -28,10 +30,11 @@ from lost_reg.runs.ranks import ALONE, Ranks
 
 
 @click.command(cls=SettingCommand)
-@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS_SHARDS...")
+@click.argument("inputs", nargs=-1, type=click.Path(), metavar="FILES_FOLDERS_GLOBS_SHARDS...")
 @click.option(
     "--backbone",
     "-b",
+    shell_complete=backbone_names,
     default="tiny",
     show_default=True,
     help="A backbone that `lost-reg backbones` lists, or timm:NAME for one of timm's.",
@@ -39,6 +42,7 @@ from lost_reg.runs.ranks import ALONE, Ranks
 @click.option(
     "--dataset",
     "-d",
+    shell_complete=dataset_names,
     help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, or a COCO .json.",
 )
 @click.option(

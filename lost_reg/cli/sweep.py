@@ -9,8 +9,10 @@ import click
 
 from lost_reg.cli.options import (
     SweepCommand,
+    backbone_names,
     chosen_loader,
     data_root_option,
+    dataset_names,
     default_name,
     load,
     loader_options,
@@ -27,21 +29,35 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 
 
 @click.command(cls=SweepCommand)
-@click.option("--backbone", "-b", default="tiny", show_default=True, help="As for `run`.")
-@click.option("--dataset", "-d", required=True, help="As for `run`; it needs ground truth.")
+@click.option(
+    "--backbone", "-b", shell_complete=backbone_names, default="tiny", show_default=True, help="As for `run`."
+)
+@click.option(
+    "--dataset",
+    "-d",
+    shell_complete=dataset_names,
+    required=True,
+    help="As for `run`; it needs ground truth.",
+)
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path),
     help="The sweep folder.  [default: results/DATASET-BACKBONE-sweep]",
 )  # fmt: skip
 @click.option(
-    "--facets",
+    "--facet",
+    "facets",
     default="k",
     show_default=True,
     metavar="VALUES",
     help="Facets to try: k, q, v, or several concatenated, such as qkv.",
 )
 @click.option(
-    "--layers", default="-1", show_default=True, metavar="VALUES", help="Layers to try, such as -4:-1."
+    "--layer",
+    "layers",
+    default="-1",
+    show_default=True,
+    metavar="VALUES",
+    help="Layers to try: -4:-1.",
 )
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,

@@ -1,4 +1,4 @@
-"""Downloads the datasets: where they are published, and what their files must hash to."""
+"""Downloads the datasets: their addresses and checksums."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VOC_ARCHIVES = {
     ),
 }
 
-# images.cocodataset.org answers https with a certificate for s3.amazonaws.com, so replacing http by https
+# images.cocodataset.org answers https with a certificate for s3.amazonaws.com, so replacing http with https
 # fails. The bucket's own address serves the same files (as in mlcommons/inference, pull request 2572, which
 # also has this SHA-256).
 COCO_HOST = "http://images.cocodataset.org/"
@@ -41,7 +41,7 @@ COCO20K_NAMES = (
     Checksum("sha256", "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"),
 )
 
-# Called with what is downloaded (a file, or "images"), what is done of it, and the total if it is known.
+# Called with what is being downloaded (a file, or "images"), how much is done, and the total if known.
 DownloadProgress = Callable[[str, int, int | None], object]
 
 
@@ -101,7 +101,7 @@ def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
 def _fetch_into(
     folder: Path, published: tuple[str, Checksum], progress: DownloadProgress, name: str | None = None
 ) -> Path:
-    """Fetch a published file, under its own name if no other is given; where it is."""
+    """Fetch a published file, under its own name unless another is given; returns its path."""
     url, checksum = published
     file = folder / (name or Path(url).name)
     fetch(url, file, checksum, progress=lambda done, total: progress(file.name, done, total))

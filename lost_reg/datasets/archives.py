@@ -1,4 +1,4 @@
-"""Archives, unpacked only inside one folder, and completely or not at all."""
+"""Unpacks archives strictly inside one folder, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from filelock import FileLock
 
 from lost_reg.errors import LostRegError
 
-_CHUNK = 2**20  # bytes copied at one time
+_CHUNK = 2**20  # bytes copied at a time
 
 
 def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None) -> None:
-    """Unpack the files of a tar (however compressed) or zip archive into a folder, beside what it holds.
+    """Unpack a tar (with any compression) or zip archive into a folder, next to its existing contents.
 
-    Everything is unpacked to a hidden folder in it first, and moved when it is complete: a new folder
-    appears whole or not at all. A link becomes a copy of the file in the archive that it points to; empty
+    Everything is first unpacked to a hidden folder inside it, and moved when complete: a new folder appears
+    whole or not at all. A link becomes a copy of the file in the archive that it points to; empty
     folders are left out.
 
     Args:
         members: whether a file is wanted, by its name in the archive; by default all are.
 
     Raises:
-        LostRegError: an archive that is missing, damaged or holds nothing wanted; a member that leads
+        LostRegError: an archive that is missing, damaged or contains no wanted file; a member that leads
             outside the folder or is not a file; a folder that cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
@@ -56,7 +56,7 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
 
 
 def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None:
-    """Write the wanted files under `staging`; as links are not created, names alone decide where they go."""
+    """Write the wanted files under `staging`; no links are created, so names alone decide where files go."""
     if not tarfile.is_tarfile(archive) and not zipfile.is_zipfile(archive):
         raise LostRegError(f"{archive} is neither a tar nor a zip archive: remove it and download it again")
     files = _tar_files if tarfile.is_tarfile(archive) else _zip_files
@@ -83,7 +83,7 @@ def _zip_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[s
 
 
 def _tar_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and contents of the wanted files; no contents for a device, or a link to nothing in it."""
+    """Name and contents of the wanted files; no contents for a device or a dangling link."""
     with tarfile.open(archive) as opened:
         for member in opened:
             if not member.isdir() and wanted(member.name):

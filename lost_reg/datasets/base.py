@@ -19,7 +19,7 @@ class Dataset:
 
     root: the folder that `images` are relative to.
     full_size: how many images the full split has, or None for a user's own dataset.
-    load_truths: reads the ground truth; called once, when it is needed.
+    load_truths: reads the ground truth; called once, on first use.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """Its name for people: the last part of a path."""
+        """A short name for display: the last part of a path."""
         return Path(self.name).name
 
     @cached_property
@@ -53,11 +53,11 @@ class Dataset:
 class DatasetSpec:
     """One dataset of the table.
 
-    folder: its place below the data root.
+    folder: its path below the data root.
     split, images: the split that is scored, and how many images the full one has.
     about: one line for `lost-reg datasets`.
-    find: (spec, data root) -> Dataset; raises `not_found` if it is not there.
-    can_download: whether `acquire.py` has its addresses.
+    find: (spec, data root) -> Dataset; raises `not_found` if it is missing.
+    can_download: whether `acquire.py` can download it.
     """
 
     name: str

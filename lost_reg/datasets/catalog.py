@@ -1,4 +1,4 @@
-"""The table of datasets, how one is found on this machine, and which are there: `lost-reg datasets`."""
+"""The table of datasets, finding one on this machine, and the listing of `lost-reg datasets`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DOWNLOADABLE = tuple(spec.name for spec in SPECS if spec.can_download)
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """A format that a user's own dataset can have.
+    """A supported format of users' own datasets.
 
     about: what a user gives, as part of a sentence.
     matches: whether a path could be a dataset in this format.
-    open: (absolute path) -> Dataset; raises LostRegError if it is none.
+    open: (absolute path) -> Dataset; raises LostRegError if it is not one.
     """
 
     about: str
@@ -44,7 +44,7 @@ FORMATS = (
 
 
 def data_root(option: str | Path | None = None, recorded: str | Path | None = None) -> Path:
-    """The folder of the datasets: the option, then LOST_REG_DATA, then what a run recorded, then ./data."""
+    """The folder of the datasets: the option, else LOST_REG_DATA, else the recorded one, else ./data."""
     return Path(option or os.environ.get(DATA_ROOT_VARIABLE) or recorded or "data")
 
 
@@ -52,17 +52,17 @@ def find_dataset(name: str, root: Path) -> Dataset:
     """Find a dataset on this machine.
 
     Args:
-        name: a name of the table, or the path of a user's own dataset in one of FORMATS.
+        name: a name in the table, or the path of a user's own dataset in one of FORMATS.
         root: the data root.
 
     Raises:
-        LostRegError: an unknown name, or data that is not there, with where it was looked for and the
-            command that gets it.
+        LostRegError: an unknown name, or missing data; says where it was looked for and which command
+            gets it.
     """
     spec = _BY_NAME.get(name)
     if spec is not None:
         return spec.find(spec, root)
-    path = Path(name).absolute()  # recorded like this, so that scoring finds it from any folder
+    path = Path(name).absolute()  # recorded as absolute, so that scoring finds it from any folder
     for one in FORMATS:
         if one.matches(path):
             return one.open(path)
@@ -73,12 +73,12 @@ def find_dataset(name: str, root: Path) -> Dataset:
 def missing_images(dataset: Dataset) -> list[str]:
     """The images of a dataset whose files are not there."""
     present = {entry.name for entry in os.scandir(dataset.root)} if dataset.root.is_dir() else set()
-    # the table's datasets are flat; in a user's own, a name may lead into a folder
+    # the table's datasets are flat; in a user's own, a name may contain folders
     return [n for n in dataset.images if n not in present and not ("/" in n and (dataset.root / n).is_file())]
 
 
 def datasets_table(root: Path) -> str:
-    """A table with a line for each dataset, and how to get more."""
+    """A table with a line for each dataset, and a note on getting more."""
     rows = [
         {
             "dataset": spec.name,

@@ -1,4 +1,4 @@
-"""Datasets with annotations in COCO's format, in one .json file, and coco20k, a list of images of COCO.
+"""Datasets annotated in COCO's format, in one .json file, and coco20k, a list of COCO images.
 
 As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corners of boxes rounded.
 """
@@ -33,7 +33,7 @@ def open_coco(annotations: Path) -> Dataset:
     """A user's own COCO annotation file, with its images in a folder beside it or beside its folder.
 
     Raises:
-        LostRegError: a file in another format, or whose images are not found.
+        LostRegError: a file in another format, or one whose images are not found.
     """
     names = tuple(record["file_name"] for record in _read(annotations).dataset["images"])
     if not names:
@@ -96,7 +96,7 @@ def _read(annotations: Path) -> Any:
 
 
 def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
-    """The dataset below a data root. Raises LostRegError for a list or annotations that are not there."""
+    """The dataset below a data root. Raises LostRegError if its list or annotations are missing."""
     folder = root / spec.folder
     listed, annotations = folder / LIST_FILE, folder / ANNOTATIONS_FILE
     for file in (listed, annotations):
@@ -117,14 +117,14 @@ def listed_images(listed: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Cache:
-    """source: size and time of the annotations that the truths were read from."""
+    """source: size and modification time of the annotations that the truths were read from."""
 
     source: dict[str, int]
     truths: list[ImageTruth]
 
 
 def _cached_truths(cache: Path, annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
-    """`read_coco_truths` by way of a small cache, renewed when the annotations or the names have changed."""
+    """`read_coco_truths` through a small cache, renewed when the annotations or the names have changed."""
     stat = annotations.stat()
     source = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
     with contextlib.suppress(OSError, *MALFORMED):  # absent or damaged

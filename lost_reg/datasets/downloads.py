@@ -1,8 +1,8 @@
-"""Files from the internet: fetched once, resumed where they broke off, and verified before they are used.
+"""Downloads: fetched once, resumed where they broke off, and verified before use.
 
-A file gets its name only when it is complete and verified, so a file of that name can be trusted. After an
-interruption the same command is run again. Every failure is a LostRegError of one line. Images are many and
-small: they are fetched in parallel, and verified by decoding them.
+A file gets its name only when it is complete and verified, so a file with that name can be trusted. After an
+interruption, run the same command again. Every failure is a one-line LostRegError. Images are many and small:
+they are fetched in parallel, and verified by decoding them.
 
 Libraries were tried: pooch (1.9) restarts from the first byte after a broken connection; huggingface_hub's
 http_get (2.4) sends no If-Range, so it continues a file that has changed, and does not retry a status of 500.
@@ -31,17 +31,17 @@ from lost_reg.files import file_digest, whole_file
 from lost_reg.images.reading import FORMATS
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
-FAILURES_IN_A_ROW = 64  # after so many failed images, with no success between, the rest is given up
+FAILURES_IN_A_ROW = 64  # after this many consecutive failures, the remaining images are given up
 
-CountProgress = Callable[[int, int | None], object]  # called with what is done, and the total if it is known
+CountProgress = Callable[[int, int | None], object]  # called with (done, total if known)
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """What a file's contents must hash to. algorithm: "md5" or "sha256"; hexdigest: in lower case.
+    """The expected hash of a file's contents. algorithm: "md5" or "sha256"; hexdigest: in lower case.
 
     Raises:
-        ValueError: an unknown algorithm, or a digest of another length or alphabet.
+        ValueError: an unknown algorithm, or a malformed digest.
     """
 
     algorithm: str
@@ -59,13 +59,13 @@ class Checksum:
         return file_digest(path, self.algorithm)
 
     def fits(self, path: Path) -> bool:
-        """Whether the file is there and has this checksum."""
+        """Whether the file exists and has this checksum."""
         return path.is_file() and self.digest(path) == self.hexdigest
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turns errors of the disk into one line; filelock raises NotImplementedError where it cannot lock."""
+    """Turns disk errors into one-line errors; filelock raises NotImplementedError where it cannot lock."""
     try:
         yield
     except (OSError, NotImplementedError) as error:
@@ -79,10 +79,10 @@ def disk_errors(path: Path) -> Iterator[None]:
 def fetch(
     url: str, destination: Path, checksum: Checksum, *, progress: CountProgress = lambda done, total: None
 ) -> None:
-    """Download a file, unless it is there already, and put it in place once its checksum fits.
+    """Download a file, unless it already exists, and put it in place once its checksum matches.
 
-    Arrived bytes are kept beside the destination in NAME.part, and a later call resumes from there.
-    A file that is in place but does not fit is replaced. Of several processes one downloads; the others wait
+    Received bytes are kept next to the destination in NAME.part, and a later call resumes from there.
+    An existing file whose checksum differs is replaced. Of several processes, one downloads; the others wait
     (at NAME.lock) and then find the file.
 
     Args:
@@ -90,7 +90,7 @@ def fetch(
         progress: called repeatedly with the bytes done and the total.
 
     Raises:
-        LostRegError: the server cannot be reached or refuses, the file is not the one expected, or it
+        LostRegError: the server cannot be reached or refuses, or the file is not the one expected or
             cannot be written.
     """
     destination = Path(destination)
@@ -104,7 +104,7 @@ def fetch(
 
 
 class PartialFile:
-    """What has arrived of a file (NAME.part), and which file it is a part of (NAME.part.json)."""
+    """The part of a file received so far (NAME.part), and which file it belongs to (NAME.part.json)."""
 
     def __init__(self, destination: Path, url: str) -> None:
         self.url = url
@@ -112,11 +112,11 @@ class PartialFile:
         self._origin_path = Path(f"{destination}.part.json")
 
     def size(self) -> int:
-        """The bytes that have arrived."""
+        """How many bytes have been received."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def origin(self) -> dict[str, Any]:
-        """url, validator and total, as of the first byte; empty if they are not known, or of another url."""
+        """url, validator and total, as of the first byte; empty if unknown or of another url."""
         try:
             origin = json.loads(self._origin_path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -157,7 +157,7 @@ def _fetch_locked(part: PartialFile, destination: Path, checksum: Checksum, prog
 
 
 def _download(part: PartialFile, checksum: Checksum, progress: CountProgress) -> None:
-    """One request for all that is missing from the part.
+    """One request for everything still missing.
 
     Raises:
         RequestFailed: the download broke off; the bytes so far are in the part.
@@ -176,12 +176,12 @@ def _download(part: PartialFile, checksum: Checksum, progress: CountProgress) ->
             return _receive(response, part, offset, progress)
         if response.status == 416 and checksum.fits(part.path):
             return  # nothing was missing: the last run ended before it could verify the file
-    part.discard()  # a part of something else
+    part.discard()  # it belongs to another version of the file
     _download(part, checksum, progress)
 
 
 def _receive(response: Any, part: PartialFile, offset: int, progress: CountProgress) -> None:
-    """Write the body of an answer to the part, from `offset` on."""
+    """Write the body of a response to the part, from `offset` on."""
     total = _total_bytes(response)
     done = offset
     with open(part.path, "ab" if offset else "wb") as file:
@@ -197,21 +197,21 @@ def _receive(response: Any, part: PartialFile, offset: int, progress: CountProgr
 
 
 def _continues(response: Any, origin: dict[str, Any], offset: int) -> bool:
-    """Whether a 206 answer starts exactly where the part ends, in the same file."""
+    """Whether a 206 response starts exactly where the part ends, in the same file."""
     starts_there = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-    # An answer to If-Range may leave Last-Modified out.
+    # A response to If-Range may omit Last-Modified.
     same_file = _validator(response) in (None, origin.get("validator"))
     return starts_there and same_file and _total_bytes(response) == origin.get("total")
 
 
 def _validator(response: Any) -> str | None:
-    """What distinguishes versions of a file: its ETag (a weak one cannot, for ranges) or Last-Modified."""
+    """What identifies a file's version: its ETag, unless weak (not valid for ranges), or Last-Modified."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 
 
 def _total_bytes(response: Any) -> int | None:
-    """The size of the whole file, whether the answer is the whole or a range of it."""
+    """The size of the whole file, whether the response has all or a range of it."""
     if response.status == 206:
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
     else:
@@ -221,7 +221,7 @@ def _total_bytes(response: Any) -> int | None:
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One image to fetch: from where, to which file, and the size (height, width) it must have."""
+    """One image to fetch: its address, its file, and the size (height, width) it must have."""
 
     url: str
     destination: Path
@@ -231,15 +231,15 @@ class ImageJob:
 def fetch_images(
     jobs: Iterable[ImageJob], *, workers: int = 16, progress: CountProgress = lambda done, total: None
 ) -> None:
-    """Fetch images in parallel; each is in place only if it decodes to the end and has the size expected.
+    """Fetch images in parallel; each is put in place only if it decodes fully and has the expected size.
 
-    Images in place already are skipped. A failure does not stop the others (FAILURES_IN_A_ROW do).
+    Images already in place are skipped. A failure does not stop the others (FAILURES_IN_A_ROW do).
 
     Args:
         progress: called with the images in place and the total.
 
     Raises:
-        LostRegError: some could not be fetched (the others are in place), or the disk refuses.
+        LostRegError: some could not be fetched (the others are in place), or there is a disk error.
     """
     jobs = list(jobs)
     missing = [job for job in jobs if not job.destination.is_file()]
@@ -269,7 +269,7 @@ def fetch_images(
 
 
 def _fetch_image(job: ImageJob) -> str | None:
-    """Put one image in place; the reason, in one line, if that failed."""
+    """Put one image in place; returns the reason, in one line, if that failed."""
     try:
         body = https.with_retries(lambda: https.read_all(job.url))
         _check_image(body, job.size_hw)
@@ -281,12 +281,12 @@ def _fetch_image(job: ImageJob) -> str | None:
 
 
 def _check_image(body: bytes, size_hw: tuple[int, int]) -> None:
-    """Raises RequestFailed unless the bytes decode, to the last row, to an image of this size."""
+    """Raises RequestFailed unless the bytes decode, to the last row, into an image of this size."""
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             image.load()
             width, height = image.size
-    except Exception as error:  # decoders raise many kinds
+    except Exception as error:  # decoders raise many types
         reason = f"the {len(body)} bytes received are no whole image ({type(error).__name__})"
         raise RequestFailed(reason, transient=False) from error
     if (height, width) != tuple(size_hw):

@@ -1,6 +1,6 @@
-"""GET requests over https: the server's answer or one clear error, and retries of transient failures.
+"""GET requests over https: the server's response or one clear error, and retries of transient failures.
 
-Plain http is accepted for this machine only, which the tests use.
+Plain http is accepted only for this machine, for the tests.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lost_reg.version import __version__
 
 TIMEOUT_SECONDS = 30.0  # how long a server may be silent
 RETRY_WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each retry of a transient failure
-CHUNK_BYTES = 2**20  # read at one time
+CHUNK_BYTES = 2**20  # read at a time
 
 Answer = TypeVar("Answer")
 
 
 class RequestFailed(Exception):
-    """A request without a usable answer. transient: whether a retry may help."""
+    """A request without a usable response. transient: whether a retry may help."""
 
     def __init__(self, reason: object, *, transient: bool = True) -> None:
         super().__init__(" ".join(str(reason).split()) or type(reason).__name__)
@@ -59,11 +59,11 @@ def _is_local(url: str) -> bool:
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
-    """The server's answer to a GET: 2xx, or 416 where a range was requested.
+    """The server's response to a GET: 2xx, or 416 if a range was requested.
 
     Raises:
         LostRegError: an address that is not https.
-        RequestFailed: no answer, or another one.
+        RequestFailed: no response, or one with another status.
     """
     if urlsplit(url).scheme != "https" and not _is_local(url):
         raise LostRegError(f"cannot download {url}: only https addresses are accepted")
@@ -80,13 +80,13 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
 
 
 def read_chunk(response: Any) -> bytes:
-    """The next bytes of an answer, at most CHUNK_BYTES; none at its end. Raises RequestFailed."""
+    """The next bytes of a response, at most CHUNK_BYTES; none at its end. Raises RequestFailed."""
     with _network_errors():
-        return response.read1(CHUNK_BYTES)  # what is there; `read` would lose it if the connection breaks
+        return response.read1(CHUNK_BYTES)  # what has arrived; `read` would lose it if the connection breaks
 
 
 def read_all(url: str) -> bytes:
-    """The body of the answer to a GET. Raises as `open_url` does."""
+    """The body of the response to a GET. Raises as `open_url` does."""
     with open_url(url) as response, _network_errors():
         return response.read()
 
@@ -104,7 +104,7 @@ def _network_errors() -> Iterator[None]:
 def with_retries(attempt: Callable[[], Answer], bytes_done: Callable[[], int] = lambda: 0) -> Answer:
     """The result of `attempt`, retried after each of RETRY_WAITS while its failures are transient.
 
-    bytes_done: how many bytes have arrived; after each further CHUNK_BYTES, the waits start over.
+    bytes_done: how many bytes have arrived; after each further CHUNK_BYTES, the retries start over.
     """
     failures, furthest = 0, bytes_done()
     while True:

@@ -1,7 +1,7 @@
 """Datasets in PASCAL VOC's layout: Annotations/*.xml, JPEGImages, ImageSets/Main/SPLIT.txt.
 
-As in LOST (valeoai/LOST, datasets.py), all objects count, difficult and truncated ones too, and 1 is
-subtracted from xmin and ymin but not from the maxima.
+As in LOST (valeoai/LOST, datasets.py), all objects count, including difficult and truncated ones, and 1 is
+subtracted from xmin and ymin but not from xmax and ymax.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from lost_reg.types import Box, ImageTruth
 
 
 def find_voc(spec: DatasetSpec, root: Path) -> Dataset:
-    """A dataset of the table that is in VOC layout.
+    """Find a dataset of the table that is in VOC layout.
 
     Raises:
-        LostRegError: one that is not below the data root, or is incomplete.
+        LostRegError: a dataset that is not below the data root, or is incomplete.
     """
     folder = root / spec.folder
     if not _has_layout(folder):

@@ -9,13 +9,13 @@ from lost_reg.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Affinities held at one time: 2**25 float32 are 128 MiB. So memory grows with the number of patches, and not
+# Affinities held at one time: 2**25 float32 are 128 MiB. So memory grows with the number of patches, not
 # with its square.
 AFFINITIES_AT_ONCE = 2**25
 
 
 def affinity_bytes(images: int, patches: int) -> float:
-    """Memory for the affinities of a batch that are held at one time, and for what is computed of them."""
+    """Memory for the affinities of a batch that are held at one time, and for what is computed from them."""
     return 2.0 * 4 * max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
 
 
@@ -63,7 +63,7 @@ def degrees_at_biases(features: Tensor, biases: Tensor, remaining: Tensor | None
 def _positive_others(
     affinities: Tensor, threshold: Tensor, start: int, remaining: Tensor | None, out: Tensor
 ) -> Tensor:
-    """(B, R) How many affinities (B, R, N) of each row are over its image's threshold (B,), q != p.
+    """(B, R): how many of each row's affinities (B, R, N), q != p, exceed its image's threshold (B,).
 
     start: the patch of the first row. remaining: (B, N) bool, the patches q that count; None for all.
     out: of the affinities' shape and type; overwritten.

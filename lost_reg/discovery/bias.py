@@ -1,9 +1,9 @@
-"""A bias for LOST's affinities, found in each image without labels: `LostConfig(bias="auto")`.
+"""A bias for LOST's affinities, chosen for each image without labels: `LostConfig(bias="auto")`.
 
 Darcet et al. ("Vision Transformers Need Registers", ICLR 2024) add a bias to the Gram matrix by hand, and
-Jiang et al. ("Vision Transformers Don't Need Trained Registers", NeurIPS 2025) sweep it; neither says which
-was taken. The rule here is this project's own: Otsu's threshold ("A Threshold Selection Method from Gray-
-Level Histograms", 1979) on the image's affinities, which has no constant to tune. It assumes two kinds
+Jiang et al. ("Vision Transformers Don't Need Trained Registers", NeurIPS 2025) sweep it; neither reports the
+values used. The rule here is this project's own: Otsu's threshold ("A Threshold Selection Method from
+Gray-Level Histograms", 1979) on the image's affinities, which has no constant to tune. It assumes two kinds
 of affinities, between patches that belong together and between those that do not, and splits them where the
 variance between the two kinds is largest.
 """
@@ -30,7 +30,7 @@ def otsu_bias(features: Tensor) -> Tensor:
     Returns:
         (B,), in the units of the affinities; 0 for an image of one patch, or with equal affinities.
     """
-    reach = features.square().sum(dim=2).amax(dim=1)  # (B,), no affinity is larger
+    reach = features.square().sum(dim=2).amax(dim=1)  # (B,), an upper bound of the affinities
     counts = _affinity_counts(features, reach).double()  # (B, BINS)
     centres = (torch.arange(BINS, device=features.device, dtype=torch.float64) + 0.5) / BINS * 2 - 1
     below = counts.cumsum(dim=1)

@@ -1,4 +1,4 @@
-"""Connected components of masks of the patch grid."""
+"""Connected components of masks on the patch grid."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PatchBox = tuple[int, int, int, int]
 
 
 def component_of(mask: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, PatchBox]:
-    """The 4-connected component of a mask that holds the seed.
+    """The 4-connected component of a mask that contains the seed.
 
     Args:
-        mask: (rows, columns) bool or uint8; the seed is in it.
+        mask: (rows, columns) bool or uint8; contains the seed.
         seed: (row, column).
 
     Returns:

@@ -1,4 +1,4 @@
-"""How patch features are chosen and compared, whatever the method: facet, layer, centring, normalisation."""
+"""How any method's patch features are chosen and compared: facet, layer, centring, normalisation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import check_fields
 from lost_reg.lazy import torch
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ Part = tuple[str, int]  # a facet of a layer
 
 
 def option(default: Any, about: str, **facts: Any) -> Any:
-    """A field of a configuration, and what the command line's option for it needs.
+    """A field of a configuration, with the metadata for its command-line option.
 
     Args:
         about: its help text.
-        facts: "metavar"; "min", the least whole number; "off", the name of a switch's opposite;
-            "shown_default", in words; "sweep", what a sweep tries by default, or False if it cannot.
+        facts: "metavar"; "min", the smallest integer allowed; "off", the name of a flag's opposite;
+            "shown_default", in words; "sweep", the values a sweep tries by default, False if never swept.
     """
     return field(default=default, metadata={"help": about, **facts})
 
@@ -49,11 +50,12 @@ class FeatureConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises LostRegError for a value that no run can have."""
+        """Raises LostRegError for an invalid value."""
+        check_fields(self)
         facets = list(self.facet)
         if not facets or len(set(facets)) < len(facets) or not set(facets) <= set(FACETS):
             raise LostRegError(f"unknown facet {self.facet!r}: choose k, q or v, or join them, as in qk")
-        one_or_several = isinstance(self.layer, (int, tuple))
+        one_or_several = isinstance(self.layer, (int, tuple))  # a list cannot be hashed
         if not one_or_several or not self.layers or len(set(self.layers)) < len(self.layers):
             raise LostRegError(f"expected one layer, or several different ones, but got {self.layer!r}")
         if len(self.layers) == 1:  # so that equal features are equal records
@@ -63,23 +65,23 @@ class FeatureConfig:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers, of which there may be one."""
+        """The layers, as a tuple even if there is only one."""
         return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     @property
     def parts(self) -> list[Part]:
-        """The facets of layers that are needed, in the order in which they are joined."""
+        """The (facet, layer) pairs that are needed, in the order in which they are joined."""
         return [(facet, layer) for layer in self.layers for facet in self.facet]
 
 
 @dataclass(frozen=True)
 class PatchFeatures:
-    """The features of B images of one patch grid: what a method works on.
+    """The features of B images with the same patch grid: the input of a method.
 
     values: (B, N, D), patches in row-major order, on any device; finite.
     grid_hw: rows and columns; rows * columns = N.
     extents_hw: the height and width of each image in patches. The grid covers the padded image, so these can
-        be up to one patch less.
+        be up to one patch smaller.
     """
 
     values: Tensor
@@ -94,7 +96,7 @@ def compose(parts: Mapping[Part, Tensor], config: FeatureConfig) -> Tensor:
         parts: (B, N, D) for each of `config.parts`.
 
     Returns:
-        (B, N, D), or (B, N, P D) for P joined parts; in the parts' own type where nothing was computed.
+        (B, N, D), or (B, N, P D) for P joined parts; in the parts' own dtype if nothing had to be computed.
     """
     chosen = [_centered(parts[part]) if config.center else parts[part] for part in config.parts]
     if len(chosen) == 1:
@@ -114,12 +116,12 @@ def _normalized(features: Tensor) -> Tensor:
 
 def finite_images(features: Tensor) -> Tensor:
     """Which images have only finite features: (B, N, D) to (B,) bool."""
-    # One pass to the largest magnitude, which is nan or infinite if any is; isfinite takes ten times as long.
+    # One pass for the largest magnitude, NaN or infinite if any is; isfinite takes ten times as long.
     return torch.isfinite(features.abs().amax(dim=(1, 2)))
 
 
 def without_images(features: Tensor, kept: Tensor) -> Tensor:
-    """(B, N, D) features, zero in the images that are not kept, (B,) bool; does not wait for the device."""
+    """(B, N, D) features, zeroed in images that are not `kept`, (B,) bool; does not wait for the device."""
     return torch.where(kept[:, None, None], features, 0)
 
 

@@ -1,9 +1,9 @@
 """Further objects of an image: LOST again on the patches that no object has taken yet.
 
-LOST (Siméoni et al. 2021) finds one object. Here the patches of its box leave the graph, and seed and
-expansion are repeated on the rest, much as MaskCut repeats normalised cuts without the patches of earlier
+LOST (Siméoni et al. 2021) finds one object. Here the patches of its box leave the graph, and seeding
+and expansion are repeated on the rest, much as MaskCut repeats normalised cuts without the patches of earlier
 masks (Wang et al., "Cut and Learn for Unsupervised Object Detection and Instance Segmentation", CVPR 2023).
-The whole box leaves, not only the component, because the rest of it is mostly a piece of the same object.
+The whole box leaves, not only the component, because the rest of it mostly belongs to the same object.
 Features and bias stay those of the whole image. The rules that end a search are this project's own: see
 `is_another`.
 """
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Graph:
-    """The patches of B images of one grid, and how an object is grown among those that remain.
+    """The patches of B images with the same grid, and how to grow an object from those that remain.
 
     extents_hw: the height and width of each image in patches; see `PatchFeatures`.
-    grow: finds one object in each of some images, by their indices, among their remaining patches:
+    grow: finds one object in each of the images with the given indices, among their remaining patches:
         (len(images), rows, columns) bool on the CPU.
     """
 
@@ -50,7 +50,7 @@ def with_further_objects(
     """Look for further objects in each image, until nothing plausible is left.
 
     Args:
-        found: the first object of each image; gets the others.
+        found: the first object of each image; the others are appended.
     """
     remaining_hw = torch.ones(len(found), *graph.grid_hw, dtype=torch.bool)
     for image, (first,) in enumerate(found):
@@ -74,11 +74,11 @@ def with_further_objects(
 def is_another(
     one: PatchObject, earlier: Sequence[PatchObject], graph: Graph, image: int, remaining: int
 ) -> bool:
-    """Whether what LOST found among an image's remaining patches is another object of it.
+    """Whether what LOST found among an image's remaining patches counts as another object.
 
     It is not, and the search in the image ends, if
-    - the seed is similar to more than half of the other patches that remain: LOST takes a patch of low degree
-      for an object's because objects are the smaller part of an image, so only background is left;
+    - the seed is similar to more than half of the other remaining patches: LOST assumes that objects cover
+      the smaller part of an image, so that their patches have a low degree; here only background is left;
     - the box has a shape that no object has: see `implausible`;
     - the box has IoU >= 0.5 with an earlier one, so that CorLoc would count it as the same object.
     """

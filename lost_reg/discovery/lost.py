@@ -1,4 +1,4 @@
-"""LOST, seed and expand, batched over images of one patch grid.
+"""LOST's seed selection and expansion, batched over images with the same patch grid.
 
 Siméoni et al., "Localizing Objects with Self-Supervised Transformers and no Labels" (BMVC 2021), as its
 published code (valeoai/LOST, object_discovery.py) computes it.
@@ -20,6 +20,7 @@ from lost_reg.discovery.further_objects import Graph, with_further_objects
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import check_fields
 from lost_reg.lazy import torch
 from lost_reg.types import AUTO
 
@@ -33,8 +34,8 @@ K_PATCHES = 100
 class LostConfig:
     """Options of LOST; the defaults are LOST as published.
 
-    The first of several objects is LOST's one; `further_objects.py` finds the others. A bias is in units of
-    the image's mean squared feature norm, which is 1 for normalised features; `bias.py` finds one by itself.
+    The first of several objects is LOST's own; `further_objects.py` finds the others. A bias is in units of
+    the image's mean squared feature norm, which is 1 for normalised features; for "auto", see `bias.py`.
     """
 
     k_patches: int = option(
@@ -56,7 +57,8 @@ class LostConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises LostRegError for a value that no run can have."""
+        """Raises LostRegError for an invalid value."""
+        check_fields(self)
         if self.bias != AUTO and not (isinstance(self.bias, (int, float)) and math.isfinite(self.bias)):
             raise LostRegError(f"expected a finite `bias` or {AUTO!r}, but got {self.bias}")
         if self.k_patches < 1:
@@ -67,7 +69,7 @@ class LostConfig:
 
 @dataclass(frozen=True)
 class LostResult:
-    """What LOST found in B images of one grid, on the CPU. Boxes and seeds are in patches, not pixels.
+    """What LOST found in B images with the same grid, on the CPU. Boxes and seeds are in patches, not pixels.
 
     boxes_xyxy: (B, 4) int64, half-open [xmin, ymin, xmax, ymax].
     seeds: (B, 2) int64, (row, column).
@@ -124,7 +126,7 @@ def lost(
 
 
 def discover(features: PatchFeatures, config: LostConfig) -> Deferred:
-    """Start to find the objects of B images; see `Method.discover`."""
+    """Start finding the objects of B images; see `Method.discover`."""
     values, grid_hw = features.values, features.grid_hw
     bias = absolute_bias(values, config.bias)
     found = seed_and_expand(values, k_patches=config.k_patches, bias=bias)
@@ -146,10 +148,10 @@ def discover(features: PatchFeatures, config: LostConfig) -> Deferred:
 
 
 def discover_each(features: PatchFeatures, configs: Sequence[LostConfig]) -> list[Deferred]:
-    """The same for several configurations, from one Gram matrix and without scores; one object each.
+    """`discover` for several configurations, from one Gram matrix, without scores; one object per image.
 
     Raises:
-        LostRegError: a configuration of several objects.
+        LostRegError: a configuration that asks for several objects.
     """
     if any(config.max_objects > 1 for config in configs):
         raise LostRegError("settings that are tried together find one object each: `max_objects` is 1")
@@ -172,7 +174,7 @@ def discover_each(features: PatchFeatures, configs: Sequence[LostConfig]) -> lis
 
 
 def _deferred(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> Deferred:
-    """The one object of each image, once it is asked for."""
+    """A function that waits for the one object of each image and returns it."""
     wait = to_host(found.tensors())
     return lambda: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)]
 
@@ -197,7 +199,7 @@ def lost_maps(features: PatchFeatures, config: LostConfig) -> list[Maps]:
     affinities = (values @ of_seeds.mT)[:, :, 0]  # (B, N)
     affinities = (affinities if bias is None else affinities + bias[:, None]).clamp(min=0)
     masks = expansion_masks(values, candidates, bias)
-    # Products of large features can overflow; what is drawn and kept is finite.
+    # Products of large features can overflow; what is drawn and saved must be finite.
     stacked = torch.stack([degrees.float(), affinities, masks.float()], dim=1).nan_to_num()  # (B, 3, N)
     rows, columns = features.grid_hw
     return [
@@ -213,11 +215,11 @@ def lost_maps(features: PatchFeatures, config: LostConfig) -> list[Maps]:
 
 @dataclass(frozen=True)
 class SeedsAndMasks:
-    """LOST on B images except for the seed's component, on the device of the features.
+    """LOST's result for B images before the seed's component is taken, on the features' device.
 
-    seeds: (B,) int64, row-major indices of patches. degrees: (B,) int64, those of the seeds.
+    seeds: (B,) int64, row-major patch indices. degrees: (B,) int64, the seeds' degrees.
     masks: (B, N) bool.
-    cosines: (B, N) float, of each patch's feature and the seed's; None if they were not asked for.
+    cosines: (B, N) float, between each patch's feature and the seed's; None if not requested.
     """
 
     seeds: Tensor
@@ -226,7 +228,7 @@ class SeedsAndMasks:
     cosines: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """The tensors that there are, in the order of the fields."""
+        """The tensors that are not None, in the order of the fields."""
         return [one for item in fields(self) if (one := getattr(self, item.name)) is not None]
 
     def cpu(self) -> SeedsAndMasks:
@@ -242,20 +244,20 @@ def seed_and_expand(
     remaining: Tensor | None = None,
     with_cosines: bool = True,
 ) -> SeedsAndMasks:
-    """Seeds and expansion masks, without waiting for the device.
+    """Compute seeds and expansion masks without waiting for the device.
 
     Args:
         features: (B, N, D), floating.
         bias: (B,), added to every affinity; None for none.
-        degrees: (B, N) int64, the patches' degrees at this bias, where they are known.
-        remaining: (B, N) bool, the patches that the graph consists of; None for all. The others count in no
-            degree, and are no seed, no candidate and in no mask. An image without any gets a seed and a mask
-            that mean nothing.
+        degrees: (B, N) int64, the patches' degrees at this bias, if already known.
+        remaining: (B, N) bool, the patches in the graph; None for all. The others count towards no degree,
+            and cannot be a seed, a candidate or part of a mask. If an image has none left, its seed and mask
+            are meaningless.
         with_cosines: whether to compute the cosines to the seed.
     """
     precise = features if features.dtype == torch.float64 else features.float()
-    # Without a bias only an affinity's sign counts, and rounding float32 sums to bfloat16 keeps it; on a GPU,
-    # products of bfloat16 are many times as fast.
+    # Without a bias only an affinity's sign counts, and rounding float32 sums to bfloat16 keeps it. On a GPU,
+    # bfloat16 products are many times as fast.
     by_sign = features.is_cuda and features.dtype == torch.bfloat16 and bias is None
     if degrees is None:
         degrees = patch_degrees(features if by_sign else precise, bias, remaining)
@@ -278,7 +280,7 @@ def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | N
     """
     patches = degrees.shape[1]
     if remaining is not None:
-        degrees = degrees.masked_fill(~remaining, patches)  # more than any has
+        degrees = degrees.masked_fill(~remaining, patches)  # above any real degree
     # topk is not stable on ties, so the index is part of the key: no two keys are equal.
     keys = degrees * patches + torch.arange(patches, device=degrees.device)
     lowest = keys.topk(min(k_patches, patches), dim=1, largest=False, sorted=True).values
@@ -288,7 +290,7 @@ def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | N
 def expansion_masks(
     features: Tensor, candidates: Tensor, bias: Tensor | None, remaining: Tensor | None = None
 ) -> Tensor:
-    """The patches whose summed affinity to the seed's similar patches is positive.
+    """The patches whose summed affinity to the patches similar to the seed is positive.
 
     Args:
         features: (B, N, D).
@@ -298,7 +300,7 @@ def expansion_masks(
 
     Returns:
         (B, N) bool. The seed is always in it: by the definition of S if S is not empty, and as the only
-        possible answer if it is (a bias can make it so).
+        possible answer if a bias has left S empty.
     """
     bias = features.new_zeros(len(features)) if bias is None else bias
     index = candidates[:, :, None].expand(-1, -1, features.shape[2])
@@ -319,7 +321,7 @@ def expansion_masks(
 def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | None = 4) -> list[PatchObject]:
     """The object of each image: the component of its mask that holds the seed. `found` is on the CPU.
 
-    digits: that scores are rounded to; None keeps all.
+    digits: decimals to which scores are rounded; None for no rounding.
     """
     masks_hw = found.masks.reshape(-1, *grid_hw).numpy()
     cosines_hw = None if found.cosines is None else found.cosines.detach().reshape(-1, *grid_hw).numpy()
@@ -337,7 +339,7 @@ def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | Non
 
 
 def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tensor:
-    """`features` as a (B, N, D) floating tensor of at least 32 bits, or a ValueError."""
+    """`features` as a (B, N, D) floating-point tensor of at least 32 bits, or a ValueError."""
     if features.ndim == 2:
         features = features[None]
     rows, columns = grid_hw
@@ -355,7 +357,7 @@ def _checked(features: Tensor, grid_hw: tuple[int, int], k_patches: int) -> Tens
     return features
 
 
-# --- its row in the registry -------------------------------------------------------------------------
+# --- its registry entry ------------------------------------------------------------------------------
 
 
 def gram_operations(patches: int, width: int, config: LostConfig) -> float:

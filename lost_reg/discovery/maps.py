@@ -1,4 +1,4 @@
-"""Maps: how a method came to its objects in one image, patch by patch."""
+"""Maps: per-patch intermediate results, which show how a method found its objects in one image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Maps:
-    """What a method computed in one image; each map is (rows, columns) of its patch grid.
+    """A method's intermediate results in one image; each map is (rows, columns) of its patch grid.
 
-    values: float32 maps by their names, such as LOST's "degrees" (each patch's degree) and "affinities" (the
+    values: float32 maps by name, such as LOST's "degrees" (each patch's degree) and "affinities" (the
         positive part of its affinity to the seed). A run adds "norms": the L2 norm of each patch token as it
         enters the block whose qkv layer gives the features, before that block's LayerNorm, which hides
-        outliers; for a function as backbone, the norms of its features.
-    mask: bool, of which the component that holds the seed is the object.
+        outliers. If the backbone is a function, they are the norms of its features.
+    mask: bool; its component that contains the seed is the object.
     seed: (row, column).
     covered_hw: the share of the grid's height and width that the image covers; the rest is padding.
     """
@@ -26,7 +26,7 @@ class Maps:
     covered_hw: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for maps of several shapes, or a seed outside of them."""
+        """Raises ValueError for maps of different shapes, or a seed outside them."""
         shapes = {one.shape for one in (*self.values.values(), self.mask)}
         (rows, columns), (row, column) = self.mask.shape, self.seed
         if len(shapes) != 1 or not (0 <= row < rows and 0 <= column < columns):
@@ -35,6 +35,6 @@ class Maps:
             raise ValueError(f"expected shares of the grid in (0, 1], but got {self.covered_hw}")
 
     def of_run(self, norms: np.ndarray, extent_hw: tuple[float, float]) -> Maps:
-        """The same with token norms first, for an image of this height and width in patches."""
+        """These maps with token norms first, for an image of this height and width in patches."""
         covered = tuple(side / cells for side, cells in zip(extent_hw, self.mask.shape))
         return replace(self, values={"norms": norms, **self.values}, covered_hw=covered)

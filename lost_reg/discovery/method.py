@@ -1,4 +1,4 @@
-"""What a discovery method is: a row of the registry in `methods.py`."""
+"""The interface of a discovery method, an entry of the registry in `methods.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PatchObject:
 
     box_xyxy: half-open, in patches. seed: (row, column).
     score, details: see `FoundObject`.
-    mask: (rows, columns) bool; None where the method only gives a box.
+    mask: (rows, columns) bool; None if the method only returns a box.
     """
 
     box_xyxy: tuple[int, int, int, int]
@@ -30,7 +30,7 @@ class PatchObject:
     mask: np.ndarray | None = None
 
 
-# The objects of each image of a batch, once they are asked for: the device may still be at work on them.
+# Returns the objects of each image of a batch, after waiting for the device if it is still computing them.
 Deferred = Callable[[], list[list[PatchObject]]]
 
 
@@ -48,7 +48,7 @@ class Preset:
     facet_of_backbone: bool = False
 
     def features_for(self, facet: str) -> FeatureConfig:
-        """Its features for a backbone of this usual facet."""
+        """Its features for a backbone whose usual facet is this one."""
         return replace(self.features, facet=facet) if self.facet_of_backbone else self.features
 
 
@@ -56,16 +56,16 @@ class Preset:
 class Method:
     """One discovery method.
 
-    about: one line for people.
+    about: a one-line description.
     config: its frozen dataclass of options. Each field has a default, and a "help" in its metadata.
-    discover: starts to find the objects of a batch of images, by one configuration.
-    operations: arithmetic operations for one image, from its number of patches, the width of the features and
+    discover: starts finding the objects of a batch of images, with one configuration.
+    operations: arithmetic operations for one image, given its number of patches, the feature dimension and
         the configuration; a multiplication and an addition count as two.
-    peak_bytes: memory that a batch takes beside its features, from the number of images and of patches.
+    peak_bytes: memory that a batch needs besides its features, given the number of images and of patches.
     presets: by name; "published" is the method as its authors published it.
-    discover_each: the same as `discover` for several configurations of the same features, where that saves
-        work; for sweeps, which use the boxes alone, so scores may be left out.
-    maps: the maps of each image, for people to see how the method came to its objects.
+    discover_each: the same as `discover` for several configurations of the same features, if that saves
+        work; for sweeps, which only use the boxes, so scores may be left out.
+    maps: the maps of each image, which show how the method found its objects.
     """
 
     name: str

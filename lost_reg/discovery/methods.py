@@ -1,4 +1,4 @@
-"""The registry of discovery methods, and settings: which features and which method with which options."""
+"""The registry of discovery methods, and settings: the features, the method and its options."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PUBLISHED = "published"
 
 @dataclass(frozen=True)
 class Setting:
-    """What decides on the objects of an image, given a backbone; the default is LOST as published.
+    """Everything but the backbone that determines an image's objects; the default is LOST as published.
 
-    config: the method's options; its type tells the method.
+    config: the method's options; its type identifies the method.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -35,7 +35,7 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As run.json holds it, where a tuple is a list."""
+        """As stored in run.json, with tuples as lists."""
         record = {
             "method": self.method.name,
             "features": asdict(self.features),
@@ -45,10 +45,10 @@ class Setting:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> Setting:
-        """The setting that `recorded` gave.
+        """The inverse of `recorded`.
 
         Raises:
-            LostRegError: an unknown method, or values that it cannot have.
+            LostRegError: an unknown method, or invalid values.
         """
         try:
             method = find_method(record["method"])
@@ -60,8 +60,7 @@ class Setting:
 
 
 def find_method(name: str) -> Method:
-    """The method of a name.
-
+    """The method with this name.
     Raises:
         LostRegError: there is none.
     """
@@ -74,7 +73,7 @@ def method_of(config: Any) -> Method:
     """The method whose options these are.
 
     Raises:
-        LostRegError: something else than a method's options.
+        LostRegError: anything other than a method's options.
     """
     found = next((method for method in METHODS.values() if type(config) is method.config), None)
     if found is None:
@@ -100,17 +99,17 @@ def preset_setting(method: str, preset: str = PUBLISHED, facet: str = "k") -> Se
 
 
 def list_methods() -> dict[str, str]:
-    """What there is to discover objects with: each method's name, and what it is."""
+    """The available discovery methods: each one's name and what it is."""
     return {name: method.about for name, method in METHODS.items()}
 
 
-# --- for people --------------------------------------------------------------------------------------
+# --- descriptions ------------------------------------------------------------------------------------
 
 
 def describe_setting(record: Mapping[str, Any]) -> str:
     """A recorded setting in a few words, such as "k of layer -1, normalised, bias -0.2".
 
-    Options at their default are left out, except the bias, which is LOST's own.
+    Options at their default are left out, except LOST's bias.
     """
     words = [describe_features(convert(record["features"], FeatureConfig))]
     published = _published(record["method"])["options"]
@@ -121,7 +120,7 @@ def describe_setting(record: Mapping[str, Any]) -> str:
 
 
 def departures(record: Mapping[str, Any]) -> list[str]:
-    """How a recorded setting departs from its method as published, such as ["normalize=True"]."""
+    """How a recorded setting differs from its method as published, such as ["normalize=True"]."""
     published = _published(record["method"])
     plain = {**published["features"], **published["options"]}
     values = {**record["features"], **record["options"]}
@@ -130,17 +129,17 @@ def departures(record: Mapping[str, Any]) -> list[str]:
 
 
 def _published(method: str) -> dict[str, Any]:
-    """The record of a method as published; of one that is not installed here, the options are not known."""
+    """The record of a method as published; the options of a method that is not installed are not known."""
     if method in METHODS:
         return preset_setting(method).recorded()
     return {"features": asdict(FeatureConfig()), "options": {}}
 
 
 def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
-    """A setting with other values of fields of its features or of its method's options.
+    """A setting with some fields of its features or of its method's options changed.
 
     Raises:
-        LostRegError: a name that neither has, or a value that is not possible.
+        LostRegError: an unknown name, or an invalid value.
     """
     of_features = {name for name in FeatureConfig.__dataclass_fields__}
     of_method = {name for name in setting.method.config.__dataclass_fields__}

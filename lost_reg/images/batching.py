@@ -1,4 +1,4 @@
-"""Collects a stream of images of any size into batches of one token grid.
+"""Collects a stream of images of any size into batches that share one token grid.
 
 Images of different grids cannot share a batch: padding one of them further would change its attention.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Pixels that may wait for others of their grid: about 400 photos of 500 x 375.
+# Of pixels that may wait for more images of their grid: about 400 photos of 500 x 375.
 WAITING_BYTES = 2**28
 
 
@@ -20,7 +20,7 @@ class DecodedImage:
     """One decoded image on its way to the backbone.
 
     pixels: (H, W, 3) uint8, padded bottom and right to multiples of the patch size.
-    size_hw: its size before padding; original_hw: before it was scaled down, too.
+    size_hw: its size before padding; original_hw: its size before any downscaling.
     """
 
     name: str
@@ -32,20 +32,20 @@ class DecodedImage:
 class BatchSize:
     """How many images of one size go through the backbone together.
 
-    images: at most so many, or None for as many as `pixels` allow.
-    pixels: at most so many in a batch; one image may always go alone.
-    lowered: how often a batch did not fit the memory; the batches after it are smaller.
+    images: the most in a batch, or None for as many as `pixels` allows.
+    pixels: the most in a batch; a single image is always allowed.
+    lowered: how often a batch did not fit in memory; later batches are smaller.
     """
 
     def __init__(self, images: int | None, pixels: float = math.inf):
         self.images, self.pixels, self.lowered = images, pixels, 0
 
     def of(self, size_hw: tuple[int, int]) -> int:
-        """For images of this (padded) size in pixels."""
+        """The number for images of this (padded) size in pixels."""
         return max(1, int(min(self.pixels / math.prod(size_hw), self.images or math.inf)))
 
     def lower(self, images: int, size_hw: tuple[int, int]) -> None:
-        """So many images of a size did not fit: from now on at most half as many."""
+        """After a batch of this many images of a size did not fit: from now on at most half as many."""
         self.pixels = images // 2 * math.prod(size_hw)
         self.lowered += 1
 
@@ -54,7 +54,7 @@ class GridBatcher:
     """Groups images by their padded size, with bounded memory.
 
     A batch is yielded once it is full. When more than `waiting_bytes` of pixels wait, the group that has
-    waited longest is yielded as it is, so that rare sizes do not fill the memory.
+    waited longest is yielded incomplete, so that rare sizes do not fill the memory.
     """
 
     def __init__(self, batch_size: BatchSize, waiting_bytes: int = WAITING_BYTES):
@@ -74,7 +74,7 @@ class GridBatcher:
             yield self._pop(next(iter(self._waiting)))
 
     def flush(self) -> Iterator[list[DecodedImage]]:
-        """Yield what still waits, at the end of the stream."""
+        """Yield the images that still wait, at the end of the stream."""
         while self._waiting:
             yield self._pop(next(iter(self._waiting)))
 

@@ -1,12 +1,12 @@
-"""Decodes image files in processes of their own, so that none of them can take a run down.
+"""Decodes image files in separate processes, so that no file can crash a run.
 
-A decoder that crashes, hangs or asks for too much memory ends its process, which is replaced; the image is
-recorded and the others go on. The processes are fresh interpreters without torch: they start quickly, share
-no state with the run, and end when their input does, however the run ended.
+If a decoder crashes, hangs or asks for too much memory, only its process ends and is replaced; the image is
+recorded and the others continue. The processes are fresh interpreters without torch: they start quickly,
+share no state with the run, and end when their input does, however the run ended.
 
-A process talks over its standard input and output. First it reads a line of settings and answers "ready".
-Then each request is a line of JSON, {"path": ...}, or {"bytes": n} with n bytes of an encoded image after it;
-each answer is a line of JSON, {"reason": ...}, or the shapes with the pixels after it.
+A process communicates over its standard input and output. First it reads a line of settings and answers
+"ready". Each request is a line of JSON: {"path": ...}, or {"bytes": n} followed by the n bytes of an encoded
+image. Each answer is a line of JSON: {"reason": ...}, or the shapes, followed by the pixels.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ NamedImage = tuple[str, ImageInput]
 
 SECONDS_PER_IMAGE = 60.0  # after which a decoder counts as hanging
 _SECONDS_BETWEEN_CHECKS = 0.2
-_SECONDS_OF_SLEEP = 2.0  # between two checks: no load of the machine delays them so long
+_SECONDS_OF_SLEEP = 2.0  # between two checks: a busy machine alone never delays them this long
 _MOST_PROCESSES = 8
-# Above what a process has when it starts. An image of the largest size that is read takes half of it.
+# On top of what a process uses when it starts. The largest image that is read takes half of it.
 _BYTES_PER_IMAGE = 6 * 2**30
-# `-c` and the path of this interpreter: the working directory is never searched for modules.
+# `-c` with this interpreter's sys.path: the working directory is never searched for modules.
 _COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoding import serve; serve()"
 
 
@@ -53,7 +53,7 @@ class Decoding:
     """How images are prepared for a backbone.
 
     apply_exif: whether the EXIF orientation of files is applied.
-    max_side: larger images are scaled down to it, in pixels, or None.
+    max_side: the longer side, in pixels, to which larger images are scaled down, or None.
     patch_size: sides are padded to multiples of it.
     """
 
@@ -89,10 +89,10 @@ def decode(
 
     Args:
         images: names, and paths, encoded files (bytes) or arrays; streamed. A Failure among them is
-            passed on as it is.
-        workers: processes; None chooses by the machine, 0 decodes in this process, without protection.
+            passed on unchanged.
+        workers: number of processes; None fits the machine, 0 decodes in this process, without protection.
         seconds: the longest that one image may take in a process.
-        command: what starts a process, for tests.
+        command: starts a process, for tests.
 
     Yields:
         One outcome for each image.
@@ -135,7 +135,7 @@ def decode(
 
 
 def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterator[DecodedImage | Failure]:
-    """The results of the images in order, with at most so many under way."""
+    """The results of the images in order, with at most `most` in progress."""
     images = iter(images)
     under_way = deque(submit(one) for one in islice(images, most))
     while under_way:
@@ -155,7 +155,7 @@ def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
 
 
 class DecoderProcess:
-    """A process that decodes one image after another; started when first needed, and again after it died.
+    """A process that decodes one image after another; started on first use, and restarted after it dies.
 
     Not thread-safe, except for `postpone`, `end_if_late` and `close`.
     """
@@ -191,7 +191,7 @@ class DecoderProcess:
         return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
 
     def postpone(self, seconds: float) -> None:
-        """Allow so many seconds more for the current image."""
+        """Allow this many more seconds for the current image."""
         with self._lock:
             self._deadline += seconds
 
@@ -273,11 +273,11 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-# --- inside such a process ---------------------------------------------------------------------------
+# --- inside a decoder process ------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Answer the requests on the standard input, until that ends."""
+    """Answer the requests on standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself handles Ctrl-C
     requests, answers = sys.stdin.buffer, _private_output()
     decoding = Decoding(**json.loads(requests.readline()))
@@ -292,7 +292,7 @@ def serve() -> None:
 
 
 def _private_output() -> BinaryIO:
-    """The standard output, which nothing else in this process can write to any more."""
+    """The original standard output, to which nothing else in this process can write any more."""
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=2**16)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return output
@@ -308,7 +308,7 @@ def _answer(answers: BinaryIO, outcome: DecodedImage | Failure) -> None:
 
 
 def _limit_memory() -> None:
-    """Keep one image from taking the machine's memory, where the system can."""
+    """Keep one image from exhausting the machine's memory, on systems that can limit it."""
     import cv2
     import psutil
 

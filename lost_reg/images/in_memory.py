@@ -1,4 +1,4 @@
-"""Images that a Python program already has: arrays, PIL images and tensors, beside paths."""
+"""Images that a Python program already has in memory: arrays, PIL images and tensors, besides paths."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _pil_to_array(image: PilImage.Image) -> np.ndarray:
         raise LostRegError(f"PIL images of mode {image.mode} are not supported: convert it to RGB")
     try:
         return np.asarray(image.convert("RGB"))
-    except Exception as error:  # its file is read only now, and may be damaged in any way
+    except Exception as error:  # its file is only read now, and may be damaged in any way
         raise LostRegError(f"cannot be decoded: {first_sentence(error)}") from None
 
 

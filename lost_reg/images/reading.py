@@ -19,14 +19,14 @@ from lost_reg.errors import UnreadableImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-# What a file's header may announce: a 150-megapixel camera's files pass, decompression bombs do not. The
-# limit of a side keeps an image that is a pixel high, and padded to a patch, from growing sixteenfold.
+# Limits on what a file's header may announce: files of a 150-megapixel camera pass, decompression bombs do
+# not. A side is limited because an image one pixel high grows sixteenfold when padded to a patch.
 MOST_PIXELS = 200_000_000
 MOST_SIDE = 100_000
 MOST_BYTES = 2**31
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow itself refuses at twice this
 
-# Of the formats that Pillow knows. Others have rarely been attacked, and EPS is handed to Ghostscript.
+# A subset of Pillow's. Its other decoders are less hardened by attacks, and EPS is handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
 
 _PIXELS_PER_STRIP = 2**20
@@ -37,19 +37,19 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
     """Decode one image to 8-bit RGB.
 
     Grey, palette and CMYK images are converted as Pillow does; transparency is dropped and the
-    colours below it kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
+    colours under it are kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
 
     Args:
-        source: the file, or what would be in it; its content decides the format, not its suffix.
-        apply_exif: whether the EXIF orientation is applied. LOST does not for its datasets; for a
-            user's own photos it should be. A TIFF's is applied always: its decoders do so.
+        source: the file or its content; the content determines the format, not the suffix.
+        apply_exif: whether the EXIF orientation is applied. LOST does not apply it for its datasets;
+            it should be for a user's own photos. A TIFF's always is: its decoders apply it.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        UnreadableImage: a file that is not there, not an image, damaged, or of a kind (32-bit, float)
-            that cannot be converted to 8 bits in one obvious way.
+        UnreadableImage: a file that does not exist, is not an image, is damaged, or is of a kind (32-bit,
+            float) that cannot be converted to 8 bits in one obvious way.
     """
     with _refusals(), _opened(source) as image:
         rgb = _to_rgb(image, source)
@@ -57,7 +57,7 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
 
 
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
-    """The height and width in pixels from an image's header; nothing is decoded, EXIF is not applied.
+    """An image's height and width in pixels, from its header: nothing is decoded, EXIF is not applied.
 
     Raises:
         UnreadableImage: as `read_image`.
@@ -68,7 +68,7 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turns whatever a file makes the libraries raise into one line, and their warnings into nothing."""
+    """Turns any exception that a library raises for a file into one line, and drops its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,7 +89,7 @@ def _refusals() -> Iterator[None]:
 
 @contextmanager
 def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """An image of which no more than the header is read, once that has passed."""
+    """An image with only its header read, once the header has passed the checks."""
     if not isinstance(source, bytes):
         _check_file(os.stat(source))
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
@@ -136,7 +136,7 @@ def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
         raise UnreadableImage(
             f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
         )
-    # Pillow's own conversion of 16-bit images cuts them: grey at 255, colours to their high byte.
+    # Pillow's own conversion of 16-bit images truncates: grey is clipped at 255, colours lose their low byte.
     tiles = getattr(image, "tile", None)
     stored_as = str(tiles[0][3] if tiles else "")
     if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
@@ -151,11 +151,11 @@ def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
 def _scale_16_bit(image: Image.Image, source: str | Path | bytes) -> Image.Image:
     image.load()  # Pillow notices a truncated file, OpenCV does not
     sides, info = sorted(image.size), dict(image.info)
-    image.close()  # its pixels, before there are others
+    image.close()  # frees its pixels before new ones are allocated
     flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
     encoded = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
     pixels = cv2.imdecode(encoded, flags)
-    # OpenCV has turned a TIFF
+    # sorted, as OpenCV has already rotated a TIFF
     fits = pixels is not None and pixels.dtype == np.uint16 and sorted(pixels.shape[:2]) == sides
     if not fits or (pixels.ndim == 3 and pixels.shape[2] < 3):
         raise UnreadableImage(
@@ -170,12 +170,12 @@ def _scale_16_bit(image: Image.Image, source: str | Path | bytes) -> Image.Image
         rgb[top : top + rows] = (strip * 255 + 32767) // 65535
     del pixels
     scaled = Image.fromarray(rgb)
-    scaled.info = info  # the EXIF among it
+    scaled.info = info  # including the EXIF
     return scaled
 
 
 def array_to_rgb(array: np.ndarray) -> np.ndarray:
-    """Check an image that was given as an array.
+    """Check an image given as an array; a grey one becomes RGB.
 
     Args:
         array: (H, W, 3) or (H, W) uint8, RGB or grey.
@@ -198,7 +198,7 @@ def array_to_rgb(array: np.ndarray) -> np.ndarray:
 
 
 def limit_side(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
-    """Scale an image down, keeping its aspect ratio, so that no side is longer than `max_side` pixels."""
+    """Scale an image down, keeping its aspect ratio, until no side is longer than `max_side` pixels."""
     height, width = scaled_size(pixels.shape[:2], max_side)
     if (height, width) == pixels.shape[:2]:
         return pixels
@@ -215,6 +215,6 @@ def scaled_size(size_hw: tuple[int, int], max_side: int | None) -> tuple[int, in
 
 
 def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:
-    """Pad bottom and right to a multiple of the patch size; `normalized` sets that to zero."""
+    """Pad bottom and right to a multiple of the patch size; `normalized` sets the padding to zero."""
     height, width = pixels.shape[:2]
     return np.pad(pixels, ((0, -height % patch_size), (0, -width % patch_size), (0, 0)))

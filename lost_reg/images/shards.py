@@ -1,4 +1,4 @@
-"""Images in tar shards of WebDataset's form. Shards are streamed: memory does not grow with their size."""
+"""Images in tar shards in WebDataset's format. Shards are streamed: memory does not grow with their size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-# An image file in a shard is read as a whole, and some are read ahead.
+# An image file in a shard is read whole, and several are read ahead.
 _LARGEST_MEMBER = 2**28
 _MOST_SAMPLED = 16  # images of a shard, each of which must be read to know its size
 # A header that announces more is damaged or hostile: tarfile would seek for ever, or fill the memory.
@@ -34,9 +34,9 @@ _LONGEST_NAME = 2**20
 
 @dataclass(frozen=True)
 class TarShards:
-    """Tar archives in WebDataset's form, read from front to end; a share consists of whole shards.
+    """Tar archives in WebDataset's format, read from start to end; a share consists of whole shards.
 
-    An image's name is its shard's and its own in it, "shard-000.tar/0042.jpg".
+    An image's name is its shard's name and its own name in the shard: "shard-000.tar/0042.jpg".
     """
 
     root: Path
@@ -47,10 +47,10 @@ class TarShards:
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
     ) -> Iterator[NamedImage | Failure]:
-        """A shard that cannot be read to its end gives a Failure in the shard's name.
+        """A shard that cannot be read to its end yields a Failure with the shard's name.
 
         Raises:
-            LostRegError: a limit for several processes, none of which knows what the others read.
+            LostRegError: a limit with several processes, which do not know what the others read.
         """
         if limit and share.count > 1:
             raise LostRegError("`limit` does not work with shards on several processes: name fewer shards")
@@ -61,7 +61,7 @@ class TarShards:
         return (image for _, image in islice(found, min(most, _MOST_SAMPLED)))
 
     def _images(self, share: Share, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
-        """Each image, None in the place of one that is done."""
+        """Each image, or None in place of one that is done."""
         for path in share.of(self.paths):
             shard = path.relative_to(self.root).as_posix()
             try:
@@ -71,7 +71,7 @@ class TarShards:
 
 
 def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
-    # not by tarfile's own gzip reader, which ignores the checksum
+    # not with tarfile's own gzip reader, which ignores the checksum
     opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
     with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
         for member in tar:
@@ -85,19 +85,19 @@ def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImag
             elif not member.isfile():
                 yield Failure(name, "is a link in its shard, and links are not followed: add the file itself")
             elif "\0" in within:
-                yield Failure(name, "its name holds a NUL")
+                yield Failure(name, "its name contains a NUL")
             elif posixpath.isabs(within) or within.startswith("../"):
                 yield Failure(name, "its name leads out of its shard")
             elif member.size > _LARGEST_MEMBER:
                 yield Failure(name, f"too large: a file of {member.size:,} bytes")
             else:
                 yield name, tar.extractfile(member).read()
-        while file.read(2**20):  # to its end, where a compressed one has its checksum
+        while file.read(2**20):  # to its end, where a gzip file has its checksum
             pass
 
 
 class _StrictMember(tarfile.TarInfo):
-    """tarfile takes a damaged header for the end of an archive, and would silently lose what follows."""
+    """Raises at a damaged header, which tarfile takes for the archive's end, silently losing what follows."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -111,17 +111,17 @@ class _StrictMember(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         try:
             return super().fromtarfile(tar)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # its proper end
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the regular end
             raise
         except tarfile.HeaderError as error:
-            raise tarfile.ReadError(f"{error}, so that it has no proper end") from None
+            raise tarfile.ReadError(f"{error}, so it has no proper end") from None
 
 
 def find_shards(inputs: Sequence[str]) -> TarShards | None:
-    """The shards that inputs name, or None if they name none; braces, as in shard-{000..999}.tar, count up.
+    """The shards that inputs name, or None if they name none; braces, as in shard-{000..999}.tar, expand.
 
     Raises:
-        LostRegError: a shard that is not there, or shards among other inputs.
+        LostRegError: a shard that does not exist, or shards mixed with other inputs.
     """
     names = [name for text in inputs for name in _expanded(text)]
     shards = [name for name in names if name.lower().endswith(SHARD_SUFFIXES)]
@@ -140,7 +140,7 @@ def _expanded(text: str) -> list[str]:
         return [text]
     try:
         return list(braceexpand(text))
-    except ValueError:  # braces that do not match are a part of a name
+    except ValueError:  # unmatched braces are part of a name
         return [text]
 
 

@@ -1,4 +1,4 @@
-"""The images of a run: files that inputs name, and files that a list names; `shards.py` has tar shards."""
+"""The images of a run: files given as inputs, and files named in a list; `shards.py` has tar shards."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """The part of the images that one of several processes does: every count-th from the index-th on.
+    """The part of the images that one of several processes handles: every count-th from the index-th on.
 
-    The shares of all processes together are all images, each once.
+    The shares of all processes together cover every image exactly once.
     """
 
     index: int = 0
@@ -42,8 +42,8 @@ ALL = Share()
 class Images(Protocol):
     """The images of a run: what `ImageFiles`, `ListedFiles` and `TarShards` have in common.
 
-    root: the folder that their names start from.
-    count: how many there are, or None where only reading them all would tell.
+    root: the folder that their names are relative to.
+    count: how many there are, or None if only reading them all would tell.
     are_files: whether root / name is a file.
     """
 
@@ -63,7 +63,7 @@ class Images(Protocol):
         ...
 
     def sample(self, most: int) -> Iterable[ImageInput]:
-        """A few of them, by which the cost of a run is estimated."""
+        """A few of them, for estimating the cost of a run."""
         ...
 
 
@@ -111,19 +111,19 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
 
     Args:
         inputs: files, folders (searched recursively for SUFFIXES in any case) and glob patterns
-            (`**` recurses). A file that is given itself is read whatever its suffix.
+            (`**` recurses). A file that is given directly is read whatever its suffix.
         exclude: a folder to leave out, such as the one results are written to.
 
     Returns:
-        The files, sorted within each input, each once. The root is the folder that was given, or the
-        deepest folder that holds all of them.
+        The files, sorted within each input, without duplicates. The root is the folder that was given, or
+        the deepest folder that contains all of them.
 
     Raises:
-        LostRegError: an input that does not exist, or that holds no images.
+        LostRegError: an input that does not exist, or contains no images.
     """
     excluded = exclude and os.path.abspath(exclude)
-    files: dict[str, None] = {}  # text, as a million Path objects take a gigabyte
-    unlisted: dict[str, str] = {}  # folders, and why
+    files: dict[str, None] = {}  # strings: a million Path objects take a gigabyte
+    unlisted: dict[str, str] = {}  # folders and reasons
     tops = []
     for text in map(str, inputs):
         found, top = _files_of(text, unlisted)
@@ -132,7 +132,7 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         if not found and not unlisted:
             raise LostRegError(
                 f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): give a file, "
-                "folder or pattern; give tar shards by their own names, such as 'shards/*.tar'"
+                "folder or pattern; name tar shards themselves, such as 'shards/*.tar'"
             )
         files.update(dict.fromkeys(found))
         tops.append(top)
@@ -147,9 +147,9 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
 
 
 def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
-    """The files of one input, absolute and sorted, and the folder they are named from.
+    """The files of one input, absolute and sorted, and the folder their names are relative to.
 
-    unlisted: takes the folders that cannot be listed, and why.
+    unlisted: receives the folders that cannot be listed, and why.
     """
     if not text:
         raise LostRegError("an input is empty: give a file, folder or pattern")
@@ -169,18 +169,18 @@ def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
             for file in (_walk(match, unlisted) if os.path.isdir(match) else [match])
         }
         found = _sorted(file for file in files if is_image(file))
-        # after its wildcard, a pattern may lead out of its fixed part by ".."
+        # after its wildcard, a pattern may leave its fixed part through ".."
         return found, os.path.commonpath([fixed, *found])
     raise LostRegError(f"no such file or folder: {text!r}")
 
 
 def _sorted(files: Iterable[str]) -> list[str]:
-    """By folder first, as paths are sorted."""
+    """Sorted by path components, like Path objects."""
     return sorted(files, key=lambda file: file.split(os.sep))
 
 
 def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
-    if "**" in rest:  # by pathlib, which does not follow links in it: they may lead in circles
+    if "**" in rest:  # with pathlib, whose ** does not follow links: they may form cycles
         return [os.path.abspath(match) for match in Path(fixed).glob(str(Path(*rest)))]
     return [os.path.abspath(match) for match in glob.glob(pattern)]
 
@@ -198,9 +198,9 @@ def _walk(folder: str, unlisted: dict[str, str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class ListedFiles:
-    """Files that a list names, one in a line, or ended by NUL as `find -print0` writes them.
+    """Files named in a list, one per line, or each ended by NUL as `find -print0` writes them.
 
-    The list is read once to count it and to find the folder above all files, and again during the run.
+    The list is read once to count it and to find the files' common folder, and again during the run.
     Relative paths start from the working directory.
     """
 
@@ -212,7 +212,7 @@ class ListedFiles:
 
     @classmethod
     def read(cls, name: str) -> ListedFiles:
-        """From a file, or from the standard input, "-", which is kept in a temporary file.
+        """Read it from a file, or from standard input ("-"), which is kept in a temporary file.
 
         Raises:
             LostRegError: a list that cannot be read, or names nothing.
@@ -233,7 +233,7 @@ class ListedFiles:
         except OSError as error:
             raise LostRegError(f"cannot read the list {shown}: {error.strerror or error}") from None
         if not count:
-            raise LostRegError(f"{shown} names no images: expected one path in a line")
+            raise LostRegError(f"{shown} names no images: expected one path per line")
         return cls(Path(root), count, file, end)
 
     def todo(
@@ -252,17 +252,17 @@ class ListedFiles:
 
 
 def _opened_list(name: str) -> BinaryIO:
-    """A list that can be read again; what comes through a pipe is kept in a temporary file."""
+    """A list that can be read repeatedly; input from a pipe is kept in a temporary file."""
     if name == STANDARD_INPUT:
         if sys.stdin is None:
             raise LostRegError("there is no standard input to read a list from")
         return _spooled(sys.stdin.buffer)
-    file = open(name, "rb")  # noqa: SIM115 - it is read as long as the run goes
+    file = open(name, "rb")  # noqa: SIM115 - it is read throughout the run
     return file if file.seekable() else _spooled(file)
 
 
 def _spooled(stream: BinaryIO) -> BinaryIO:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read as long as the run goes
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read throughout the run
     while block := stream.read(2**20):
         file.write(block)
     file.seek(0)

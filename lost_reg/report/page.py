@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -49,10 +49,15 @@ class Table:
     numeric: Collection[str] = ()
 
 
-def render(sections: Sequence[Section], summary: str, gallery: dict[str, Any]) -> str:
+def render(
+    sections: Sequence[Section], summary: str, gallery: dict[str, Any], wording: Callable[[str], str] = str
+) -> str:
     """The whole page; summary: what it shows, in a line; gallery: see `write_gallery`."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return _environment().get_template("page.html").render(
+    environment = _environment().overlay(
+        finalize=lambda value: one_line(wording(value)) if type(value) is str else value
+    )
+    return environment.get_template("page.html").render(
         mark=Markup(MARK),
         version=__version__,
         script_hash=_sha256(script),

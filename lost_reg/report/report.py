@@ -6,6 +6,7 @@ The page needs no server and no network; names from outside are shown as text, w
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def write_report(
     *,
     max_images: int = MAX_IMAGES,
     progress: Progress = no_progress,
+    wording: Callable[[str], str] = str,
 ) -> tuple[ReportSummary, list[LostRegError]]:
     """Write a report of all runs, sweeps and artifacts at and below a folder.
 
@@ -55,6 +57,7 @@ def write_report(
         out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
         progress: called with the gallery's images done, those of them without a picture, and all.
+        wording: applied to the page's texts: the command line makes options of `parameters`.
 
     Returns:
         What was written, and the errors of what could not be read or scored and is left out.
@@ -74,7 +77,11 @@ def write_report(
         artifacts_section(content.artifacts),
         gallery_section(gallery),
     )
-    page = render([section for section in sections if section], _summary_line(gallery), gallery)
+    for entry in (entry for item in gallery["items"] for entry in item["entries"].values()):
+        if "failure" in entry:
+            entry["failure"] = wording(entry["failure"])
+    shown = [section for section in sections if section]
+    page = render(shown, _summary_line(gallery), gallery, wording)
     _write(out / PAGE_FILE, page)
     summary = ReportSummary(
         page=out / PAGE_FILE,

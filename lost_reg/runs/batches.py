@@ -1,4 +1,4 @@
-"""Images, decoded and in batches of one token grid that fit the memory."""
+"""Batches of decoded images that share one token grid and fit in memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
-    """How many images of a size run together.
+    """How many images of one size run together.
 
     Args:
-        asked: a number of images, or "auto": as many as keep the device busy and fit its free memory.
+        asked: a number of images, or "auto": as many as keep the device busy and fit in its free memory.
 
     Raises:
         LostRegError: a number below 1.
@@ -42,7 +42,7 @@ def decoded_batches(
     loader: LoaderOptions,
     batch_size: BatchSize,
 ) -> Iterator[list[DecodedImage] | Failure]:
-    """Stream images in batches of one token grid, as they are ready, with bounded memory.
+    """Stream images in batches of one token grid, as they become ready, with bounded memory.
 
     Yields:
         Batches, and a Failure for each image that cannot be read.
@@ -60,14 +60,14 @@ def decoded_batches(
 def in_parts(
     batch: list[DecodedImage], batch_size: BatchSize, work: Callable[[list[DecodedImage]], T]
 ) -> Iterator[tuple[list[DecodedImage], T | None]]:
-    """Do work on a batch of images of one padded size, in smaller parts where it does not fit the memory.
+    """Process a batch of images of one padded size, in smaller parts if it does not fit in memory.
 
     Args:
-        batch_size: lowered by each part that did not fit, so that later batches are smaller, too.
-        work: called again on smaller parts after it ran out of memory, so it must leave nothing half done.
+        batch_size: lowered after each part that did not fit, so that later batches are smaller, too.
+        work: called again on smaller parts after running out of memory, so it must leave nothing half done.
 
     Yields:
-        Each part and what `work` gave for it: None for a part of one image that does not fit alone.
+        Each part and the result of `work`: None for a single image that does not fit alone.
     """
     padded_hw = batch[0].pixels.shape[:2]
     while batch:
@@ -81,14 +81,14 @@ def in_parts(
 
 
 def too_large(image: DecodedImage, device: torch.device) -> Failure:
-    """The record of an image that does not even fit the memory alone."""
+    """The record of an image that does not fit in memory even alone."""
     height, width = image.size_hw
     reason = f"out of memory on {device} at {width} x {height} pixels: scale it down with `max_side`"
     return Failure(image.name, reason)
 
 
 def _none_if_out_of_memory(work: Callable[[list[DecodedImage]], T], part: list[DecodedImage]) -> T | None:
-    """The result, or None; what the attempt held is free again then."""
+    """The result, or None if out of memory; the attempt's memory is free again then."""
     try:
         return work(part)
     except torch.OutOfMemoryError:

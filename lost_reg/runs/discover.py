@@ -1,4 +1,4 @@
-"""Objects in images, for use from Python: a list of images, or a stream of them."""
+"""Discovery from Python: objects in a list of images, or in a stream of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.scheduler import MapsHandler, discover_by_each
 from lost_reg.types import Failure, Prediction
 
-# For fewer images, `discover` starts no decoding processes: starting takes longer than decoding.
+# For fewer images, `discover` starts no decoding processes: starting them takes longer than decoding.
 _IMAGES_WORTH_WORKERS = 32
 
 
@@ -35,11 +35,11 @@ def discover(
             [0, 1]; one of them, or many.
         backbone: what `load_backbone` returns.
         method: the name of a method, or its options, such as LostConfig(bias="auto").
-        features: which features are compared; by default those that the method was published with.
+        features: which features are compared; by default those the method was published with.
         loader: how images are decoded and put into batches.
 
     Returns:
-        One Prediction for each image, in their order; `image` is the path, or "[index]" for an image in
+        One Prediction for each image, in order; its `image` is the path, or "[index]" for an image in
         memory.
 
     Raises:
@@ -74,7 +74,7 @@ def discover_stream(
     loader: LoaderOptions | None = None,
     on_maps: MapsHandler | None = None,
 ) -> Iterator[Prediction | Failure]:
-    """Find objects in a stream of images, and yield the outcomes as they are done, with bounded memory.
+    """Find objects in a stream of images, and yield the outcomes as they become ready, with bounded memory.
 
     Args:
         images: each image's name in the outcome, and its path, content (bytes) or array.
@@ -84,15 +84,17 @@ def discover_stream(
 
     Yields:
         One outcome for each image; a Failure for one that cannot be used. Images of one size run together,
-        so they come in another order.
+        so the order changes.
 
     Raises:
-        LostRegError: a batch size, facet or layer that is not possible.
+        LostRegError: an invalid batch size, facet or layer.
     """
     if not isinstance(backbone, Backbone):
         raise LostRegError(
             f"expected a backbone that load_backbone returns, but got a {type(backbone).__name__}"
         )
+    if features is not None and not isinstance(features, FeatureConfig):
+        raise LostRegError(f"expected a FeatureConfig as features, but got a {type(features).__name__}")
     setting = _setting(method, features)
     for outcome in discover_by_each(images, backbone, [setting], loader or LoaderOptions(), on_maps=on_maps):
         yield outcome if isinstance(outcome, Failure) else outcome[0]

@@ -1,6 +1,6 @@
-"""A run folder, as it is read: what stands between discovery and scoring.
+"""Reading a run folder, the interface between discovery and scoring.
 
-predictions.jsonl   one line per image, written as it is done
+predictions.jsonl   one line per image, written as soon as it is done
 errors.jsonl        the images that could not be used, and why
 run.json            everything needed to repeat the run
 """
@@ -29,7 +29,7 @@ MAPS_FOLDER = "maps"
 
 @dataclass(frozen=True)
 class Results:
-    """What a run folder holds.
+    """The contents of a run folder.
 
     record: run.json. predictions, failures: by image name.
     """
@@ -41,7 +41,7 @@ class Results:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the results depend on, as `RunWriter` recorded it."""
+        """The settings that the results depend on, as `RunWriter` recorded them."""
         return self.record["settings"]
 
 
@@ -54,7 +54,7 @@ class _Weights:
 
 @dataclass(frozen=True)
 class CommonSettings:
-    """What the results of runs and sweeps depend on."""
+    """Settings that the results of runs and sweeps depend on."""
 
     dataset: str | None
     split: str | None
@@ -67,7 +67,7 @@ class CommonSettings:
 
 @dataclass(frozen=True)
 class RunSettings(CommonSettings):
-    """Settings of a run, as run.json holds them; there can be more."""
+    """Settings of a run in run.json, which may hold more."""
 
     features: FeatureConfig
     options: dict[str, Any]
@@ -75,10 +75,10 @@ class RunSettings(CommonSettings):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder of results consists of.
+    """The files of a results folder.
 
     record_file: what was run, as JSON. lines_file: a line of JSON per image.
-    outcome, settings: the types of a line, and of the settings in the record.
+    outcome, settings: the types of a line and of the settings in the record.
     """
 
     record_file: str
@@ -94,7 +94,7 @@ def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> No
     """Check that results may be written to a folder.
 
     Raises:
-        LostRegError: a path that is a file, or a folder that holds a run and `resume` is not given.
+        LostRegError: a path that is a file, or a folder that holds a run although `resume` is not given.
     """
     if folder.exists() and not folder.is_dir():
         raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; choose a folder as `out`")
@@ -129,10 +129,10 @@ def find_runs(top: Path) -> list[Path]:
 
 
 def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
-    """Read a folder of results. A last line that was cut off while it was written does not count.
+    """Read a folder of results. An incomplete last line is ignored.
 
     Raises:
-        LostRegError: a file that is missing or malformed, with the line.
+        LostRegError: a file that is missing or malformed; names the line.
     """
     record = read_record(folder / layout.record_file)
     try:
@@ -147,9 +147,9 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
 
 
 def read_outcomes(folder: Path, layout: Layout = RUN_LAYOUT) -> Iterator[Any]:
-    """Stream what was found in each image, with constant memory.
+    """Stream the outcome of each image, with constant memory.
 
-    An image may come twice, with the same result, if it was listed twice.
+    An image that was listed twice may appear twice, with the same result.
 
     Raises:
         LostRegError: a line that is malformed.
@@ -158,7 +158,7 @@ def read_outcomes(folder: Path, layout: Layout = RUN_LAYOUT) -> Iterator[Any]:
 
 
 def read_failures(folder: Path) -> Iterator[Failure]:
-    """Stream the images that could not be used; some may have been tried again since.
+    """Stream the images that could not be used; some may have succeeded since.
 
     Raises:
         LostRegError: a line that is malformed.
@@ -168,7 +168,7 @@ def read_failures(folder: Path) -> Iterator[Failure]:
 
 @dataclass(frozen=True)
 class _Record:
-    """What every record holds: the settings, the number of images if it is known, and the sessions."""
+    """What every record holds: the settings, the number of images if known, and the sessions."""
 
     settings: dict[str, Any]
     images: int | None
@@ -194,8 +194,8 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
-    """The lines of a file, and of parts that ranks have written and that are not joined to it yet."""
-    for path in (*part_paths(folder, name), folder / name):  # a part that is joined meanwhile comes twice
+    """The lines of a file, and of parts that ranks have written and that are not merged into it yet."""
+    for path in (*part_paths(folder, name), folder / name):  # a part merged meanwhile is read twice
         try:
             with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
                 yield from _parsed(file, path, kind)
@@ -205,7 +205,7 @@ def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
 
 def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n"):  # half a line, which a killed run left
+        if not line.endswith(b"\n"):  # half a line, left by a killed run
             return
         try:
             yield parse_json(line, kind)
@@ -216,7 +216,7 @@ def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any
 
 
 def part_path(folder: Path, name: str, rank: int) -> Path:
-    """The part of a file that a rank writes, predictions.rank3.jsonl; the first writes the file itself."""
+    """The part that a rank writes, such as predictions.rank3.jsonl; the first rank writes the file itself."""
     path = folder / name
     return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
 

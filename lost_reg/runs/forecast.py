@@ -1,4 +1,4 @@
-"""Whether a machine has what a run needs, and how long the run will take: estimated before it starts."""
+"""Estimates, before a run starts, of whether it fits in memory and how long it will take."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _SHARE_OF_FREE_MEMORY = 0.6
 SAMPLED = 64  # image headers that are read to estimate the cost of a run
 LONG_RUN_SECONDS = 3600.0
 _SMALL_SIDE, _SLOW = 512, 1.5
-_WORTH_MEASURING = 1e14  # operations below which no run is long: minutes at 100 billion a second
+_WORTH_MEASURING = 1e14  # operations below which no run is long: minutes at 100 billion per second
 # Whole backbones reach about this share of the rate of one large matrix product (evaluation/results).
 _USUAL_SHARE_OF_RATE = 0.6
 
 
 def setting_operations(backbone: Backbone, setting: Setting, size_hw: tuple[int, int]) -> float:
-    """Operations of a setting for one image, of the features and of the method; 0 where nothing is known.
+    """Operations of a setting for one image, for features and method together; 0 if not known.
 
     Args:
-        size_hw: the image's height and width in pixels, as the backbone gets it.
+        size_hw: height and width in pixels of the image that the backbone gets.
     """
     cost, features = backbone.cost, setting.features
     if cost is None:
@@ -46,7 +46,7 @@ def setting_operations(backbone: Backbone, setting: Setting, size_hw: tuple[int,
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that is free on a device, including what torch keeps in reserve."""
+    """Free memory on a device, including what torch has reserved."""
     if device.type != "cuda":
         return float(psutil.virtual_memory().available)
     reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -54,11 +54,11 @@ def free_bytes(device: torch.device) -> float:
 
 
 def pixels_at_once(backbone: Backbone, methods: Iterable[Method]) -> float:
-    """Pixels in a batch that keep the device busy and fit its free memory, whichever the method."""
+    """How many pixels per batch keep the device busy and fit in its free memory, with any of the methods."""
     busy = _BUSY_PATCHES.get(backbone.device.type, _BUSY_PATCHES["cpu"]) * backbone.patch_size**2
     if backbone.cost is None:
         return busy
-    # Memory grows with pixels, since attention never holds a square of the patches: any size will do.
+    # Memory is linear in pixels, since attention never stores an N x N matrix: any size will do.
     side, images = 32 * backbone.patch_size, 64
     needed = backbone.cost.peak_bytes((side, side), images)
     needed += max(method.peak_bytes(images, backbone.cost.patches((side, side))) for method in methods)
@@ -68,13 +68,13 @@ def pixels_at_once(backbone: Backbone, methods: Iterable[Method]) -> float:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take, estimated from the sizes of a sample of its images.
+    """The cost of a run, estimated from the sizes of a sample of its images.
 
     images: how many are left to do.
-    seconds: at the device's measured rate, or None where no run of this size is long.
-    largest_hw: of the sample. needed_bytes: what that one needs; free: what there is.
-    precision: that of the run. slowdown: how many times slower than float32 its arithmetic is, or None if it
-        is not.
+    seconds: at the device's measured rate, or None if the run is too small to be long.
+    largest_hw: the sample's largest image. needed_bytes: its memory; free: the memory available.
+    precision: the run's. slowdown: how many times slower than float32 its arithmetic is, or None if it is
+        not slower.
     """
 
     images: int
@@ -86,9 +86,9 @@ class Forecast:
     slowdown: float | None = None
 
     def warnings(self, max_side: int | None) -> list[str]:
-        """A line for each thing to know before the run starts, with the parameter that helps.
+        """A line for each problem to expect in the run, with the parameter that helps.
 
-        max_side: that of the run.
+        max_side: the run's.
         """
         lines = []
         height, width = self.largest_hw
@@ -117,12 +117,12 @@ def forecast(
     """Estimate the cost of a run from the headers of a few of its images.
 
     Args:
-        sample: paths or encoded images, such as SAMPLED of them.
-        images: how many there are, or None if that is not known.
+        sample: paths or encoded images, usually SAMPLED of them.
+        images: how many there are, or None if not known.
         devices: how many share them.
 
     Returns:
-        None for a function as backbone, of which nothing is known, or if no header can be read.
+        None for a user's function as backbone, whose cost is not known, or if no header can be read.
     """
     if backbone.cost is None:
         return None
@@ -143,10 +143,10 @@ def forecast(
 
 
 def precision_slowdown(device: torch.device, precision: str) -> float | None:
-    """How many times slower than float32 the arithmetic of a precision is on a processor that emulates it.
+    """How many times slower than float32 a precision is on a processor that emulates it.
 
     Returns:
-        None where it is as fast, or nearly; that of GPUs is.
+        None if it is as fast, or nearly, as on GPUs.
     """
     if precision == "fp32" or device.type != "cpu":
         return None
@@ -155,9 +155,9 @@ def precision_slowdown(device: torch.device, precision: str) -> float | None:
 
 
 def matrix_rate(device: torch.device, precision: str, side: int = 0, repeats: int = 3) -> float:
-    """Operations a second of a large matrix product on a device, the best of a few.
+    """Operations per second in a large matrix product on a device, the best of `repeats`.
 
-    side: of the square matrices; 0 chooses by the device.
+    side: of the square matrices; 0 chooses one for the device.
     """
     side = side or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(side, side, device=device, dtype=PRECISIONS[precision]) for _ in range(2))
@@ -165,7 +165,7 @@ def matrix_rate(device: torch.device, precision: str, side: int = 0, repeats: in
     for _ in range(repeats + 1):  # the first warms up
         _wait_for(device)
         began = time.perf_counter()
-        F.linear(a, b)  # in emulated float16 ten times as fast as a @ b, and what models use
+        F.linear(a, b)  # what models use; in emulated float16 ten times as fast as a @ b
         _wait_for(device)
         seconds.append(time.perf_counter() - began)
     return 2.0 * side**3 / min(seconds[1:])

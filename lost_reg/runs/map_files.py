@@ -1,4 +1,4 @@
-"""The small files that maps are kept in: numpy archives (.npz) without pickles, in 256 levels."""
+"""The small files that maps are stored in: numpy archives (.npz) without pickles, in 256 levels."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SUFFIX = ".npz"
 _LEVELS = 255
 _NOT_VALUES = ("ranges", "mask", "seed", "covered_hw")  # the other arrays of a file
 _MOST_MAPS = 16
-# What numpy and zipfile raise for files that are damaged, encrypted, or something else (RuntimeError,
-# AttributeError), and for arrays that nobody could have written (MemoryError).
+# What numpy and zipfile raise for files that are damaged, encrypted, or of another kind (RuntimeError,
+# AttributeError), and for arrays with impossible sizes (MemoryError).
 _DAMAGED = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError,
     ArithmeticError, zipfile.BadZipFile, zlib.error,
@@ -26,14 +26,14 @@ _DAMAGED = (
 
 
 def maps_path(folder: Path, image: str) -> Path:
-    """The file of an image's maps in a folder of maps: "a.png" and "a.jpg" have two."""
+    """The file of an image's maps in a folder of maps; "a.png" and "a.jpg" get two files."""
     return path_within(folder, image + SUFFIX)
 
 
 def write_maps(path: Path, maps: Maps) -> None:
-    """Write maps as a whole, or not at all.
+    """Write maps completely, or not at all.
 
-    Values are kept in 256 levels from their lowest to their highest; a positive affinity stays positive.
+    Values are stored in 256 levels from their lowest to their highest; a positive affinity stays positive.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -51,7 +51,7 @@ def write_maps(path: Path, maps: Maps) -> None:
 
 
 def _quantised(values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """uint8 levels from the lowest to the highest value; a positive value never falls to a lowest of 0."""
+    """uint8 levels from the lowest to the highest value; if the lowest is 0, positive ones stay positive."""
     low, high = float(values.min()), float(values.max())
     levels = np.rint((values - low) * (_LEVELS / (high - low) if high > low else 0)).astype(np.uint8)
     if low == 0:
@@ -63,7 +63,7 @@ def read_maps(path: Path) -> Maps:
     """Read what `write_maps` wrote. Nothing in the file is executed.
 
     Raises:
-        LostRegError: a file that is missing, or that does not hold maps.
+        LostRegError: a file that is missing, or does not contain maps.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

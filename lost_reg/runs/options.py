@@ -1,10 +1,12 @@
-"""What a run can be asked for beside its images, its backbone and its setting."""
+"""The options of a run besides its images, its backbone and its setting."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import check_fields
 from lost_reg.runs.ranks import ALONE, Ranks
 
 BATCH_SIZE = 8
@@ -15,8 +17,8 @@ class LoaderOptions:
     """How images are decoded and put into batches.
 
     batch_size: how many images of one grid run together, or "auto": as many as keep the device busy and fit
-        its free memory.
-    workers: decoding processes; None chooses by the machine, 0 decodes in this process.
+        in its free memory.
+    workers: decoding processes; None fits the machine, 0 decodes in this process.
     apply_exif: whether the EXIF orientation of image files is applied.
     """
 
@@ -24,17 +26,24 @@ class LoaderOptions:
     workers: int | None = None
     apply_exif: bool = True
 
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that is not possible."""
+        check_fields(self)
+        if self.workers is not None and self.workers < 0:
+            raise LostRegError(f"expected `workers` of at least 0, but got {self.workers}")
+
 
 @dataclass(frozen=True)
 class RunOptions:
     """How a run folder is written.
 
-    limit: only the first so many images.
+    loader: its apply_exif is replaced by that of the run's images, see `Source`.
+    limit: process only this many images, the first ones.
     resume: continue a run folder that exists already.
     visualize: also write each image with its boxes and its seed into the run folder's pictures/.
     save_maps: also write each image's maps into the run folder's maps/, before its prediction.
     data_root: recorded, so that scoring finds the ground truth again.
-    ranks: this process among those of the run (see `ranks.joined`); each does a share of the images.
+    ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.
     """
 
     loader: LoaderOptions = field(default_factory=LoaderOptions)

@@ -1,4 +1,4 @@
-"""Pictures of what was found: the image with its box and its seed."""
+"""Pictures of results: the image with its boxes and its seed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lost_reg.files import path_within, whole_file
 from lost_reg.images.reading import read_image
 from lost_reg.types import Box, Prediction
 
-MOST_JPEG_SIDE = 65_000  # pixels; the format holds hardly more
+MOST_JPEG_SIDE = 65_000  # pixels; just below the format's limit
 BOX_COLOUR = (255, 214, 10)
 SEED_COLOUR = (230, 57, 70)
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """A copy of an image of size `prediction.size_hw` with the first box and its seed's patch drawn in.
+    """A copy of an image of size `prediction.size_hw` with the first box and its seed patch drawn in.
 
     The boxes of further objects are drawn half as thick, and without their seeds.
     """
@@ -48,13 +48,13 @@ def _seed_patch(seed: tuple[int, int], prediction: Prediction) -> tuple[float, f
 def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool) -> Path:
     """Draw a prediction on its image file and write it as JPEG into a folder, under the image's name.
 
-    The picture is written as a whole, or not at all.
+    The picture is written completely, or not at all.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
     name = prediction.image
-    # b.png and b.jpg stay two pictures
+    # b.png and b.jpg get different pictures
     is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)

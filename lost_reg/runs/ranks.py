@@ -1,7 +1,7 @@
-"""Several processes on one run, as torchrun starts them: each takes a share, the first joins the results.
+"""Several processes on one run, as torchrun starts them: each takes a share, the first merges the results.
 
-torch.distributed alone (gloo, which is the same with and without GPUs) numbers the processes and waits for
-the others. Results pass through files (see `writer.py`), so that what a process did outlives it.
+torch.distributed (gloo, which is the same with and without GPUs) only numbers the processes and lets them
+wait for each other. Results pass through files (see `writer.py`), so they survive their process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import timedelta
 from lost_reg.errors import LostRegError
 from lost_reg.images.sources import Share
 
-# Ranks wait for the slowest, however long it takes; torchrun ends them if one dies.
+# Ranks wait for the slowest, however long it takes; torchrun stops them if one dies.
 _PATIENCE = timedelta(days=30)
 
 
@@ -37,11 +37,11 @@ class Ranks:
 
     @property
     def share(self) -> Share:
-        """The part of the images that this process does."""
+        """The part of the images that this process handles."""
         return Share(self.rank, self.count)
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         if self.count > 1:
             from torch import distributed
 
@@ -49,7 +49,7 @@ class Ranks:
                 distributed.barrier()
 
     def total(self, *numbers: int) -> tuple[int, ...]:
-        """The sums of numbers over all ranks."""
+        """The sum of each number over all ranks."""
         if self.count == 1:
             return numbers
         import torch
@@ -61,7 +61,7 @@ class Ranks:
         return tuple(sums.tolist())
 
     def device(self, asked: str) -> str:
-        """The device of a rank for "auto" or "cuda": on a machine with several GPUs, one each."""
+        """The device of this rank. "auto" and "cuda" give each rank on a machine with several GPUs one."""
         if self.count == 1 or asked not in ("auto", "cuda"):
             return asked
         import torch
@@ -81,10 +81,10 @@ ALONE = Ranks()
 
 
 def ranks_of_environment() -> Ranks:
-    """The rank that torchrun puts into the environment, or one rank alone.
+    """The rank that torchrun sets in the environment, or one rank alone.
 
     Raises:
-        LostRegError: variables that make no sense.
+        LostRegError: invalid variables.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
@@ -103,7 +103,7 @@ def ranks_of_environment() -> Ranks:
 
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[Ranks]:
-    """Connect the ranks with each other.
+    """Connect the ranks to each other.
 
     Raises:
         LostRegError: they cannot reach each other.

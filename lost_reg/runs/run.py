@@ -1,4 +1,4 @@
-"""One run: from images to a run folder. What `lost-reg run` does, callable."""
+"""One run, from images to a run folder: `lost-reg run` as a function."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Note = Callable[[str], None]
 
 
 def no_note(text: str) -> None:
-    """Ignores notes."""
+    """Ignore notes."""
 
 
 def run(
@@ -48,12 +48,12 @@ def run(
 
     Args:
         setting: features, method and its options; by default LOST as published.
-        progress: called after each image with the images done and failed and those to do (None if unknown),
-            of this session and this rank.
-        note: called with a line on what does not fit the memory or takes long, before the run starts.
+        progress: called after each image with the numbers done, failed and in total (None if unknown), of
+            this session and this rank.
+        note: called before the run starts with a line for anything that will not fit in memory or take long.
 
     Raises:
-        LostRegError: a setting that the backbone cannot follow, or a folder that cannot be written.
+        LostRegError: a setting that the backbone does not support, or a folder that cannot be written.
     """
     options = options or RunOptions()
     setting = counted_from_last(setting or Setting(), backbone)
@@ -69,9 +69,9 @@ def run(
             outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
             if options.visualize and isinstance(outcome, Prediction):
                 path = source.images.root / outcome.image
-                with contextlib.suppress(UnreadableImage):  # a file that has vanished since
+                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
-            yield outcome  # after its picture: whenever the run is killed, what is done has one
+            yield outcome  # after its picture, so that a killed run has pictures of all finished images
 
     work = Work(setting.recorded(), discover, costliest=setting)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
@@ -81,9 +81,9 @@ def run(
 class Work:
     """What is done with the images of a source.
 
-    settings: recorded beside those of the source and the backbone.
-    discover: from named images and the batch size to outcomes, Failures among them.
-    costliest: the setting by which the run time is estimated.
+    settings: recorded besides those of the source and the backbone.
+    discover: from named images and the batch size to outcomes, which may be Failures.
+    costliest: the setting from which the run time is estimated.
     layout: of the folder that is written.
     """
 
@@ -103,7 +103,7 @@ def write_folder(
     progress: Progress,
     note: Note,
 ) -> RunSummary:
-    """Do the work on the images of a source that are not done yet, and write a folder; see `run`."""
+    """Process the images of a source that are not done yet, and write a folder; see `run`."""
     images, ranks, limit = source.images, options.ranks, options.limit
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone), **work.settings}
@@ -121,7 +121,7 @@ def write_folder(
                 session.add(outcome)
                 progress(session.done, session.failed, total)
         except BaseException:
-            with contextlib.suppress(LostRegError):  # on a full disk, say: the first error is reported
+            with contextlib.suppress(LostRegError):  # such as a full disk: the first error is reported
                 session.record()
             raise
         session.finish()
@@ -129,7 +129,7 @@ def write_folder(
 
 
 def _record(source: Source, backbone: Backbone, options: RunOptions, count: int | None) -> dict[str, Any]:
-    """What run.json holds beside the settings."""
+    """What run.json holds besides the settings."""
     weights = backbone.weights.path
     return {
         "created": now(),
@@ -141,7 +141,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
 
 
 def _settings(source: Source, backbone: Backbone) -> dict[str, Any]:
-    """What the results depend on: a folder of other settings is not continued."""
+    """Settings that the results depend on: a folder with other settings is not continued."""
     settings = {
         **source.settings,
         "apply_exif": source.apply_exif,
@@ -167,7 +167,7 @@ def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
 
 
 def counted_from_last(setting: Setting, backbone: Backbone) -> Setting:
-    """The setting with its layers as negative indices, so that one layer has one name in results.
+    """The setting with its layers as negative indices, so that a layer has only one name in results.
 
     Raises:
         LostRegError: a layer that the backbone does not have.

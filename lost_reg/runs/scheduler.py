@@ -1,4 +1,4 @@
-"""Keeps the device busy: batches of images through backbone and method, in the smallest number of passes."""
+"""Runs batches of images through backbone and method; keeps the device busy, with as few passes as it can."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ def discover_by_each(
     batch_size: BatchSize | None = None,
     on_maps: MapsHandler | None = None,
 ) -> Iterator[list[Prediction] | Failure]:
-    """Find the objects of each image by each of several settings, with one forward pass an image.
+    """Find the objects of each image with each of several settings, in one forward pass per image.
 
-    Settings with the same features share the work that their method can share; then objects may have no
+    Settings with the same features share the work that their method can share; objects may then have no
     scores.
 
     Args:
         images: each image's name, and its path, content (bytes) or array; streamed.
-        settings: of one `max_side`.
-        batch_size: that of `loader`, if it is to be read afterwards.
-        on_maps: for one setting alone: called with an image's name and its maps, before its outcome.
+        settings: all with the same `max_side`.
+        batch_size: made from `loader` if None; pass one to read it afterwards.
+        on_maps: only for a single setting: called with an image's name and its maps, before its outcome.
 
     Yields:
         For each image, its predictions in the order of the settings, or a Failure. Images of one grid run
-        together, so they come in another order.
+        together, so the order of the images changes.
 
     Raises:
-        LostRegError: a batch size, facet or layer that is not possible, or settings of different `max_side`.
+        LostRegError: an invalid batch size, facet or layer, or settings with different `max_side`.
     """
     if len({setting.features.max_side for setting in settings}) != 1:
         raise LostRegError("settings that are tried together need the same `max_side`")
@@ -71,7 +71,7 @@ def discover_by_each(
         if isinstance(batch, Failure):
             yield batch
             continue
-        # in smaller parts if the batch does not fit the memory
+        # in smaller parts if the batch does not fit in memory
         for part, started in in_parts(batch, size, lambda part: _start(part, backbone, settings, on_maps)):
             running.append(started or too_large(part[0], backbone.device))
             while len(running) > ahead:
@@ -84,8 +84,8 @@ def discover_by_each(
 class _RunningBatch:
     """A batch that the device is working on.
 
-    finite: gives (B,) bool, the images whose features are finite.
-    found: the objects by each setting.
+    finite: returns (B,) bool, the images whose features are finite.
+    found: the objects found with each setting.
     """
 
     batch: list[DecodedImage]
@@ -121,7 +121,7 @@ def _start(
 def _start_each(
     features_of: Callable[[FeatureConfig], PatchFeatures], settings: Sequence[Setting]
 ) -> list[Deferred]:
-    """Start the methods of all settings; those with the same features and method together."""
+    """Start the methods of all settings; settings with the same features and method run together."""
     groups: dict[tuple[FeatureConfig, str], list[int]] = {}
     for index, setting in enumerate(settings):
         groups.setdefault((setting.features, setting.method.name), []).append(index)
@@ -161,7 +161,7 @@ def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:
 
 
 def _outcomes(started: _RunningBatch | Failure, backbone: Backbone) -> Iterator[list[Prediction] | Failure]:
-    """The outcomes of a batch, once they have come from the device."""
+    """The outcomes of a batch, after waiting for the device."""
     if isinstance(started, Failure):
         yield started
         return

@@ -1,4 +1,4 @@
-"""One stretch of work on a run folder: what it did, where and with what, as run.json records it."""
+"""One session of work on a run folder: what it did, where and with what, as recorded in run.json."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RunSummary:
 
     done, failed: images of this session. done_before: images of earlier sessions. seconds: of this session.
     failures: a few of those that failed.
-    implausible: how many of the boxes found now are of each implausible kind (see `plausibility.py`).
+    implausible: how many of this session's boxes are of each implausible kind (see `plausibility.py`).
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class RunSummary:
 
 
 class Session:
-    """Counts the outcomes of one stretch of work on a run folder, and records itself in run.json."""
+    """Counts the outcomes of one session of work on a run folder, and records itself in run.json."""
 
     def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
         self._writer, self._size, self._ranks = writer, size, options.ranks
@@ -70,7 +70,7 @@ class Session:
         self.implausible: Counter[str] = Counter()
 
     def add(self, outcome: Any) -> None:
-        """Write and count one outcome: a Failure, or what the folder's layout holds."""
+        """Write and count one outcome: a Failure, or the outcome type of the folder's layout."""
         self._writer.write(outcome)
         if isinstance(outcome, Failure):
             self.failed += 1
@@ -82,7 +82,7 @@ class Session:
             self.implausible.update(implausible_kinds(outcome))
 
     def finish(self) -> None:
-        """Once all is done: join what the ranks wrote, and record it."""
+        """When all is done: merge what the ranks wrote, and record the session."""
         self._add_other_ranks()
         if self._ranks.first:
             whole = self._facts["limit"] is None
@@ -91,7 +91,7 @@ class Session:
             self._writer.join()
             self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
             self.record(finished=whole)
-        self._ranks.wait()  # until the folder is whole
+        self._ranks.wait()  # until the folder is complete
 
     def _add_other_ranks(self) -> None:
         odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
@@ -129,7 +129,7 @@ class Session:
         return time.perf_counter() - self._began
 
     def summary(self, folder: Path, done_before: int) -> RunSummary:
-        """How it ended."""
+        """How the session ended."""
         return RunSummary(
             folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds, self.implausible
         )
@@ -151,7 +151,7 @@ def device_name(backbone: Backbone) -> str:
 
 
 def now() -> str:
-    """The time, as records hold it."""
+    """The current time, in the format of the records."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
@@ -166,7 +166,7 @@ def failed_summary(summary: RunSummary) -> str:
 
 
 def implausible_summary(summary: RunSummary) -> str:
-    """One line on the boxes of shapes that no object has."""
+    """One line on the boxes with implausible shapes."""
     counts = summary.implausible
     total = sum(counts.values())
     kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])

@@ -27,7 +27,7 @@ class Source:
 
 
 def source_of_dataset(dataset: Dataset) -> Source:
-    """The images of a dataset, all of which must exist.
+    """The images of a dataset; all their files must exist.
 
     Raises:
         LostRegError: images whose files are missing.

@@ -1,4 +1,4 @@
-"""Many settings on the same images, with one forward pass an image: what `lost-reg sweep` does.
+"""Many settings on the same images, with one forward pass per image: `lost-reg sweep` as a function.
 
 A sweep folder holds boxes.jsonl, a line per image with the box of every setting; errors.jsonl; and
 sweep.json, everything needed to repeat it. `scoring/sweep_scores.py` scores it.
@@ -35,15 +35,15 @@ def sweep(
     progress: Progress = no_progress,
     note: Note = no_note,
 ) -> RunSummary:
-    """Discover objects in all images of a source by each of several settings, and write a sweep folder.
+    """Discover objects in all images of a source with each of several settings, and write a sweep folder.
 
     Args:
-        settings: of one method and one `max_side`, such as `grid_of_settings` gives.
+        settings: of one method and one `max_side`, such as those from `grid_of_settings`.
         The others: see `run`.
 
     Raises:
-        LostRegError: no settings, settings of several methods, one that the backbone cannot follow, or a
-            folder that cannot be written.
+        LostRegError: no settings, settings of several methods, one that the backbone does not support, or
+            a folder that cannot be written.
     """
     options = options or RunOptions()
     if not settings:
@@ -54,7 +54,7 @@ def sweep(
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[SweptImage | Failure]:
-        (out / SCORES_FILE).unlink(missing_ok=True)  # of fewer images than there will be
+        (out / SCORES_FILE).unlink(missing_ok=True)  # outdated: it covers fewer images
         for outcome in discover_by_each(images, backbone, settings, loader, batch_size=size):
             yield outcome if isinstance(outcome, Failure) else _swept(outcome)
 

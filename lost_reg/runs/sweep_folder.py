@@ -1,4 +1,4 @@
-"""The files of a sweep folder. Without torch, so that scores are read and shown quickly."""
+"""The files of a sweep folder. Does not import torch, so that scores are read and shown quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCORES_FILE = "corloc.json"
 
 @dataclass(frozen=True)
 class SweptImage:
-    """The boxes of one image, in the order of the sweep's settings; None where a setting found nothing."""
+    """The boxes of one image, in the order of the sweep's settings; None if a setting found nothing."""
 
     image: str
     size_hw: SizeHW
@@ -26,7 +26,7 @@ class SweptImage:
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting of a sweep, as it is recorded: features and options of the sweep's method."""
+    """A setting of a sweep as recorded: features and options of the sweep's method."""
 
     features: FeatureConfig
     options: dict[str, Any]
@@ -34,7 +34,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class SweepSettings(CommonSettings):
-    """Settings of a sweep, as sweep.json holds them; there can be more."""
+    """Settings of a sweep in sweep.json, which may hold more."""
 
     tried: list[Tried]
 
@@ -44,9 +44,9 @@ SWEEP_LAYOUT = Layout(SWEEP_FILE, BOXES_FILE, SweptImage, SweepSettings)
 
 @dataclass(frozen=True)
 class SweepResults:
-    """A sweep folder, read.
+    """The contents of a sweep folder.
 
-    settings: those that were tried, as `Setting.recorded` gives them.
+    settings: those that were tried, as returned by `Setting.recorded`.
     """
 
     results: Results
@@ -62,7 +62,7 @@ def read_sweep(folder: Path) -> SweepResults:
     """Read a sweep folder.
 
     Raises:
-        LostRegError: a file that is missing or malformed, or an image with another number of boxes.
+        LostRegError: a file that is missing or malformed, or an image with the wrong number of boxes.
     """
     if not (folder / SWEEP_FILE).is_file():
         raise LostRegError(f"no sweep in {str(folder)!r}: no {SWEEP_FILE} in it; `lost-reg sweep` makes one")

@@ -1,4 +1,4 @@
-"""The settings that a sweep tries, from what a person types: `-4:-1`, `k,v`, `-1:0:0.05,auto`."""
+"""The settings that a sweep tries, parsed from what a user types: `-4:-1`, `k,v`, `-1:0:0.05,auto`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MOST_SETTINGS = 10_000
 
 
 def parse_values(text: str) -> list[Any]:
-    """Values and ranges, separated by commas, each value once.
+    """Parse comma-separated values and ranges; duplicates are dropped.
 
-    A range includes both ends: FIRST:LAST of whole numbers, as in -4:-1, or START:STOP:STEP of any, as in
-    -1:0:0.05. A value is a number where it is written as one, and otherwise a word.
+    A range includes both ends: FIRST:LAST for integers, as in -4:-1, or START:STOP:STEP for any numbers, as
+    in -1:0:0.05. A value is a number if it is written as one, otherwise a word.
 
     Raises:
         LostRegError: anything else, or more than MOST_SETTINGS values.
@@ -41,7 +41,7 @@ def _range(text: str) -> list[int] | list[float]:
             raise ValueError
         if not steps and not (first.is_integer() and last.is_integer()):
             raise ValueError
-    except (ValueError, ArithmeticError):  # of infinite numbers, too
+    except (ValueError, ArithmeticError):  # also from infinite numbers
         raise LostRegError(
             f"cannot read the range {text!r}: write FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as "
             "-1:0:0.05"
@@ -62,7 +62,7 @@ def _value(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """What the settings of a sweep differ in: values of fields of the features, and of a method's options.
+    """What the settings of a sweep differ in: the values for fields of the features and method options.
 
     max_side: the same for all settings.
     """
@@ -74,11 +74,11 @@ class Grid:
 
 
 def grid_of_settings(grid: Grid) -> list[Setting]:
-    """All combinations; those that share features one after another, options in their order.
+    """All combinations, grouped by features, with the options in their order.
 
     Raises:
-        LostRegError: an option that the method does not have, a value that no run can have, or more
-            combinations than MOST_SETTINGS.
+        LostRegError: an option that the method does not have, an invalid value, or more combinations than
+            MOST_SETTINGS.
     """
     base = with_changes(preset_setting(grid.method), {"max_side": grid.max_side})
     axes = {**grid.features, **grid.options}

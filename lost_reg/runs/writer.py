@@ -1,4 +1,4 @@
-"""Writing a run folder, so that it can be killed at any time and continued."""
+"""Writing a run folder so that a run can be killed at any time and continued."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ _DIGEST = np.dtype("S16")
 class RunWriter:
     """Writes a run folder, one outcome at a time; a context manager that holds the folder's lock.
 
-    With several ranks, the first owns the folder and the others write parts. It joins them to its files at
-    the end (`join`), or at the start of the next session if a rank has died.
+    With several ranks, the first owns the folder and the others write parts. The first merges them into its
+    files at the end (`join`), or at the start of the next session if a rank has died.
 
     Args:
-        folder: created if it is not there.
-        settings: what the results depend on; a folder with other settings is refused.
+        folder: created if missing.
+        settings: the settings that the results depend on; a folder with other settings is refused.
         record: what else run.json holds (versions, device, ...).
-        resume: whether a folder that holds a run already is continued.
-        layout: what the folder consists of.
+        resume: whether to continue a folder that already holds a run.
+        layout: the files of the folder.
         ranks: this process among those of the run; all wait for the first.
 
     Attributes:
-        done: the names of the images that earlier sessions did.
+        done: the names of the images that earlier sessions processed.
 
     Raises:
-        LostRegError: a folder that cannot be written, is in use, holds a run and `resume` is not
-            given, or holds one of other settings.
+        LostRegError: a folder that cannot be written, is in use, holds a run although `resume` is not
+            given, or holds a run with other settings.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class RunWriter:
         ranks: Ranks = ALONE,
     ):
         self.folder, self._layout, self._ranks = folder, layout, ranks
-        settings = json.loads(json.dumps(settings))  # as they are read back: a tuple of layers is a list
+        settings = json.loads(json.dumps(settings))  # as read back: a tuple of layers becomes a list
         self.record: dict[str, Any] = {}
         self._lock = self._locked() if ranks.first else None
         try:
@@ -75,7 +75,7 @@ class RunWriter:
                 self._start(settings, record, resume)
             ranks.wait()  # the folder is ready
             self.done = NameSet(one.image for one in read_outcomes(folder, layout))
-            ranks.wait()  # all have read what was done before any writes
+            ranks.wait()  # no rank writes before all have read what was done
             self._open()
         except BaseException:
             self._unlock()
@@ -109,7 +109,7 @@ class RunWriter:
             _check_settings(self.folder, earlier["settings"], settings)
             _check_root(self.folder, earlier, {**record, "settings": settings})
             kept = {key: earlier[key] for key in ("created", "sessions") if key in earlier}
-            # a smaller --limit does not undo what was done
+            # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
         self.join()
         self.record = {**record, **kept, "settings": settings}
@@ -121,16 +121,16 @@ class RunWriter:
         )
         try:
             self._lines = lines.open("ab", buffering=0)
-            # What failed is tried again, since a drive may be back; until then it counts as failed.
+            # Failed images are tried again, since a drive may be back; until then they count as failed.
             self._errors = errors.open("ab", buffering=0)
             self._earlier_errors = self._errors.tell()
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def forget_earlier_failures(self) -> None:
-        """Keep only what failed in this session, which has tried all failures again.
+        """Keep only the failures of this session, which has tried all earlier ones again.
 
-        It is for the end of a session, before `join`.
+        Call it at the end of a session, before `join`.
 
         Raises:
             LostRegError: a file that cannot be written.
@@ -145,9 +145,9 @@ class RunWriter:
         return read_failures(self.folder)
 
     def join(self) -> None:
-        """Cut off unfinished lines, and append the parts that ranks wrote to their files.
+        """Cut off unfinished lines, and append the parts that ranks wrote to the folder's files.
 
-        Each part is deleted once it is appended. If that is interrupted, the next join adds no image twice.
+        Parts are deleted after they are appended. If that is interrupted, the next join adds no image twice.
 
         Raises:
             LostRegError: a file that cannot be written.
@@ -165,11 +165,11 @@ class RunWriter:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def write(self, outcome: Any) -> None:
-        """Append one outcome, a Failure or what the layout is of, as one line."""
+        """Append one outcome, a Failure or the layout's outcome type, as one line."""
         file = self._errors if isinstance(outcome, Failure) else self._lines
         line = (json.dumps(vars(outcome), default=vars) + "\n").encode()  # ten times as fast as asdict
         with self._line_errors():
-            while line:  # a nearly full disk accepts a part, and fails at the next
+            while line:  # a nearly full disk accepts a part of a line, then fails at the next
                 line = line[file.write(line) :]
 
     @contextlib.contextmanager
@@ -182,7 +182,7 @@ class RunWriter:
             ) from None
 
     def write_record(self) -> None:
-        """Write the record as a whole or not at all, even after a loss of power."""
+        """Write the record completely or not at all, even if the power fails."""
         with whole_file(self.folder / self._layout.record_file, durable=True) as part:
             part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
 
@@ -202,14 +202,15 @@ class RunWriter:
 
 
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    other = [key for key in sorted({*earlier, *now}) if earlier.get(key) != now.get(key)]
+    before, after = dict(_flat(earlier)), dict(_flat(now))
+    other = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if other:
-        shown = "; ".join(f"{key} was {_short(earlier.get(key))}, is {_short(now.get(key))}" for key in other)
+        shown = "; ".join(f"{key}: {_short(before.get(key))}, now {_short(after.get(key))}" for key in other)
         raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): choose another `out`")
 
 
 def _check_root(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that names of the user's own files mean the same files as before; a dataset's always do."""
+    """Check that the names of a user's own files refer to the same files as before; a dataset's always do."""
     before, root = earlier.get("root"), now.get("root")
     if now["settings"].get("dataset") is None and before and root and before != root:
         raise LostRegError(
@@ -218,13 +219,22 @@ def _check_root(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> N
         )
 
 
+def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings without nesting: "backbone", "max_objects"."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and key in ("features", "options", "weights"):
+            yield from ((f"weights.{name}" if key == "weights" else name, one) for name, one in value.items())
+        else:
+            yield key, value
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
 
 
 def _add_lines(parts: Sequence[Path], whole: Path) -> None:
-    """Append the lines of parts that the whole lacks: an interrupted join may have appended some."""
+    """Append those lines of the parts that the whole lacks: an interrupted join may have added some."""
     with whole.open("a+b") as file:
         file.seek(0)
         there = NameSet(line.decode("latin-1") for line in file)
@@ -236,7 +246,7 @@ def _add_lines(parts: Sequence[Path], whole: Path) -> None:
 
 
 def _drop_unfinished_line(path: Path) -> None:
-    """Cut off what a killed run left after the last newline."""
+    """Cut off what a killed run left behind the last newline."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -252,7 +262,7 @@ def _byte_before(file, position: int) -> bytes:
 
 
 class NameSet:
-    """A great many names, in 16 bytes each: their hashes, of which no two are alike in practice."""
+    """A set of very many names, stored in 16 bytes each: as hashes, which do not collide in practice."""
 
     def __init__(self, names: Iterable[str] = ()):
         digests = bytearray()

@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused(stream, random_backbone):
     assert "cut-off above 0" in refusal(ArtifactOptions, cutoff=0)
     assert "has no layer 6" in refusal(measure, stream, random_backbone, ArtifactOptions(layer=6))
     function = load_backbone(lambda images: images, device="cpu", preprocessing=Preprocessing(14))
-    assert "no blocks to look into" in refusal(measure, stream, function)
+    assert "no transformer blocks" in refusal(measure, stream, function)
     shallow = backbone_artifacts("shallow")
     shallow = replace(shallow, backbone="shallow", layers=shallow.layers[:1])
     few = ImageStream(stream.images[:1], stream.names[:1], max_side=64)

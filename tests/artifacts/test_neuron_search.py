@@ -221,7 +221,7 @@ def test_options_that_cannot_be_are_refused():
 def test_models_that_cannot_be_searched_are_refused(pictures, random_backbone):
     stream = stream_of(pictures)
     function = load_backbone(lambda images: images, device="cpu", preprocessing=Preprocessing(14))
-    assert "no blocks to look into" in refusal(find_register_neurons, stream, function)
+    assert "no transformer blocks" in refusal(find_register_neurons, stream, function)
     assert "was trained with 4 registers" in refusal(find_register_neurons, stream, random_backbone)
     added = small_backbone("MLP", AddedRegisters(NEURONS))
     assert "without test-time registers" in refusal(find_register_neurons, stream, added)

@@ -132,4 +132,4 @@ def test_joined_features_of_a_function_are_refused(changes):
 def test_blocks_and_patch_embeddings_of_a_function_are_refused_when_they_are_asked_for():
     backbone = function_backbone()
     for ask in (backbone.block_outputs, backbone.patch_embeddings):
-        assert refusal(ask, IMAGES) == "pixel_means is a function of yours: it has no blocks to look into"
+        assert refusal(ask, IMAGES) == "pixel_means has no transformer blocks, which are needed here"

@@ -28,7 +28,7 @@ def sweep(lost_reg, voc, tmp_path):
 
 
 def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
-    arguments = ("--layers", "-2:-1", "--bias", "-0.2:0:0.1,auto", "--tune-fraction", "0.3")
+    arguments = ("--layer", "-2:-1", "--bias", "-0.2:0:0.1,auto", "--tune-fraction", "0.3")
     result = sweep(*arguments)
     assert result.exit_code == 0, result.output
     assert "16 settings, CorLoc on 7 images" in result.stdout
@@ -44,7 +44,7 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
 
 
 def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
-    features = ("--weights", "random", "--facets", "k,v,qk")
+    features = ("--weights", "random", "--facet", "k,v,qk")
     result = sweep(*features, "--bias", "-0.3,0,auto", "--tune-fraction", "0.3")
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "s" / "corloc.json").read_text())
@@ -65,7 +65,7 @@ def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
         (["--bias", "0"], {"bias": 1, "normalize": 2}),
         (["--bias", "0,0.5", "--normalize", "no"], {"bias": 2}),
         (["--k-patches", "1,5", "--bias", "0", "--normalize", "yes"], {"k_patches": 2}),
-        (["--facets", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2}),
+        (["--facet", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2}),
         (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2}),
     ],
     ids=str,
@@ -82,12 +82,12 @@ def test_what_is_tried(sweep, tmp_path, options, expected):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--layers", "last"], "--layer cannot be 'last'"),
-        (["--layers", "-99"], "has no layer -99"),
-        (["--layers", "-1:-4"], "cannot read the range '-1:-4'"),
+        (["--layer", "last"], "--layer cannot be 'last'"),
+        (["--layer", "-99"], "has no layer -99"),
+        (["--layer", "-1:-4"], "cannot read the range '-1:-4'"),
         (["--bias", "0.5:1"], "cannot read the range '0.5:1'"),
         (["--bias", ""], "cannot read the values ''"),
-        (["--facets", "x"], "unknown facet"),
+        (["--facet", "x"], "unknown facet"),
         (["--k-patches", "0,5"], "expected --k-patches of at least 1"),
         (["--k-patches", "2.5"], "--k-patches cannot be 2.5"),
         (["--max-objects", "2"], "No such option '--max-objects'"),

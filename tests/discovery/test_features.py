@@ -155,9 +155,18 @@ def test_unknown_and_repeated_facets_are_refused(facet):
     assert f"unknown facet {facet!r}" in refusal(FeatureConfig, facet=facet)
 
 
-@pytest.mark.parametrize("layer", [(), (-1, -1), (2, -1, 2), [-2, -1], "last", None])
+@pytest.mark.parametrize("layer", [(), (-1, -1), (2, -1, 2), [-2, -1]])
 def test_no_layers_repeated_ones_and_lists_are_refused(layer):
     assert f"several different ones, but got {layer!r}" in refusal(FeatureConfig, layer=layer)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"layer": "last"}, {"layer": None}, {"layer": ("a",)}, {"facet": 3}, {"max_side": "9"}, {"center": 1}],
+)
+def test_values_of_another_type_are_refused_by_name(wrong):
+    ((name, value),) = wrong.items()
+    assert refusal(FeatureConfig, **wrong) == f"`{name}` cannot be {value!r}"
 
 
 @pytest.mark.parametrize("max_side", [0, -5])

@@ -146,7 +146,8 @@ def test_maps_of_features_whose_products_overflow_are_finite():
         ({"bias": float("nan")}, "expected a finite `bias` or 'auto', but got nan"),
         ({"bias": -float("inf")}, "expected a finite `bias` or 'auto', but got -inf"),
         ({"bias": "much"}, "expected a finite `bias` or 'auto', but got much"),
-        ({"bias": None}, "expected a finite `bias` or 'auto', but got None"),
+        ({"bias": None}, "`bias` cannot be None"),
+        ({"k_patches": 2.5}, "`k_patches` cannot be 2.5"),
     ],
     ids=str,
 )

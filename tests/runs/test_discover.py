@@ -198,7 +198,7 @@ def test_what_is_no_backbone_and_no_method_is_refused(colours):
     assert "but got a float" in refusal(discover, [1.5], colours)
 
 
-@pytest.mark.parametrize("batch_size", [0, -1, "all", 1.5])
+@pytest.mark.parametrize("batch_size", [0, -1, "all"])
 def test_a_batch_size_below_1_is_refused(colours, batch_size):
     text = refusal(find, [planted()], colours, batch_size=batch_size)
     assert f"expected a `batch_size` of at least 1, or 'auto', but got {batch_size}" in text
@@ -334,3 +334,15 @@ def test_a_path_with_the_name_of_an_image_in_memory_is_another_image(photos, ran
     pixels = np.array(Image.open(photos[1]))
     first, second = discover(["[1]", pixels], random_backbone)
     assert first.image == second.image == "[1]" and first.size_hw != second.size_hw
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 1.5}, {"workers": -1}, {"workers": "many"}, {"apply_exif": 1}]
+)
+def test_loader_options_that_are_not_possible_are_refused_by_name(wrong):
+    assert f"`{next(iter(wrong))}`" in refusal(LoaderOptions, **wrong)
+
+
+def test_features_that_are_no_configuration_are_refused(random_backbone):
+    text = refusal(discover, np.zeros((16, 16, 3), np.uint8), random_backbone, features="k")
+    assert text == "expected a FeatureConfig as features, but got a str"
