@@ -1,1 +1,1 @@
-"""Outlier tokens: norms, probes, and the neurons that make them."""
+"""Outlier tokens: their norms, linear probes, and the neurons that cause them."""

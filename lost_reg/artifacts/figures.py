@@ -1,4 +1,4 @@
-"""Charts of artifacts, a panel for each backbone: for artifact folders and for reports."""
+"""Charts of artifacts, one panel per backbone, for artifact folders and for reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHARES: tuple[tuple[Percentile, Percentile, float, str], ...] = (
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart. label: what it shows, in words."""
+    """A chart. label: a description of it in words."""
 
     draw: Draw
     label: str
@@ -81,14 +81,14 @@ def panels_of(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, 
 
 
 def norm_limits(backbones: Sequence[BackboneArtifacts]) -> tuple[float, float]:
-    """Of an axis of norms for all of the backbones, so that they can be compared."""
+    """The limits of one norm axis for all backbones, so that they can be compared."""
     layers = [layer for one in backbones for layer in one.layers]
     low = min(layer.percentiles["1"] for layer in layers)
     return max(low, _LEAST_NORM), max(1.1 * max(layer.largest for layer in layers), 2 * _LEAST_NORM)
 
 
 def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes) -> None:
-    """How norms of patch tokens are distributed after each layer."""
+    """The distribution of patch-token norms after each layer."""
     from matplotlib.ticker import MaxNLocator
 
     layers = [layer.layer for layer in one.layers]
@@ -107,7 +107,7 @@ def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes
 
 
 def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
-    """The histogram of norms after the layer of the outliers, with the cut-offs."""
+    """The histogram of norms after the outlier layer, with the cut-offs."""
     edges, shares = norm_histogram(one)
     cutoffs = near_cutoffs(one)
     low = 10 ** math.floor(math.log10(min(share for share in shares if share)))
@@ -123,7 +123,7 @@ def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
 
 
 def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
-    """The cut-offs that are drawn: those near the norms, which would else be squeezed to one side."""
+    """The cut-offs to draw: those near the norms, since others would squeeze the norms to one side."""
     layer = one.outlier_layer
     return {
         rule: max(cutoff, _LEAST_NORM)
@@ -133,7 +133,7 @@ def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
 
 
 def norm_histogram(one: BackboneArtifacts) -> tuple[list[float], list[float]]:
-    """Edges, and the share of patches between them in percent: some fifty of the bins that are used."""
+    """Edges, and the percentage of patches between them: the used bins, merged into about fifty."""
     histogram = one.norm_histograms
     counts = histogram.counts[one.outliers.layer]
     used = [index for index, count in enumerate(counts) if count]
@@ -160,7 +160,7 @@ def _draw_neighbours(one: BackboneArtifacts, axes: Axes) -> None:
 
 
 def _cosine_shares(cosines: CosineDistribution) -> list[float]:
-    """In percent, in 25 bins of [-1, 1] or as many as there are."""
+    """Shares in percent, in 25 bins of [-1, 1], or fewer if the record has fewer."""
     counts = cosines.counts
     wide = max(1, len(counts) // 25)
     sums = [0, *accumulate(counts)]

@@ -1,8 +1,9 @@
 """Measuring artifacts: which patches of a vision transformer are outliers, and what distinguishes them.
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024): the norms of patch tokens layer by
-layer, how similar outliers are to their neighbours at the patch embedding, how often LOST seeds at one, and
-what a linear probe can still read from them. Images are streamed; memory does not grow with their number.
+layer, how similar outliers are to their neighbours at the patch embedding, how often LOST's seed is an
+outlier, and what a linear probe can still read from them. Images are streamed; memory does not grow with
+their number.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ArtifactOptions:
     cutoff: the fixed cut-off, a norm.
     rule: which of the three cut-offs the outlier statistics use: "sigma" (mean + 3 standard deviations of
         all patches after that layer), "fixed", or "reference" (98th percentile of a reference model). The
-        share of patches above each is recorded anyway.
+        share of patches above each is recorded in any case.
     """
 
     layer: int = -2
@@ -72,14 +73,14 @@ def measure(
     failures: list[Failure] | None = None,
     progress: Progress = no_progress,
 ) -> BackboneArtifacts:
-    """Measure one backbone on images, in two passes: norms, which the cut-offs follow from, and the rest.
+    """Measure one backbone on images, in two passes: norms, which determine the cut-offs, and the rest.
 
     Args:
-        reference: what was measured of the reference model; None if it is this one.
-        failures: filled with the images that cannot be read or do not fit into memory.
+        reference: the reference model's measurements; None if it is this one.
+        failures: filled with the images that cannot be read or do not fit in memory.
 
     Raises:
-        LostRegError: a function as backbone, a layer that it does not have, or no image that can be used.
+        LostRegError: a function as backbone, a layer that the backbone lacks, or no usable image.
     """
     check_blocks(backbone)
     layer = backbone.block_index(options.layer)
@@ -119,7 +120,7 @@ def _measure_outliers(
 ) -> None:
     """The second pass: the probes are trained on one half of the images and tested on the other.
 
-    failures: of the first pass; images that did not fit into memory only now are added.
+    failures: of the first pass; images that do not fit in memory only in this pass are added.
     """
     total = len(stream.images)
     for is_training, half in zip((True, False), _halves(stream, failures)):
@@ -138,7 +139,7 @@ def _after_first_pass(progress: Progress, done_before: int, failed_before: int, 
 
 
 def _halves(stream: ImageStream, failures: Sequence[Failure]) -> list[ImageStream]:
-    """The readable images of a stream, every other one; the second half is left out if it is empty."""
+    """The readable images of a stream in two alternating halves; the second is left out if empty."""
     unreadable = {failure.image for failure in failures}
     usable = [pair for pair in zip(stream.images, stream.names) if pair[1] not in unreadable]
     halves = [tuple(zip(*usable[start::2])) for start in (0, 1)]
@@ -151,7 +152,7 @@ def _layers(
     """For each layer: the distribution of norms, the three cut-offs, and the share of patches above each."""
     depth = len(norms.moments.mean)
     quantiles = {percent: norms.quantiles(float(percent) / 100).tolist() for percent in PERCENTILES}
-    # models differ in depth: layers of the reference are counted from the last
+    # models differ in depth, so the reference's layers are counted from the last
     of_reference = (
         [None] * depth + [one.percentiles[REFERENCE_PERCENTILE] for one in reference.layers]
         if reference
@@ -183,7 +184,7 @@ def save_artifacts(
     *,
     max_side: int | None = None,
 ) -> None:
-    """Write artifacts.json, which records the arguments, and its figures into a folder.
+    """Write artifacts.json, which also records the arguments, and its figures into a folder.
 
     Raises:
         LostRegError: a folder that cannot be written.

@@ -1,4 +1,4 @@
-"""Finding register neurons: those that are active where the outliers are, on images without labels.
+"""Finding register neurons, which are active where outliers are, on images without labels.
 
 Jiang et al., "Vision Transformers Don't Need Trained Registers" (NeurIPS 2025), algorithm 1, batched and
 with bounded memory.
@@ -36,8 +36,8 @@ TOP_K = 45  # the paper's, for DINOv2 ViT-L; it has 10 for OpenCLIP ViT-B/16
 class SearchOptions:
     """How register neurons are searched for.
 
-    threshold: a patch whose norm is above it is an outlier. None: mean + 3 standard deviations of the
-        norms of all patches of all images.
+    threshold: patches with a norm above it are outliers. None: mean + 3 standard deviations of the norms
+        of all patches of all images.
     detect_layer: the block after which norms are compared with the threshold. The default is the
         second-to-last, as in the paper for DINOv2, since the last layer's keys are computed from its output.
     top_layer: the last block whose neurons are ranked. None: the block where outliers begin, which is the
@@ -76,11 +76,11 @@ def find_register_neurons(
 ) -> RegisterNeurons:
     """Find the neurons whose activations are highest where patches are outliers.
 
-    Activations are averaged over the outliers of an image, and then over the images that have any. Without
-    a given threshold the images are streamed twice, since it depends on all of them.
+    Activations are averaged over the outliers of an image, and then over the images that have any. If no
+    threshold is given, the images are streamed twice, since it depends on all of them.
 
     Args:
-        failures: filled with the images that cannot be read or do not fit into memory.
+        failures: filled with the images that cannot be read or do not fit in memory.
 
     Returns:
         top_k neurons, the highest first; `found` records how they were found, with the norms of all layers.
@@ -129,7 +129,7 @@ def find_register_neurons(
 
 
 def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | None]:
-    """The detect layer and the top layer, counted from the first; the top layer may be left open."""
+    """The detect layer and the top layer as indices from 0; the top layer may be None."""
     detect = backbone.block_index(options.detect_layer)
     if options.top_layer is None:
         return detect, None
@@ -180,8 +180,8 @@ class _OutlierActivations:
         with_outliers = outliers.any(dim=1)
         activations = []
         if with_outliers.any():
-            # All layers' activations at once would be many gigabytes, and which patches are outliers is known
-            # only after the last block: the images that have any go through the model a second time.
+            # All layers' activations at once would be many gigabytes, and the outliers are known only after
+            # the last block, so images that have any go through the model a second time.
             activations = self._mean_activations(images[with_outliers], outliers[with_outliers])
         return norms.cpu(), outliers.cpu(), activations
 
@@ -224,11 +224,11 @@ class _OutlierActivations:
     def onset(self) -> int:
         """The first layer after which the outliers' mean norm stands out."""
         stands_out = self._outlier_norms / self.count > self._norms.cutoff
-        # with a given threshold they may stand out nowhere: then it is the last layer
+        # with a given threshold they may stand out nowhere: then use the last layer
         return int(stands_out.nonzero()[0]) if stands_out.any() else self._blocks - 1
 
     def layers(self) -> list[dict[str, Any]]:
-        """The norms after each layer, of all patches and of those that end up as outliers."""
+        """The mean norms after each layer, of all patches and of those that become outliers."""
         series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
         names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")
         values = zip(range(self._blocks), *(one.tolist() for one in series))
@@ -236,7 +236,7 @@ class _OutlierActivations:
 
 
 def _highest(activations: Tensor, top_k: int, name: str) -> tuple[tuple[tuple[int, int], ...], list[float]]:
-    """The neurons of highest activation, (layer, neuron) each, and their activations; (L, H) given."""
+    """The top_k neurons by (L, H) activations, as (layer, neuron) pairs, and their activations."""
     if top_k > activations.numel():
         last = len(activations) - 1
         raise LostRegError(

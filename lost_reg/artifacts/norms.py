@@ -1,4 +1,4 @@
-"""Norms of patch tokens after each block, and how they are distributed over all images."""
+"""Norms of patch tokens after each block, and their distribution over all images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lost_reg.artifacts.records import NormHistogram
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 
-SIGMAS = 3.0  # Jiang et al. 2025 take mean + 3 standard deviations as the cut-off of outliers
+SIGMAS = 3.0  # Jiang et al. 2025 use mean + 3 standard deviations as the cut-off for outliers
 
 
 def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -> Tensor:
@@ -22,7 +22,7 @@ def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -
         (blocks, B, N) float32.
 
     Raises:
-        LostRegError: norms that are not finite, as happens in fp16; a backbone without blocks.
+        LostRegError: norms that are not finite, as can happen in fp16; a backbone without blocks.
     """
     outputs = islice(backbone.block_outputs(images), blocks)
     norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
@@ -34,15 +34,15 @@ def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -
 class Moments:
     """Running mean and standard deviation of several series side by side.
 
-    Sums are float64 and taken about the mean of the first values, so that neither many values nor a large
-    mean cost digits.
+    Sums are float64 and centred on the mean of the first values, so that neither many values nor a large
+    mean cost precision.
     """
 
     def __init__(self):
         self.count = 0
 
     def update(self, values: Tensor) -> None:
-        """Add (S, n) values: n more of each of S series."""
+        """Add (S, n) values: n more for each of S series."""
         values = values.double().cpu()
         if not self.count:
             self._origin = values.mean(dim=1)
@@ -65,14 +65,14 @@ class Moments:
 
     @property
     def cutoff(self) -> Tensor:
-        """(S,) float64: mean + 3 standard deviations. An outlier is above."""
+        """(S,) float64: mean + 3 standard deviations. Outliers are above it."""
         return self.mean + SIGMAS * self.deviation
 
 
 class NormHistograms:
     """The distribution of norms after each layer, in bins that are each 1 % wider than the one before.
 
-    Quantiles and shares are interpolated within a bin: they are exact to 1 % of the norm.
+    Quantiles and shares are interpolated within a bin: they are accurate to 1 % of the norm.
 
     counts: (L, bins) int64; largest: (L,); moments: exact mean and standard deviation; count: of patches.
     """
@@ -112,7 +112,7 @@ class NormHistograms:
         return above / self.count
 
     def quantiles(self, share: float) -> Tensor:
-        """(L,) The norm below which a share of each layer's patches is."""
+        """(L,) The norm below which this share of each layer's patches lies."""
         below = self.counts.cumsum(dim=1).double()  # (L, bins)
         wanted = torch.full((len(below), 1), share * self.count, dtype=torch.float64)
         index = torch.searchsorted(below, wanted).clamp(max=self.BINS - 1)  # (L, 1)
@@ -122,7 +122,7 @@ class NormHistograms:
         return torch.minimum(self.SMALLEST * (place * self.STEP).exp(), self.largest)
 
     def report(self) -> NormHistogram:
-        """The bins that any layer needs."""
+        """The range of bins that any layer uses."""
         used = self.counts.sum(dim=0).nonzero()[:, 0]
         first, last = int(used[0]), int(used[-1])
         return NormHistogram(

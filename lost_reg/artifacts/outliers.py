@@ -1,4 +1,4 @@
-"""Outlier statistics: similarity to neighbours, seeds of LOST on outliers, and probes.
+"""Outlier statistics: similarity to neighbours, LOST's seeds on outliers, and linear probes.
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024). Only counts and sums are kept: memory
 does not grow with the number of images.
@@ -26,16 +26,16 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import finite_images
 from lost_reg.discovery.lost import lost
 
-CELLS = 16  # positions are classified on a grid of 16 x 16: the patches of 14 pixels of a 224-pixel image
-RIDGE = 1e-3  # of the mean squared input, so that it means the same for every model
+CELLS = 16  # positions are classified on a 16 x 16 grid: the 14-pixel patches of a 224-pixel image
+RIDGE = 1e-3  # relative to the mean squared input, so that it is comparable between models
 
 
 @dataclass(frozen=True)
 class BatchOutliers:
-    """What was measured of a batch of B images, on the CPU.
+    """Measurements of a batch of B images, on the CPU.
 
     outliers: (B, N) bool; cosines: (B, N), to the neighbours at the patch embedding.
-    seeds: (b,) int64, the patches that LOST seeds at, in the images that are `usable`, (B,) bool.
+    seeds: (b,) int64, LOST's seed patches in the images that are `usable`, (B,) bool.
     to_probe: (n, D) tokens, (n,) cells and (n, P) pixels of each group; empty if there are no outliers.
     """
 
@@ -77,7 +77,7 @@ class OutlierStatistics:
         )
 
     def _seeds(self, images: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """(b,) patches that LOST seeds at, and (B,) bool: the images with finite features, so with a seed."""
+        """LOST's seed patches, (b,), and the images that have one, those with finite features: (B,) bool."""
         features = self._backbone.features(images).float()  # the keys of the last layer, as published
         usable = finite_images(features)
         if not usable.any():
@@ -88,12 +88,12 @@ class OutlierStatistics:
     def _patches_to_probe(
         self, images: Tensor, tokens: Tensor, outliers: Tensor, grid_hw: tuple[int, int]
     ) -> dict[Group, tuple[Tensor, Tensor, Tensor]]:
-        """As many outliers as other patches of each image, so that both groups are probed alike."""
+        """Equally many outliers and other patches from each image, so that the probes are comparable."""
         if not outliers.any():
             return {}
         pixels = F.unfold(images, self._backbone.patch_size, stride=self._backbone.patch_size).mT  # (B, N, P)
         cells = position_cells(grid_hw).expand(len(images), -1)  # (B, N)
-        # seeded by the images before, so that a retry after running out of memory draws the same patches
+        # seeded by the number of earlier images: a retry after running out of memory draws the same patches
         others = sample_others(outliers, torch.Generator().manual_seed(self.images))
         balanced = outliers.sum(dim=1) * 2 <= outliers.shape[1]  # (B,) at least as many others as outliers
         groups: dict[Group, Tensor] = {"outliers": outliers, "rest": others}
@@ -104,7 +104,7 @@ class OutlierStatistics:
         }
 
     def update(self, batch: BatchOutliers, is_training: bool) -> None:
-        """Add what `measure` returned; the probes are trained on it, or tested."""
+        """Add what `measure` returned; it trains the probes, or tests them."""
         outliers = batch.outliers
         self.images += len(outliers)
         self._with_any += int(outliers.any(dim=1).sum())
@@ -121,7 +121,7 @@ class OutlierStatistics:
             (probe.train if is_training else probe.test)(*patches)
 
     def report(self, rule: Rule) -> OutlierReport:
-        """All statistics. rule: which cut-off it was."""
+        """All statistics. rule: which cut-off was used."""
         seeds = self._seeds_on_outliers, self._seeds_by_chance
         shares = (number / self._seeded if self._seeded else None for number in seeds)
         return OutlierReport(
@@ -140,13 +140,13 @@ class OutlierStatistics:
 def neighbour_cosines(embeddings: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """The mean cosine similarity of each patch to its neighbours above, below, left and right.
 
-    Darcet et al. take it right after the patch embedding. At the border a patch has fewer neighbours.
+    Darcet et al. compute it right after the patch embedding. At the border a patch has fewer neighbours.
 
     Args:
         embeddings: (B, N, D), row-major; rows * columns = N.
 
     Returns:
-        (B, N); nan for a patch without any neighbour.
+        (B, N); NaN for a patch without any neighbour.
     """
     unit = F.normalize(embeddings.float(), dim=2).unflatten(1, grid_hw)  # (B, rows, columns, D)
     sums, neighbours = unit.new_zeros(unit.shape[:3]), unit.new_zeros(unit.shape[:3])
@@ -170,7 +170,7 @@ class CosineHistogram:
         self.sum = 0.0
 
     def update(self, cosines: Tensor) -> None:
-        """Add (n,) cosines; nan is ignored."""
+        """Add (n,) cosines; NaN is ignored."""
         cosines = cosines[~cosines.isnan()].double()
         bins = ((cosines + 1) / 2 * self.BINS).long().clamp(0, self.BINS - 1)
         self.counts += torch.bincount(bins, minlength=self.BINS)
@@ -182,17 +182,17 @@ class CosineHistogram:
         return CosineDistribution(self.sum / count, count, self.counts.tolist()) if count else None
 
 
-# --- linear probes: what can be read from tokens of their place in the image and of their pixels ---------
+# --- linear probes: what tokens reveal about their position and their pixels ------------------------------
 
 
 def position_cells(grid_hw: tuple[int, int]) -> Tensor:
-    """(N,) int64: which of 16 x 16 cells of the image holds the middle of each patch, row-major."""
+    """(N,) int64: which of the image's 16 x 16 cells contains the centre of each patch, row-major."""
     rows, columns = ((torch.arange(side) * 2 + 1) * CELLS // (2 * side) for side in grid_hw)
     return (rows[:, None] * CELLS + columns).flatten()
 
 
 def sample_others(outliers: Tensor, random: torch.Generator) -> Tensor:
-    """(B, N) bool: of each image as many patches, drawn at random, as it has outliers, and no outlier."""
+    """(B, N) bool: in each image, as many random non-outlier patches as it has outliers."""
     order = torch.rand(outliers.shape, generator=random).masked_fill(outliers, -1.0)
     ranks = order.argsort(dim=1, descending=True).argsort(dim=1)  # outliers come last
     return (ranks < outliers.sum(dim=1, keepdim=True)) & ~outliers
@@ -201,8 +201,8 @@ def sample_others(outliers: Tensor, random: torch.Generator) -> Tensor:
 class Probe:
     """A linear map from tokens to their position and their pixels, by ridge regression.
 
-    It keeps only the normal equations: (D + 1)^2 and (D + 1) x (256 + P) numbers, whatever the number of
-    patches. The position is a classification among 256 cells, each with an output of its own.
+    It stores only the normal equations: (D + 1)^2 and (D + 1) x (256 + P) numbers, whatever the number of
+    patches. The position is classified among 256 cells, with one output each.
     """
 
     def __init__(self):
@@ -224,7 +224,7 @@ class Probe:
         self.trained_on += len(tokens)
 
     def test(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
-        """Test on (n, D) tokens, (n,) cells and (n, P) pixels; nothing may be added for training any more."""
+        """Test on (n, D) tokens, (n,) cells and (n, P) pixels; no more training data may be added then."""
         if not len(tokens) or not self.trained_on:
             return
         if self._solution is None:

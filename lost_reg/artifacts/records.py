@@ -1,4 +1,4 @@
-"""artifacts.json as dataclasses: what was measured of each backbone. Without torch."""
+"""artifacts.json as dataclasses: the measurements of each backbone. Does not import torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Norm = Annotated[float, Meta(ge=0, le=1e30)]
 class LayerNorms:
     """Norms of patch tokens after one block.
 
-    cutoffs: by rule; None where the reference has no such layer. shares: of the patches above each.
+    cutoffs: by rule; None if the reference has no such layer. shares: of the patches above each.
     """
 
     layer: Count
@@ -53,7 +53,7 @@ class LayerNorms:
 
 @dataclass(frozen=True)
 class NormHistogram:
-    """Counts of norms in bins of a common ratio: a list for each layer."""
+    """Counts of norms in geometric bins: a list for each layer. ratio: between neighbouring edges."""
 
     first_edge: Annotated[float, Meta(gt=0, le=1e30)]
     ratio: Annotated[float, Meta(gt=1, le=1e30)]
@@ -71,7 +71,7 @@ class CosineDistribution:
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """How often LOST as published seeds at an outlier, and how often a patch drawn at random is one."""
+    """How often the seed of LOST as published is an outlier, and how often a random patch is one."""
 
     images: Count
     on_outliers: Count
@@ -81,10 +81,10 @@ class SeedStatistics:
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """What a linear probe reads from tokens: means over the patches that it was tested on.
+    """The accuracy of a linear probe on tokens: means over the patches that it was tested on.
 
-    position_top1: share of right cells, of 16 x 16; position_distance: in cells; pixel_l2: of a patch's
-    normalised values.
+    position_top1: share of correct cells, of 16 x 16; position_distance: in cells; pixel_l2: L2 error of a
+    patch's normalised pixels.
     """
 
     learned_from: Count
@@ -96,7 +96,7 @@ class ProbeScores:
 
 @dataclass(frozen=True)
 class OutlierReport:
-    """Outliers after one layer and above one cut-off; None where there was nothing to measure."""
+    """Outliers after one layer and above one cut-off; None if there was nothing to measure."""
 
     rule: Rule
     layer: Count
@@ -111,9 +111,9 @@ class OutlierReport:
 
 @dataclass(frozen=True)
 class BackboneArtifacts:
-    """All that was measured of one backbone.
+    """All measurements of one backbone.
 
-    label: its name with what sets it apart from its published weights. layers: from the first to the last.
+    label: its name with all differences from its published weights. layers: from the first to the last.
     """
 
     backbone: str
@@ -135,7 +135,7 @@ class BackboneArtifacts:
 
 @dataclass(frozen=True)
 class About:
-    """How it was measured: see `ArtifactOptions`. reference: the name of the reference backbone."""
+    """How the artifacts were measured: see `ArtifactOptions`. reference: the reference backbone's name."""
 
     reference: str
     layer: int
@@ -148,14 +148,14 @@ class About:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """What artifacts.json holds; the first of its backbones is the reference."""
+    """The content of artifacts.json; the first of its backbones is the reference."""
 
     about: About
     backbones: Annotated[list[BackboneArtifacts], Meta(min_length=1)]
 
 
 def write_artifacts(folder: Path, artifacts: Artifacts) -> Path:
-    """Write artifacts.json into a folder, as a whole or not at all.
+    """Write artifacts.json into a folder, completely or not at all.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -170,7 +170,7 @@ def read_artifacts(path: Path) -> Artifacts:
     """Read an artifacts.json.
 
     Raises:
-        LostRegError: a file that cannot be read or holds something else.
+        LostRegError: a file that cannot be read or has other content.
     """
     try:
         artifacts = parse_json(path.read_bytes(), Artifacts)
@@ -184,7 +184,7 @@ def read_artifacts(path: Path) -> Artifacts:
 
 
 def _check(row: BackboneArtifacts) -> None:
-    """Check what the types cannot say: that a backbone's layers, bins and groups are all there."""
+    """Check what the types cannot express: that a backbone's layers, bins and groups are complete."""
     depth, histogram = len(row.layers), row.norm_histograms
     if [one.layer for one in row.layers] != list(range(depth)) or row.outliers.layer >= depth:
         raise ValueError(f"layers that are not 0 to {depth - 1}")
@@ -197,4 +197,4 @@ def _check(row: BackboneArtifacts) -> None:
     if not any(histogram.counts[row.outliers.layer]):
         raise ValueError("an empty histogram")
     if histogram.first_edge * histogram.ratio ** len(histogram.counts[0]) > 1e30:
-        raise ValueError("a histogram of too large norms")
+        raise ValueError("a histogram with norms that are too large")

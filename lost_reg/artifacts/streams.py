@@ -1,4 +1,4 @@
-"""Images that are streamed through a backbone in batches, more than once if need be."""
+"""Images that are streamed through a backbone in batches, repeatedly if needed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageStream:
-    """Images that can be streamed several times, in the batches that a backbone takes.
+    """Images that can be streamed several times, in batches for a backbone.
 
-    names: what the images are called. max_side: see `FeatureConfig`.
+    names: the images' names. max_side: see `FeatureConfig`.
     """
 
     images: Sequence[ImageInput]
@@ -46,8 +46,8 @@ class ImageStream:
         Args:
             function: takes (B, 3, H, W) normalised images on the backbone's device, all of one grid. It may
                 be called again on part of a batch, so it must not change any state.
-            failures: emptied, then filled with the images that cannot be read or do not fit into memory.
-            allow_empty: whether it is fine if none of the images can be used.
+            failures: emptied, then filled with the images that cannot be read or do not fit in memory.
+            allow_empty: do not raise if none of the images can be used.
 
         Raises:
             LostRegError: none of the images can be used.
@@ -74,7 +74,7 @@ class ImageStream:
 
 
 def no_usable_image(images: int, failures: Sequence[Failure]) -> LostRegError:
-    """The error of a command that can use none of its images."""
+    """The error for a command that cannot use any of its images."""
     example = f": {failures[0].image} ({failures[0].reason})" if failures else ""
     return LostRegError(f"not one of {images:,} images could be used{example}")
 
@@ -88,6 +88,6 @@ def check_blocks(backbone: Backbone) -> None:
     """Check that a backbone has blocks, before any image is decoded.
 
     Raises:
-        LostRegError: it is a function of the user's own.
+        LostRegError: it is a user's own function.
     """
-    backbone.block_outputs(torch.empty(0))  # refused at once, or a generator that is never started
+    backbone.block_outputs(torch.empty(0))  # raises at once, or returns a generator that is never started

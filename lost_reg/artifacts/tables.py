@@ -1,4 +1,4 @@
-"""What was measured of backbones, as tables."""
+"""The measurements of backbones, as tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NONE = "-"
 
 
 def percent(share: float | None) -> str:
-    """A share of 1, or None where nothing was measured, in percent."""
+    """A share in [0, 1], or None if nothing was measured, as percent."""
     return NONE if share is None else f"{100 * share:.2f} %"
 
 
 def summary_table(backbones: Sequence[BackboneArtifacts]) -> str:
-    """A line for each backbone, of the layer where outliers are measured, for a terminal."""
+    """A line for each backbone, for the layer where outliers are measured, for a terminal."""
     fixed = backbones[0].layers[0].cutoffs["fixed"]
     above = {"sigma": RULES["sigma"], "fixed": f"{fixed:g}", "reference": "reference"}
     return text_table(

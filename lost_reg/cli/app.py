@@ -27,10 +27,10 @@ from lost_reg.version import __version__
 
 
 class _Commands(click.Group):
-    """A group whose library errors become one line on standard error and an exit code."""
+    """A group that turns library errors into one line on standard error and an exit code."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """As a program: once stopped it ends at once, without the second that torch needs to shut down."""
+        """Run as a program: when stopped, exit at once instead of waiting a second for torch to shut down."""
         try:
             return super().__call__(*args, **options)
         except SystemExit as ended:
@@ -60,7 +60,7 @@ class _Commands(click.Group):
         except BrokenPipeError:  # `lost-reg corloc ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(0)
-        except OSError as error:  # a path that is too long, a disk that is full
+        except OSError as error:  # such as a path that is too long, or a full disk
             where = f": {error.filename!r}" if error.filename else ""
             print_message("Error", f"{error.strerror or error}{where}")
             ctx.exit(1)

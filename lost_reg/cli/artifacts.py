@@ -68,7 +68,7 @@ def artifacts(
     reference = find_spec(reference or backbones[0]).name
     wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
     if options["weights"] not in (None, "random") and len(wanted) > 1:
-        raise click.UsageError("a weight file is of one backbone: name one --backbone with --weights FILE")
+        raise click.UsageError("a weight file fits one backbone: name one --backbone with --weights FILE")
     added = added_registers(options)
     models = [(name, None) for name in wanted]
     if added:
@@ -86,7 +86,7 @@ def _measure(
     images: int,
     options: dict[str, Any],
 ) -> None:
-    """Measure one model at a time, the reference first, and write after each of them."""
+    """Measure one model at a time, the reference first, and save after each."""
     from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
     from lost_reg.artifacts.tables import summary_table
     from lost_reg.backbones.timm_models import resolve_spec
@@ -94,10 +94,10 @@ def _measure(
     from lost_reg.progress import image_progress
 
     chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
-    for name, _ in models:  # before hours are spent on the first of them
+    for name, _ in models:  # check all before spending hours on the first
         find_weights(resolve_spec(name), options["weights"], download=options["download"])
     rows: list[Any] = []
-    failures: dict[str, Any] = {}  # by the image's name: what one backbone cannot use, another may
+    failures: dict[str, Any] = {}  # by image name: an image may fail for some backbones only
     for name, registers in models:
         loaded = load(name, options, registers=registers)
         unusable: list[Any] = []
@@ -106,11 +106,11 @@ def _measure(
             rows.append(measure(stream(), loaded, chosen, first, failures=unusable, progress=progress))
         failures |= {failure.image: failure for failure in unusable}
         del loaded
-        # after each: what was measured stays if the next backbone turns out not to have the layer, say
+        # after each: results are kept if, for example, the next backbone does not have the layer
         save_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
     warn_of_failures(failures.values(), images)
     click.echo(summary_table(rows))
-    print_line(f"all of it is in {out}")
+    print_line(f"full results are in {out}")
 
 
 def _backbone_of(added: Any, wanted: list[str]) -> str:
@@ -126,5 +126,5 @@ def _backbone_of(added: Any, wanted: list[str]) -> str:
             'add "backbone" to it'
         )
     name = (candidates or wanted)[0]
-    added.check_backbone(name, find_spec(name).registers)  # refuses neurons of none of them
+    added.check_backbone(name, find_spec(name).registers)  # refuses neurons that belong to none of them
     return name

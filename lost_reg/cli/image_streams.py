@@ -1,4 +1,4 @@
-"""The images of commands that measure a backbone: files, folders and patterns, streamed more than once."""
+"""Image inputs of the commands that measure a backbone: files, folders and patterns, streamed repeatedly."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequenc
 
 
 def warn_of_failures(failures: Iterable[Any], images: int) -> None:
-    """One line on the images that could not be used, if there are any."""
+    """Print one line on the images that could not be used, if any."""
     failures = list(failures)
     if failures:
         shown = shown_names(f"{failure.image} ({failure.reason})" for failure in failures)

@@ -1,4 +1,4 @@
-"""The commands that list what there is: `backbones`, `datasets` and `methods`."""
+"""The commands that list what is available: `backbones`, `datasets` and `methods`."""
 
 from __future__ import annotations
 

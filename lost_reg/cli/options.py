@@ -1,4 +1,4 @@
-"""Options that commands share. Those of features and methods are made from their configuration types."""
+"""Options shared by commands. Those for features and methods are built from their configuration types."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OrAuto(click.ParamType):
 
 
 class Layers(click.ParamType):
-    """A whole number, or several separated by commas."""
+    """An integer, or several separated by commas."""
 
     name = "layer"
 
@@ -60,7 +60,7 @@ class Layers(click.ParamType):
 
 
 class SettingCommand(click.Command):
-    """A command with the options of features and of every registered method."""
+    """A command with the options for features and for every registered method."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
@@ -68,7 +68,7 @@ class SettingCommand(click.Command):
 
 
 class SweepCommand(click.Command):
-    """A command with an option for the values to try of each option of every registered method."""
+    """A command that takes, for each option of every registered method, the values to try."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
@@ -76,7 +76,7 @@ class SweepCommand(click.Command):
 
 
 def _swept_fields() -> dict[str, Field[Any]]:
-    """The options of all methods that a sweep can try values of."""
+    """The options of all methods that a sweep can vary."""
     of_methods = (item for method in METHODS.values() for item in fields(method.config))
     return {item.name: item for item in of_methods if item.metadata.get("sweep") is not False}
 
@@ -88,7 +88,7 @@ def _values_option(item: Field[Any]) -> click.Option:
 
 
 def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
-    """The text of the values to try for each option of the chosen method, or of another if it was given."""
+    """The values to try, as text, for each option of the chosen method, and any other option given."""
     own = {item.name: item for item in fields(find_method(options["method"]).config)}
     by_default = {name: item.metadata["sweep"] for name, item in own.items() if item.metadata.get("sweep")}
     return {**by_default, **given(options, _swept_fields())}
@@ -119,13 +119,13 @@ def setting_options() -> list[click.Parameter]:
 
 
 def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
-    """The setting that the options of a `SettingCommand` choose; takes them out.
+    """The setting that the options of a `SettingCommand` choose; removes them from `options`.
 
     Args:
-        facet: that of the backbone, see `BackboneSpec.facet`.
+        facet: the backbone's, see `BackboneSpec.facet`.
 
     Raises:
-        LostRegError: an option that the method does not have, or a value that is not possible.
+        LostRegError: an option that the method does not have, or an invalid value.
     """
     base = preset_setting(options.pop("method"), options.pop("preset"), facet)
     names = {option.name for option in setting_options()}
@@ -134,7 +134,7 @@ def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
 
 
 def _option_of(item: Field[Any]) -> click.Option:
-    """The option of a configuration's field; it is None unless it is given, so that presets hold."""
+    """The option for a configuration field; it is None unless given, so that presets apply."""
     facts, name = item.metadata, item.name.replace("_", "-")
     default = facts.get("shown_default", item.default)
     declared, kind = f"--{name}", None
@@ -148,7 +148,7 @@ def _option_of(item: Field[Any]) -> click.Option:
 
 
 def _type_of(item: Field[Any]) -> click.ParamType:
-    """The type of an option, from the annotation of the field that it sets."""
+    """The type of an option, from the annotation of its field."""
     written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
     kinds = {part.strip() for part in written.split("|")}
     if any(kind.startswith("tuple") for kind in kinds):
@@ -259,30 +259,30 @@ table_options = together(
 
 
 def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:
-    """Raises click.UsageError if both are asked for."""
+    """Raises click.UsageError if both are requested."""
     if as_json and as_csv:
         raise click.UsageError("choose one of --json and --csv")
 
 
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of the named options that were given: an option that was not inherits the library's default."""
+    """Those of the named options that were given; the library's defaults apply to the others."""
     return {name: options[name] for name in names if options.get(name) is not None}
 
 
 def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
-    """How images are loaded by the `loader_options` that were given."""
+    """How images are loaded, according to the `loader_options` that were given."""
     return LoaderOptions(**given(options, ("batch_size", "workers")))
 
 
 def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:
-    """What `scoring_options` ask for, as a `ScoringOptions`."""
+    """The values of `scoring_options` as a `ScoringOptions`."""
     from lost_reg.scoring.found_boxes import ScoringOptions
 
     return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
 
 
 def added_registers(options: dict[str, Any]) -> Any:
-    """The test-time registers that `register_options` ask for, or None; takes the options out."""
+    """The test-time registers that `register_options` ask for, or None; removes these from `options`."""
     from lost_reg.backbones.registers import DEFAULT_RULE, AddedRegisters, read_neurons
 
     count, file, rule = (
@@ -298,12 +298,12 @@ def added_registers(options: dict[str, Any]) -> Any:
 def load(
     backbone: str, options: Mapping[str, Any], note: Callable[[str], None] = print_note, **changes: Any
 ) -> Any:
-    """The backbone that a command's model options ask for, with notes on what to know of it."""
+    """The backbone that a command's model options ask for; prints notes on what the user should know."""
     from lost_reg.backbones.loading import load_backbone
 
     loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
     if loaded.weights.source == "random":
-        note(f"{loaded.name} runs with random weights: its results mean nothing")
+        note(f"{loaded.name} runs with random weights: its results are meaningless")
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
         note(f"the register neurons were found in other weights than {loaded.weights.name}")
@@ -311,6 +311,6 @@ def load(
 
 
 def default_name(source: str, backbone: str) -> str:
-    """The name of results if no name is given."""
+    """The name for results if none is given."""
     stem = Path(source).absolute().stem.replace("*", "") or "images"
     return f"{stem}-{backbone}".replace(":", "-").replace("/", "-")

@@ -10,22 +10,22 @@ from lost_reg.errors import one_line
 
 
 def print_line(text: str) -> None:
-    """One line of what was asked for, on standard output."""
+    """Print one line of output, on standard output."""
     click.echo(one_line(as_options(text)))
 
 
 def print_message(kind: str, text: str) -> None:
-    """One line on standard error, such as "Note: ..."."""
+    """Print one line on standard error, such as "Note: ..."."""
     click.echo(f"{kind}: {one_line(as_options(text))}", err=True)
 
 
 def print_note(text: str) -> None:
-    """A note, on standard error."""
+    """Print a note on standard error."""
     print_message("Note", text)
 
 
 def as_options(text: str) -> str:
-    """A message of the library as the command line words it: the parameter `max_side` is --max-side."""
+    """A library message in the command line's terms: the parameter `max_side` becomes --max-side."""
     context = click.get_current_context(silent=True)
     if context is None:
         return text

@@ -92,7 +92,7 @@ def run(
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
-    # What can be wrong is checked before torch is imported and weights are read.
+    # Check everything that can be wrong before importing torch and reading weights.
     registers = added_registers(options)
     spec = find_spec(backbone)
     if registers:
@@ -119,13 +119,13 @@ def _checked_source(
     options: dict[str, Any],
     chosen: RunOptions,
 ) -> Any:
-    """The images that the options name, once weight file and run folder are known to be usable."""
+    """The images that the options name, after checking that weight file and run folder are usable."""
     from lost_reg.backbones.weights import RANDOM, weight_file
     from lost_reg.runs.folder import check_free
 
     if options["weights"] not in (None, RANDOM):
         weight_file(options["weights"])
-    if chosen.ranks.first:  # the others may start when it has begun
+    if chosen.ranks.first:  # the others may start after it has begun to write
         check_free(out, resume=chosen.resume)
     if files_from == "-" and chosen.ranks.count > 1:
         raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
@@ -187,7 +187,7 @@ def _run(
 
 
 def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
-    """What a run did, and what it could not do."""
+    """Print what a run did, and what failed."""
     from lost_reg.runs.sessions import failed_summary, implausible_summary
 
     if summary.done_before and asked_for_files:
@@ -208,7 +208,7 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
 
 @contextmanager
 def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]:
-    """Progress that the first rank shows, and that is reported if the run is stopped."""
+    """Progress, shown by the first rank, and reported if the run is stopped."""
     from lost_reg.progress import image_progress
 
     done_now = 0

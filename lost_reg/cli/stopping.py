@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM end a command within two seconds, whatever it is doing.
 
-Python handles a signal between two steps of the interpreter, and one step can be a matrix product of many
-seconds. So a thread watches: it ends the process if the command has not ended by itself after a moment, or if
-a second signal comes. Nothing is lost, because results are on the disk as soon as there are any.
+Python handles signals between bytecode instructions, and one instruction can be a matrix product of many
+seconds. So a thread watches: it ends the process if the command does not end by itself soon after, or if a
+second signal comes. Nothing is lost, because results are written to disk as soon as they exist.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopping:
-    """What a stopped command prints: `message` returns it, one line."""
+    """What a stopped command prints: `message` returns one line."""
 
     def __init__(self):
         self.message: Callable[[], str] = lambda: "stopped before the end"
@@ -41,10 +41,10 @@ def prompt_stop(print_message: Callable[[str], None]) -> Iterator[Stopping]:
     """Raise Stopped at a signal, and end the process if that takes too long.
 
     Args:
-        print_message: prints the message before the process is ended here. After a Stopped the caller does.
+        print_message: prints the message before this ends the process. After a Stopped, the caller prints it.
     """
     stopping = Stopping()
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+    if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
         yield stopping
         return
     ours, theirs = socket.socketpair()
@@ -70,7 +70,7 @@ def _raise(signal_number: int, _) -> None:
 
 
 def _watch(signals: socket.socket, print_message: Callable[[], None]) -> None:
-    """End the process some time after its first signal, or at the second; return if the other end closes."""
+    """End the process shortly after its first signal, or at the second; return if the other end closes."""
     first = _next_signal(signals)
     if first is None:
         return

@@ -120,7 +120,7 @@ def sweep(
         data_root=root,
     )
     tune_fraction, seed = options["tune_fraction"], options["seed"]
-    # too few to choose on is an error before the work is done
+    # raise for too few images before doing the work
     sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
     _run_sweep(found, backbone, settings, out, chosen, options)
     scores = sweep_scores.score_sweep(
@@ -153,7 +153,7 @@ def _run_sweep(
 
 
 def _grid(options: dict[str, Any]) -> Any:
-    """What the settings of a sweep differ in, by the command's options."""
+    """The grid of settings that the command's options ask for."""
     from lost_reg.runs.sweep_grid import Grid, parse_values
 
     return Grid(

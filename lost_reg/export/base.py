@@ -1,4 +1,4 @@
-"""What the export formats share: the run's boxes and image files, plain names, text files and tables."""
+"""Common code of the export formats: the run's boxes and image files, plain names, text files and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lost_reg.export.boxes import Selection
 from lost_reg.text import shown_names
 
 CATEGORY = "object"  # the one class of all boxes
-NAMES_TABLE = "names.csv"  # in a folder of renamed images: which is which
+NAMES_TABLE = "names.csv"  # in a folder of renamed images: new and old names
 LINK, COPY, NONE = "link", "copy", "none"
 MODES = (LINK, COPY, NONE)
 NO_FILE = "no file of that name"
@@ -32,7 +32,7 @@ class SkippedImages:
     first: list[str] = field(default_factory=list)
 
     def add(self, image: str, reason: str) -> None:
-        """Count one more."""
+        """Count one more image."""
         self.count += 1
         if len(self.first) < 3:
             self.first.append(f"{image} ({reason})")
@@ -43,7 +43,7 @@ class SkippedImages:
 
 @dataclass
 class ImageFiles:
-    """The image files of a run, and how an export gets them.
+    """The image files of a run, and how they get into an export.
 
     root: the folder that the images' names are relative to; None if it was not recorded.
     mode: one of MODES.
@@ -55,7 +55,7 @@ class ImageFiles:
     missing: SkippedImages = field(default_factory=SkippedImages)
 
     def find(self, image: str) -> Path | None:
-        """The image's file; None for one that is gone, in a tar shard, or outside the root."""
+        """The image's file; None if it is gone, in a tar shard, or outside the root."""
         name = PurePosixPath(image)
         if self.root is None or name.is_absolute() or ".." in name.parts:
             return None
@@ -79,8 +79,8 @@ class ImageFiles:
 class Export:
     """What is written.
 
-    images: the boxes, by image; settings: those of the run; files: its image files.
-    notes: what the user should know about how it was written; a format may add some.
+    images: the boxes, by image; settings: the run's; files: its image files.
+    notes: what the user should know about the export; a format may add some.
     """
 
     images: Selection
@@ -90,7 +90,7 @@ class Export:
 
 
 class Stems:
-    """File names without suffix that are plain and unique in one folder, whatever the images are called.
+    """Plain file names without suffix, unique in one folder, whatever the images are called.
 
     The same images in the same order get the same names.
     """
@@ -112,20 +112,20 @@ class Stems:
 
 
 def _plain(text: str) -> str:
-    """Letters, digits, _, - and inner dots: nothing that has a meaning in a path, a list or XML."""
+    """Letters, digits, _, - and inner dots: nothing with a special meaning in a path, a list or XML."""
     plain = re.sub(r"[^\w.-]+", "_", text).strip("._")
     return plain.encode()[:_LONGEST_STEM].decode(errors="ignore") or "image"
 
 
 def open_text(path: Path) -> TextIO:
-    """A text file to write, in a folder that is made. Bytes of names that are not UTF-8 become escapes."""
+    """Open a text file for writing; creates its folder. Bytes of names that are not UTF-8 are escaped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 @contextlib.contextmanager
 def open_table(path: Path, columns: Iterable[str]) -> Iterator[Any]:
-    """A `csv.writer` of a file with these columns; None is an empty cell."""
+    """A `csv.writer` for a file with these columns; None becomes an empty cell."""
     with open_text(path) as file:
         # texts are quoted, since otherwise a carriage return in a name would end a line for some readers
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)

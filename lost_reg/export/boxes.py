@@ -15,7 +15,7 @@ COLUMNS = (
     *("image", "width", "height", "object", "xmin", "ymin", "xmax", "ymax"),
     *("area", "degree", "score", "borders", "implausible"),
 )
-_LIMITS = {  # the signal that each limit is of, and its range
+_LIMITS = {  # the signal that each limit applies to, and its range
     "min_area": ("area", 0, 1),
     "max_area": ("area", 0, 1),
     "max_degree": ("degree", 0, 1),
@@ -40,7 +40,7 @@ class ExportedBox:
 
 @dataclass(frozen=True)
 class ExportedImage:
-    """An image and those of its boxes that are exported: at least one."""
+    """An image and its exported boxes, at least one."""
 
     name: str
     size_hw: tuple[int, int]
@@ -51,8 +51,8 @@ class ExportedImage:
 class Filters:
     """Which boxes are left out; a limit of None leaves out none.
 
-    drop_implausible: leave out boxes whose shapes no object has.
-    min_area, max_area, max_degree, min_score, max_borders: limits of the box's `Signals`, inclusive.
+    drop_implausible: leave out boxes with implausible shapes.
+    min_area, max_area, max_degree, min_score, max_borders: inclusive limits on the box's `Signals`.
     """
 
     drop_implausible: bool = False
@@ -66,7 +66,7 @@ class Filters:
         """Raises LostRegError for a limit that is out of range."""
         for name, (_, least, most) in _LIMITS.items():
             value = getattr(self, name)
-            if value is not None and not least <= value <= most:  # nan is refused, too
+            if value is not None and not least <= value <= most:  # also refuses NaN
                 within = f" from {least} to {most}" if math.isfinite(most) else ""
                 raise LostRegError(f"expected `{name}` to be a number{within}, but got {value}")
 
@@ -74,7 +74,7 @@ class Filters:
         """The first reason to leave a box out, or None.
 
         Raises:
-            LostRegError: a limit on a signal that the run's method does not give.
+            LostRegError: a limit on a signal that the run's method does not provide.
         """
         if self.drop_implausible and box.implausible:
             return box.implausible
@@ -93,11 +93,11 @@ class Filters:
 
 @dataclass
 class Tally:
-    """How many images and boxes a selection holds, and what it leaves out.
+    """How many images and boxes a selection contains, and what it leaves out.
 
     implausible: how many of its boxes are of each implausible kind.
     dropped: how many boxes were left out, by reason.
-    without_box: images of which no box is left, or in which none was found.
+    without_box: images with no box left, or none found.
     """
 
     images: int = 0
@@ -108,7 +108,7 @@ class Tally:
 
 
 class Selection:
-    """The boxes that pass the filters. It can be iterated over repeatedly, and holds nothing itself."""
+    """The boxes that pass the filters. It can be iterated over repeatedly, and stores no boxes itself."""
 
     def __init__(self, predictions: Iterable[Prediction], filters: Filters):
         self._predictions, self._filters = predictions, filters
@@ -120,7 +120,7 @@ class Selection:
                 yield ExportedImage(prediction.image, prediction.size_hw, boxes)
 
     def tally(self) -> Tally:
-        """Count everything, in one pass."""
+        """Count everything in one pass."""
         tally = Tally()
         for prediction in self._predictions:
             kept = 0

@@ -1,4 +1,4 @@
-"""coco: an instances file of one category, with a score and the signals beside COCO's own keys."""
+"""coco: an instances file with one category, and a score and the signals besides COCO's own keys."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _COCO20K = "coco20k"
 
 
 def write_coco(export: Export, path: Path) -> None:
-    """Write the file with one image or box a line, holding none of it in memory.
+    """Write the file with one image or box per line, streaming it.
 
-    The ids of the images are those of the COCO dataset that the run is of, or else numbers from 1.
+    The image ids are those of the run's COCO dataset, or else numbers from 1.
     """
     ids = image_ids(export)
     head = {
@@ -33,9 +33,9 @@ def write_coco(export: Export, path: Path) -> None:
 
 
 def image_ids(export: Export) -> dict[str, int]:
-    """The ids of the run's images in its COCO dataset, by name; none for a run on other images.
+    """The ids of the run's images in its COCO dataset, by name; empty for a run on other images.
 
-    If the dataset cannot be read any more, there are none, and a note is added to the export.
+    If the dataset can no longer be read, the result is empty, and a note is added to the export.
     """
     dataset = str(export.settings.get("dataset") or "")
     is_coco = dataset == _COCO20K or dataset.endswith(".json")
@@ -86,6 +86,6 @@ def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]
 
 
 def _score(box: ExportedBox) -> float:
-    """Clipped to [0, 1]; 1 for a method that gives none, as tools require one."""
+    """The score clipped to [0, 1]; 1 for a method without scores, as tools require one."""
     score = box.signals.score
     return 1.0 if score is None else min(1.0, max(0.0, score))

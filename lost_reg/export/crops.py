@@ -1,4 +1,4 @@
-"""The parts of the images that the boxes of a run cut out."""
+"""Crops: the image regions inside a run's boxes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def write_crops(
 ) -> SkippedImages:
     """Write each box as an image file STEM_INDEX, and a table of them, crops.csv.
 
-    Crops of JPEG files are JPEG, others PNG. Images are turned by their EXIF orientation if the run did so.
+    Crops of JPEG files are JPEG, others PNG. The EXIF orientation is applied if the run applied it.
 
     Args:
-        folder: an existing one.
+        folder: must exist.
         progress: called after each image with the numbers of images done and skipped.
 
     Returns:
-        The images that were skipped: no files, unreadable, or not of the size they had in the run.
+        The skipped images: file missing, unreadable, or of another size than in the run.
     """
     skipped, stems = SkippedImages(), Stems()
     apply_exif = bool(export.settings.get("apply_exif"))
@@ -56,7 +56,7 @@ def _suffix(image: ExportedImage) -> str:
 
 
 def _read(image: ExportedImage, file: Path | None, apply_exif: bool) -> Image.Image:
-    """Raises UnreadableImage where the run's boxes do not fit the file."""
+    """Raises UnreadableImage if the run's boxes do not fit the file."""
     if file is None:
         raise UnreadableImage(NO_FILE)
     pixels = read_image(file, apply_exif=apply_exif)

@@ -1,4 +1,4 @@
-"""The table of export formats. A new one is a file beside this one and a row here."""
+"""The table of export formats. To add one, add a file next to this one and a row here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Format:
     """One export format.
 
     suffix: of the file, or "" for a folder.
-    write: (export, path) -> None: writes to that path; a folder has been made already.
-    has_images: whether it holds the images, too.
-    one_box: whether it has room for only one box an image.
+    write: (export, path) -> None: writes to that path; a folder exists already.
+    has_images: whether it includes the images.
+    one_box: whether it holds only one box per image.
     """
 
     suffix: str

@@ -10,9 +10,9 @@ from lost_reg.export.coco import image_ids
 
 
 def write_lost(export: Export, path: Path) -> None:
-    """{image: [xmin, ymin, xmax, ymax]}, of the first box of each image.
+    """Write {image: [xmin, ymin, xmax, ymax]}, with the first box of each image.
 
-    As in LOST, images are named by their files, and those of a COCO dataset by their ids, as strings.
+    As in LOST, keys are file names, or, for a COCO dataset, image ids as strings.
     """
     ids = image_ids(export)
     boxes = {str(ids.get(image.name, image.name)): list(image.boxes[0].xyxy) for image in export.images}

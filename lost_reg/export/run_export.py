@@ -1,4 +1,4 @@
-"""Writes the boxes of a run folder for other programs, and says what was written and what was left out."""
+"""Writes the boxes of a run folder for other programs, and reports what was written and what was left out."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
 class ExportOptions:
     """What is exported, and where to.
 
-    to, out: one of FORMATS and the path it is written to, or None for neither.
+    to, out: one of FORMATS and the path it is written to, or None for both.
     crops: the folder that crops are written to, or None.
-    images: how a format that holds the images gets them: one of `base.MODES`.
+    images: how images get into a format that includes them: one of `base.MODES`.
     image_root: where the images are now; by default, where they were during the run.
     """
 
@@ -44,7 +44,7 @@ class ExportOptions:
 class ExportSummary:
     """What was written.
 
-    beyond_first: boxes that the format has no room for.
+    beyond_first: boxes left out because the format holds one per image.
     not_placed, not_cropped: images whose files could not be used.
     failed: images that the run could not use; not_done: images that it has not reached.
     notes: what else the user should know.
@@ -60,14 +60,14 @@ class ExportSummary:
 
 
 def export_run(folder: Path, options: ExportOptions, progress: Progress = no_progress) -> ExportSummary:
-    """Write the boxes of a run in another format, or as crops, or both; each as a whole or not at all.
+    """Write the boxes of a run in another format, or as crops, or both; each completely or not at all.
 
     Args:
-        progress: called after each image whose crops were written, with the images done, skipped and to do.
+        progress: called after each image whose crops were written, with the numbers done, skipped and total.
 
     Raises:
-        LostRegError: a folder that holds no run, a run of which no box is left, or a target that cannot be
-            written or holds something already.
+        LostRegError: a folder without a run, a run without any box left, or a target that cannot be written
+            or is not empty.
     """
     _check_targets(options)
     results = read_run(folder)
@@ -81,7 +81,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         )
     export = Export(selection, results.settings, ImageFiles(_image_root(results, options), options.images))
     not_cropped = SkippedImages()
-    # what was written takes its place at the end, when nothing can fail any more
+    # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:
         if options.to and options.out:
             written = FORMATS[options.to]
@@ -116,7 +116,7 @@ def _check_targets(options: ExportOptions) -> None:
 
 
 def _check_target(path: Path, suffix: str) -> None:
-    """Raises LostRegError for a path that holds something, or a file of another suffix ("" is a folder)."""
+    """Raises LostRegError for a path that is taken, or a file with another suffix ("" is a folder)."""
     if suffix and path.suffix != suffix:
         raise LostRegError(f"expected a file name that ends with {suffix}, but got {str(path)!r}")
     if path.is_dir() and suffix:
@@ -128,7 +128,7 @@ def _check_target(path: Path, suffix: str) -> None:
 
 
 def _image_root(results: Results, options: ExportOptions) -> Path | None:
-    """The folder of the images, if it is known. Raises LostRegError for a given root that is no folder."""
+    """The folder of the images, if known. Raises LostRegError for a given root that is not a folder."""
     if options.image_root and not options.image_root.is_dir():
         raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
     recorded = results.record.get("root")
@@ -180,5 +180,5 @@ def _boxes(number: int) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """Counts in a row: "2 single patch, 1 border strip"."""
+    """Counts as a list: "2 single patch, 1 border strip"."""
     return ", ".join(f"{number:,} {what}" for what, number in counts.items())

@@ -40,7 +40,7 @@ def _annotation(image: ExportedImage, stem: str) -> ElementTree.Element:
     height, width = image.size_hw
     annotation = ElementTree.Element("annotation")
     _add(annotation, folder=PurePosixPath(_VOC_FOLDER).name, filename=f"{stem}.jpg")
-    # the original name; XML cannot hold every character that a name can
+    # the original name, escaped: XML does not allow every character that a name can have
     _add(annotation, source={"database": "lost-reg", "image": one_line(image.name)})
     _add(annotation, size={"width": width, "height": height, "depth": 3}, segmented=0)
     for box in image.boxes:
@@ -53,7 +53,7 @@ def _annotation(image: ExportedImage, stem: str) -> ElementTree.Element:
 
 
 def _add(parent: ElementTree.Element, **children: Any) -> None:
-    """Add elements with a text each, or with elements of their own, given as a dictionary."""
+    """Add elements, each with text, or with child elements given as a dictionary."""
     for tag, content in children.items():
         child = ElementTree.SubElement(parent, tag)
         if isinstance(content, dict):

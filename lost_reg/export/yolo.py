@@ -8,7 +8,7 @@ from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_tabl
 from lost_reg.export.boxes import ExportedBox
 from lost_reg.images.reading import SUFFIXES
 
-# paths in it are relative to its own folder
+# its paths are relative to its own folder
 _DATA_YAML = f"train: train.txt\nval: train.txt\nnames:\n  0: {CATEGORY}\n"
 
 

@@ -1,1 +1,1 @@
-"""A page of runs that opens from disk."""
+"""The report: one HTML page on runs, sweeps and artifacts that opens from disk."""

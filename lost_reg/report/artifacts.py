@@ -1,4 +1,4 @@
-"""Artifacts of backbones: charts of norms, tables of outliers and probes, from each artifacts.json."""
+"""The section on artifacts: charts of norms, tables of outliers and probes, from each artifacts.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lost_reg.report.page import Section, Table
 
 
 def artifacts_section(artifacts: Mapping[str, Artifacts]) -> Section | None:
-    """The charts and tables of each file; several have their folder's name as a heading."""
+    """The charts and tables of each file; if there are several, each has its folder's name as heading."""
     if not artifacts:
         return None
     files = [

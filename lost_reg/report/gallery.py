@@ -1,6 +1,6 @@
 """The gallery of a report: what each run found in each image.
 
-All that a page shows of an image is in fractions of its width and height, so that it fits any thumbnail.
+All coordinates on the page are fractions of an image's width and height, so that they fit any thumbnail.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def write_gallery(
     count_hard: bool = True,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write thumbnails and maps into a folder; gives the data of the page, whose names are not escaped.
+    """Write thumbnails and maps into a folder; returns the page's data, whose names are not escaped.
 
-    Args: see `write_report`; count_hard: whether objects that are marked as hard count.
+    Args: see `write_report`; count_hard: whether objects marked as hard count.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -63,7 +63,7 @@ def write_gallery(
 
 
 def gallery_section(gallery: dict[str, Any]) -> Section | None:
-    """Notes on what is not shown, and the colours of maps. gallery: see `write_gallery`."""
+    """Notes on what is not shown, and the colour scale of maps. gallery: see `write_gallery`."""
     if not gallery["items"]:
         return None
     notes = [
@@ -85,26 +85,26 @@ def gallery_section(gallery: dict[str, Any]) -> Section | None:
 
 
 def has_maps(item: dict[str, Any]) -> bool:
-    """Whether any run has maps of an image of the gallery."""
+    """Whether any run has maps for an image of the gallery."""
     return any("maps" in entry for entry in item["entries"].values())
 
 
 def _images_of(run: ReportRun) -> str:
-    """What runs on the same images share."""
+    """A key that runs on the same images share."""
     if run.dataset is None:
         return str(run.results.record.get("root", run.results.folder))
     return f"{run.dataset.name} {run.dataset.split}"
 
 
 def _first_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
-    """The two runs that are shown first, by their place among the names."""
+    """The two runs that are shown first, as indices into the names."""
     for pair in paired_by_registers(runs):
         return [names.index(run.name) for run in pair]
     return list(range(min(2, len(names))))
 
 
 class _Group:
-    """The runs on one dataset; outcomes: a Prediction or a Failure by the dataset's image names, of each."""
+    """The runs on one dataset; outcomes: for each run, a Prediction or Failure by dataset image name."""
 
     def __init__(self, runs: list[ReportRun], max_images: int, count_hard: bool):
         self.runs, self._count_hard = runs, count_hard
@@ -144,18 +144,18 @@ class _Group:
 
 
 def evenly_spaced(images: Sequence[str], most: int) -> list[str]:
-    """At most so many of the images, in their order, from all parts of it."""
+    """At most `most` of the images, in order and evenly spaced."""
     if len(images) <= most:
         return list(images)
     return [images[index * len(images) // most] for index in range(most)]
 
 
 def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> dict[str, Any]:
-    """What the page knows of one image."""
+    """The page's data on one image."""
     truth = group.truth(image)
     outcomes = [(run, found[image]) for run, found in zip(group.runs, group.outcomes) if image in found]
     sizes = [one.size_hw for _, one in outcomes if isinstance(one, Prediction)]
-    # an image that no run could read may have taken a process down: it is not tried in this one
+    # an image that no run could read may have crashed a process: do not try it in this one
     thumbnail, size_hw = pictures.thumbnail(*group.file(image)) if sizes else (None, None)
     return {
         "name": one_line(image),
@@ -170,7 +170,7 @@ def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> di
 def _entry(
     run: ReportRun, outcome: Prediction | Failure, truth: ImageTruth | None, pictures: Pictures
 ) -> dict[str, Any]:
-    """What the page knows of one run's outcome in one image."""
+    """The page's data on one run's outcome for one image."""
     if isinstance(outcome, Failure):
         return {"failure": one_line(outcome.reason), "iou": best_iou(None, truth) if truth else None}
     entry: dict[str, Any] = {
@@ -198,7 +198,7 @@ def _entry(
 
 
 def best_iou(box: Box | None, truth: ImageTruth) -> float | None:
-    """The IoU with the object that a box fits best, 0 without a box; None if the image has no object."""
+    """A box's IoU with its best-matching object, 0 without a box; None if the image has no object."""
     if not truth.boxes_xyxy:
         return None
     return float(iou(box, truth.boxes_xyxy).max()) if box else 0.0
@@ -210,7 +210,7 @@ def _fractions(box: Box, size_hw: tuple[int, int]) -> list[float]:
 
 
 def _seed_box(seed, grid_hw, covered_hw=(1.0, 1.0)) -> list[float]:
-    """The seed's patch in fractions of the image, of which the grid covers a little more."""
+    """The seed's patch in fractions of the image; the grid covers slightly more than the image."""
     (row, column), (rows, columns), (high, wide) = seed, grid_hw, covered_hw
     box = column, row, column + 1, row + 1
     sides = columns * wide, rows * high, columns * wide, rows * high

@@ -1,4 +1,4 @@
-"""What a report shows: runs, sweeps and artifacts, read from the folders at and below one."""
+"""What a report shows: runs, sweeps and artifacts, read from a folder and all folders below it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ T = TypeVar("T")
 class ReportRun:
     """One run of a report.
 
-    name: its backbone with all that sets it apart from the report's other runs on the dataset.
-    dataset, row: its ground truth and its score; None for a run on files of the user's own.
+    name: its backbone, with all that distinguishes it from the report's other runs on the dataset.
+    dataset, row: its ground truth and its score; None for a run on the user's own files.
     """
 
     name: str
@@ -50,14 +50,14 @@ class ReportRun:
 
 @dataclass(frozen=True)
 class ReportSweep:
-    """A sweep of a report. settings: what its sweep.json holds of how it was run."""
+    """A sweep of a report. settings: those in its sweep.json."""
 
     scores: SweepScores
     settings: dict[str, Any]
 
     @property
     def kind(self) -> str:
-        """Which registers it had."""
+        """Which kind of registers it had."""
         return register_kind(self.settings)
 
     @property
@@ -70,8 +70,8 @@ class Content:
     """All that a report shows.
 
     unscored: folders of sweeps that have no scores yet.
-    artifacts: what each artifacts.json holds, by its folder's name below the report's.
-    errors: of what cannot be shown and is left out.
+    artifacts: the content of each artifacts.json, by its folder relative to the loaded one.
+    errors: for everything that cannot be shown and is left out.
     """
 
     runs: list[ReportRun]
@@ -128,7 +128,7 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
 
 
 def load_sweeps(top: Path) -> tuple[list[ReportSweep], list[Path], list[LostRegError]]:
-    """The sweeps at and below a folder that have scores, the folders of those that have none, and errors."""
+    """The sweeps at and below a folder that have scores, the folders of those without, and errors."""
     folders = folders_with(top, SWEEP_FILE)
     unscored = [folder for folder in folders if not (folder / SCORES_FILE).is_file()]
     sweeps, errors = _read_each([folder for folder in folders if folder not in unscored], _load_sweep)
@@ -146,7 +146,7 @@ def _load_sweep(folder: Path) -> ReportSweep:
 
 
 def _read_each(folders: Iterable[Path], read: Callable[[Path], T]) -> tuple[list[T], list[LostRegError]]:
-    """What is read from each folder, and the errors of those that cannot be read."""
+    """The content of each folder, and the errors for those that cannot be read."""
     contents, errors = [], []
     for folder in folders:
         try:

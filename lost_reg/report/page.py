@@ -1,6 +1,6 @@
-"""The page of a report: sections are filled into templates, which escape all that they are given.
+"""The page of a report: sections are rendered by templates, which escape everything they are given.
 
-A content security policy lets the browser run no script and use no style but the page's own.
+A content security policy allows only the page's own script and style.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from markupsafe import Markup
 from lost_reg import __version__
 from lost_reg.errors import one_line
 
-MARK = '<meta name="generator" content="lost-reg'  # by which a page is known as a report of ours
+MARK = '<meta name="generator" content="lost-reg'  # identifies a page as a report
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: the template named after its anchor shows the data."""
+    """A part of the page: the template named after its anchor renders the data."""
 
     anchor: str
     title: str
@@ -38,9 +38,9 @@ class Section:
 class Table:
     """A table; the first cell of each row is its heading.
 
-    label: what it is called for those who cannot see it; kind: its CSS class.
-    rows: cells by column: text, or a chart that is markup.
-    numeric: the columns that are aligned to the right.
+    label: its name for screen readers; kind: its CSS class.
+    rows: cells by column: text, or a chart as markup.
+    numeric: the columns that are right-aligned.
     """
 
     label: str
@@ -52,7 +52,7 @@ class Table:
 def render(
     sections: Sequence[Section], summary: str, gallery: dict[str, Any], wording: Callable[[str], str] = str
 ) -> str:
-    """The whole page; summary: what it shows, in a line; gallery: see `write_gallery`."""
+    """The whole page; summary: its content in one line; wording: see `write_report`."""
     style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = _environment().overlay(
         finalize=lambda value: one_line(wording(value)) if type(value) is str else value
@@ -89,7 +89,7 @@ def _environment() -> Environment:
 
 
 def json_for_page(content: Any) -> str:
-    """JSON that can stand in a script element: ASCII, and nothing in it can end the element."""
+    """JSON that is safe in a script element: ASCII, and nothing in it can end the element."""
     text = json.dumps(content, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

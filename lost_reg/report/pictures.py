@@ -1,4 +1,4 @@
-"""The pictures of a report: thumbnails, and maps as small pictures with a palette."""
+"""The pictures of a report: thumbnails, and maps as small palette images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lost_reg.runs.folder import MAPS_FOLDER
 THUMBNAIL_SIDE = 320
 THUMBNAILS_FOLDER = "thumbnails"
 AFFINITIES = "affinities"  # the name of a map
-# The entries of a picture's palette: levels of a map first, then three for what lies over the image.
+# The entries of a picture's palette: first the levels of a map, then three for the mask over the image.
 _LEVELS = 253
 _OTHER_COMPONENT, _OUTSIDE, _COMPONENT = 253, 254, 255
 _OPACITIES = bytes([255] * _LEVELS + [110, 200, 0])
@@ -25,7 +25,7 @@ _RAMP = ((10, 8, 38), (62, 22, 98), (138, 36, 106), (208, 66, 74), (245, 138, 44
 
 
 class Pictures:
-    """Writes pictures, numbered: no name from outside becomes a path."""
+    """Writes numbered pictures, so that no image name becomes a path."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -33,7 +33,7 @@ class Pictures:
         self._count = {THUMBNAILS_FOLDER: 0, MAPS_FOLDER: 0}
 
     def thumbnail(self, path: Path, apply_exif: bool) -> tuple[str | None, tuple[int, int] | None]:
-        """A thumbnail's path in the folder, and the size of the image; None for one that cannot be read."""
+        """The path of a thumbnail in the folder, and the image's size; both None if it cannot be read."""
         try:
             pixels = read_image(path, apply_exif=apply_exif)
         except UnreadableImage:
@@ -57,18 +57,18 @@ class Pictures:
 
 
 def maps_picture(maps: Maps) -> Image.Image:
-    """All maps and the mask, one below the other: a pixel for each patch, and one more row at each edge.
+    """All maps and the mask, stacked: a pixel for each patch, and one more row at the top and bottom of each.
 
-    By the palette, levels of a map go from dark to bright, and no affinity that is positive has the colour of
-    none. Of the mask, the component that holds the seed is clear, its other components are dimmed, the rest
-    is dark.
+    In the palette, the levels of a map go from dark to bright, and no positive affinity has the colour of
+    zero. In the mask, the component that contains the seed is clear, the others are dimmed, the rest is
+    dark.
     """
     drawn = [
         _affinity_levels(one) if name == AFFINITIES else _levels(one) for name, one in maps.values.items()
     ]
     mask = np.where(maps.mask, _OTHER_COMPONENT, _OUTSIDE).astype(np.uint8)
     mask[_component(maps.mask, maps.seed)] = _COMPONENT
-    # each with its first and last row twice: scaled up, a map's edge may show a sliver of what is beyond it
+    # first and last rows are repeated: scaled up, a map's edge may show a sliver of what is beyond it
     stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in (*drawn, mask)])
     picture = Image.fromarray(stacked)
     picture.putpalette([channel for colour in ramp() for channel in colour] + [0, 0, 0] * 3)
@@ -76,14 +76,14 @@ def maps_picture(maps: Maps) -> Image.Image:
 
 
 def _affinity_levels(affinities: np.ndarray) -> np.ndarray:
-    """Levels from 0, which only patches without any affinity have."""
+    """Levels from 0, which only patches with zero affinity get."""
     levels = _levels(affinities, low=0.0)
     levels[(affinities > 0) & (levels == 0)] = 1
     return levels
 
 
 def _component(mask: np.ndarray, seed: tuple[int, int]) -> np.ndarray:
-    """The 4-connected component of a mask that holds the seed, (rows, columns) bool; empty without one."""
+    """The 4-connected component of a mask that contains the seed, (rows, columns) bool; empty without one."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return mask & (labels == labels[seed])
 

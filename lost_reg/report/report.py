@@ -1,6 +1,6 @@
-"""A report of runs, sweeps and artifacts: one page that opens from disk, with its pictures beside it.
+"""A report of runs, sweeps and artifacts: one page that opens from disk, with its pictures next to it.
 
-The page needs no server and no network; names from outside are shown as text, wherever they stand.
+The page needs no server and no network. User-supplied names are always shown as plain text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PAGE_FILE = "index.html"
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written: the page, what it shows, and how many images of how many."""
+    """What was written: the page, what it shows, and how many of the images."""
 
     page: Path
     runs: int
@@ -56,11 +56,11 @@ def write_report(
     Args:
         out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
-        progress: called with the gallery's images done, those of them without a picture, and all.
+        progress: called with the numbers of gallery images done, without a picture, and in total.
         wording: applied to the page's texts: the command line makes options of `parameters`.
 
     Returns:
-        What was written, and the errors of what could not be read or scored and is left out.
+        What was written, and the errors for what could not be read or scored and is left out.
 
     Raises:
         LostRegError: nothing that can be shown, or a folder that is not free or cannot be written.
@@ -112,13 +112,13 @@ def check_free(out: Path) -> None:
     """Check that a report may be written to a folder.
 
     Raises:
-        LostRegError: a file, or a folder that holds anything else than an earlier report.
+        LostRegError: a file, or a folder that contains anything other than an earlier report.
     """
     if out.exists() and not out.is_dir():
-        raise LostRegError(f"cannot write the report to {str(out)!r}: it is a file; name a folder by `out`")
+        raise LostRegError(f"cannot write the report to {str(out)!r}: it is a file; name a folder with `out`")
     if out.is_dir() and any(out.iterdir()) and not _is_report(out):
         raise LostRegError(
-            f"{str(out)!r} holds other files than a report: empty it, or name another folder by `out`"
+            f"{str(out)!r} holds files other than a report: empty it, or name another folder with `out`"
         )
 
 
@@ -131,7 +131,7 @@ def _is_report(folder: Path) -> bool:
 
 
 def _prepare(out: Path) -> None:
-    """Empty the folder but for a page, which marks it as a report while it is being written."""
+    """Empty the folder except for a page that marks it as a report while it is being written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not (out / PAGE_FILE).exists():

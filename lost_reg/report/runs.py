@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) -> Section | None:
-    """The table, what did not count in it, and what is left out of the report."""
+    """The table, notes on images that did not count, and what is left out of the report."""
     scored = [(run.name, run.row) for run in runs if run.row]
     if not scored and not errors:
         return None
@@ -39,7 +39,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
 
 
 def _uncounted(name: str, row: ScoredRun) -> Iterator[str]:
-    """What of a run did not count, if anything."""
+    """A note on the images of a run that did not count, if any."""
     counts = {
         "undecodable, counted as misses": row.score.unusable,
         "without any box, left out": row.score.without_truth,
@@ -63,10 +63,10 @@ def _by_dataset(runs: Iterable[ReportRun]) -> dict[tuple[str, str], list[ReportR
 
 
 def paired_by_registers(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, ReportRun]]:
-    """Pairs of a run without registers and one with trained or test-time ones, alike in all else.
+    """Pairs of a run without registers and one with trained or test-time ones, otherwise identical.
 
-    They share backbone, dataset and settings; those with test-time registers also the very weights. Of each
-    run without, the pairs with trained registers come first.
+    They share backbone, dataset and settings; with test-time registers, also the weights. For each run
+    without, the pair with trained registers comes first.
     """
     return [
         (one, other)
@@ -79,7 +79,7 @@ def paired_by_registers(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, Repo
 
 
 def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
-    """Whether a run with registers is of the model, the data and the settings of a run without."""
+    """Whether a run with registers has the same model, data and settings as a run without."""
     settings, others = one.results.settings, other.results.settings
     if _conditions(one) != _conditions(other):
         return False
@@ -90,7 +90,7 @@ def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
 
 
 def _conditions(run: ReportRun) -> tuple:
-    """What runs share that differ only in their registers."""
+    """What is equal between runs that differ only in their registers."""
     settings = run.results.settings
     same = [settings[name] for name in ("method", "features", "options", "precision")]
     return run.title or run.results.record.get("root"), same, settings["weights"]["source"] == "random"
@@ -98,17 +98,17 @@ def _conditions(run: ReportRun) -> tuple:
 
 # --- bars ---------------------------------------------------------------------------------------------
 
-_LABEL, _BAR, _GAP = 14, 16, 9  # heights in pixels: of a line of a label, of a bar, and below it
+_LABEL, _BAR, _GAP = 14, 16, 9  # heights in pixels: of a label's line, of a bar, of the gap below it
 _BASELINES = (("centred", "a centred box of 80 % side", "-"), ("whole", "the whole image", ":"))
 _DIAMOND: dict[str, Any] = {
     "marker": "D", "ms": 7, "mfc": COLOURS["published"], "mec": COLOURS["surface"], "mew": 1.2,
 }  # fmt: skip
 
-Bar = tuple[ReportRun, str]  # a scored run, and its kind: of REGISTER_KINDS if it is in a pair, or "plain"
+Bar = tuple[ReportRun, str]  # a scored run, and its kind: one of REGISTER_KINDS in a pair, else "plain"
 
 
 def bars_section(runs: Sequence[ReportRun]) -> Section | None:
-    """A chart for each dataset; runs with registers stand below their counterparts without."""
+    """A chart for each dataset; runs with registers come below their counterparts without."""
     charts = [
         {"title": " ".join(title), "chart": bar_chart(" ".join(title), of_dataset)}
         for title, of_dataset in _by_dataset(runs).items()
@@ -130,7 +130,7 @@ def bar_chart(title: str, runs: Sequence[ReportRun]) -> Markup:
 
 
 def in_pairs(runs: Sequence[ReportRun]) -> list[Bar]:
-    """Those without and with registers after each other, then all other runs."""
+    """The paired runs, each without registers followed by with, then all other runs."""
     paired = {id(run): run for run in chain.from_iterable(paired_by_registers(runs))}
     bars = [(run, register_kind(run.results.settings)) for run in paired.values()]
     return bars + [(run, "plain") for run in runs if id(run) not in paired]
@@ -143,7 +143,7 @@ def _describe(run: ReportRun) -> str:
 
 
 def _draw_bars(bars: Sequence[Bar], labels: Sequence[list[str]], axes: Axes) -> None:
-    """Bars from the top, each below its label; vertical positions are in pixels from the top."""
+    """Draw bars from the top, each below its label; vertical positions are in pixels from the top."""
     y, heights = 0.0, []
     for (run, kind), lines in zip(bars, labels):
         axes.text(0, y, "\n".join(lines), va="top", linespacing=1.05)
@@ -151,7 +151,7 @@ def _draw_bars(bars: Sequence[Bar], labels: Sequence[list[str]], axes: Axes) -> 
         _draw_bar(run, kind, y, axes)
         heights.append(y)
         y += _BAR / 2 + _GAP
-    axes.containers[-1].set_label("95 % interval")  # one key, after those of the bars
+    axes.containers[-1].set_label("95 % interval")  # one legend entry, after those of the bars
     _draw_baselines([run.row.score for run, _ in bars], heights, axes)
     top = percent_top([max(run.row.score.interval[1], _published(run)) for run, _ in bars])
     axes.grid(visible=False, axis="y")
@@ -181,7 +181,7 @@ def _published(run: ReportRun) -> float:
 
 
 def _draw_baselines(scores: Sequence[Score], heights: Sequence[float], axes: Axes) -> None:
-    """The trivial boxes, across each bar, where they are the same for all runs: on the same images."""
+    """Draw the trivial baselines across each bar if they are equal for all runs, as on the same images."""
     for name, label, style in _BASELINES:
         values = {getattr(score, name) for score in scores}
         if len(values) == 1:
@@ -196,7 +196,7 @@ def _draw_baselines(scores: Sequence[Score], heights: Sequence[float], axes: Axe
 
 
 def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Section | None:
-    """With registers minus without or, where there are no such pairs, each run minus the first."""
+    """With registers minus without or, if there are no such pairs, each run minus the first."""
     compared, notes = [], []
     for a, b in _pairs_to_compare(runs):
         try:
@@ -224,7 +224,7 @@ def _pairs_to_compare(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, Report
 
 
 def difference_mark(value: float, interval: tuple[float, float], end: float) -> Markup:
-    """A difference with its interval on a line whose middle is 0 and whose ends are `end` points away."""
+    """A difference with its interval on an axis centred on 0 that extends `end` points to each side."""
     return chart(partial(_draw_difference, value, interval, end), "", height=26, width=112)
 
 

@@ -1,4 +1,4 @@
-"""The section on sweeps: CorLoc over the bias, or another option, for each layer and kind of registers."""
+"""The section on sweeps: CorLoc over the bias or another option, for each layer and kind of registers."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def sweeps_section(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> S
 class Curve:
     """The settings of one sweep that differ only in the option on the axis.
 
-    axis: its name, or "" if there is none; settings: by its value.
-    layer: None if that is the option on the axis.
+    axis: that option's name, or "" if there is none; settings: by its value.
+    layer: None if the layer is on the axis.
     """
 
     sweep: ReportSweep
@@ -104,12 +104,12 @@ class Panel:
 
     @property
     def kinds(self) -> set[str]:
-        """Which registers the sweeps had."""
+        """Which kinds of registers the sweeps had."""
         return {curve.sweep.kind for curve in self.curves}
 
 
 def panels_of(sweeps: Sequence[ReportSweep]) -> list[Panel]:
-    """The curves of each chart; two sweeps of one model and of the same kind of registers share none."""
+    """The curves of each chart; two sweeps of one model with the same kind of registers share no chart."""
     panels: dict[tuple, list[Curve]] = {}
     keys = [(model_of(sweep), _conditions(sweep)) for sweep in sweeps]
     kinds = [(*key, sweep.kind) for key, sweep in zip(keys, sweeps)]
@@ -121,7 +121,7 @@ def panels_of(sweeps: Sequence[ReportSweep]) -> list[Panel]:
 
 
 def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
-    """The curves of a sweep, each after what it shares with the others of its chart."""
+    """The curves of a sweep, each preceded by what it shares with the other curves of its chart."""
     options = [_options(one) for one in sweep.scores.settings]
     axis = _axis(options)
     curves: dict[tuple, dict[Any, SettingScore]] = {}
@@ -134,7 +134,7 @@ def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
 
 
 def _axis(options: Sequence[dict[str, Any]]) -> str:
-    """The option that curves are drawn over: the one with the most values, numbers among them, or "".
+    """The option on the axis: the one with the most values, some of them numbers; "" if there is none.
 
     If the bias varies, it is the bias; the layer is the last choice.
     """
@@ -151,31 +151,31 @@ def _options(one: SettingScore) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of an option can stand on an axis of numbers."""
+    """Whether an option's value can be placed on a numeric axis."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def layer_order(layer: Any) -> tuple:
-    """A key to sort layers by: single ones by their number, then joined ones."""
+    """A key to sort layers by: single ones by number, then joined ones."""
     return (0, layer, "") if is_number(layer) else (1, 0, str(layer))
 
 
 def model_of(sweep: ReportSweep) -> str:
-    """A sweep's backbone, or that one's counterpart without registers."""
+    """A sweep's backbone, or its counterpart without registers."""
     without = {other: name for name, other in register_pairs().items()}
     backbone = sweep.settings["backbone"]
     return without.get(backbone, backbone)
 
 
 def _conditions(sweep: ReportSweep) -> tuple:
-    """What sweeps share that differ only in their registers."""
+    """What is equal between sweeps that differ only in their registers."""
     scores = sweep.scores
     same_images = scores.dataset, scores.split, scores.images_scored, scores.tune_fraction, scores.seed
     return (*same_images, sweep.settings["method"], sweep.settings["precision"], sweep.is_random)
 
 
 def _features(one: SettingScore, axis: str) -> str:
-    """What a chart's settings share, such as "k, normalised"."""
+    """The features and options that a chart's settings share, such as "k, normalised"."""
     _, *words = describe_setting(one.setting).split(", ")  # without the layer
     on_axis = f"{axis} ", f"{axis.replace('_', ' ')} "
     return ", ".join([one.setting["features"]["facet"], *(w for w in words if not w.startswith(on_axis))])
@@ -213,7 +213,7 @@ def _draw(panel: Panel, layers: Sequence[Any], top: float, axes: Axes) -> None:
 
 
 def _places(panel: Panel) -> dict[Any, float]:
-    """Where each value stands on the axis: numbers where they are, words beyond them."""
+    """The position of each value on the axis: numbers at their value, words to the right of them."""
     low, high = (panel.numbers[0], panel.numbers[-1]) if panel.numbers else (0.0, 0.0)
     room = 0.16 * ((high - low) or 1.0)
     places = {value: float(value) for value in panel.numbers}
@@ -251,7 +251,7 @@ _MARKS: dict[str, dict[str, Any]] = {
 
 
 def _draw_marks(curve: Curve, places: dict[Any, float], axes: Axes) -> Iterator[str]:
-    """Mark the sweep's best in hindsight and its choice where they are on this curve; gives which were."""
+    """Mark the sweep's best in hindsight and its choice if they are on this curve; yields those marked."""
     scores = curve.sweep.scores
     for (name, style), one in zip(_MARKS.items(), (scores.hindsight, scores.chosen)):
         for value, setting in curve.settings.items():

@@ -1,14 +1,14 @@
 """Two runs on the same images: which finds more, by how much, on which images, and could it be chance?
 
-An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. The statistics are those of
-`paired`. They are given over all images, and
+An image is found as in CorLoc: its one box has IoU >= 0.5 with any object. `paired` computes the statistics,
+over all images and
 
-- per class, over the images that hold an object of the class: found if the box has IoU >= 0.5 with an object
-  of that class, not with any other (as Deselaers et al. 2010 define CorLoc, of a class). An image of several
-  classes counts for each, and one box can hardly be right for all of them.
-- per size, over the images whose largest object covers such a share of the image: found as in CorLoc, so
-  that each image counts once and the rows add up to the whole. (COCO's areas for small, medium and large
-  would not tell images apart: the largest object is nearly always a large one.)
+- per class, over the images that contain an object of the class: found if the box has IoU >= 0.5 with an
+  object of that very class (as Deselaers et al. 2010 define CorLoc per class). An image of several classes
+  counts for each, and one box can hardly be right for all of them.
+- per size, over the images whose largest object covers a given share of the image: found as in CorLoc, so
+  each image counts once and the rows add up to the total. (COCO's areas for small, medium and large would
+  not separate the images: the largest object is nearly always a large one.)
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from lost_reg.scoring.paired import Paired, holm
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
-# The upper bounds of the shares of the image. At one half, the whole image as a box begins to find it.
+# Upper bounds on the share of the image. From one half on, the whole image as a box has IoU >= 0.5.
 SIZES = ((0.05, "under 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (math.inf, "50 % and more"))
 UNKNOWN_SIZE = "of unknown size"
 
 SIGNIFICANT = 0.05  # p below this is called a difference
-LEAST_P = 0.0001  # p below this is shown as below it
+LEAST_P = 0.0001  # smaller p values are shown as "< 0.0001"
 
 # Settings that cannot explain a difference: where the images were, and the number of objects after the first.
 _NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
@@ -51,9 +51,9 @@ _NO_CAUSE = ("dataset", "split", "inputs", "max_objects")
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the two. title, settings: see `FoundBoxes`.
+    """One of the two runs. title, settings: see `FoundBoxes`.
 
-    unusable: images of the denominator that it could not use, counted as misses.
+    unusable: images in the denominator that it could not use, counted as misses.
     other_size: images whose size differs from the annotated one.
     """
 
@@ -75,9 +75,9 @@ class SettingDifference:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs on a part of the images.
+    """The runs on a subset of the images.
 
-    kind: "class" or "largest object"; name: which.
+    kind: "class" or "largest object"; name: which class or size.
     p_holm: the p value, adjusted for the number of groups of its kind.
     """
 
@@ -91,7 +91,7 @@ class Group:
 class Comparison:
     """Two runs on the same images. Differences are B minus A.
 
-    differences: the settings that differ, or None where those of a prediction file are not known.
+    differences: the settings that differ, or None for prediction files, whose settings are not known.
     total, classes, sizes: see the module's docstring.
     only_a, only_b: the images that only one of them found.
     without_truth: images left out because they have no ground-truth box; not_done: those left out
@@ -124,7 +124,7 @@ class Comparison:
 
     @property
     def causes(self) -> tuple[str, ...]:
-        """The settings that can explain a difference; a backbone and its weights are one."""
+        """The settings that can explain a difference; a backbone and its weights count as one."""
         settings = (one.setting for one in self.differences or ())
         names = ("backbone" if name.startswith("weights.") else name for name in settings)
         return tuple(dict.fromkeys(name for name in names if name not in _NO_CAUSE))
@@ -138,8 +138,8 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
         options: the dataset, if neither names one; `partial` compares the images that both processed.
 
     Raises:
-        LostRegError: runs of different datasets, splits or images; a run that is incomplete without
-            `partial`; what is missing or malformed; or nothing to compare.
+        LostRegError: runs on different datasets, splits or images; an incomplete run without `partial`;
+            missing or malformed files; or nothing to compare.
     """
     options = options or ScoringOptions()
     a, b = _read(path_a), _read(path_b)
@@ -189,7 +189,7 @@ def _read(path: Path) -> FoundBoxes:
 
 
 def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
-    """The dataset that the options name, or else that of both; one without a dataset takes the other's."""
+    """The dataset that the options name, else the one of both; a run without a dataset takes the other's."""
     named = [found for found in (a, b) if found.settings and found.settings["dataset"] is not None]
     if not options.dataset and len(named) == 2:
         for what in ("dataset", "split"):
@@ -226,7 +226,7 @@ def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifferenc
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings without nesting, such as "backbone", "weights.name", and "layer" and "bias" as they are."""
+    """Settings without nesting: "backbone", "weights.name"; "layer" and "bias" without a prefix."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, "" if key in ("features", "options") else f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""A comparison of two runs as text for people, as JSON and as CSV."""
+"""A comparison of two runs as plain text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lost_reg.errors import one_line
 from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group
 from lost_reg.scoring.paired import Paired
 
-FEWEST = 6  # with fewer images that only one of the two found, p is never below SIGNIFICANT
-_FEW = 5  # images that are named, unless all are asked for
+FEWEST = 6  # if fewer images were found by only one of the two, p is never below SIGNIFICANT
+_FEW = 5  # images that are named unless all are requested
 
 
 def text(comparison: Comparison, *, all_images: bool = False) -> str:
-    """The comparison for people: settings that differ, a table, the verdict, images that only one found."""
+    """The comparison as text: settings that differ, a table, the verdict, images that only one found."""
     return "\n".join(
         [
             *_heading(comparison),
@@ -77,7 +77,7 @@ def _table(comparison: Comparison) -> str:
 
 
 def paired_cells(paired: Paired) -> dict[str, str]:
-    """The cells of a table by their columns."""
+    """The cells of a table row, by column."""
     low, high = paired.interval
     return {
         "images": f"{paired.images:,}",
@@ -117,7 +117,7 @@ def _table_notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _groups_that_differ(comparison: Comparison) -> Iterator[str]:
-    """A line per kind of groups: which differ significantly after Holm's correction."""
+    """A line per kind of group: which groups differ significantly after Holm's correction."""
     for kind, groups in (("sizes", comparison.sizes), ("classes", comparison.classes)):
         significant = [group for group in groups if group.p_holm < SIGNIFICANT]
         names = (f"{group.name} ({group.paired.difference:+.1f})" for group in significant)

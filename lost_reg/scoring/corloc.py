@@ -1,7 +1,7 @@
 """CorLoc: the share of images whose one box has IoU >= 0.5 with any ground-truth box.
 
-As LOST scores (valeoai/LOST, main_lost.py): continuous coordinates, no + 1. It takes boxes and sizes only,
-so no image is decoded.
+Scored as in LOST (valeoai/LOST, main_lost.py): continuous coordinates, no + 1. Only boxes and sizes are
+needed, so no image is decoded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lost_reg.types import Box, ImageTruth
 class Score:
     """CorLoc of one set of boxes.
 
-    images: the denominator, every image that has a ground-truth box; found: those found.
+    images: the denominator, all images with a ground-truth box; found: how many were found.
     corloc, interval: in percent; the interval is Wilson's, 95 %.
-    unusable: images of the denominator that could not be decoded or used, counted as misses.
+    unusable: images in the denominator that could not be decoded or used, counted as misses.
     without_truth: images left out because they have no ground-truth box.
     not_done: images that the run has not reached, left out.
     centred, whole: CorLoc of the trivial baselines on the same images, in percent: a centred box of
@@ -94,7 +94,7 @@ def score(
 
 
 def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth:
-    """The ground truth of an image without the hard objects, if those do not count."""
+    """The ground truth of an image, without its hard objects unless they count."""
     if count_hard or not any(truth.hard):
         return truth
     counts = [not hard for hard in truth.hard]
@@ -107,8 +107,8 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
 def wilson_interval(found: int, images: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95 % by default, as fractions.
 
-    That of `scipy.stats.binomtest`, whose import would take more than twice as long as all of
-    `lost-reg corloc` does.
+    The same as from `scipy.stats.binomtest`, whose import would take more than twice as long as all of
+    `lost-reg corloc`.
     """
     share = found / images
     middle = share + z * z / (2 * images)

@@ -1,4 +1,4 @@
-"""Boxes to be scored, from a run folder or a prediction file, and the ground truth that they belong to."""
+"""Boxes to be scored, from a run folder or a prediction file, and their ground truth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _TRAINED_WITH_REGISTERS = frozenset(spec.name for spec in SPECS if spec.register
 class ScoringOptions:
     """How results are scored.
 
-    dataset: the ground truth, for results that do not name theirs; it replaces the one that they name.
-    data_root: the folder of datasets; None for the one that was recorded, or the default.
+    dataset: the ground truth, for results that name none; overrides the one that results name.
+    data_root: the folder of datasets; None for the recorded one, or the default.
     partial: score incomplete results on the images that are done.
     count_hard: False drops difficult and truncated objects (LOST's `no_hard`).
     """
@@ -42,10 +42,10 @@ class ScoringOptions:
 class FoundBoxes:
     """The boxes of a run, a sweep or a prediction file.
 
-    title: the backbone with what sets it apart (see `describe_backbone`), or the name of the file.
-    settings, data_root: what was recorded; None for a file.
-    boxes, sizes_hw, failures: by what the source calls the image, or, after `on`, by the dataset's name. A
-        box is None where nothing was found; a sweep has a tuple of boxes. Files have no sizes and failures.
+    title: the backbone's label (see `describe_backbone`), or the name of the file.
+    settings, data_root: as recorded; None for a file.
+    boxes, sizes_hw, failures: by the source's name for the image, or, after `on`, by the dataset's. A box is
+        None if nothing was found; a sweep has a tuple of boxes. Files have no sizes or failures.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class FoundBoxes:
 
     @classmethod
     def of_results(cls, results: Results, boxes: Mapping[str, Any] | None = None) -> FoundBoxes:
-        """Those of a folder of results; without `boxes`, the first box of each image of a run."""
+        """The boxes in a results folder; without `boxes`, the first box of each image of a run."""
         if boxes is None:
             boxes = {image: one.box_xyxy for image, one in results.predictions.items()}
         return cls(
@@ -77,13 +77,13 @@ class FoundBoxes:
         return {*self.boxes, *self.failures}
 
     def on(self, dataset: Dataset) -> FoundBoxes:
-        """The same by the image names of a dataset.
+        """The same, keyed by a dataset's image names.
 
         Raises:
-            LostRegError: images that the dataset does not have, or a name that fits several.
+            LostRegError: images that the dataset does not have, or a name that matches several.
         """
         boxes = match_images(self.boxes, dataset.truths)
-        sizes = dict(zip(boxes, self.sizes_hw.values()))  # in one order
+        sizes = dict(zip(boxes, self.sizes_hw.values()))  # both in the same order
         failures = frozenset(match_images(dict.fromkeys(self.failures), dataset.truths))
         return replace(self, boxes=boxes, sizes_hw=sizes, failures=failures)
 
@@ -123,7 +123,7 @@ def unknown_dataset(file: Path) -> LostRegError:
 
 
 def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:
-    """Check that all images of a dataset were processed; `alternative`: what the user can do if not.
+    """Check that all images of a dataset were processed; `alternative`: advice for the user if not.
 
     Raises:
         LostRegError: images that neither were processed nor failed.
@@ -143,9 +143,9 @@ def split_title(dataset: Dataset, options: ScoringOptions) -> str:
 
 
 def describe_backbone(settings: dict[str, Any]) -> str:
-    """A backbone's name, with all that sets it apart from its published weights and LOST as published.
+    """A backbone's name, with all differences from its published weights and from LOST as published.
 
-    Settings of a sweep have no features and options of their own, so the label has none.
+    The settings of a sweep have no single features and options, so the label has none.
     """
     notes = departures({"features": {}, "options": {}, **settings})
     if settings["precision"] != "fp32":
@@ -156,7 +156,7 @@ def describe_backbone(settings: dict[str, Any]) -> str:
 
 
 def register_kind(settings: dict[str, Any]) -> str:
-    """Which of `REGISTER_KINDS` a run or a sweep is of, by its settings."""
+    """Which of `REGISTER_KINDS` a run or a sweep is, judged by its settings."""
     if settings.get("test_time_registers"):
         return "test-time"
     return "with" if settings["backbone"] in _TRAINED_WITH_REGISTERS else "without"

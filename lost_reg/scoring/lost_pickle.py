@@ -1,9 +1,9 @@
-"""LOST's pickles of boxes, read as data: whatever a file holds, none of it is executed.
+"""LOST's pickles of boxes, read as data: nothing in a file is ever executed.
 
-First `pickletools.genops` parses the opcodes without executing any. It refuses lengths beyond the end of the
-file, and `_scanned` what else could exhaust memory or the stack. Then `pickle.Unpickler` loads the file. The
-names that numpy's arrays need get stand-ins, every other name is refused. Not even numpy's own functions are
-called, so memory stays in proportion to the file's length.
+First `pickletools.genops` parses the opcodes without executing any. It rejects lengths beyond the end of the
+file, and `_scanned` rejects whatever else could exhaust memory or the stack. Then `pickle.Unpickler` loads
+the file. The names that numpy's arrays need get stand-ins; every other name is refused. Not even numpy's own
+functions are called, so memory stays proportional to the file's length.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from lost_reg.errors import LostRegError
 from lost_reg.types import Box
 
-_DEEPEST = 100  # tuples within tuples; numpy's arrays need 2
+_DEEPEST = 100  # levels of nested tuples; numpy's arrays need 2
 
 
 def boxes_from_pickle(content: bytes) -> dict[str, Box]:
@@ -27,8 +27,8 @@ def boxes_from_pickle(content: bytes) -> dict[str, Box]:
     Boxes can be lists, tuples or numpy arrays, from any version of numpy and any pickle protocol.
 
     Raises:
-        LostRegError: a pickle that holds anything else.
-        Exception: nearly any other, from a damaged file.
+        LostRegError: a pickle with other content.
+        Exception: a damaged file can raise nearly anything.
     """
     predictions = _DataUnpickler(io.BytesIO(_scanned(content)), encoding="latin1").load()
     if not isinstance(predictions, dict):
@@ -53,7 +53,7 @@ def _box(key, value) -> Box:
 
 
 def _plain(value):
-    """A Python number for numpy's scalar; anything else as it is."""
+    """A Python number for a numpy scalar; anything else unchanged."""
     return value.values()[0] if isinstance(value, _Array) else value
 
 
@@ -61,12 +61,12 @@ def _plain(value):
 
 
 def _scanned(content: bytes) -> bytes:
-    """Check a pickle for what `pickle.Unpickler` would follow unchecked; returns it without its frames.
+    """Check a pickle for what `pickle.Unpickler` does not check itself; returns it without its frames.
 
-    Refused are memo indices beyond the file's length, for which the unpickler would allocate a table, and
-    deeply nested tuples, which overflow the C stack when they are hashed. To find those, the unpickler's
-    stack is simulated with the depth of each value in place of the value. Frames are hints for buffering.
-    They are taken out since genops and the unpickler disagree where an opcode crosses the end of a frame.
+    It refuses memo indices beyond the file's length, for which the unpickler would allocate a table, and
+    deeply nested tuples, which overflow the C stack when hashed. To find these, it simulates the unpickler's
+    stack with the depth of each value in place of the value. Frames, which are only hints for buffering, are
+    removed: genops and the unpickler disagree about opcodes that cross the end of a frame.
     """
     stack: list[int | None] = []  # depths; None is a mark
     memo: dict[int, int | None] = {}
@@ -115,7 +115,7 @@ def _pop(stack: list[int | None], opcode: pickletools.OpcodeInfo) -> int:
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Refuses every name but those of numpy's arrays and scalars, which get stand-ins."""
+    """Refuses every name except those of numpy's arrays and scalars, which get stand-ins."""
 
     def find_class(self, module: str, name: str):
         stand_in = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
@@ -142,7 +142,7 @@ class _DType:
         if self.code not in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
             raise LostRegError(f"it holds an array of type {self.code!r}, not of numbers")
         order = self.order if self.order in "<>" else "="
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # of Python 2, or an `_EncodedText`
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw  # from Python 2, or an `_EncodedText`
         return np.frombuffer(raw, dtype=np.dtype(order + self.code)).tolist()
 
 
@@ -167,7 +167,7 @@ class _Array:
 
 
 class _EncodedText:
-    """_codecs.encode, by which protocols 0 to 2 write bytes: the text itself, so that nothing is copied."""
+    """_codecs.encode, with which protocols 0 to 2 write bytes: the text itself, so that nothing is copied."""
 
     def __new__(cls, text: str, _encoding: str):
         return text

@@ -1,7 +1,7 @@
 """Statistics of paired binary outcomes: A and B each find the object of an image or miss it.
 
 The test is McNemar's (1947, Psychometrika 12, 153-157) in its exact form: if A and B were equally good, each
-image that only one of them found would be A's or B's with probability 1/2. The interval is that of the paired
+image that only one of them found would be A's or B's with probability 1/2. The interval is from the paired
 percentile bootstrap (Efron and Tibshirani 1993, chapter 13), which resamples images with both outcomes
 together. Adjusted p values are Holm's (1979, Scand. J. Statist. 6, 65-70).
 """
@@ -19,7 +19,7 @@ _TAIL = 0.025  # of the bootstrap distribution, beyond either end of the interva
 
 @dataclass(frozen=True)
 class Paired:
-    """In how many images both, one of them alone, or neither found the object; at least one image."""
+    """The number of images where both, only one, or neither found the object; at least one image in all."""
 
     both: int
     only_a: int
@@ -28,7 +28,7 @@ class Paired:
 
     @property
     def images(self) -> int:
-        """The denominator of both."""
+        """The number of images, the denominator of both scores."""
         return self.both + self.only_a + self.only_b + self.neither
 
     @property
@@ -43,7 +43,7 @@ class Paired:
 
     @property
     def difference(self) -> float:
-        """CorLoc of B minus that of A, in points."""
+        """CorLoc of B minus CorLoc of A, in points."""
         return 100 * (self.only_b - self.only_a) / self.images
 
     @cached_property
@@ -74,9 +74,9 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
 def bootstrap_interval(gains: int, losses: int, images: int) -> tuple[int, int]:
     """The 95 % percentile bootstrap interval of gains - losses, in images.
 
-    No sample is drawn. An image drawn with replacement is a step of +1, -1 or 0, so the bootstrap
-    distribution is that of a sum of independent steps, and is computed exactly: the limit of ever more
-    samples, without a seed. Each end is the outermost value with a tail, itself included, of at least 2.5 %.
+    Nothing is sampled. An image drawn with replacement is a step of +1, -1 or 0, so the bootstrap
+    distribution is that of a sum of independent steps. It is computed exactly: the limit of infinitely many
+    samples, without a seed. Each end is the outermost value whose tail, itself included, is at least 2.5 %.
     """
     return -_upper_end(losses, gains, images), _upper_end(gains, losses, images)
 
@@ -91,7 +91,7 @@ def _sum_of_steps(gains: int, losses: int, images: int) -> np.ndarray:
     size = 1 << (2 * images).bit_length()  # a power of two with room for every sum
     turn = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
     step = (gains * turn + losses / turn + (images - gains - losses)) / images  # Fourier transform of a step
-    sums = np.fft.irfft(step**images, size)  # negative sums stand last
+    sums = np.fft.irfft(step**images, size)  # negative sums come last
     return np.concatenate([sums[-images:], sums[: images + 1]])
 
 

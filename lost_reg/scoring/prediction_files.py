@@ -1,4 +1,4 @@
-"""Boxes found by other programs: LOST's pickles and COCO-style detections."""
+"""Boxes from other programs: LOST's pickles and COCO-style detections."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ T = TypeVar("T")
 def read_boxes(path: Path) -> dict[str, Box]:
     """Read one box per image from a LOST pickle or a COCO-style detections file (.json).
 
-    A LOST pickle (`preds.pkl`) is a dictionary from file name or image id to [xmin, ymin, xmax, ymax]. Of
-    a detections file, a list of {image_id, bbox [x, y, width, height], score}, the box with the highest
-    score counts.
+    A LOST pickle (`preds.pkl`) is a dictionary from file name or image id to [xmin, ymin, xmax, ymax]. A
+    detections file is a list of {image_id, bbox [x, y, width, height], score}; each image's box with the
+    highest score counts.
 
     Returns:
-        Boxes xyxy in pixels, by what the file calls the image (see `match_images`).
+        Boxes xyxy in pixels, by the file's name for the image (see `match_images`).
 
     Raises:
-        LostRegError: a file that is missing or malformed, or a pickle that holds anything else than
+        LostRegError: a file that is missing or malformed, or a pickle that holds anything other than
             numbers, strings, lists, dictionaries and numpy arrays. Nothing in it is executed.
     """
     try:
@@ -50,10 +50,10 @@ def read_boxes(path: Path) -> dict[str, Box]:
 
 
 def match_images(boxes: Mapping[str, T], truths: Mapping[str, ImageTruth]) -> dict[str, T]:
-    """Boxes, or other results, by the dataset's image names; they come by file name, id, stem or number.
+    """Rekey boxes or other results from file name, id, stem or number to the dataset's image names.
 
     Raises:
-        LostRegError: an image that the dataset does not have, a name that two of its images go by, or
+        LostRegError: an image that the dataset does not have, a name that matches two of its images, or
             two boxes for one image.
     """
     if boxes.keys() <= truths.keys():  # as in a run
@@ -72,7 +72,7 @@ def match_images(boxes: Mapping[str, T], truths: Mapping[str, ImageTruth]) -> di
 
 
 def _images_by_any_name(truths: Mapping[str, ImageTruth]) -> dict[str, str | None]:
-    """The image that each name means, or None if several go by it. Exact kinds of names go first."""
+    """The image that each name refers to, or None if several share it. More exact kinds of names win."""
     images: dict[str, str | None] = {}
     for name_of in _KINDS_OF_NAMES:
         of_this_kind: dict[str, str | None] = {}

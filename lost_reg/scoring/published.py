@@ -1,4 +1,4 @@
-"""Published CorLoc numbers, and which of them a result may stand beside."""
+"""Published CorLoc numbers, and which of them a result is comparable to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def published_rows() -> list[dict[str, Any]]:
 def comparable_number(
     settings: dict[str, Any] | None, dataset: str, *, is_full_split: bool
 ) -> Published | None:
-    """The published number of the same weights, method, features, options and split, if there is one.
+    """The published number for the same weights, method, features, options and split, if there is one.
 
     Args:
         settings: those of the run; None for a prediction file, which has no comparable number.
@@ -45,10 +45,10 @@ def comparable_number(
 
 
 def _runs_as_published(settings: dict[str, Any]) -> bool:
-    """Whether nothing but weights and setting decides on the result.
+    """Whether the result depends on nothing but weights and setting.
 
     LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way. The
-    numbers published for test-time registers are of a layer, a bias and a rule that are not published.
+    numbers published for test-time registers use a layer, a bias and a rule that were not reported.
     """
     return (
         settings["apply_exif"] is False
@@ -61,7 +61,7 @@ def _runs_as_published(settings: dict[str, Any]) -> bool:
 def _same_setting(row: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether method, features and options agree; what a row leaves open (null) agrees with nothing.
 
-    CorLoc scores the first object alone, which is the same however many follow it.
+    CorLoc scores only the first object, which is the same however many follow it.
     """
     options = {key: value for key, value in settings["options"].items() if key != "max_objects"}
     return (

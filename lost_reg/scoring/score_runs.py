@@ -1,4 +1,4 @@
-"""The CorLoc table: run folders and prediction files, each beside a published number if there is one."""
+"""The CorLoc table: run folders and prediction files, each next to a published number if there is one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NO_NUMBER = "no comparable number"
 class ScoredRun:
     """One row of the CorLoc table.
 
-    backbone: with what sets it apart from its published weights and from LOST as published.
-    other_size: images whose size differs from the annotated one, so that their boxes cannot fit.
+    backbone: with all differences from its published weights and from LOST as published.
+    other_size: images whose size differs from the annotated one, so their boxes cannot match.
     """
 
     path: Path
@@ -47,7 +47,7 @@ def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], li
         LostRegError: no such path, a folder without runs, or a file that cannot be scored.
     """
     if path.is_file():
-        if not options.dataset:  # an error before the file is read
+        if not options.dataset:  # fail before reading the file
             raise found_boxes.unknown_dataset(path)
         found = found_boxes.read_file_boxes(path)
         return [score_found(found, found_boxes.ground_truth(found, options), options)], []
@@ -65,7 +65,7 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
     """Score the boxes of a run or a file on a dataset.
 
     Raises:
-        LostRegError: boxes that are incomplete without `partial`, or not of this dataset; nothing to score.
+        LostRegError: incomplete boxes without `partial`, boxes of another dataset, or nothing to score.
     """
     found = found.on(dataset)
     if not options.partial:
@@ -103,7 +103,7 @@ def cells(row: ScoredRun) -> dict[str, str]:
 
 
 def text_table(rows: Sequence[ScoredRun]) -> str:
-    """The rows as a table, with the images that did not count below it."""
+    """The rows as a table, followed by counts of misses and left-out images."""
     lines = [text.text_table(list(map(cells, rows)))]
     lines += [
         f"{one_line(str(row.path))}: {row.score.unusable:,} undecodable (counted as misses), "

@@ -1,4 +1,4 @@
-"""CorLoc of every setting of a sweep; one is chosen on some of the images and reported on the others."""
+"""CorLoc of every setting of a sweep; one setting is chosen on some images and scored on the others."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ PositiveCount = Annotated[int, Meta(ge=1)]
 class SettingScore:
     """One setting.
 
-    setting: as `Setting.recorded` gives it: method, features and options.
-    tuned: images found of those for choosing; found: of the others.
+    setting: as returned by `Setting.recorded`: method, features and options.
+    tuned: how many of the tuning images it found; found: how many of the others.
     """
 
     setting: dict[str, Any]
@@ -44,7 +44,7 @@ class SettingScore:
 class FoundByImage:
     """found: (settings, images) bool, which setting found an object in which image.
 
-    images: the names of those that choose or are scored; tuning: (images,) bool, which of them choose.
+    images: names of all tuning and scored images; tuning: (images,) bool, which are for tuning.
     """
 
     images: tuple[str, ...]
@@ -54,10 +54,10 @@ class FoundByImage:
 
 @dataclass(frozen=True)
 class SweepScores:
-    """A sweep, scored.
+    """The scores of a sweep.
 
-    images_tuned, images_scored: how many images choose, and how many others the choice is reported on.
-    unusable: images of both that could not be used, misses of every setting.
+    images_tuned, images_scored: how many images the choice is made on, and how many others it is scored on.
+    unusable: images among both that could not be used, misses for every setting.
     not_done: images that the sweep has not reached, left out.
     by_image: which setting found an object in which image; None for scores that were read from a file.
     """
@@ -77,12 +77,12 @@ class SweepScores:
 
     @property
     def chosen(self) -> SettingScore:
-        """The best on the images for choosing; of several, the first."""
+        """The best setting on the tuning images; the first, if tied."""
         return max(self.settings, key=lambda one: one.tuned)
 
     @property
     def hindsight(self) -> SettingScore:
-        """The best on the very images that it is reported on."""
+        """The best setting on the very images that it is scored on."""
         return max(self.settings, key=lambda one: one.found)
 
     @property
@@ -95,11 +95,11 @@ class SweepScores:
         return None
 
     def corloc(self, one: SettingScore) -> float:
-        """In percent, on the images that did not choose."""
+        """CorLoc in percent, on the images not used for tuning."""
         return 100 * one.found / self.images_scored
 
     def interval(self, one: SettingScore) -> tuple[float, float]:
-        """Wilson's 95 % interval of it, in percent; too high for the best in hindsight."""
+        """Wilson's 95 % interval of `corloc`, in percent; biased upwards for the best in hindsight."""
         low, high = wilson_interval(one.found, self.images_scored)
         return 100 * low, 100 * high
 
@@ -118,11 +118,11 @@ def score_sweep(
     Args:
         dataset, root, partial: as in `ScoringOptions`.
         tune_fraction: the share of the images that the choice is made on.
-        seed: of the random draw of those.
+        seed: for drawing these images.
 
     Raises:
-        LostRegError: an incomplete sweep without `partial`, one of no dataset, ground truth that is
-            missing, or too few images to be split.
+        LostRegError: an incomplete sweep without `partial`, one without a dataset, missing ground truth,
+            or too few images to split.
     """
     sweep = read_sweep(folder)
     found = FoundBoxes.of_results(sweep.results, sweep.boxes)
@@ -154,7 +154,7 @@ def score_sweep(
     )
 
 
-_EMPTY = (0, 0, 0, 0)  # overlaps with nothing
+_EMPTY = (0, 0, 0, 0)  # overlaps nothing
 
 
 def _hits(boxes: tuple[Box | None, ...], truths: Dataset, image: str) -> np.ndarray:
@@ -173,7 +173,7 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     if not 0 < chosen < images:
         raise LostRegError(
             f"{images} images with ground truth cannot be split into {fraction:.0%} to choose on and a rest: "
-            "take another `tune_fraction`, or more images"
+            "choose another `tune_fraction`, or use more images"
         )
     tuning = np.zeros(images, bool)
     tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True
@@ -203,7 +203,7 @@ def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
 
 
 def text_table(scores: SweepScores) -> str:
-    """The choice, the best in hindsight and LOST as published, for people."""
+    """The choice, the best in hindsight and LOST as published, as text."""
     return "\n".join(
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
@@ -218,9 +218,9 @@ def text_table(scores: SweepScores) -> str:
 
 
 def json_text(scores: SweepScores) -> str:
-    """Everything, every setting included; also what the report draws its curves from.
+    """All scores, including every setting's; the report draws its curves from this.
 
-    The chosen setting and the best in hindsight are given by their index.
+    The chosen setting and the best in hindsight are given by index.
     """
     content = {
         **vars(scores),

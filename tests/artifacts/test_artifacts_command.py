@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_is_refused_before_any_measuring(lost_reg, photo
         (("-b", "tiny", "--reference", "dnio"), "unknown backbone 'dnio'"),
         (("-b", "tiny", "--cutoff", "-3"), "cut-off above 0"),
         (("-b", "tiny", "--layer", "9"), "has no layer 9"),
-        (("-b", "tiny", "-b", "dino", "--weights", "x.pth"), "a weight file is of one backbone"),
+        (("-b", "tiny", "-b", "dino", "--weights", "x.pth"), "a weight file fits one backbone"),
     ],
 )
 def test_bad_input_is_one_line(arguments, text, lost_reg, photos, tmp_path):

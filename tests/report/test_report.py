@@ -532,10 +532,10 @@ def test_other_peoples_files_are_left_alone(results, tmp_path):
     for name in ("notes.txt", "index.html", "maps/a.npz"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("mine")
-        assert "holds other files" in refusal(report, results, out)
+        assert "holds files other than" in refusal(report, results, out)
         assert (out / name).read_text() == "mine"
         (out / name).unlink()
-    assert "holds other files" in refusal(report, results, results / "a")  # a run folder has maps of its own
+    assert "holds files other than" in refusal(report, results, results / "a")  # it has maps too
 
 
 def test_a_report_that_was_interrupted_can_be_written_again(results, tmp_path, monkeypatch):
