@@ -582,6 +582,7 @@ def test_a_bad_run_does_not_hide_the_others(results, tmp_path):
     [
         (["missing"], "no such folder"),
         (["empty"], "no runs in"),
+        (["file"], "is a file: name the folder of a run"),
         (["results", "--out", "file"], "it is a file"),
         (["results", "--max-images", "0"], "--max-images"),
         (["results", "--dataset", "nonsense"], "unknown dataset"),
