@@ -15,6 +15,7 @@ from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
+from lost_reg.text import counted
 from lost_reg.types import Failure
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class ImageStream:
 def no_usable_image(images: int, failures: Sequence[Failure]) -> LostRegError:
     """The error for a command that cannot use any of its images."""
     example = f": {failures[0].image} ({failures[0].reason})" if failures else ""
-    return LostRegError(f"not one of {images:,} images could be used{example}")
+    return LostRegError(f"not one of {counted(images, 'image')} could be used{example}")
 
 
 def progress_of_pass(progress: Progress, index: int, passes: int) -> Progress:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lost_reg.cli.options import chosen_loader
 from lost_reg.cli.output import print_message
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 
 
 def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequence[str], Callable[[], Any]]:
@@ -33,4 +33,6 @@ def warn_of_failures(failures: Iterable[Any], images: int) -> None:
     failures = list(failures)
     if failures:
         shown = shown_names(f"{failure.image} ({failure.reason})" for failure in failures)
-        print_message("Warning", f"{len(failures):,} of {images:,} images could not be used: {shown}")
+        print_message(
+            "Warning", f"{len(failures):,} of {counted(images, 'image')} could not be used: {shown}"
+        )

@@ -27,6 +27,7 @@ from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.errors import LostRegError
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
+from lost_reg.text import counted
 
 
 @click.command(cls=SettingCommand)
@@ -193,10 +194,7 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     if summary.done_before and asked_for_files:
         done_before = f"images done before ({summary.done_before:,})"
         print_note(f"{done_before} have pictures and maps only if those were asked for then")
-    before = f", {summary.done_before:,} were done before" if summary.done_before else ""
-    rate = summary.done / summary.seconds if summary.seconds else 0
-    speed = f"{summary.seconds:.1f} s ({rate:.1f}/s)"
-    print_line(f"{summary.done:,} images in {speed}{before}; results in {summary.folder}")
+    print_line(f"{_done_summary(summary)}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
     if summary.failed:
@@ -206,6 +204,17 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
         print_message("Warning", text)
 
 
+def _done_summary(summary: Any) -> str:
+    """How many images a run did, and how many were done before."""
+    before = summary.done_before
+    were = "was" if before == 1 else "were"
+    if before and not summary.done and not summary.failed:
+        return f"all {before:,} images were done before" if before > 1 else "the image was done before"
+    rate = summary.done / summary.seconds if summary.seconds else 0
+    done = f"{counted(summary.done, 'image')} in {summary.seconds:.1f} s ({rate:.1f}/s)"
+    return f"{done}, {before:,} {were} done before" if before else done
+
+
 @contextmanager
 def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]:
     """Progress, shown by the first rank, and reported if the run is stopped."""
@@ -213,12 +222,15 @@ def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]
 
     done_now = 0
     stopping = click.get_current_context().find_root().obj
-    stopping.message = lambda: f"{done_now:,} images were done; results are in {out}; --resume continues"
+    stopping.message = lambda: (
+        f"{counted(done_now, 'image')} {'was' if done_now == 1 else 'were'} done; "
+        f"results are in {out}; --resume continues"
+    )
 
-    def counted(done: int, failed: int, total: int | None) -> None:
+    def count(done: int, failed: int, total: int | None) -> None:
         nonlocal done_now
         done_now = done
         show(done, failed, total)
 
     with image_progress(what) if ranks.first else nullcontext(lambda *_: None) as show:
-        yield counted
+        yield count

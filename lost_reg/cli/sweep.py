@@ -21,7 +21,7 @@ from lost_reg.cli.options import (
     one_of_json_and_csv,
     values_to_try,
 )
-from lost_reg.cli.output import as_options, print_message, print_note
+from lost_reg.cli.output import as_options, print_line, print_message, print_note
 from lost_reg.cli.run import progress_of_run
 from lost_reg.runs.options import RunOptions
 
@@ -134,6 +134,8 @@ def sweep(
     else:
         shown = as_options(sweep_scores.text_table(scores))
     click.echo(shown)
+    if not (as_json or as_csv):
+        print_line(f"results in {out}")
 
 
 def _run_sweep(

@@ -168,7 +168,7 @@ def warnings(summary: ExportSummary) -> list[str]:
     """What went wrong without ending the export."""
     skipped = {"are not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
     lines = [
-        f"{images.count:,} of {summary.tally.images:,} images {what}: {images}"
+        f"{images.count:,} of {counted(summary.tally.images, 'image')} {what}: {images}"
         for what, images in skipped.items()
         if images.count
     ]

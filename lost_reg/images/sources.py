@@ -126,15 +126,17 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     unlisted: dict[str, str] = {}  # folders and reasons
     tops = []
     for text in map(str, inputs):
-        found, top = _files_of(text, unlisted)
+        unlisted_here: dict[str, str] = {}
+        found, top = _files_of(text, unlisted_here)
         if excluded:
             found = [file for file in found if not is_below(file, excluded)]
-        if not found and not unlisted:
+        if not found and not unlisted_here:
             raise LostRegError(
                 f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): give a file, "
                 "folder or pattern; name tar shards themselves, such as 'shards/*.tar'"
             )
         files.update(dict.fromkeys(found))
+        unlisted.update(unlisted_here)
         tops.append(top)
     root = os.path.commonpath(tops)
     start = len(root.rstrip(os.sep)) + 1

@@ -54,7 +54,7 @@ def write_gallery(
             progress(len(items) - pictures.failed, pictures.failed, total)
     return {
         "runs": names,
-        "pair": _first_pair(runs, names),
+        "pair": _first_pair(runs, list(by_images.values()), names),
         "datasets": [group.facts(names) for group in groups],
         "threshold": IOU_THRESHOLD,
         "items": items,
@@ -96,11 +96,19 @@ def _images_of(run: ReportRun) -> str:
     return f"{run.dataset.name} {run.dataset.split}"
 
 
-def _first_pair(runs: Sequence[ReportRun], names: list[str]) -> list[int]:
-    """The two runs that are shown first, as indices into the names."""
+def _first_pair(
+    runs: Sequence[ReportRun], groups: Sequence[Sequence[ReportRun]], names: list[str]
+) -> list[int]:
+    """The two runs on the same images that are shown first, or the first run, as indices into the names.
+
+    groups: the runs by their images.
+    """
     for pair in paired_by_registers(runs):
         return [names.index(run.name) for run in pair]
-    return list(range(min(2, len(names))))
+    for group in groups:
+        if len(places := list(dict.fromkeys(names.index(run.name) for run in group))) > 1:
+            return places[:2]
+    return [0] if names else []
 
 
 class _Group:

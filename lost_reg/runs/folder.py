@@ -94,7 +94,7 @@ def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> No
     """Check that results may be written to a folder.
 
     Raises:
-        LostRegError: a path that is a file, or a folder that holds a run although `resume` is not given.
+        LostRegError: a path that is a file, or a folder that holds results although `resume` is not given.
     """
     if folder.exists() and not folder.is_dir():
         raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; choose a folder as `out`")
@@ -103,8 +103,9 @@ def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> No
     if other:
         raise LostRegError(f"{str(folder)!r} holds other results ({other}): choose another `out`")
     if (folder / record_file).exists() and not resume:
+        held = "sweep" if record_file == SWEEP_FILE else "run"
         raise LostRegError(
-            f"{str(folder)!r} holds a run already: `resume` continues it, or choose another `out`"
+            f"{str(folder)!r} holds a {held} already: `resume` continues it, or choose another `out`"
         )
 
 
@@ -114,18 +115,33 @@ def find_runs(top: Path) -> list[Path]:
     Raises:
         LostRegError: no such folder, or no run in it.
     """
-    if not top.is_dir():
-        raise LostRegError(f"no such folder: {str(top)!r}")
+    check_folder(top)
     runs = folders_with(top, RUN_FILE)
     if not runs and folders_with(top, SWEEP_FILE):
-        raise LostRegError(
-            f"{str(top)!r} holds a sweep and no run: `lost-reg sweep` with `resume` prints its scores"
-        )
+        raise _only_a_sweep(top)
     if not runs:
         raise LostRegError(
             f"no runs in {str(top)!r}: no {RUN_FILE} in it or below it; `lost-reg run` makes one"
         )
     return runs
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a path that should hold results is a folder.
+
+    Raises:
+        LostRegError: no such folder, or a file.
+    """
+    if folder.is_file():
+        raise LostRegError(f"{str(folder)!r} is a file: name the folder of a run")
+    if not folder.is_dir():
+        raise LostRegError(f"no such folder: {str(folder)!r}")
+
+
+def _only_a_sweep(folder: Path) -> LostRegError:
+    return LostRegError(
+        f"{str(folder)!r} holds a sweep and no run: `lost-reg sweep` with `resume` prints its scores"
+    )
 
 
 def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
@@ -184,7 +200,10 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = parse_json(path.read_bytes(), dict[str, Any])
         convert(record, _Record)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        check_folder(path.parent)
+        if path.name == RUN_FILE and (path.parent / SWEEP_FILE).is_file():
+            raise _only_a_sweep(path.parent) from None
         raise LostRegError(f"no run in {str(path.parent)!r}: no {path.name} in it") from None
     except OSError as error:
         raise LostRegError(f"cannot read {path}: {error.strerror}") from None

@@ -24,7 +24,7 @@ from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
 from lost_reg.runs.folder import ERRORS_FILE
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.writer import RunWriter
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 from lost_reg.types import Failure, Prediction
 from lost_reg.version import __version__
 
@@ -160,7 +160,7 @@ def failed_summary(summary: RunSummary) -> str:
     shown = shown_names((f"{one.image} ({one.reason})" for one in summary.failures), of=summary.failed)
     tried = summary.done + summary.failed
     return (
-        f"{summary.failed:,} of {tried:,} images could not be used: {shown}; "
+        f"{summary.failed:,} of {counted(tried, 'image')} could not be used: {shown}; "
         f"{summary.folder / ERRORS_FILE} lists them all"
     )
 
@@ -171,4 +171,5 @@ def implausible_summary(summary: RunSummary) -> str:
     total = sum(counts.values())
     kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
     boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
-    return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves them out)"
+    them = "it" if total == 1 else "them"
+    return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves {them} out)"

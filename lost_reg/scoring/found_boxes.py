@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,14 +93,27 @@ class FoundBoxes:
         return [name for name, size in self.sizes_hw.items() if size != dataset.truths[name].size_hw]
 
 
+def check_boxes_file(path: Path) -> None:
+    """Check that a file can hold boxes, by its name.
+
+    Raises:
+        LostRegError: a part of a run, or an image.
+    """
+    if (path.parent / RUN_FILE).is_file() and (path.suffix == ".jsonl" or path.name == RUN_FILE):
+        raise LostRegError(f"{str(path)!r} is a part of a run: name its folder, {str(path.parent)!r}")
+    if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+        raise LostRegError(
+            f"{str(path)!r} is an image: name the folder of a run, a LOST pickle or COCO-style detections"
+        )
+
+
 def read_file_boxes(path: Path) -> FoundBoxes:
     """The boxes of a LOST pickle or a COCO-style detections file.
 
     Raises:
-        LostRegError: see `read_boxes`.
+        LostRegError: see `check_boxes_file` and `read_boxes`.
     """
-    if (path.parent / RUN_FILE).is_file() and path.suffix == ".jsonl":
-        raise LostRegError(f"{str(path)!r} is a part of a run: name its folder, {str(path.parent)!r}")
+    check_boxes_file(path)
     return FoundBoxes(path, path.name, None, None, read_boxes(path), {}, frozenset())
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lost_reg.errors import LostRegError, one_line
-from lost_reg.json_files import parse_json
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import MALFORMED, parse_json, reason_of
 from lost_reg.scoring.lost_pickle import boxes_from_pickle
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
@@ -35,12 +35,17 @@ def read_boxes(path: Path) -> dict[str, Box]:
         content = path.read_bytes()
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    is_json = path.suffix == ".json"
     try:
-        boxes = (_from_detections if path.suffix == ".json" else boxes_from_pickle)(content)
+        boxes = (_from_detections if is_json else boxes_from_pickle)(content)
     except LostRegError as error:
         raise LostRegError(f"{str(path)!r} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        reason = one_line(f"{type(error).__name__} {error}")[:200]
+        if is_json and _holds_annotations(content):
+            raise LostRegError(
+                f"{str(path)!r} is a COCO annotation file: expected a list of detections"
+            ) from None
+        reason = _reason(error) if is_json else "it is damaged, or no pickle"
         raise LostRegError(
             f"{str(path)!r} is neither a LOST pickle nor COCO-style detections: {reason}"
         ) from None
@@ -104,6 +109,28 @@ class _Detection:
     image_id: int | str
     bbox: Box
     score: float
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """What tells a COCO annotation file."""
+
+    annotations: list[Any]
+
+
+def _holds_annotations(content: bytes) -> bool:
+    try:
+        parse_json(content, _Annotations)
+    except MALFORMED:
+        return False
+    return True
+
+
+def _reason(error: Exception) -> str:
+    """What was wrong with JSON, in plain words."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return reason_of(error)[:200]
 
 
 def _from_detections(content: bytes) -> dict[str, Box]:

@@ -47,6 +47,7 @@ def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], li
         LostRegError: no such path, a folder without runs, or a file that cannot be scored.
     """
     if path.is_file():
+        found_boxes.check_boxes_file(path)
         if not options.dataset:  # fail before reading the file
             raise found_boxes.unknown_dataset(path)
         found = found_boxes.read_file_boxes(path)

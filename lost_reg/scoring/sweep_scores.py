@@ -186,7 +186,7 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
 def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
     """The choice, the best in hindsight and LOST as published, as rows of a table."""
     chosen = {
-        f"chosen on {scores.images_tuned:,} other images": scores.chosen,
+        f"chosen on {text.counted(scores.images_tuned, 'other image')}": scores.chosen,
         "best in hindsight": scores.hindsight,
         "LOST as published": scores.as_published,
     }
@@ -206,10 +206,11 @@ def text_table(scores: SweepScores) -> str:
     """The choice, the best in hindsight and LOST as published, as text."""
     return "\n".join(
         [
-            f"{scores.backbone} on {scores.dataset} {scores.split}: {len(scores.settings):,} settings, "
-            f"CorLoc on {scores.images_scored:,} images",
+            f"{scores.backbone} on {scores.dataset} {scores.split}: "
+            f"{text.counted(len(scores.settings), 'setting')}, "
+            f"CorLoc on {text.counted(scores.images_scored, 'image')}",
             text.text_table(choice_rows(scores)),
-            f"The choice was made on {scores.images_tuned:,} other images (`tune_fraction` "
+            f"The choice was made on {text.counted(scores.images_tuned, 'other image')} (`tune_fraction` "
             f"{scores.tune_fraction:g}, `seed` {scores.seed}). The best in hindsight was chosen on the "
             "images that it is scored on: too high to be compared.",
             f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",

@@ -259,7 +259,7 @@ def test_unreadable_images_are_told_and_passed_over(tmp_path, pictures):
     assert [(type(one), one.image) for one in failures] == [(Failure, "bad")]
     assert told[0] == (0, 0, 14) and told[-1] == (13, 1, 14)  # two passes of seven images
     stream = ImageStream([bad], ["bad"])
-    assert "not one of 1 images could be used: bad" in refusal(find_register_neurons, stream, backbone)
+    assert "not one of 1 image could be used: bad" in refusal(find_register_neurons, stream, backbone)
 
 
 def test_a_batch_that_does_not_fit_the_memory_changes_nothing(pictures, monkeypatch):

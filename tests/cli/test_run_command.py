@@ -82,7 +82,7 @@ def test_lists_and_shards_give_what_the_folder_gives(lost_reg, photos, tmp_path)
     assert {name: row["objects"] for name, row in found.items()} == {
         f"shard-000.tar/{name}": row["objects"] for name, row in expected.items()
     }
-    assert "2 were done before" in lost_reg(*shards, "--resume").output
+    assert "all 2 images were done before" in lost_reg(*shards, "--resume").output
 
     result = lost_reg("export", tmp_path / "shards", "--to", "csv", "--out", tmp_path / "boxes.csv")
     assert result.exit_code == 0 and len((tmp_path / "boxes.csv").read_text().splitlines()) == 3
@@ -203,7 +203,7 @@ def test_limit_and_resume(lost_reg, voc, tmp_path):
     assert lost_reg(*arguments, "--limit", 1).exit_code == 0
     assert len(lines_of(tmp_path / "out")) == 1
     result = lost_reg(*arguments, "--resume")
-    assert "2 images" in result.stdout and "1 were done before" in result.stdout
+    assert "2 images" in result.stdout and "1 was done before" in result.stdout
     assert len(lines_of(tmp_path / "out")) == 3
     lost_reg(*arguments[:-1], tmp_path / "whole")
     assert sorted(lines_of(tmp_path / "out"), key=str) == sorted(lines_of(tmp_path / "whole"), key=str)

@@ -20,7 +20,7 @@ def test_empty_folder(refused, tmp_path):
 def test_nothing_usable(refused, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     line = refused("run", tmp_path / "text.jpg", "--out", tmp_path / "out")
-    assert "1 of 1 images could not be used" in line and "not an image" in line
+    assert "1 of 1 image could not be used" in line and "not an image" in line
 
 
 def test_strict(refused, photos, tmp_path):

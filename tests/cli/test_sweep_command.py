@@ -35,6 +35,7 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
     for row in ("chosen on 3 other images", "best in hindsight", "LOST as published"):
         assert row in result.stdout
     assert "(--tune-fraction 0.3, --seed 0)" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"results in {tmp_path / 's'}"
     written = json.loads((tmp_path / "s" / "corloc.json").read_text())
     assert len(written["settings"]) == 16 and written["images_tuned"] == 3
     again = sweep(*arguments, "--resume", "--json")

@@ -84,7 +84,7 @@ def test_refusals_are_one_line(lost_reg, tmp_path, monkeypatch, arguments, exit_
 def test_folders_without_a_run(lost_reg, tmp_path):
     result = lost_reg("export", tmp_path / "nowhere", "--to", "csv", "--out", tmp_path / "x.csv")
     (line,) = result.stderr.splitlines()
-    assert result.exit_code == 1 and "no run in" in line
+    assert result.exit_code == 1 and "no such folder" in line
 
 
 def test_hostile_names_stay_on_one_line(lost_reg, tmp_path):

@@ -113,6 +113,9 @@ def test_a_folder_that_cannot_be_listed_is_recorded(tree, monkeypatch):
     assert listed(found)[0] == Failure("sub/deep", "cannot be listed: Permission denied")
     (deep,) = list_images(["photos/sub", "photos/other"]).failures  # named from the root of all inputs
     assert deep.image == "sub/deep"
+    (tree / "bare").mkdir()
+    with pytest.raises(LostRegError, match="no images in 'bare'"):
+        list_images(["photos", "bare"])
 
 
 def test_names_with_glob_characters_are_names_first(tree):

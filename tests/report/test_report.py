@@ -395,6 +395,17 @@ def test_runs_of_a_method_that_is_not_installed_are_shown(tmp_path, make_coco):
     assert data["pair"] == [0, 1] and all("cut" in name and "tau=0.2" in name for name in data["runs"])
 
 
+def test_runs_on_the_same_images_are_shown_first(tmp_path, make_coco):
+    """As far as there are two of them: runs of different images have nothing to be compared in."""
+    first = make_dataset(make_coco, tmp_path / "first", ["a.jpg"])
+    second = make_dataset(make_coco, tmp_path / "second", ["a.jpg"])
+    for name, dataset in (("1", first), ("2", second), ("3", second)):
+        write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, backbone=f"dino{name}")
+        data = data_of(report(tmp_path / "results", tmp_path / "out").page)
+        shown = [data["runs"][run] for run in data["pair"]]
+        assert shown == (["dino2", "dino3"] if name == "3" else ["dino1"])
+
+
 def test_every_pair_of_the_table_is_a_pair():
     assert register_pairs()["dinov2_vitl14"] == "dinov2_vitl14_reg" and len(register_pairs()) >= 4
 
@@ -582,6 +593,7 @@ def test_a_bad_run_does_not_hide_the_others(results, tmp_path):
     [
         (["missing"], "no such folder"),
         (["empty"], "no runs in"),
+        (["file"], "is a file: name the folder of a run"),
         (["results", "--out", "file"], "it is a file"),
         (["results", "--max-images", "0"], "--max-images"),
         (["results", "--dataset", "nonsense"], "unknown dataset"),

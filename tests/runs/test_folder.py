@@ -121,6 +121,11 @@ def test_record_that_is_no_utf8(tmp_path):
 
 def test_folder_without_a_record(tmp_path):
     assert f"no run in {str(tmp_path)!r}" in refusal(read_run, tmp_path)
+    assert "no such folder" in refusal(read_run, tmp_path / "nowhere")
+    (tmp_path / "x.jpg").write_text("")
+    assert "is a file: name the folder of a run" in refusal(read_run, tmp_path / "x.jpg")
+    (tmp_path / "sweep.json").write_text("{}")
+    assert "holds a sweep and no run" in refusal(read_run, tmp_path)
 
 
 def test_record_that_is_a_folder(tmp_path):
@@ -210,7 +215,7 @@ def test_no_runs(tmp_path):
     assert "no runs in" in refusal(find_runs, tmp_path)
     assert "no such folder" in refusal(find_runs, tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    assert "no such folder" in refusal(find_runs, tmp_path / "file")
+    assert "is a file: name the folder of a run" in refusal(find_runs, tmp_path / "file")
     (tmp_path / "sweep.json").write_text("{}")
     assert "holds a sweep and no run" in refusal(find_runs, tmp_path)
 

@@ -84,7 +84,9 @@ def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(source, tmp_path, r
     assert whole.settings == tuple(one.recorded() for one in GRID)
     more = options(resume=True)
     assert "other settings" in refusal(sweep, source, random_backbone, tmp_path / "cut", GRID[1:], more)
-    assert "holds a run already" in refusal(sweep, source, random_backbone, tmp_path / "cut", GRID, options())
+    assert "holds a sweep already" in refusal(
+        sweep, source, random_backbone, tmp_path / "cut", GRID, options()
+    )
 
 
 def test_sweep_json_has_what_was_tried_once_and_layers_counted_from_the_last(

@@ -303,7 +303,8 @@ def test_flipped_bytes_never_do_anything_but_read_or_refuse(read, monkeypatch):
 
 def test_files_that_are_no_pickle(refused, tmp_path):
     for content in (b"", b"000005.jpg 1 2 30 40\n", b"\xff\xd8\xff\xe0", b"[1, 2]", b"\x80\x09N."):
-        assert "neither a LOST pickle nor COCO-style detections" in refused(content)
+        said = "neither a LOST pickle nor COCO-style detections: it is damaged, or no pickle"
+        assert said in refused(content)
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -340,7 +341,6 @@ def test_first_of_equal_scores_wins(read):
         "null",
         "[5]",
         '["a"]',
-        '{"images": [], "annotations": []}',
         '[{"image_id": 1, "bbox": [1, 2, 3, 4]}]',
         '[{"image_id": 1, "score": 0.5}]',
         '[{"bbox": [1, 2, 3, 4], "score": 0.5}]',
@@ -354,7 +354,13 @@ def test_first_of_equal_scores_wins(read):
     ],
 )
 def test_malformed_detections(refused, text):
-    assert "neither a LOST pickle nor COCO-style detections" in refused(text)
+    reason = refused(text).split("neither a LOST pickle nor COCO-style detections: ")[1]
+    assert reason and "Error" not in reason
+
+
+def test_a_file_of_annotations_holds_no_detections(refused):
+    line = refused('{"images": [], "annotations": []}')
+    assert line.endswith("is a COCO annotation file: expected a list of detections")
 
 
 def test_no_detections(refused):

@@ -218,6 +218,8 @@ def test_comma_and_quote_in_a_path_survive_csv(root, tmp_path):
 def test_no_runs(tmp_path):
     assert "no runs in" in refusal(tmp_path)
     assert "no such folder" in refusal(tmp_path / "nowhere")
+    (tmp_path / "x.jpg").write_text("")
+    assert "is an image: name the folder of a run" in refusal(tmp_path / "x.jpg")
 
 
 # --- names and published numbers ---------------------------------------------------------------------
