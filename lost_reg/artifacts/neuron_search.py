@@ -27,7 +27,6 @@ from lost_reg.backbones.registers import (
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
-from lost_reg.text import counted
 from lost_reg.types import Failure
 
 TOP_K = 45  # the paper's, for DINOv2 ViT-L; it has 10 for OpenCLIP ViT-B/16
@@ -106,9 +105,8 @@ def find_register_neurons(
         outliers.update(batch)
     if not outliers.count:
         raise LostRegError(
-            f"no patch of {counted(outliers.images, 'image')} has a norm above {threshold:.4g} "
-            f"after layer {detect} of {backbone.name} (the largest is {outliers.largest:.4g}): "
-            "choose another `threshold` or layer"
+            f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
+            f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
         )
     top = outliers.onset() if top is None else top
     neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)

@@ -95,7 +95,7 @@ def test_several_layers_are_run_and_resumed(lost_reg, photos, tmp_path):
     run = ("run", photos, "--layer=-2,-1", "--facet", "qk", "--out", tmp_path / "out")
     assert lost_reg(*run, "--limit", 1).exit_code == 0
     result = lost_reg(*run, "--resume")
-    assert result.exit_code == 0 and "the image was done before" in result.stdout, result.output
+    assert result.exit_code == 0 and "1 was done before" in result.stdout, result.output
     assert len(lines_of(tmp_path / "out")) == 2
     features = json.loads((tmp_path / "out" / "run.json").read_text())["settings"]["features"]
     assert (features["layer"], features["facet"]) == ([-2, -1], "qk")
