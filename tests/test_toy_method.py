@@ -52,11 +52,13 @@ def grown(patch: int, norm: float, grid_hw: tuple[int, int], margin: int) -> Pat
 
 TOY = Method(
     name="toy",
+    title="Toy",
     about="the patch of largest norm, grown by a margin",
     config=ToyConfig,
     discover=discover_toy,
     operations=lambda patches, width, config: 2.0 * patches * width,
     peak_bytes=lambda images, patches: 4.0 * images * patches,
+    main_option="margin",
     presets={"published": Preset("nowhere", FeatureConfig(center=True), ToyConfig())},
 )
 
@@ -212,6 +214,9 @@ def test_a_sweep_over_its_option_chooses_the_best(lost_reg, refused, truths, tmp
     sweep = "sweep --dataset voc07 --method toy --normalize no --center yes --tune-fraction 0.5"
     lost_reg(f"{sweep} --margin=0,1,2 --out swept --limit 3")
     assert "other settings" in refused(f"{sweep} --margin=0,1 --out swept --resume")
+    table = lost_reg(f"{sweep} --margin=0,1,2 --out swept --resume")
+    published = next(line for line in table.splitlines() if line.startswith("Toy as published"))
+    assert "LOST" not in table and "margin 1" in published  # the main option is named at its default, too
     scores = json.loads(lost_reg(f"{sweep} --margin=0,1,2 --out swept --resume --json"))
     assert [one["options"] for one in scores["settings"]] == [{"margin": m, "least": 0.0} for m in (0, 1, 2)]
     assert (scores["chosen"], scores["hindsight"], scores["images_tuned"], scores["images_scored"]) == (

@@ -56,7 +56,7 @@ class ArtifactOptions:
     def __post_init__(self) -> None:
         """Raises LostRegError for an impossible value."""
         if self.rule not in RULES:
-            raise LostRegError(f"unknown rule of outliers {self.rule!r}: choose among {', '.join(RULES)}")
+            raise LostRegError(f"unknown outlier rule {self.rule!r}: choose among {', '.join(RULES)}")
         if not self.cutoff > 0:
             raise LostRegError(f"expected a cut-off above 0, but got {self.cutoff}")
 

@@ -85,6 +85,7 @@ class NormHistograms:
 
     @property
     def count(self) -> int:
+        """How many patches of each layer were added."""
         return self.moments.count
 
     def update(self, norms: Tensor) -> None:

@@ -232,6 +232,7 @@ class SeedsAndMasks:
         return [one for item in fields(self) if (one := getattr(self, item.name)) is not None]
 
     def cpu(self) -> SeedsAndMasks:
+        """The same on the CPU."""
         return SeedsAndMasks(*(one.cpu() for one in self.tensors()))
 
 
@@ -367,11 +368,13 @@ def gram_operations(patches: int, width: int, config: LostConfig) -> float:
 
 LOST = Method(
     name="lost",
+    title="LOST",
     about="LOST: expand a seed, the patch similar to the fewest others (Siméoni et al. 2021)",
     config=LostConfig,
     discover=discover,
     discover_each=discover_each,
     maps=lost_maps,
+    main_option="bias",
     operations=gram_operations,
     peak_bytes=affinity_bytes,
     presets={

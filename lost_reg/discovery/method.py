@@ -56,6 +56,7 @@ class Preset:
 class Method:
     """One discovery method.
 
+    title: its name as papers write it.
     about: a one-line description.
     config: its frozen dataclass of options. Each field has a default, and a "help" in its metadata.
     discover: starts finding the objects of a batch of images, with one configuration.
@@ -66,9 +67,12 @@ class Method:
     discover_each: the same as `discover` for several configurations of the same features, if that saves
         work; for sweeps, which only use the boxes, so scores may be left out.
     maps: the maps of each image, which show how the method found its objects.
+    main_option: the option that is tuned first, such as LOST's bias: a description names it even at its
+        default, and a chart of a sweep has it on the axis.
     """
 
     name: str
+    title: str
     about: str
     config: type[Any]
     discover: Callable[[PatchFeatures, Any], Deferred]
@@ -77,6 +81,7 @@ class Method:
     presets: Mapping[str, Preset]
     discover_each: Callable[[PatchFeatures, Sequence[Any]], list[Deferred]] | None = None
     maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
+    main_option: str | None = None
 
     def boxes_by_each(self, features: PatchFeatures, configs: Sequence[Any]) -> list[Deferred]:
         """Start each of several configurations on the same features."""

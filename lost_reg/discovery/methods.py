@@ -43,24 +43,10 @@ class Setting:
         }
         return dict(json.loads(json.dumps(record)))
 
-    @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Setting:
-        """The inverse of `recorded`.
-
-        Raises:
-            LostRegError: an unknown method, or invalid values.
-        """
-        try:
-            method = find_method(record["method"])
-            return cls(convert(record["features"], FeatureConfig), convert(record["options"], method.config))
-        except KeyError as error:
-            raise LostRegError(f"not a setting: no {error}") from None
-        except MALFORMED as error:
-            raise LostRegError(f"not a setting: {reason_of(error)}") from None
-
 
 def find_method(name: str) -> Method:
     """The method with this name.
+
     Raises:
         LostRegError: there is none.
     """
@@ -109,14 +95,19 @@ def list_methods() -> dict[str, str]:
 def describe_setting(record: Mapping[str, Any]) -> str:
     """A recorded setting in a few words, such as "k of layer -1, normalised, bias -0.2".
 
-    Options at their default are left out, except LOST's bias.
+    Options at their default are left out, except the method's main one.
     """
     words = [describe_features(convert(record["features"], FeatureConfig))]
     published = _published(record["method"])["options"]
     for name, value in record["options"].items():
-        if name == "bias" or (name, value) not in published.items():
+        if name == main_option(record["method"]) or (name, value) not in published.items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
     return ", ".join(words)
+
+
+def main_option(method: str) -> str | None:
+    """The option of a method that is tuned first; None if it has none, or is not installed."""
+    return METHODS[method].main_option if method in METHODS else None
 
 
 def departures(record: Mapping[str, Any]) -> list[str]:

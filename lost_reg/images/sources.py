@@ -33,6 +33,7 @@ class Share:
     count: int = 1
 
     def of(self, items: Iterable[T]) -> Iterator[T]:
+        """The items that belong to this share, in their order."""
         return islice(items, self.index, None, self.count)
 
 

@@ -145,6 +145,7 @@ class _Group:
         return path, bool(self.runs[0].results.settings.get("apply_exif"))
 
     def facts(self, names: list[str]) -> dict[str, Any]:
+        """What the page's script needs of the group; names: of all runs."""
         title = f"{self.dataset.title} {self.dataset.split}" if self.dataset else None
         title = title or Path(_images_of(self.runs[0])).name or "images"
         runs = [names.index(run.name) for run in self.runs]

@@ -62,6 +62,7 @@ class ReportSweep:
 
     @property
     def is_random(self) -> bool:
+        """Whether its backbone had random weights."""
         return self.settings["weights"]["source"] == "random"
 
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.charts import COLOURS, chart, ordered_colour, percent_top, titled
-from lost_reg.discovery.methods import describe_setting
+from lost_reg.discovery.methods import describe_setting, main_option
 from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.sweep_folder import SCORES_FILE
@@ -67,9 +67,11 @@ class Curve:
 
     @property
     def name(self) -> str:
+        """The backbone, with the layer unless it is on the axis."""
         return self.sweep.scores.backbone + ("" if self.layer is None else f", layer {self.layer}")
 
     def corloc(self, value: Any) -> float:
+        """The CorLoc at a value of the axis."""
         return self.sweep.scores.corloc(self.settings[value])
 
 
@@ -81,10 +83,12 @@ class Panel:
 
     @property
     def axis(self) -> str:
+        """The option on the axis of all its curves, or ""."""
         return self.curves[0].axis
 
     @property
     def title(self) -> str:
+        """The backbone, the dataset and the features that all curves share."""
         sweep = self.curves[0].sweep
         names = {curve.sweep.scores.backbone for curve in self.curves}
         name = names.pop() if len(names) == 1 else model_of(sweep) + " (RANDOM WEIGHTS)" * sweep.is_random
@@ -123,7 +127,7 @@ def panels_of(sweeps: Sequence[ReportSweep]) -> list[Panel]:
 def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
     """The curves of a sweep, each preceded by what it shares with the other curves of its chart."""
     options = [_options(one) for one in sweep.scores.settings]
-    axis = _axis(options)
+    axis = _axis(options, main_option(sweep.scores.method))
     curves: dict[tuple, dict[Any, SettingScore]] = {}
     for one, setting in zip(options, sweep.scores.settings):
         value, layer = one.pop(axis, ""), one.pop("layer", None)
@@ -133,15 +137,15 @@ def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
         yield features, Curve(sweep, axis, layer, settings)
 
 
-def _axis(options: Sequence[dict[str, Any]]) -> str:
+def _axis(options: Sequence[dict[str, Any]], main: str | None) -> str:
     """The option on the axis: the one with the most values, some of them numbers; "" if there is none.
 
-    If the bias varies, it is the bias; the layer is the last choice.
+    The method's main option is the first choice, and the layer the last.
     """
     values = {name: {one[name] for one in options} for name in options[0]}
     varying = [name for name, some in values.items() if len(some) > 1 and any(map(is_number, some))]
-    first = {"bias": 2, "layer": 0}
-    return max(varying, key=lambda name: (first.get(name, 1), len(values[name])), default="")
+    rank = {main: 2, "layer": 0}
+    return max(varying, key=lambda name: (rank.get(name, 1), len(values[name])), default="")
 
 
 def _options(one: SettingScore) -> dict[str, Any]:
@@ -278,7 +282,7 @@ def _values(panel: Panel) -> Table:
 
 
 def _choices(sweeps: Sequence[ReportSweep]) -> Table:
-    """The choice of each sweep, its best in hindsight, and LOST as published."""
+    """The choice of each sweep, its best in hindsight, and its method as published."""
     rows = []
     for scores in (sweep.scores for sweep in sweeps):
         of_sweep = {"backbone": scores.backbone, "dataset": f"{scores.dataset} {scores.split}"}

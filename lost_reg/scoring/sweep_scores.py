@@ -14,7 +14,7 @@ from lost_reg import text
 from lost_reg.boxes import found_objects
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import Setting, describe_setting
+from lost_reg.discovery.methods import METHODS, describe_setting, preset_setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
@@ -86,9 +86,16 @@ class SweepScores:
         return max(self.settings, key=lambda one: one.found)
 
     @property
+    def method(self) -> str:
+        """The name of the method of all settings."""
+        return str(self.settings[0].setting["method"])
+
+    @property
     def as_published(self) -> SettingScore | None:
-        """LOST as published, if it was among the settings (at any `max_side`)."""
-        published = Setting().recorded()
+        """The method as published, if it was among the settings (at any `max_side`) and is installed."""
+        if self.method not in METHODS:
+            return None
+        published = preset_setting(self.method).recorded()
         for one in self.settings:
             if {**one.setting, "features": {**one.setting["features"], "max_side": None}} == published:
                 return one
@@ -184,11 +191,12 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
-    """The choice, the best in hindsight and LOST as published, as rows of a table."""
+    """The choice, the best in hindsight and the method as published, as rows of a table."""
+    title = METHODS[scores.method].title if scores.method in METHODS else scores.method
     chosen = {
         f"chosen on {text.counted(scores.images_tuned, 'other image')}": scores.chosen,
         "best in hindsight": scores.hindsight,
-        "LOST as published": scores.as_published,
+        f"{title} as published": scores.as_published,
     }
     return [
         {
@@ -203,7 +211,7 @@ def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
 
 
 def text_table(scores: SweepScores) -> str:
-    """The choice, the best in hindsight and LOST as published, as text."""
+    """The choice, the best in hindsight and the method as published, as text."""
     return "\n".join(
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: "

@@ -77,6 +77,13 @@ def test_a_sweep_over_another_option_than_the_bias_is_drawn_over_that(tmp_path):
     assert rows == [["10", "0.0", "15.0"], ["100", "5.0", "20.0"], ["1000", "10.0", "25.0"]]
 
 
+def test_the_bias_is_on_the_axis_whatever_else_varies(tmp_path):
+    options = [{"bias": bias, "k_patches": k} for bias in (-0.2, 0.0) for k in (10, 100, 1000)]
+    write_settings(tmp_path / "results" / "sweep", options)
+    charts = charts_of(page_of(tmp_path))
+    assert charts and all("CorLoc over bias;" in chart.get("aria-label") for chart in charts)
+
+
 def test_a_sweep_of_nothing_that_can_be_drawn_over_is_a_table(tmp_path):
     write_settings(tmp_path / "results" / "sweep", [{"facet": facet} for facet in "kqv"])
     text = page_of(tmp_path)
