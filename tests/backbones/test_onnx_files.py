@@ -1,0 +1,99 @@
+"""ONNX files: weights under the names of the exported model, and what is refused in one line."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers import refusal
+from onnx import helper
+from onnx_cases import EXPORTERS, write_onnx
+from torch import Tensor
+
+from lost_reg.backbones.onnx_files import read_onnx
+
+
+def random(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(shape).standard_normal(shape).astype(np.float32))
+
+
+LAYER = "backbone.encoder.layer.0"
+STATE = {
+    "backbone.embeddings.cls_token": random(1, 1, 8),
+    "backbone.embeddings.position_embeddings": random(1, 10, 8),
+    "backbone.embeddings.patch_embeddings.projection.weight": random(8, 3, 2, 2),
+    f"{LAYER}.norm1.bias": random(8),
+    f"{LAYER}.mlp.fc1.weight": random(32, 8),
+    f"{LAYER}.mlp.fc2.weight": random(8, 32),
+    f"{LAYER}.attention.attention.key.weight": random(9, 9)[:8, :8],  # square: transposed as well
+    "head.weight": random(3, 8),
+}
+
+
+def same(read: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return read.keys() == expected.keys() and all(torch.equal(read[name], expected[name]) for name in read)
+
+
+@pytest.fixture(params=EXPORTERS)
+def exporter(request) -> str:
+    return request.param
+
+
+def test_folded_weights_get_the_names_of_the_model(exporter, tmp_path):
+    assert same(read_onnx(write_onnx(tmp_path / "model.onnx", STATE, exporter)), STATE)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_floats_become_float32(dtype, tmp_path):
+    read = read_onnx(write_onnx(tmp_path / "model.onnx", STATE, "old", dtype))
+    assert same(
+        read, {name: torch.from_numpy(values.numpy().astype(dtype)).float() for name, values in STATE.items()}
+    )
+
+
+def test_parameters_of_equal_values_are_read_from_the_one_that_is_stored(tmp_path):
+    path = write_onnx(tmp_path / "model.onnx", STATE, "old")
+    model = onnx.load(path)
+    copied = f"{LAYER}.norm2.bias"
+    model.graph.node.insert(0, helper.make_node("Identity", [f"{LAYER}.norm1.bias"], [copied], "Identity_0"))
+    onnx.save(model, path)
+    assert same(read_onnx(path), STATE | {copied: STATE[f"{LAYER}.norm1.bias"]})
+
+
+def write_with_external_data(folder, location: str):
+    """An ONNX file whose weights are in another file: (path, path of the other)."""
+    path = write_onnx(folder / "model.onnx", STATE, "new")
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    onnx.save(model, path)
+    return path
+
+
+def test_weights_in_another_file_of_the_folder_are_read(tmp_path):
+    assert same(read_onnx(write_with_external_data(tmp_path, "weights.data")), STATE)
+
+
+@pytest.mark.parametrize("location", ["../weights.data", "{folder}/weights.data", "link.data"])
+def test_weights_outside_the_folder_are_refused(location, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    location = location.format(folder=tmp_path)
+    path = write_with_external_data(folder, location)
+    (folder / "weights.data").rename(tmp_path / "weights.data")
+    (folder / "link.data").symlink_to(tmp_path / "weights.data")
+    line = refusal(read_onnx, path)
+    assert line == f"{str(path)!r} refers to weights outside its folder, in {location!r}: put them beside it"
+
+
+def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
+    path = write_onnx(tmp_path / "model.onnx", STATE, "old")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert refusal(read_onnx, path).endswith("needs the package onnx: pip install 'lost-reg[onnx]'")
