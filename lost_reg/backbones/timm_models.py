@@ -16,7 +16,8 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from lost_reg.backbones.weights import read_state_dict
+from lost_reg.backbones.checkpoint_files import read_tensors
+from lost_reg.backbones.checkpoint_names import backbone_state
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
@@ -100,7 +101,7 @@ def fill_model(model: VisionTransformer | Eva, path: Path, spec: BackboneSpec) -
     Raises:
         LostRegError: a file that does not fit; lists the keys that differ.
     """
-    state = read_state_dict(path)
+    state = backbone_state(read_tensors(path), path)
     wanted = model.state_dict()
     misfits = _misfits_of_another_model(state, wanted, model)
     if not misfits:

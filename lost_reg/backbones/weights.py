@@ -1,9 +1,7 @@
-"""Where a backbone's weights come from, how their files are read, and which are on this machine."""
+"""Which weights a backbone has, where they are found, and which are on this machine."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,55 +110,6 @@ def file_sha256(path: Path) -> str:
         return file_digest(path, "sha256")
     except OSError as error:
         raise LostRegError(f"cannot read the weight file {str(path)!r}: {error.strerror}") from None
-
-
-def read_state_dict(path: Path) -> dict:
-    """Read a weight file into a state dict, without executing anything in it.
-
-    Reads safetensors, Meta's .pth files of DINO and DINOv2, and DINO's full training checkpoints, of
-    which the teacher's backbone is used (as dino/utils.py, load_pretrained_weights, does).
-
-    Raises:
-        LostRegError: a file that is damaged, or does not hold named tensors.
-    """
-    import torch
-
-    try:
-        content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's own message says how to execute it anyway
-        raise LostRegError(
-            f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
-            "and plain values (nothing in it was executed)"
-        ) from None
-    except Exception as error:  # a damaged file can make the readers raise nearly anything
-        raise LostRegError(
-            f"cannot read weights from {str(path)!r}: damaged, or not a weight file ({first_sentence(error)})"
-        ) from None
-    for key in ("teacher", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in content.items())
-    ):
-        raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
-    content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    if any(name.startswith("backbone.") for name in content):  # a checkpoint that also has a head
-        content = {n.removeprefix("backbone."): t for n, t in content.items() if n.startswith("backbone.")}
-    return content
-
-
-def _load(path: Path):
-    import torch
-
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    # besides tensors, DINO's training checkpoints contain their command-line arguments
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def backbones_table() -> str:
