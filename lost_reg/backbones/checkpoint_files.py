@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lost_reg.backbones.onnx_files import read_onnx
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
 
@@ -87,5 +88,6 @@ def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
 
 
 _READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {  # by suffix; all else is torch's
+    ".onnx": read_onnx,
     ".safetensors": _Safetensors,
 }

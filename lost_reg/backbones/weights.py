@@ -73,7 +73,7 @@ def weight_file(weights: str | Path) -> Path:
     path = Path(weights)
     if not path.is_file():
         raise LostRegError(
-            f"no weight file {str(path)!r}: `weights` is the path of a .pth or .safetensors file"
+            f"no weight file {str(path)!r}: `weights` is the path of a .pth, .safetensors or .onnx file"
         )
     return path
 

@@ -8,10 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from backbone_cases import deviation, load
 from helpers import refusal
 from onnx import helper
 from onnx_cases import EXPORTERS, write_onnx
 from torch import Tensor
+from transformers import Dinov2Config, Dinov2Model
 
 from lost_reg.backbones.onnx_files import read_onnx
 
@@ -44,6 +46,21 @@ def exporter(request) -> str:
 
 def test_folded_weights_get_the_names_of_the_model(exporter, tmp_path):
     assert same(read_onnx(write_onnx(tmp_path / "model.onnx", STATE, exporter)), STATE)
+
+
+@pytest.mark.usefixtures("small_models")
+@torch.inference_mode()
+def test_an_exported_dinov2_gives_the_same_patch_tokens(exporter, tmp_path):
+    config = Dinov2Config(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, image_size=518)
+    model = Dinov2Model(config).eval()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.2)
+    exported = {f"backbone.{name}": values for name, values in model.state_dict().items()}
+    path = write_onnx(tmp_path / "model.onnx", exported | {"head.weight": random(3, 48)}, exporter)
+    images = random(1, 3, 518, 518)
+    *_, got = load("dinov2_vits14", path).block_outputs(images)
+    expected = model(images, output_hidden_states=True).hidden_states[-1][:, 1:]
+    assert deviation(got, expected) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -91,6 +108,19 @@ def test_weights_outside_the_folder_are_refused(location, tmp_path):
     (folder / "link.data").symlink_to(tmp_path / "weights.data")
     line = refusal(read_onnx, path)
     assert line == f"{str(path)!r} refers to weights outside its folder, in {location!r}: put them beside it"
+
+
+@pytest.mark.parametrize("content", [b"", b"These are no weights.\n", bytes(99), "cut"], ids=str)
+def test_another_kind_of_file_is_refused(content, tmp_path):
+    path = write_onnx(tmp_path / "model.onnx", STATE, "old")
+    path.write_bytes(path.read_bytes()[:-40] if content == "cut" else content)
+    line = refusal(load, "dinov2_vits14", path)
+    assert line.startswith((f"cannot read weights from {str(path)!r}: ", f"{str(path)!r} holds no weights: "))
+
+
+def test_a_model_that_is_no_vit_is_refused(tmp_path):
+    path = write_onnx(tmp_path / "model.onnx", {"conv.weight": random(3, 3, 2, 2)}, "old")
+    assert "does not fit dinov2_vits14: cls_token is missing" in refusal(load, "dinov2_vits14", path)
 
 
 def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
