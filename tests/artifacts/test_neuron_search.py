@@ -145,8 +145,8 @@ def samples():
 
 @pytest.fixture(scope="module")
 def planted_model(samples):
-    tiny = load_backbone("tiny", device="cpu")
-    return planted.plant(*batches_of(samples[1], tiny))
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    return planted.plant(plain, *batches_of(samples[1], plain))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def outlier_share(samples, backbone, threshold: float) -> float:
 def test_the_planted_neurons_are_found_without_labels(found_neurons, planted_model):
     _, neurons = planted_model
     assert sorted(found_neurons.neurons) == neurons
-    assert found_neurons.found["top_layer"] == planted.LAYER
+    assert found_neurons.found["top_layer"] == neurons[0][0]
     assert found_neurons.found["images_with_outliers"] == found_neurons.found["images"] == 16
 
 
@@ -201,9 +201,8 @@ def test_without_the_plant_the_fixture_is_the_bundled_backbone():
 def test_the_neurons_that_matter_are_the_planted_ones(samples, planted_model, found_neurons):
     """Registers at other neurons of the same block repair nothing."""
     model, neurons = planted_model
-    others = tuple((planted.LAYER, neuron) for neuron in range(9) if (planted.LAYER, neuron) not in neurons)[
-        :3
-    ]
+    layer = neurons[0][0]
+    others = tuple((layer, neuron) for neuron in range(9) if (layer, neuron) not in neurons)[:3]
     elsewhere = planted.with_registers(model, AddedRegisters(type(found_neurons)(others)))
     assert outlier_share(samples, elsewhere, found_neurons.found["threshold"]) > 0.02
 
