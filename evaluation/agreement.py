@@ -1,7 +1,7 @@
 """How far results are from the plain float32 formulation (plain.py), and what low precision changes.
 
     python evaluation/agreement.py [--dataset NAME_OR_PATH] [--device cuda] [--backbone NAME ...]
-        [--weights FILE] [--facet FACETS] [--center]
+        [--weights FILE] [--facet FACETS] [--center] [--limit N]
 
 Without --dataset, on the samples of this project. Weights are random, except those of `tiny`, or of the one
 backbone that --weights is for. The features are those of LOST as published unless --facet or --center says
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,7 @@ class Task:
 def main() -> None:
     options = parse()
     images = find_dataset(options.dataset, options.data_root)
+    images = replace(images, images=images.images[: options.limit])
     task = Task(images, FeatureConfig(options.facet, center=options.center))
     print(describe_machine(options.device))
     print(
@@ -90,6 +91,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", default="samples", help="as `lost-reg run` takes it")
     parser.add_argument("--data-root", type=Path, default=Path(__file__).parent.parent / "data")
     parser.add_argument("--backbone", action="append", help=f"default: {', '.join(BACKBONES)}")
+    parser.add_argument("--limit", type=int, help="only so many images, the first ones")
     parser.add_argument("--weights", help="a file, for the one --backbone")
     parser.add_argument("--facet", default="k")
     parser.add_argument("--center", action="store_true")

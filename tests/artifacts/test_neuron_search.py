@@ -7,7 +7,7 @@ from pathlib import Path
 import planted
 import pytest
 import torch
-from artifact_cases import LOADER
+from artifact_cases import LOADER, slow_search
 from helpers import approximately, batches_of, find, refusal, scarce_memory, setting
 from small_models import small_backbone
 
@@ -47,49 +47,6 @@ def pictures():
 # --- against a slow formulation -----------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def slow_search(backbone, pictures, options: SearchOptions):
-    """Everything kept, one image at a time: ([(activation, layer, neuron)], threshold, top layer)."""
-    stream = stream_of(pictures, batch_size=1)
-    norms, hidden = [], []  # an image's: (L, N); (L, N, H)
-    for image in batches_of(stream, backbone):
-        inputs = []
-        handles = [
-            block.mlp.fc2.register_forward_pre_hook(
-                lambda _, args, taken=inputs: taken.append(args[0][0, 1:])
-            )
-            for block in backbone.model.blocks
-        ]
-        norms.append(torch.stack([tokens[0].norm(dim=1) for tokens in backbone.block_outputs(image)]))
-        hidden.append(torch.stack(inputs))
-        for handle in handles:
-            handle.remove()
-    detect = options.detect_layer % backbone.depth
-    every = torch.cat(norms, dim=1).double()
-    cutoffs = every.mean(dim=1) + 3 * every.std(dim=1, correction=0)
-    threshold = float(cutoffs[detect]) if options.threshold is None else options.threshold
-    outliers = [of_image[detect] > threshold for of_image in norms]
-    at_outliers = every[:, torch.cat(outliers)].mean(dim=1)
-    top = options.top_layer
-    if top is None:
-        top = next((layer for layer in range(detect) if at_outliers[layer] > cutoffs[layer]), detect)
-    per_image = []
-    for activations, where in zip(hidden, outliers):
-        if where.any():
-            chosen = activations[:, where]
-            per_image.append((chosen.abs() if options.rule == "code" else chosen).double().mean(dim=1))
-    mean = torch.stack(per_image).mean(dim=0)
-    ranked = sorted(
-        (
-            (float(mean[layer, neuron]), layer, neuron)
-            for layer in range(top + 1)
-            for neuron in range(mean.shape[1])
-        ),
-        reverse=True,
-    )
-    return ranked[: options.top_k], threshold, top
-
-
 @pytest.mark.parametrize("name", ["MLP", "SwiGLU, packed"])
 @pytest.mark.parametrize(
     "options",
@@ -110,7 +67,7 @@ def test_neurons_are_those_of_the_slow_formulation(name, options, pictures):
         options["threshold"] = float(norms[options.get("detect_layer", -2)].median())
     options = SearchOptions(**options)
     found = find_register_neurons(stream_of(pictures, batch_size=3), backbone, options)
-    ranked, threshold, top = slow_search(backbone, pictures, options)
+    ranked, threshold, top = slow_search(backbone, stream_of(pictures, batch_size=1), options)
     assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
     assert found.found["activations"] == pytest.approx([activation for activation, *_ in ranked], rel=1e-4)
     assert found.found["threshold"] == pytest.approx(threshold, rel=1e-5)
