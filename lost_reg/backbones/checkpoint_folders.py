@@ -55,7 +55,9 @@ def shards(index: Path) -> dict[str, Path]:
         names = parse_json(index.read_bytes(), dict)["weight_map"]
         files = {str(tensor): index.parent / name for tensor, name in names.items()}
     except (*MALFORMED, KeyError, TypeError, AttributeError, OSError):
-        raise LostRegError(f"{str(index)!r} is no index of shards: expected a `weight_map`") from None
+        raise LostRegError(
+            f"{str(index)!r} is no index of shards: expected a map of weights to files"
+        ) from None
     for file in files.values():
         if file.parent != index.parent or file.name in ("", ".."):
             raise LostRegError(f"{str(index)!r} names a file outside its folder: {str(file)!r}")

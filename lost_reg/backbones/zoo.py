@@ -194,7 +194,5 @@ def backbone_label(
 
 
 def _publishes(hub_id: str, name: str) -> bool:
-    """Whether this repository is where the weights of a backbone are published."""
-    if name.startswith(TIMM_PREFIX):
-        return hub_id.startswith(f"timm/{name.removeprefix(TIMM_PREFIX)}")
-    return any(spec.name == name and hub_id in spec.hub_ids for spec in SPECS)
+    """Whether a repository is timm's, which is named like the model, or the one of the backbone's authors."""
+    return hub_id.startswith("timm/") or any(spec.name == name and hub_id in spec.hub_ids for spec in SPECS)

@@ -42,12 +42,3 @@ REGISTERS = AddedRegisters(RegisterNeurons(((0, 1), (2, 5))), 2).settings
 def test_labels_tell_what_sets_results_apart(weights, registers, more, label):
     recorded = json.loads(json.dumps(weights.recorded()))
     assert backbone_label("dino_vits16", recorded, registers, more) == label
-
-
-@pytest.mark.parametrize(
-    ("hub_id", "note"),
-    [("timm/vit_tiny_patch16_224.augreg_in21k", ""), ("someone/model", " (someone/model)")],
-)
-def test_labels_of_a_timm_model_tell_another_repository(hub_id, note):
-    recorded = Weights("hub", hub_id).recorded()
-    assert backbone_label("timm:vit_tiny_patch16_224", recorded) == f"timm:vit_tiny_patch16_224{note}"
