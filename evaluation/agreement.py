@@ -1,10 +1,10 @@
 """How far results are from the plain float32 formulation (plain.py), and what low precision changes.
 
-    python evaluation/agreement.py [--dataset NAME_OR_PATH] [--device cuda] [--backbone NAME ...]
+    python evaluation/agreement.py [--dataset NAME_OR_PATH] [--limit N] [--device cuda] [--backbone NAME ...]
 
-Without --dataset, on the samples of this project. Weights are random, except those of `tiny`. Where a
-float32 box differs, rigorous bounds on the rounding show whether it can be the reason: a degree that ties, or
-an entry of A or M whose sign it decides.
+Without --dataset, on the samples of this project. The plain formulation always runs on the CPU. Weights are
+random, except those of `tiny`. Where a float32 box differs, rigorous bounds on the rounding show whether it
+can be the reason: a degree that ties, or an entry of A or M whose sign it decides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,7 @@ class Comparison:
 def main() -> None:
     options = parse()
     images = find_dataset(options.dataset, options.data_root)
+    images = replace(images, images=images.images[: options.limit])
     print(describe_machine(options.device))
     print(f"\n{len(images.images)} images of {images.title}\n", flush=True)
     print_backbones(images, options)
@@ -63,6 +64,7 @@ def parse() -> argparse.Namespace:
     parser = argument_parser(__doc__, device=True)
     parser.add_argument("--dataset", default="samples", help="as `lost-reg run` takes it")
     parser.add_argument("--data-root", type=Path, default=Path(__file__).parent.parent / "data")
+    parser.add_argument("--limit", type=int, help="only the first images")
     parser.add_argument("--backbone", action="append", help=f"default: {', '.join(BACKBONES)}")
     parser.add_argument("--precision", action="append", choices=["bf16", "fp16"], help="default: both")
     return parser.parse_args()
@@ -155,8 +157,9 @@ def print_backbones(images: Dataset, options: argparse.Namespace) -> None:
     print(table_head(["float32", "keys, relative", *SHARES, "other boxes: by rounding"]))
     for name in options.backbone or BACKBONES:
         weights = None if name == "tiny" else "random"
+        reference = load_backbone(name, weights=weights, device="cpu")
         backbone = load_backbone(name, weights=weights, device=str(options.device))
-        rows = compared(images, backbone, reference=backbone)
+        rows = compared(images, backbone, reference)
         others = [one for one in rows if not one.same_box]
         error = f"{max(one.key_error for one in rows):.1e}"
         decided = f"{sum(bool(one.rounding) for one in others)} of {len(others)}"
@@ -185,10 +188,9 @@ def print_precisions(images: Dataset, options: argparse.Namespace) -> None:
     header = ["tiny", "keys, relative", *SHARES, "CorLoc, float32", "CorLoc"]
     print(f"\n{table_head(header)}")
     models = {"": load_backbone("tiny", device="cpu"), ", planted tokens": planted_backbone(images)}
-    for suffix, model in models.items():
-        full = planted.moved(model, options.device, "fp32")
+    for suffix, full in models.items():
         for precision in options.precision or ("bf16", "fp16"):
-            low = planted.moved(model, options.device, precision)
+            low = planted.moved(full, options.device, precision)
             rows = compared(images, low, reference=full)
             error = f"{np.median([one.key_error for one in rows]):.1e}"
             corlocs = [f"{corloc(images, found_in(images, one)):.1f}" for one in (full, low)]
