@@ -71,6 +71,18 @@ def test_scores_comparisons_and_reports_import_no_torch(lost_reg, voc, tmp_path)
     assert (tmp_path / "report" / "index.html").exists() and (tmp_path / "boxes.json").exists()
 
 
+def test_a_run_keeps_what_it_imports_from_the_garbage_collector(photos, tmp_path):
+    code = (
+        "import gc\n"
+        "from lost_reg.cli.app import main\n"
+        f"try: main(['run', {str(photos)!r}, '--out', {str(tmp_path / 'run')!r}])\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 2
+
+
 def test_python_m_ends_with_an_exit_code_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "lost_reg", "run", "nowhere"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
