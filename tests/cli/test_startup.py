@@ -71,12 +71,13 @@ def test_scores_comparisons_and_reports_import_no_torch(lost_reg, voc, tmp_path)
     assert (tmp_path / "report" / "index.html").exists() and (tmp_path / "boxes.json").exists()
 
 
-def test_a_run_keeps_what_it_imports_from_the_garbage_collector(photos, tmp_path):
+def test_a_run_imports_no_compiler_and_keeps_its_imports_from_the_garbage_collector(photos, tmp_path):
     code = (
-        "import gc\n"
+        "import gc, sys\n"
         "from lost_reg.cli.app import main\n"
         f"try: main(['run', {str(photos)!r}, '--out', {str(tmp_path / 'run')!r}])\n"
         "except SystemExit as ended: assert not ended.code\n"
+        "assert 'timm' in sys.modules and 'torch._dynamo' not in sys.modules\n"
         "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
