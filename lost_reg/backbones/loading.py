@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.registers import AddedRegisters
-from lost_reg.backbones.timm_models import create_model, fill_model, random_model, resolve_spec
+from lost_reg.backbones.timm_models import empty_model, fill_model, random_model, resolve_spec
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights, find_weights
 from lost_reg.discovery.features import Part
@@ -138,8 +138,7 @@ def load_backbone(
     if found.path is None:
         model = random_model(spec)
     else:
-        with torch.device("meta"):  # spends no time on initialising what the file will fill
-            model = create_model(spec)
+        model = empty_model(spec)
         fill_model(model, found.path, spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from timm.layers import PatchEmbed
-from timm.models import eva, vision_transformer
-from timm.models.eva import Eva, EvaAttention, EvaBlock
-from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from lost_reg.backbones.timm_import import (
+    Block,
+    Eva,
+    EvaAttention,
+    EvaBlock,
+    PatchEmbed,
+    VisionTransformer,
+    eva,
+    timm,
+    vision_transformer,
+)
 from lost_reg.backbones.weights import read_state_dict
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 from lost_reg.errors import LostRegError
@@ -44,8 +51,7 @@ def resolve_spec(name: str) -> BackboneSpec:
     except RuntimeError:  # the tag after the dot
         raise unknown from None
     spec = BackboneSpec(spec.name, spec.family, spec.architecture, 0, hub_id=config and config.hf_hub_id)
-    with torch.device("meta"):
-        create_model(spec)  # refuses another family before any weights are looked for
+    empty_model(spec)  # refuses another family before any weights are looked for
     return spec
 
 
@@ -85,6 +91,27 @@ def _is_plain_eva(model: nn.Module) -> bool:
         and not model.rope_mixed
         and all(isinstance(b, EvaBlock) and isinstance(b.attn, EvaAttention) for b in model.blocks)
     )
+
+
+def empty_model(spec: BackboneSpec) -> VisionTransformer | Eva:
+    """The model of a row on the meta device: spends no time on values that a file will replace."""
+    with torch.device("meta"), _WithoutValues():
+        return create_model(spec)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """On the meta device, skips the functions for which torch would import its compiler.
+
+    They only set values, which tensors there do not have.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", None) in ("normal_", "erfinv_", "clamp_"):
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return function(*args, **kwargs)
 
 
 def random_model(spec: BackboneSpec) -> VisionTransformer | Eva:

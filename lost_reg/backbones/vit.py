@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.eva import Eva, EvaAttention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
 from lost_reg.backbones.registers import AddedRegisters, add_registers
+from lost_reg.backbones.timm_import import Eva, EvaAttention, VisionTransformer
 from lost_reg.backbones.weights import Weights
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.discovery.features import FACETS, Part

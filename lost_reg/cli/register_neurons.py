@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     backbone_names,
     default_name,
@@ -68,6 +69,7 @@ def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, *
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")
     check_new(out)
     names, stream = image_files(inputs, options)
+    import_models()
 
     from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
     from lost_reg.progress import image_progress

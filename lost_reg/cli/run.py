@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
@@ -169,6 +170,8 @@ def _run(
     options: dict[str, Any],
     strict: bool,
 ) -> None:
+    import_models()
+
     from lost_reg.runs.ranks import joined
     from lost_reg.runs.run import no_note
     from lost_reg.runs.run import run as run_source
