@@ -41,6 +41,7 @@ def dinov2_state(registers=0, **options) -> dict[str, Tensor]:
 
 def saved(path: Path, content) -> Path:
     """Write a weight file, in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         save_file(content, path)
     else:

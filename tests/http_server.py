@@ -24,6 +24,7 @@ class Resource:
     ignores_if_range: bool = False
     declares_length: bool = True
     location: str | None = None  # the answers are redirects to there
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer, besides those of HTTP
     gate: threading.Event | None = None  # the answer waits for it
     requests: list[dict[str, str]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)  # bytes of the body sent in each answer
@@ -42,13 +43,13 @@ class Handler(BaseHTTPRequestHandler):
         if resource.gate:
             resource.gate.wait(5)
         if resource.statuses:
-            return self.answer(resource.statuses.pop(0))
+            return self.answer(resource.statuses.pop(0), {"Content-Length": "0", **resource.headers})
         if resource.location:
             return self.answer(302, {"Location": resource.location, "Content-Length": "0"})
         start = self.start_of(resource)
         if start and start >= len(resource.body):
             return self.answer(416, {"Content-Range": f"bytes */{len(resource.body)}"})
-        headers = {"ETag": resource.etag} if resource.etag else {}
+        headers = dict(resource.headers) | ({"ETag": resource.etag} if resource.etag else {})
         if start:
             last = len(resource.body) - 1
             headers["Content-Range"] = f"bytes {start}-{last}/{len(resource.body)}"
@@ -58,6 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         stop = resource.drops.pop(0) if resource.drops else len(body)
         resource.sent.append(len(body[:stop]))
         self.answer(206 if start else 200, headers, body[:stop])
+
+    do_HEAD = do_GET
 
     def start_of(self, resource: Resource) -> int:
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -72,8 +75,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in (headers or {"Content-Length": "0"}).items():
             self.send_header(name, value)
+        self.send_header("Connection", "close")  # which it is; clients would use it again
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
         pass

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
+from lost_reg.backbones.filling import filled_model
 from lost_reg.backbones.registers import AddedRegisters
-from lost_reg.backbones.timm_models import empty_model, fill_model, random_model, resolve_spec
+from lost_reg.backbones.timm_models import random_model, resolve_spec
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights, find_weights
 from lost_reg.discovery.features import Part
@@ -135,11 +136,7 @@ def load_backbone(
     if registers:
         registers.check_backbone(spec.name, spec.registers)  # before any weights are read
     found = find_weights(spec, weights, download=download)
-    if found.path is None:
-        model = random_model(spec)
-    else:
-        model = empty_model(spec)
-        fill_model(model, found.path, spec)
+    model = filled_model(spec, found.path) if found.path else random_model(spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
 
 

@@ -24,10 +24,9 @@ __all__ = [
     "EvaAttention",
     "EvaBlock",
     "PatchEmbed",
+    "QuickGELU",
     "VisionTransformer",
-    "eva",
     "timm",
-    "vision_transformer",
 ]
 
 _DYNAMO, _UTILS = "torch._dynamo", "torch._dynamo.utils"
@@ -90,7 +89,6 @@ def _disable_when_called(fn: Any = None, recursive: Any = True, *, reason: Any =
 
 with without_dynamo():
     import timm
-    from timm.layers import PatchEmbed
-    from timm.models import eva, vision_transformer
+    from timm.layers import PatchEmbed, QuickGELU
     from timm.models.eva import Eva, EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer

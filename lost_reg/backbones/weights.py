@@ -1,20 +1,19 @@
-"""Where a backbone's weights come from, how their files are read, and which are on this machine."""
+"""Which weights a backbone has, where they are found, and which are on this machine."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones import zoo
+from lost_reg.backbones.checkpoint_folders import checkpoint_digest, checkpoint_in
+from lost_reg.backbones.hub import cached_checkpoint, download_checkpoint, hub_cache, is_hub_id
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
-from lost_reg.files import file_digest
-from lost_reg.text import first_sentence, text_table
+from lost_reg.text import text_table
 
-HUB_FILE = "model.safetensors"
 RANDOM = "random"
 
 
@@ -23,8 +22,9 @@ class Weights:
     """Which weights a backbone has.
 
     source: "hub", "file", "bundled", "random", or "callable" for features that are the user's own.
-    name: what identifies them: the hub repository or the name of the file.
-    path, sha256: the file they were read from, if there is one.
+    name: what identifies them: the hub repository, or the name of the file or folder.
+    path, sha256: the file they were read from, if there is one; of shards, their index, and the digest of
+        all their bytes in its order.
     """
 
     source: str
@@ -42,9 +42,9 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
 
     Args:
         spec: the backbone's row.
-        weights: a file; "random" for random weights; None for the backbone's published ones.
-        download: whether published weights that are not in the Hugging Face cache are downloaded
-            (the hub library verifies them).
+        weights: a file, a folder, or the id of a Hugging Face repository; "random" for random weights; None
+            for the backbone's published ones, in timm's repository or else in the authors'.
+        download: whether weights that are not in the Hugging Face cache are downloaded.
 
     Raises:
         LostRegError: missing weights; says where they were looked for and how to get them.
@@ -52,115 +52,60 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
     if weights == RANDOM:
         return Weights(source="random", name=RANDOM)
     if weights is not None:
-        path = weight_file(weights)
-        return Weights("file", path.name, path, file_sha256(path))
+        path = local_checkpoint(weights)
+        name = os.path.basename(os.path.abspath(weights))
+        return _weights("file", name, path) if path else _hub_weights(str(weights), download)
     if spec.bundled_file is not None:
         path = Path(__file__).parent / "bundled" / spec.bundled_file
-        return Weights("bundled", spec.bundled_file, path, file_sha256(path))
-    if spec.hub_id is None:
+        return _weights("bundled", spec.bundled_file, path)
+    for hub_id in spec.hub_ids:
+        if path := cached_checkpoint(hub_id):
+            return _weights("hub", hub_id, path)
+    if not spec.hub_ids:
         file = spec.official_file
         remedy = f"get the authors' {file} and give its path" if file else "give a file"
         raise LostRegError(f"no hub carries the weights of {spec.name}: {remedy} as `weights`")
-    path = cached_weights(spec) or (_download_weights(spec) if download else None)
+    if download:
+        return _weights("hub", spec.hub_ids[0], download_checkpoint(spec.hub_ids[0]))
+    ids = " and ".join(spec.hub_ids)
+    raise LostRegError(
+        f"the weights of {spec.name} are not here (looked for {ids} in {hub_cache()}): "
+        f"`lost-reg backbones --download {spec.name}` gets them, or give a file as `weights`"
+    )
+
+
+def _weights(source: str, name: str, path: Path) -> Weights:
+    return Weights(source, name, path, checkpoint_digest(path))
+
+
+def _hub_weights(hub_id: str, download: bool) -> Weights:
+    """The weights of a repository, which a user names."""
+    path = cached_checkpoint(hub_id) or (download_checkpoint(hub_id) if download else None)
     if path is None:
         raise LostRegError(
-            f"the weights of {spec.name} are not here (looked for {spec.hub_id} in {hub_cache()}): "
-            f"`lost-reg backbones --download {spec.name}` gets them, or give a file as `weights`"
+            f"no weights {hub_id!r}: there is no such file or folder, and no such repository in the Hugging "
+            f"Face cache ({hub_cache()}); `download` gets it from the hub"
         )
-    return Weights("hub", spec.hub_id, path, file_sha256(path))
+    return _weights("hub", hub_id, path)
 
 
-def weight_file(weights: str | Path) -> Path:
-    """The path of a user's weight file. Raises LostRegError for no such file."""
-    path = Path(weights)
-    if not path.is_file():
-        raise LostRegError(
-            f"no weight file {str(path)!r}: `weights` is the path of a .pth or .safetensors file"
-        )
-    return path
-
-
-def cached_weights(spec: BackboneSpec) -> Path | None:
-    """The published weights of a backbone in the Hugging Face cache, or None."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(spec.hub_id, HUB_FILE) if spec.hub_id else None
-    return Path(found) if isinstance(found, str) else None
-
-
-def hub_cache() -> str:
-    """The folder of the Hugging Face cache (set by HF_HOME or HF_HUB_CACHE)."""
-    from huggingface_hub import constants
-
-    return constants.HF_HUB_CACHE
-
-
-def _download_weights(spec: BackboneSpec) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(spec.hub_id, HUB_FILE))
-    except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
-        raise LostRegError(
-            f"could not download {spec.hub_id} from the Hugging Face hub: {first_sentence(error)}"
-        ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    try:
-        return file_digest(path, "sha256")
-    except OSError as error:
-        raise LostRegError(f"cannot read the weight file {str(path)!r}: {error.strerror}") from None
-
-
-def read_state_dict(path: Path) -> dict:
-    """Read a weight file into a state dict, without executing anything in it.
-
-    Reads safetensors, Meta's .pth files of DINO and DINOv2, and DINO's full training checkpoints, of
-    which the teacher's backbone is used (as dino/utils.py, load_pretrained_weights, does).
+def local_checkpoint(weights: str | Path) -> Path | None:
+    """The file or index of shards that a user names by a path; None for the id of a repository.
 
     Raises:
-        LostRegError: a file that is damaged, or does not hold named tensors.
+        LostRegError: there is no such file, or the folder holds no weights.
     """
-    import torch
-
-    try:
-        content = _load(path)
-    except (pickle.UnpicklingError, KeyError):  # torch's own message says how to execute it anyway
-        raise LostRegError(
-            f"cannot read weights from {str(path)!r}: no weight file, or one that holds more than tensors "
-            "and plain values (nothing in it was executed)"
-        ) from None
-    except Exception as error:  # a damaged file can make the readers raise nearly anything
-        raise LostRegError(
-            f"cannot read weights from {str(path)!r}: damaged, or not a weight file ({first_sentence(error)})"
-        ) from None
-    for key in ("teacher", "model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in content.items())
-    ):
-        raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
-    content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    if any(name.startswith("backbone.") for name in content):  # a checkpoint that also has a head
-        content = {n.removeprefix("backbone."): t for n, t in content.items() if n.startswith("backbone.")}
-    return content
-
-
-def _load(path: Path):
-    import torch
-
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    # besides tensors, DINO's training checkpoints contain their command-line arguments
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    path = Path(weights)
+    if os.path.isdir(path):
+        return checkpoint_in(path)
+    if os.path.isfile(path):
+        return path
+    if isinstance(weights, str) and is_hub_id(weights):
+        return None
+    raise LostRegError(
+        f"no weight file {str(path)!r}: `weights` is a file, a folder with a checkpoint of Hugging Face "
+        "transformers, or the id of one on the hub"
+    )
 
 
 def backbones_table() -> str:
@@ -190,9 +135,10 @@ def backbones_table() -> str:
 def _presence(spec: BackboneSpec) -> str:
     if spec.bundled_file:
         return "here: part of this package"
-    if spec.hub_id is None:
+    if not spec.hub_ids:
         return f"give {spec.official_file} as `weights`"
-    return f"{'here' if cached_weights(spec) else 'not here'}: {spec.hub_id}"
+    here = [hub_id for hub_id in spec.hub_ids if cached_checkpoint(hub_id)]
+    return f"here: {here[0]}" if here else f"not here: {spec.hub_ids[0]}"
 
 
 def download_weights(name: str) -> str:

@@ -25,7 +25,7 @@ class BackboneSpec:
         bicubic resampling without antialiasing (DINO and DINOv2, dino/vision_transformer.py and
         dinov2/models/vision_transformer.py). None: bicubic and antialiased, to the size of the grid, as
         in timm and in DINOv2 with registers.
-    hub_id: the Hugging Face repository of the weights, or None.
+    hub_ids: the Hugging Face repositories of the weights: timm's, then the authors' for transformers.
     official_file: the name under which the authors publish the same weights.
     bundled_file: the weights are a file of this package.
     facet: the one that Darcet et al. 2024 and Jiang et al. 2025 use for it: values for DeiT-III and
@@ -39,38 +39,49 @@ class BackboneSpec:
     patch_size: int
     registers: int = 0
     position_offset: float | None = None
-    hub_id: str | None = None
+    hub_ids: tuple[str, ...] = ()
     official_file: str | None = None
     bundled_file: str | None = None
     facet: str = "k"
     model_args: dict = field(default_factory=dict)
 
 
-def _on_hub(name: str, family: str, architecture: str, patch_size: int, **more: Any) -> BackboneSpec:
-    """A row whose weights timm publishes on the Hugging Face hub."""
-    return BackboneSpec(name, family, architecture, patch_size, hub_id=f"timm/{architecture}", **more)
+def _on_hub(
+    name: str,
+    family: str,
+    architecture: str,
+    patch_size: int,
+    authors_id: str | None = None,
+    **more: Any,
+) -> BackboneSpec:
+    """A row whose weights timm publishes on the Hugging Face hub, and perhaps their authors too."""
+    hub_ids = tuple(filter(None, (f"timm/{architecture}", authors_id)))
+    return BackboneSpec(name, family, architecture, patch_size, hub_ids=hub_ids, **more)
 
 
 def _dino(size: str, patch_size: int, official_file: str) -> BackboneSpec:
-    name, architecture = f"dino_vit{size[0]}{patch_size}", f"vit_{size}_patch{patch_size}_224.dino"
-    return _on_hub(name, "DINO", architecture, patch_size, position_offset=0.1, official_file=official_file)
+    short, architecture = f"vit{size[0]}{patch_size}", f"vit_{size}_patch{patch_size}_224.dino"
+    facts = {"position_offset": 0.1, "official_file": official_file}
+    return _on_hub(f"dino_{short}", "DINO", architecture, patch_size, f"facebook/dino-{short}", **facts)
 
 
 def _dinov2(size: str) -> BackboneSpec:
     name, architecture = f"dinov2_vit{size[0]}14", f"vit_{size}_patch14_dinov2.lvd142m"
-    file = f"{name}_pretrain.pth"
-    return _on_hub(name, "DINOv2", architecture, 14, position_offset=0.1, official_file=file)
+    facts = {"position_offset": 0.1, "official_file": f"{name}_pretrain.pth"}
+    return _on_hub(name, "DINOv2", architecture, 14, f"facebook/dinov2-{size}", **facts)
 
 
 def _dinov2_reg(size: str) -> BackboneSpec:
     name, architecture = f"dinov2_vit{size[0]}14_reg", f"vit_{size}_patch14_reg4_dinov2.lvd142m"
-    file = f"{name}4_pretrain.pth"
-    return _on_hub(name, "DINOv2 + registers", architecture, 14, registers=4, official_file=file)
+    facts = {"registers": 4, "official_file": f"{name}4_pretrain.pth"}
+    authors_id = f"facebook/dinov2-with-registers-{size}"
+    return _on_hub(name, "DINOv2 + registers", architecture, 14, authors_id, **facts)
 
 
 def _dinov3(size: str) -> BackboneSpec:
-    architecture = f"vit_{size}_patch16_dinov3.lvd1689m"
-    return _on_hub(f"dinov3_vit{size[0]}16", "DINOv3", architecture, 16, registers=4)
+    short, architecture = f"vit{size[0]}16", f"vit_{size}_patch16_dinov3.lvd1689m"
+    authors_id = f"facebook/dinov3-{short}-pretrain-lvd1689m"
+    return _on_hub(f"dinov3_{short}", "DINOv3", architecture, 16, authors_id, registers=4)
 
 
 _DINOV2_SIZES = ("small", "base", "large", "giant")
@@ -109,7 +120,14 @@ SPECS: tuple[BackboneSpec, ...] = (
         official_file="deit_3_base_224_21k.pth",
         facet="v",
     ),
-    _on_hub("openclip", "OpenCLIP", "vit_base_patch16_clip_224.laion2b", 16, facet="v"),
+    _on_hub(
+        "openclip",
+        "OpenCLIP",
+        "vit_base_patch16_clip_224.laion2b",
+        16,
+        "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+        facet="v",
+    ),
 )
 
 ALIASES = {
@@ -165,9 +183,16 @@ def backbone_label(
     notes = []
     if weights["source"] == "random":
         notes.append("RANDOM WEIGHTS")
-    elif weights["source"] == "file":
+    elif weights["source"] == "file" or (
+        weights["source"] == "hub" and not _publishes(weights["name"], name)
+    ):
         notes.append(weights["name"])
     notes += more
     if test_time_registers:
         notes.append(registers.describe(dict(test_time_registers)))
     return name + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _publishes(hub_id: str, name: str) -> bool:
+    """Whether a repository is timm's, which is named like the model, or the one of the backbone's authors."""
+    return hub_id.startswith("timm/") or any(spec.name == name and hub_id in spec.hub_ids for spec in SPECS)

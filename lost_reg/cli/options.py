@@ -197,7 +197,11 @@ data_root_option = click.option(
 MODEL_OPTIONS = ("weights", "download", "device", "precision")
 
 model_options = together(
-    click.option("--weights", help="A weight file (.pth, .safetensors), or `random` for benchmarks."),
+    click.option(
+        "--weights", metavar="FILE|FOLDER|ID|random",
+        help="A checkpoint: a file, a folder, or a Hugging Face id; or `random` for benchmarks.  "
+        "[default: the published weights]",
+    ),
     click.option("--download", is_flag=True, help="Download weights and data that are missing."),
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     click.option(

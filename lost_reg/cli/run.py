@@ -122,11 +122,11 @@ def _checked_source(
     chosen: RunOptions,
 ) -> Any:
     """The images that the options name, after checking that weight file and run folder are usable."""
-    from lost_reg.backbones.weights import RANDOM, weight_file
+    from lost_reg.backbones.weights import RANDOM, local_checkpoint
     from lost_reg.runs.folder import check_free
 
     if options["weights"] not in (None, RANDOM):
-        weight_file(options["weights"])
+        local_checkpoint(options["weights"])
     if chosen.ranks.first:  # the others may start after it has begun to write
         check_free(out, resume=chosen.resume)
     if files_from == "-" and chosen.ranks.count > 1:

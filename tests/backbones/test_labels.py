@@ -16,21 +16,29 @@ REGISTERS = AddedRegisters(RegisterNeurons(((0, 1), (2, 5))), 2).settings
 @pytest.mark.parametrize(
     ("weights", "registers", "more", "label"),
     [
-        (Weights("hub", "timm/x", sha256="0" * 64), None, [], "dino"),
-        (Weights("bundled", "tiny.safetensors"), None, [], "dino"),
-        (Weights("random", "random"), None, [], "dino (RANDOM WEIGHTS)"),
-        (Weights("file", "mine.pth"), None, [], "dino (mine.pth)"),
-        (Weights("hub", "timm/x"), None, ["bf16"], "dino (bf16)"),
-        (Weights("hub", "timm/x"), REGISTERS, [], "dino (2 test-time registers at 2 neurons)"),
+        (Weights("hub", "timm/vit_small_patch16_224.dino", sha256="0" * 64), None, [], "dino_vits16"),
+        (Weights("hub", "facebook/dino-vits16"), None, [], "dino_vits16"),
+        (Weights("hub", "someone/model"), None, [], "dino_vits16 (someone/model)"),
+        (Weights("hub", "facebook/dino-vits8"), None, [], "dino_vits16 (facebook/dino-vits8)"),
+        (Weights("bundled", "tiny.safetensors"), None, [], "dino_vits16"),
+        (Weights("random", "random"), None, [], "dino_vits16 (RANDOM WEIGHTS)"),
+        (Weights("file", "mine.pth"), None, [], "dino_vits16 (mine.pth)"),
+        (Weights("hub", "facebook/dino-vits16"), None, ["bf16"], "dino_vits16 (bf16)"),
+        (
+            Weights("hub", "facebook/dino-vits16"),
+            REGISTERS,
+            [],
+            "dino_vits16 (2 test-time registers at 2 neurons)",
+        ),
         (
             Weights("random", "random"),
             REGISTERS,
             ["bf16", "400 px"],
-            "dino (RANDOM WEIGHTS, bf16, 400 px, 2 test-time registers at 2 neurons)",
+            "dino_vits16 (RANDOM WEIGHTS, bf16, 400 px, 2 test-time registers at 2 neurons)",
         ),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_labels_tell_what_sets_results_apart(weights, registers, more, label):
     recorded = json.loads(json.dumps(weights.recorded()))
-    assert backbone_label("dino", recorded, registers, more) == label
+    assert backbone_label("dino_vits16", recorded, registers, more) == label

@@ -71,7 +71,7 @@ def test_weight_file_not_there(refused, photos, tmp_path):
 def test_weights_of_another_model(refused, photos, tmp_path):
     tiny = load_backbone("tiny").weights.path
     line = refused("run", photos, "-b", "dinov2_vits14", "--weights", tiny, "--out", tmp_path / "out")
-    assert "does not fit dinov2_vits14" in line and "patch_embed.proj.weight" in line
+    assert "does not fit dinov2_vits14: has 4 register tokens, patch size 16" in line and "try tiny" in line
 
 
 def test_a_name_that_is_too_long(refused, photos, tmp_path):

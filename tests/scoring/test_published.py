@@ -63,13 +63,22 @@ def test_there_are_no_other_rows_and_each_has_a_source():
 
 
 def test_every_weights_name_is_one_that_a_run_can_have():
-    known = {name for spec in zoo.SPECS for name in (spec.hub_id, spec.official_file)}
+    known = {name for spec in zoo.SPECS for name in (*spec.hub_ids, spec.official_file)}
     assert {name for row in published_rows() for name in row["weights"] or ()} <= known
+
+
+def test_weights_that_are_published_in_several_places_are_recognised_in_each():
+    for spec in zoo.SPECS:
+        names = {*spec.hub_ids, spec.official_file} - {None}
+        for row in published_rows():
+            assert names.isdisjoint(row["weights"] or ()) or names <= set(row["weights"])
 
 
 @pytest.mark.parametrize(
     ("weights", "source", "figures"),
     [
+        ("facebook/dino-vits16", "hub", (61.9, 64.0, 50.7)),
+        ("facebook/dino-vitb16", "hub", (60.1, 63.3, 50.0)),
         ("timm/vit_small_patch16_224.dino", "hub", (61.9, 64.0, 50.7)),
         ("dino_deitsmall16_pretrain.pth", "file", (61.9, 64.0, 50.7)),
         ("dino_deitsmall8_300ep_pretrain.pth", "file", (55.5, 57.0, 49.5)),
@@ -136,6 +145,7 @@ def test_part_of_the_split_is_not_comparable():
         "timm/vit_small_patch8_224.dino",  # LOST's 55.5 is of the checkpoint of 300 epochs
         "dino_deitsmall8_pretrain.pth",
         "timm/vit_base_patch8_224.dino",
+        "facebook/dino-vits8",
     ],
 )
 def test_other_weights_are_not_comparable(weights):
@@ -149,7 +159,7 @@ def test_other_weights_are_not_comparable(weights):
 @pytest.mark.parametrize("normalize", [True, False])
 def test_rows_that_do_not_tell_layer_and_bias_never_match(layer, bias, facet, normalize):
     swept = {name for row in published_rows() if JIANG in row["source"] for name in row["weights"]}
-    assert len(swept) == 5
+    assert len(swept) == 8
     for weights in swept:
         settings = run_settings(weights, layer=layer, bias=bias, facet=facet, normalize=normalize)
         for dataset in DATASETS:

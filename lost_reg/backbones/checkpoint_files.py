@@ -1,0 +1,152 @@
+"""Reading checkpoints into named tensors, without executing anything in them.
+
+A format is one function from a path to a mapping of names to tensors. Nested dictionaries become one: their
+keys are joined by dots, as in `teacher.backbone.cls_token`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lost_reg.backbones.checkpoint_folders import INDEX_SUFFIX, files_of, shards
+from lost_reg.errors import LostRegError
+from lost_reg.text import first_sentence
+
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_NO_WEIGHTS = [  # how files start that are often taken for weights, and what they are
+    (rb"version https://git-lfs", "it is a Git LFS pointer: `git lfs pull` gets the file itself"),
+    (rb"\s*<(!doctype|html|\?xml)", "it is a web page, as a failed download leaves: download it again"),
+    (rb"\x89HDF", "it is an HDF5 file, of TensorFlow: lost-reg reads those of PyTorch"),
+    (rb"$", "it is empty"),
+]
+
+
+def read_tensors(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint by name, before any renaming; those of safetensors are read on demand.
+
+    Args:
+        path: a file, or the index of shards.
+
+    Raises:
+        LostRegError: a file that is damaged, or does not hold named tensors; says what it is, if known.
+    """
+    try:
+        tensors = _reader(path)(path)
+    except LostRegError:
+        raise
+    except Exception as error:  # a damaged file can make the readers raise nearly anything
+        raise LostRegError(f"cannot read weights from {str(path)!r}: {_reason(path, error)}") from None
+    if not tensors:
+        raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
+    return tensors
+
+
+def _reader(path: Path) -> Callable[[Path], Mapping[str, Tensor]]:
+    """The function that reads this format: by the suffix where it has one, else by how the file starts."""
+    for suffix, reader in _READERS.items():
+        if path.name.lower().endswith(suffix):
+            return reader
+    return _Safetensors if _start(path)[8:9] == b"{" else _read_pickle
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(100)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file cannot be read: what it is, or else what its reader says."""
+    start = _start(path) if path.is_file() else b"?"
+    for pattern, what in _NO_WEIGHTS:
+        if re.match(pattern, start, re.IGNORECASE):
+            return what
+    if isinstance(error, pickle.UnpicklingError) and start.startswith((_ZIP, _PICKLE)):
+        # torch's own message says how to execute it anyway
+        named = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
+        return (
+            f"it holds more than tensors and plain values{f' ({named[1]})' if named else ''}, as a whole "
+            "pickled model does; nothing in it was executed: save the model's state_dict()"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is no weight file"
+    return f"damaged, or not a weight file ({first_sentence(error)})"
+
+
+def _is_program(archive: Path) -> bool:
+    with zipfile.ZipFile(archive) as opened:
+        return any(name.endswith("/constants.pkl") for name in opened.namelist())
+
+
+class _Safetensors(Mapping[str, Tensor]):
+    """The tensors of safetensors files, each read when it is asked for."""
+
+    def __init__(self, path: Path):
+        opened = [safe_open(file, framework="pt") for file in files_of(path)]
+        self.files = {name: file for file in opened for name in list(file.keys())}
+        if path.name.endswith(INDEX_SUFFIX):
+            _check_shards(path, self.files)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.files[name].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    # mapped into memory, so that optimizer states are not read; torch's older format cannot be
+    mapped = _start(path).startswith(_ZIP)
+    if mapped and _is_program(path):
+        raise LostRegError(
+            f"cannot read weights from {str(path)!r}: it is a TorchScript program, which is not executed: "
+            "save its state_dict()"
+        )
+    # besides tensors, DINO's training checkpoints contain their command-line arguments
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return _flat(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
+
+
+def _read_pickled_shards(index: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in files_of(index):
+        tensors |= read_tensors(file)
+    _check_shards(index, tensors)
+    return tensors
+
+
+def _check_shards(index: Path, tensors: Mapping[str, Any]) -> None:
+    missing = [name for name in shards(index) if name not in tensors]
+    if missing:
+        raise LostRegError(f"the shards of {str(index)!r} lack {missing[0]}: download them again")
+
+
+def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
+    """The tensors of nested dictionaries, their keys joined by dots; all else is left out."""
+    if isinstance(content, Tensor) and name:
+        return {name: content}
+    if not isinstance(content, dict):
+        return {}
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        tensors |= _flat(value, f"{name}.{key}" if name else str(key))
+    return tensors
+
+
+_READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {  # by suffix; all else is torch's
+    f".safetensors{INDEX_SUFFIX}": _Safetensors,
+    f".bin{INDEX_SUFFIX}": _read_pickled_shards,
+    ".safetensors": _Safetensors,
+}
