@@ -184,10 +184,8 @@ def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save
     )
     assert lost_reg(*run, "--resume").stderr == line  # of all sessions, as is what a finished run says
     assert lost_reg(*run, "--resume").stderr == line
-    assert (
-        lost_reg("run", images[1], images[2], save_scene(tmp_path / "e.jpg"), "--out", tmp_path / "o").stderr
-        == ""
-    )
+    fewer = [images[1], images[2], save_scene(tmp_path / "e.jpg")]
+    assert lost_reg("run", *fewer, "--out", tmp_path / "fewer").stderr == ""
 
 
 def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(lost_reg, voc, tmp_path):
