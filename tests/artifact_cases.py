@@ -43,7 +43,7 @@ def backbone_artifacts(label: str = "one", *, layer=1, **changed) -> BackboneArt
     outliers = OutlierReport(
         rule="sigma", layer=layer, cutoff=80.0, count=2, share=0.02, images_with_any=7,
         neighbour_cosine={"outliers": cosines, "rest": None},
-        seeds=SeedStatistics(9, 4, 0.5, 0.01),
+        seeds=SeedStatistics(9, 4.5, 0.5, 0.01, 3),
         probes={"outliers": probe, "rest": None},
     )  # fmt: skip
     histogram = NormHistogram(1.0, 10.0, [[1, 1, 0], [1, 3, 0], [4, 0, 0]])

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 __all__ = [
+    "Attention",
     "Block",
     "Eva",
     "EvaAttention",
@@ -26,6 +27,7 @@ __all__ = [
     "PatchEmbed",
     "QuickGELU",
     "VisionTransformer",
+    "apply_rot_embed_cat",
     "timm",
 ]
 
@@ -89,6 +91,6 @@ def _disable_when_called(fn: Any = None, recursive: Any = True, *, reason: Any =
 
 with without_dynamo():
     import timm
-    from timm.layers import PatchEmbed, QuickGELU
+    from timm.layers import Attention, PatchEmbed, QuickGELU, apply_rot_embed_cat
     from timm.models.eva import Eva, EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer

@@ -15,7 +15,7 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.page import Section
 from lost_reg.report.pictures import Pictures, ramp
-from lost_reg.report.runs import paired_by_registers
+from lost_reg.report.runs import paired_by_registers, whole_image_notes
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
@@ -62,11 +62,15 @@ def write_gallery(
     }
 
 
-def gallery_section(gallery: dict[str, Any]) -> Section | None:
-    """Notes on what is not shown, and the colour scale of maps. gallery: see `write_gallery`."""
+def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Section | None:
+    """Notes on runs without a score and on what is not shown, and the colour scale of maps.
+
+    gallery: see `write_gallery`.
+    """
     if not gallery["items"]:
         return None
-    notes = [
+    notes = whole_image_notes([run for run in runs if not run.row])
+    notes += [
         f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
         "(`lost-reg report --max-images` shows more); the numbers above are of all"
         for dataset in gallery["datasets"]

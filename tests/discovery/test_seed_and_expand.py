@@ -90,7 +90,7 @@ def test_an_image_without_patches_disturbs_no_other():
 
 def test_cosines_are_left_out_where_they_are_not_asked_for():
     found = seed_and_expand(torch.randn(2, 12, 5), with_cosines=False)
-    assert found.cosines is None and len(found.tensors()) == 3
+    assert found.cosines is None and len(found.tensors()) == 4
     assert [one.score for one in objects_of(found.cpu(), (3, 4))] == [None, None]
 
 

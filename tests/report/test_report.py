@@ -616,3 +616,19 @@ def test_an_incomplete_run_needs_partial(tmp_path, make_coco):
     result = lost_reg("report", tmp_path / "run", "--out", tmp_path / "out")
     assert result.exit_code == 1 and "--partial" in result.stderr and not (tmp_path / "out").exists()
     assert lost_reg("report", tmp_path / "run", "--out", tmp_path / "out", "--partial").exit_code == 0
+
+
+# --- whole images ------------------------------------------------------------------------------------
+
+
+def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", OUTCOMES)
+    whole, root = dict.fromkeys(OUTCOMES, (0, 0, 128, 96)), dataset.parent / "images"
+    write_run(tmp_path / "results" / "scored", dataset, whole)
+    write_run(tmp_path / "results" / "mine", None, whole, root=root, backbone="dino_vits16")
+    write_run(tmp_path / "results" / "right", dataset, dict.fromkeys(OUTCOMES, RIGHT), backbone="deit3")
+    page = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+    table, gallery = page.split('<section id="corloc"')[1].split('<section id="gallery"')
+    note = "<li>{}: 4 of 4 boxes are the whole image; `lost-reg sweep` compares settings</li>"
+    assert note.format("dinov2_vits14") in table and note.format("dino_vits16") in gallery
+    assert page.count("the whole image;") == 2
