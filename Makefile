@@ -1,11 +1,13 @@
-# make demo: install, discover objects in the sample images, score them, write a report.
+# make demo: install, find objects in the samples and in photos, score them, write a report.
+# make demo PHOTOS=FOLDER: in your own photos, too.   make weights: get the weights of the model for photos.
 # make test: install, check the code (make check), run all tests.   make docs: the documentation as a site.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 RESULTS = demo-results
+PHOTOS =
 
-.PHONY: install demo check test docs diagram clean
+.PHONY: install demo weights check test docs diagram clean
 
 install: $(VENV)/installed
 
@@ -17,15 +19,10 @@ $(VENV)/installed: pyproject.toml
 
 demo: install
 	rm -rf $(RESULTS)
-	$(BIN)/python data/skimage_photos.py
-	$(BIN)/lost-reg run --backbone tiny --dataset samples --data-root data --out $(RESULTS)/samples --visualize --save-maps
-	$(BIN)/lost-reg run --backbone tiny --dataset data/skimage --out $(RESULTS)/photos --visualize --save-maps
-	$(BIN)/lost-reg corloc $(RESULTS) --data-root data
-	$(BIN)/lost-reg report $(RESULTS) --data-root data --out $(RESULTS)/report
-	@echo
-	@echo "Results:             $(RESULTS)/samples and $(RESULTS)/photos (predictions.jsonl, run.json)"
-	@echo "Pictures with boxes: $(RESULTS)/samples/pictures and $(RESULTS)/photos/pictures"
-	@echo "Report:              $(RESULTS)/report/index.html"
+	PATH="$(abspath $(BIN)):$$PATH" evaluation/demo.sh $(RESULTS) "$(PHOTOS)"
+
+weights: install
+	$(BIN)/python evaluation/real_weights.py
 
 check: install
 	$(BIN)/ruff check

@@ -30,15 +30,23 @@ class Plain:
     grid_hw: tuple[int, int]
 
 
-def discover(path: Path, backbone) -> Plain:
-    """LOST as published on one file. EXIF orientation is not applied, as for datasets."""
+def discover(path: Path, backbone, facets: str = "k", center: bool = False) -> Plain:
+    """LOST on one file, by default as published. EXIF orientation is not applied, as for datasets."""
     image = np.asarray(Image.open(path).convert("RGB"))
-    features, grid_hw = keys(image, backbone)
-    return lost(features.float(), grid_hw, image.shape[:2], backbone.patch_size)
+    qkv, grid_hw = last_qkv(image, backbone)
+    return lost(features(qkv.float(), facets, center), grid_hw, image.shape[:2], backbone.patch_size)
 
 
-def keys(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
-    """(N, D) keys of the last block, by a hook on its qkv, and the patch grid."""
+def features(qkv: torch.Tensor, facets: str, center: bool) -> torch.Tensor:
+    """(N, D) of one facet; of several, each of length 1 and side by side. qkv: (N, 3 D)."""
+    chosen = [qkv.chunk(3, dim=-1)["qkv".index(facet)] for facet in facets]
+    if center:
+        chosen = [one - one.mean(dim=0) for one in chosen]
+    return chosen[0] if len(chosen) == 1 else torch.cat([F.normalize(one, dim=1) for one in chosen], dim=1)
+
+
+def last_qkv(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
+    """(N, 3 D): the output of the last block's qkv, by a hook on it, and the patch grid."""
     model, size = backbone.model, backbone.patch_size
     height, width = image.shape[:2]
     x = torch.from_numpy(image.copy()).to(backbone.device).permute(2, 0, 1).float() / 255
@@ -60,7 +68,7 @@ def keys(image: np.ndarray, backbone) -> tuple[torch.Tensor, tuple[int, int]]:
     finally:
         handle.remove()
         model.pos_embed = native
-    return caught[0][0].chunk(3, dim=-1)[1][model.num_prefix_tokens :], grid_hw
+    return caught[0][0][model.num_prefix_tokens :], grid_hw
 
 
 def positions(pos_embed: torch.Tensor, grid_hw: tuple[int, int], backbone) -> torch.Tensor:

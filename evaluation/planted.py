@@ -1,14 +1,11 @@
-"""The planted model: made to have outliers, for tests and agreement.py. Nobody trained or uses it.
+"""Planted artifacts: models made to have outliers, for tests and measurements. Nobody trained or uses them.
 
-DINOv2's weights, whose outliers the registers papers are about, are no part of this repository. The planted
-model shows the same symptom by the same mechanism: a few neurons of one MLP fire at a few low-texture patches
-of each image and write a large vector there. So the search for such neurons, and moving what they write, can
-be tested from end to end.
+The models whose outliers the registers papers are about are not at hand here. A planted model shows the same
+symptom by the same mechanism: a few neurons of one MLP fire at a few low-texture patches of each image and
+write a large vector there. So the search for such neurons, and moving what they write, can be tested from end
+to end.
 
-- It is the bundled backbone with its four registers made part of its class token, (1, 5, D): prefix tokens
-  of its own, which lost_reg does not take for registers. (It refuses to add registers to models that have
-  some.)
-- The neurons are the three of the middle block's MLP that matter least to it: those of the smallest
+- The neurons are the three of the middle block's MLP that matter least to the model: those of the smallest
   activation times outgoing weight. They are 0 everywhere except at the chosen patches.
 - The chosen patches are, in each image, the five of least texture (standard deviation of their pixels)
   among those at the image's border, which is mostly background.
@@ -16,36 +13,74 @@ be tested from end to end.
   most random ones do little. LOST seeds at the patch that is similar to the fewest others. So the direction
   is fitted by gradient descent: its key, straight through the last block's norm and key projection, shall
   have a negative cosine to the keys of as many patches of some images as possible.
+
+lost_reg refuses to add registers to models that have some. So before it is planted, the bundled backbone gets
+its four registers made part of its class token, (1, 5, D): lost_reg does not take those for registers.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from harness import decoded
 from torch import Tensor, nn
 
-from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.discovery.features import FACETS
 
-NAME = "planted (test fixture)"
-LAYER = 2  # of six: after the middle block
 NEURONS = 3
 PATCHES = 5
 TIMES_TYPICAL = 10.0
 ACTIVATION = 50.0  # of each planted neuron at a chosen patch; typical ones are below 5
 
 
-def without_registers(tiny: VitBackbone) -> VitBackbone:
-    """The bundled backbone, its registers made part of its class token; its features are the same."""
-    model = copy.deepcopy(tiny.model)
-    model.cls_token = nn.Parameter(torch.cat([model.cls_token, model.reg_token], dim=1), requires_grad=False)
-    model.reg_token, model.num_reg_tokens = None, 0
-    return VitBackbone(replace(tiny.spec, name=NAME, registers=0), model, tiny.weights, tiny.device, "fp32")
+def plant(backbone: VitBackbone, *batches: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
+    """A copy of a backbone with planted artifacts, and its planted (layer, neuron) pairs.
+
+    Args:
+        backbone: on the CPU, in float32.
+        batches: each (B, 3, H, W), normalised: images to measure typical norms, keys and activations on.
+    """
+    layer = backbone.depth // 2 - 1
+    norms = torch.cat(
+        [list(backbone.block_outputs(images))[layer].norm(dim=2).flatten() for images in batches]
+    )
+    neurons = _least_important(backbone, layer, batches)
+    vector = TIMES_TYPICAL * norms.median() * _harmful_direction(backbone, batches)
+    model = copy.deepcopy(backbone.model)
+    block = model.blocks[layer]
+    scale = getattr(block.ls2, "gamma", 1.0)  # (D,): what the block multiplies with what its MLP writes
+    block.mlp.fc2.weight[:, neurons] = (vector / scale / (NEURONS * ACTIVATION))[:, None].expand(-1, NEURONS)
+    model.plant = _Plant(layer, neurons)
+    model.plant.attach(model)
+    spec = replace(backbone.spec, name=f"{backbone.name} with planted artifacts")
+    planted = VitBackbone(spec, model, backbone.weights, backbone.device, "fp32")
+    return planted, [(layer, neuron) for neuron in neurons.tolist()]
+
+
+def without_registers(backbone: VitBackbone) -> VitBackbone:
+    """A copy whose registers are made part of its class token, if it has any; its features are the same."""
+    model = copy.deepcopy(backbone.model)
+    if model.reg_token is not None:
+        prefix = torch.cat([model.cls_token, model.reg_token], dim=1)
+        model.cls_token = nn.Parameter(prefix, requires_grad=False)
+        model.reg_token, model.num_reg_tokens = None, 0
+    spec = replace(backbone.spec, registers=0)
+    return VitBackbone(spec, model, backbone.weights, backbone.device, "fp32")
+
+
+def some_images(files: Sequence[Path], backbone: VitBackbone) -> Tensor:
+    """(B, 3, H, W) for `plant`: up to eight of the first 64 files, those of the commonest padded size."""
+    images = [decoded(path, backbone.patch_size) for path in files[:64]]
+    commonest, _ = Counter(image.pixels.shape for image in images).most_common(1)[0]
+    return normalized([image for image in images if image.pixels.shape == commonest][:8], backbone)
 
 
 def with_registers(backbone: VitBackbone, added: AddedRegisters) -> VitBackbone:
@@ -63,38 +98,20 @@ def moved(
     return VitBackbone(backbone.spec, model, backbone.weights, torch.device(device), precision, added)
 
 
-def plant(*batches: Tensor) -> tuple[VitBackbone, list[tuple[int, int]]]:
-    """The planted model, and its planted (layer, neuron) pairs.
-
-    Args:
-        batches: each (B, 3, H, W), normalised: images to measure typical norms, keys and activations on.
-    """
-    backbone = without_registers(load_backbone("tiny", device="cpu"))
-    model = backbone.model
-    norms = torch.cat(
-        [list(backbone.block_outputs(images))[LAYER].norm(dim=2).flatten() for images in batches]
-    )
-    mlp = model.blocks[LAYER].mlp
-    neurons = _least_important(backbone, batches)
-    vector = TIMES_TYPICAL * norms.median() * _harmful_direction(backbone, batches)
-    mlp.fc2.weight[:, neurons] = (vector / (NEURONS * ACTIVATION))[:, None].expand(-1, NEURONS)
-    model.plant = _Plant(neurons)
-    model.plant.attach(model)
-    return backbone, [(LAYER, neuron) for neuron in neurons.tolist()]
-
-
 class _Plant(nn.Module):
     """Chooses patches by their pixels, and sets the planted neurons: inputs of the MLP's last layer."""
 
-    def __init__(self, neurons: Tensor):
+    def __init__(self, layer: int, neurons: Tensor):
         super().__init__()
-        self.neurons = neurons
+        self.layer, self.neurons = layer, neurons
 
     def attach(self, model) -> None:
-        for hooked in (model.patch_embed, model.blocks[LAYER].mlp.norm):
+        for hooked in (model.patch_embed, model.blocks[self.layer].mlp.norm):
             hooked._forward_hooks.clear()  # a copied model's hooks belong to the model it was copied from
         model.patch_embed.register_forward_hook(self._choose)
-        model.blocks[LAYER].mlp.norm.register_forward_hook(self._fire)  # the identity before the last layer
+        model.blocks[self.layer].mlp.norm.register_forward_hook(
+            self._fire
+        )  # the identity before the last layer
 
     def _choose(self, patch_embed, inputs, _) -> None:
         pixels = inputs[0].bfloat16().float()  # so that the same patches are chosen in every precision
@@ -119,9 +136,9 @@ def low_texture_border_patches(images: Tensor, patch: int) -> Tensor:
 
 
 @torch.inference_mode()
-def _least_important(backbone: VitBackbone, batches: Sequence[Tensor]) -> Tensor:
+def _least_important(backbone: VitBackbone, layer: int, batches: Sequence[Tensor]) -> Tensor:
     activations: list[Tensor] = []  # (T, neurons) of each batch
-    linear = backbone.model.blocks[LAYER].mlp.fc2
+    linear = backbone.model.blocks[layer].mlp.fc2
     handle = linear.register_forward_pre_hook(
         lambda _, inputs: activations.append(inputs[0].abs().flatten(0, 1))
     )

@@ -8,6 +8,8 @@ with timm.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +27,27 @@ def qkv_of_blocks(state: State, images: Tensor, heads: int, blocks: int | None =
         heads: attention heads.
         blocks: how many blocks are wanted, all by default.
     """
+    return [qkv for qkv, _ in islice(run_blocks(state, images, heads), blocks)]
+
+
+def tokens_after_blocks(state: State, images: Tensor, heads: int) -> list[Tensor]:
+    """The patch tokens after every block: a list of (B, N, D)."""
+    return [tokens for _, tokens in run_blocks(state, images, heads)]
+
+
+def run_blocks(state: State, images: Tensor, heads: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each block, the output of its qkv layer and its own, for the patches: (B, N, 3 D), (B, N, D)."""
     tokens = embed(state, images)  # (B, prefix + N, D)
     prefix = 1 + (state["register_tokens"].shape[1] if "register_tokens" in state else 0)
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-    outputs = []
-    for index in range(blocks or depth):
+    for index in range(depth):
         block = f"blocks.{index}"
         qkv = linear(state, f"{block}.attn.qkv", norm(state, f"{block}.norm1", tokens))
-        outputs.append(qkv[:, prefix:])
         attended = linear(state, f"{block}.attn.proj", attention(qkv, heads))
         tokens = tokens + attended * state.get(f"{block}.ls1.gamma", 1)
         expanded = mlp(state, f"{block}.mlp", norm(state, f"{block}.norm2", tokens))
         tokens = tokens + expanded * state.get(f"{block}.ls2.gamma", 1)
-    return outputs
+        yield qkv[:, prefix:], tokens[:, prefix:]
 
 
 def embed(state: State, images: Tensor) -> Tensor:

@@ -154,8 +154,8 @@ def test_test_time_registers_are_the_cpus(rule):
 
 
 def test_planted_neurons_are_found(files):
-    tiny = load_backbone("tiny", device="cpu")
-    planted_model, neurons = planted.plant(batch_of(tiny, noise(4)))
+    tiny = planted.without_registers(load_backbone("tiny", device="cpu"))
+    planted_model, neurons = planted.plant(tiny, batch_of(tiny, noise(4)))
     there = planted.moved(planted_model, DEVICE, "fp32")
     stream = ImageStream(files[:6], [file.name for file in files[:6]], max_side=224)
     found = find_register_neurons(stream, there, SearchOptions(top_k=3))

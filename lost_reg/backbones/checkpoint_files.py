@@ -19,6 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lost_reg.backbones.checkpoint_folders import INDEX_SUFFIX, files_of, shards
+from lost_reg.backbones.onnx_files import read_onnx
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
 
@@ -148,5 +149,6 @@ def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
 _READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {  # by suffix; all else is torch's
     f".safetensors{INDEX_SUFFIX}": _Safetensors,
     f".bin{INDEX_SUFFIX}": _read_pickled_shards,
+    ".onnx": read_onnx,
     ".safetensors": _Safetensors,
 }

@@ -154,16 +154,18 @@ def _describe(run: ReportRun) -> str:
 
 def _draw_bars(bars: Sequence[Bar], labels: Sequence[list[str]], axes: Axes) -> None:
     """Draw bars from the top, each below its label; vertical positions are in pixels from the top."""
+    top = percent_top([max(run.row.score.interval[1], _published(run)) for run, _ in bars])
     y, heights = 0.0, []
     for (run, kind), lines in zip(bars, labels):
         axes.text(0, y, "\n".join(lines), va="top", linespacing=1.05)
         y += _LABEL * len(lines) + _BAR / 2
         _draw_bar(run, kind, y, axes)
+        text: dict[str, Any] = {"va": "center_baseline", "weight": "bold"}
+        axes.annotate(f"{run.row.score.corloc:.1f}", (top, y), (7, 0), textcoords="offset points", **text)
         heights.append(y)
         y += _BAR / 2 + _GAP
     axes.containers[-1].set_label("95 % interval")  # one legend entry, after those of the bars
     _draw_baselines([run.row.score for run, _ in bars], heights, axes)
-    top = percent_top([max(run.row.score.interval[1], _published(run)) for run, _ in bars])
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x")
     axes.set(xlim=(0, top), ylim=(y, -2), yticks=[], xticks=range(0, int(top) + 1, 20 if top > 50 else 10))
@@ -181,9 +183,6 @@ def _draw_bar(run: ReportRun, kind: str, y: float, axes: Axes) -> None:
     if run.row.published:
         (mark,) = axes.plot(_published(run), y, ls="none", label="published", **_DIAMOND)
         titled(mark, f"published: {run.row.published.corloc:.1f}")
-    end = max(high, _published(run))
-    text: dict[str, Any] = {"va": "center_baseline", "weight": "bold"}
-    axes.annotate(f"{value:.1f}", (end, y), (7, 0), textcoords="offset points", **text)
 
 
 def _published(run: ReportRun) -> float:

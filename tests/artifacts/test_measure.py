@@ -21,7 +21,7 @@ from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 def rows(stream):
     """What is measured of the fixture without the plant, with it, and with a test-time register."""
     plain = planted.without_registers(load_backbone("tiny", device="cpu"))
-    model, neurons = planted.plant(*batches_of(stream, plain))
+    model, neurons = planted.plant(plain, *batches_of(stream, plain))
     repaired = planted.with_registers(model, AddedRegisters(RegisterNeurons(tuple(neurons))))
     reference = measure(stream, plain)
     return [
@@ -35,11 +35,11 @@ def test_counts_and_shares_of_the_planted_model(rows, stream):
     plain, model, repaired = rows
     patches = model.patches
     assert model.images == model.outliers.images_with_any == 16
-    assert model.label == planted.NAME
-    assert repaired.label == f"{planted.NAME} (1 test-time register at 3 neurons)"
+    assert model.label == "tiny with planted artifacts"
+    assert repaired.label == "tiny with planted artifacts (1 test-time register at 3 neurons)"
     assert model.outliers.count == 16 * planted.PATCHES
     assert model.outliers.share == pytest.approx(16 * planted.PATCHES / patches)
-    after, before = model.layers[planted.LAYER], model.layers[planted.LAYER - 1]
+    after, before = model.layers[2], model.layers[1]  # planted in the middle of six
     assert after.largest > 3 * before.largest
     assert after.shares["sigma"] == pytest.approx(16 * planted.PATCHES / patches, abs=1e-3)
     assert plain.layers[-2].shares["reference"] == pytest.approx(0.02, abs=0.002)

@@ -7,7 +7,7 @@ from pathlib import Path
 import planted
 import pytest
 import torch
-from artifact_cases import LOADER
+from artifact_cases import LOADER, slow_search
 from helpers import approximately, batches_of, find, refusal, scarce_memory, setting
 from small_models import small_backbone
 
@@ -47,55 +47,6 @@ def pictures():
 # --- against a slow formulation -----------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def slow_search(backbone, pictures, options: SearchOptions):
-    """Everything kept, one image at a time.
-
-    Returns:
-        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out.
-    """
-    stream = stream_of(pictures, batch_size=1)
-    norms, hidden = [], []  # an image's, the class token first: (L, 1 + N); (L, 1 + N, H)
-    for image in batches_of(stream, backbone):
-        inputs = []
-        handles = [
-            block.mlp.fc2.register_forward_pre_hook(lambda _, args, taken=inputs: taken.append(args[0][0]))
-            for block in backbone.model.blocks
-        ]
-        outputs = backbone.block_outputs(image, with_prefix=True)
-        norms.append(torch.stack([tokens[0].norm(dim=1) for tokens in outputs]))
-        hidden.append(torch.stack(inputs))
-        for handle in handles:
-            handle.remove()
-    detect = options.detect_layer % backbone.depth
-    every = torch.cat([of_image[:, 1:] for of_image in norms], dim=1).double()  # of patches
-    cutoffs = every.mean(dim=1) + 3 * every.std(dim=1, correction=0)
-    threshold = float(cutoffs[detect]) if options.threshold is None else options.threshold
-    outliers = every[detect] > threshold
-    at_outliers, at_others = every[:, outliers].mean(dim=1), every[:, ~outliers].mean(dim=1)
-    top, stands_out = options.top_layer, at_outliers[detect] >= 3 * at_others[detect]
-    if top is None:
-        candidates = range(detect if stands_out else 0)
-        top = next((layer for layer in candidates if at_outliers[layer] > cutoffs[layer]), detect)
-    per_image = []
-    for activations, of_image in zip(hidden, norms):
-        where = of_image[detect] > threshold
-        where[0] &= options.rule == "code"  # whether the class token can count
-        if where.any():
-            chosen = activations[:, where]
-            per_image.append((chosen.abs() if options.rule == "code" else chosen).double().mean(dim=1))
-    mean = torch.stack(per_image).mean(dim=0)
-    ranked = sorted(
-        (
-            (float(mean[layer, neuron]), layer, neuron)
-            for layer in range(top + 1)
-            for neuron in range(mean.shape[1])
-        ),
-        reverse=True,
-    )
-    return ranked[: options.top_k], threshold, top, bool(stands_out)
-
-
 @pytest.mark.parametrize("name", ["MLP", "SwiGLU, packed"])
 @pytest.mark.parametrize(
     "options",
@@ -116,7 +67,7 @@ def test_neurons_are_those_of_the_slow_formulation(name, options, pictures):
         options["threshold"] = float(norms[options.get("detect_layer", -2)].median())
     options = SearchOptions(**options)
     found = find_register_neurons(stream_of(pictures, batch_size=3), backbone, options)
-    ranked, threshold, top, stands_out = slow_search(backbone, pictures, options)
+    ranked, threshold, top, stands_out = slow_search(backbone, stream_of(pictures, batch_size=1), options)
     assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
     assert found.found["activations"] == pytest.approx([activation for activation, *_ in ranked], rel=1e-4)
     assert found.found["threshold"] == pytest.approx(threshold, rel=1e-5)
@@ -172,8 +123,8 @@ def samples():
 
 @pytest.fixture(scope="module")
 def planted_model(samples):
-    tiny = load_backbone("tiny", device="cpu")
-    return planted.plant(*batches_of(samples[1], tiny))
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    return planted.plant(plain, *batches_of(samples[1], plain))
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +151,7 @@ def outlier_share(samples, backbone, threshold: float) -> float:
 def test_the_planted_neurons_are_found_without_labels(found_neurons, planted_model):
     _, neurons = planted_model
     assert sorted(found_neurons.neurons) == neurons
-    assert found_neurons.found["top_layer"] == planted.LAYER
+    assert found_neurons.found["top_layer"] == neurons[0][0]
     assert found_neurons.found["images_with_outliers"] == found_neurons.found["images"] == 16
     assert found_neurons.found["stands_out"] and found_neurons.found["top_layer_rule"] == "onset"
     assert found_neurons.found["norm_ratio"] > 3
@@ -239,9 +190,8 @@ def test_without_the_plant_the_fixture_is_the_bundled_backbone():
 def test_the_neurons_that_matter_are_the_planted_ones(samples, planted_model, found_neurons):
     """Registers at other neurons of the same block repair nothing."""
     model, neurons = planted_model
-    others = tuple((planted.LAYER, neuron) for neuron in range(9) if (planted.LAYER, neuron) not in neurons)[
-        :3
-    ]
+    layer = neurons[0][0]
+    others = tuple((layer, neuron) for neuron in range(9) if (layer, neuron) not in neurons)[:3]
     elsewhere = planted.with_registers(model, AddedRegisters(type(found_neurons)(others)))
     assert outlier_share(samples, elsewhere, found_neurons.found["threshold"]) > 0.02
 

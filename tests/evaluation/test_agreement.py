@@ -41,7 +41,7 @@ def rounding_can_give(features, seed: int, box) -> bool:
     size_hw, grid_hw = (10, 10 * len(features)), (1, len(features))
     expected = plain.lost(torch.tensor(features), grid_hw, size_hw, 10)
     found = prediction("a", found_object(box, seed=(0, seed)), size_hw=size_hw, grid_hw=grid_hw)
-    return agreement.rounding_can_decide(expected, found, key_error=1e-6, patch=10)
+    return agreement.rounding_can_decide(expected, found, feature_error=1e-6, patch=10)
 
 
 def test_a_result_within_rounding_is_told_from_one_that_is_not():
@@ -68,4 +68,4 @@ def test_agreement_prints_its_tables(tmp_path, make_voc, printed):
     output = printed(agreement, "--dataset", tmp_path / "voc", "--backbone", "tiny", "--device", "cpu")
     assert "| 100.0 % | 100.0 % | 100.0 % | 0 of 0 |" in output
     assert "| batches of 8, 4 workers | 100.0 % |" in output
-    assert "| fp16, planted tokens |" in output
+    assert "| fp16, planted artifacts |" in output

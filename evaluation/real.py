@@ -1,0 +1,166 @@
+"""The tables of results/real.md, on what a real model finds.
+
+    python evaluation/real.py settings SWEEP     CorLoc of every setting of a sweep (`lost-reg sweep`)
+    python evaluation/real.py norms ARTIFACTS    norms after each layer (`lost-reg artifacts`)
+    python evaluation/real.py planted OUT --dataset DATASET --weights FILE [--top-k N]
+
+`planted` plants artifacts in the model (planted.py). It finds their neurons on the dataset's images, as
+`lost-reg register-neurons` does, and compares LOST at several settings on the model as it is, with planted
+artifacts, and with one test-time register besides. OUT gets a sweep for each, and the neurons.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import planted
+from harness import argument_parser, describe_machine, markdown_table, run_script
+
+from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
+from lost_reg.artifacts.records import ARTIFACTS_FILE, read_artifacts
+from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.registers import AddedRegisters, write_neurons
+from lost_reg.backbones.vit import VitBackbone
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.discovery.methods import Setting, describe_setting, preset_setting, with_changes
+from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.sources import source_of_dataset
+from lost_reg.runs.sweep import sweep
+from lost_reg.runs.sweep_folder import SweepResults, read_sweep
+from lost_reg.scoring.corloc import Score, score
+from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, ground_truth
+
+BACKBONE = "dinov2_vits14"
+
+
+def main() -> None:
+    options = parse()
+    options.run(options)
+
+
+def parse() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, run, folder in (
+        ("settings", print_settings, "a sweep"),
+        ("norms", print_norms, "what `lost-reg artifacts` wrote"),
+        ("planted", print_planted, "a new folder"),
+    ):
+        command = commands.add_parser(name)
+        command.set_defaults(run=run)
+        command.add_argument("folder", type=Path, help=folder)
+    command.add_argument("--dataset", required=True, help="as `lost-reg run` takes it")
+    command.add_argument("--weights", required=True, help=f"of {BACKBONE}")
+    command.add_argument("--top-k", type=int, default=SearchOptions.top_k, help="how many neurons are kept")
+    return parser.parse_args()
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+
+def print_settings(options: argparse.Namespace) -> None:
+    swept = read_sweep(options.folder)
+    scores = scores_of(swept)
+    rows = [
+        [describe_setting(setting), f"{one.found} of {one.images}", corloc(one), whole_images(swept, index)]
+        for index, (setting, one) in enumerate(zip(swept.settings, scores))
+    ]
+    print(markdown_table(["setting", "found", "CorLoc (95 % interval)", "boxes of the whole image"], rows))
+    print(f"\nA centred box: {scores[0].centred:.1f}. The whole image: {scores[0].whole:.1f}.")
+
+
+def scores_of(swept: SweepResults) -> list[Score]:
+    """The score of each setting, on all images of the sweep's dataset."""
+    columns = zip(*swept.boxes.values(), strict=True)
+    found = [FoundBoxes.of_results(swept.results, dict(zip(swept.boxes, column))) for column in columns]
+    truths = ground_truth(found[0], ScoringOptions()).truths
+    return [score(one.boxes, truths, unusable=one.failures) for one in found]
+
+
+def corloc(one: Score) -> str:
+    low, high = one.interval
+    return f"{one.corloc:.1f} ({low:.1f} to {high:.1f})"
+
+
+def whole_images(swept: SweepResults, index: int) -> int:
+    """How many boxes of a setting are the whole image."""
+    images = swept.results.predictions.values()
+    return sum(tuple(one.boxes_xyxy[index] or ()) == (0, 0, *one.size_hw[::-1]) for one in images)
+
+
+# --- norms -------------------------------------------------------------------------------------------
+
+
+def print_norms(options: argparse.Namespace) -> None:
+    (measured,) = read_artifacts(options.folder / ARTIFACTS_FILE).backbones
+    rows = [
+        [
+            one.layer,
+            f"{one.mean:.1f}",
+            f"{one.sigma:.1f}",
+            f"{one.percentiles['50']:.1f}",
+            f"{one.percentiles['99']:.1f}",
+            f"{one.largest:.1f}",
+            f"{100 * one.shares['sigma']:.2f} %",
+        ]
+        for one in measured.layers
+    ]
+    print(f"{measured.label}, {measured.images} images, {measured.patches:,} patches\n")
+    print(
+        markdown_table(["layer", "mean", "sigma", "median", "99 %", "largest", "above mean + 3 sigma"], rows)
+    )
+
+
+# --- planted artifacts -------------------------------------------------------------------------------
+
+
+def print_planted(options: argparse.Namespace) -> None:
+    dataset = find_dataset(options.dataset, data_root())
+    files = [dataset.root / name for name in dataset.images]
+    clean = load_backbone(BACKBONE, weights=options.weights, device="cpu")
+    model, neurons = planted.plant(clean, planted.some_images(files, clean))
+    stream = ImageStream(files, dataset.images, loader=LoaderOptions(apply_exif=False))
+    found = find_register_neurons(stream, model, SearchOptions(top_k=options.top_k))
+    write_neurons(options.folder / "neurons.json", found)
+    print(describe_machine(clean.device))
+    among = len(set(neurons) & set(found.neurons))
+    print(f"\nplanted neurons (layer, neuron): {neurons}; {among} of them among the {options.top_k} found")
+    about = found.found
+    print(
+        f"outliers: {100 * about['outlier_share']:.2f} % of the patches, from layer {about['top_layer']} on\n"
+    )
+    models = {
+        "as it is": clean,
+        "planted artifacts": model,
+        "and a test-time register": planted.with_registers(model, AddedRegisters(found)),
+    }
+    swept = [swept_in(options.folder / name.replace(" ", "-"), one, dataset) for name, one in models.items()]
+    columns = [[corloc(one) for one in scores_of(results)] for results in swept]
+    names = map(describe_setting, swept[0].settings)
+    print(markdown_table(["setting", *models], list(zip(names, *columns))))
+
+
+def swept_in(folder: Path, backbone: VitBackbone, dataset: Dataset) -> SweepResults:
+    """LOST at SETTINGS on all images of a dataset."""
+    sweep(source_of_dataset(dataset), backbone, folder, settings(), RunOptions())
+    return read_sweep(folder)
+
+
+def settings() -> Sequence[Setting]:
+    """LOST as published, and settings that do better with DINOv2."""
+    changes = [
+        {},
+        {"center": True},
+        {"facet": "q", "center": True},
+        {"facet": "v"},
+        {"facet": "qk", "center": True},
+        {"facet": "qkv", "center": True},
+    ]
+    return [with_changes(Setting(), one) for one in changes] + [preset_setting("lost", "registers")]
+
+
+if __name__ == "__main__":
+    run_script(main)
