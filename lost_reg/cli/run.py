@@ -68,7 +68,8 @@ from lost_reg.text import counted
 @click.option(
     "--save-maps",
     is_flag=True,
-    help="Also save the method's maps for `lost-reg report`; with --resume, only the remaining images.",
+    help="Also save maps for `lost-reg report`: token norms, attention, and the method's own; with --resume, "
+    "only of the remaining images.",
 )
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
