@@ -57,7 +57,7 @@ def _reader(path: Path) -> Callable[[Path], Mapping[str, Tensor]]:
     for suffix, reader in _READERS.items():
         if path.name.lower().endswith(suffix):
             return reader
-    return _Safetensors if _start(path)[8:9] == b"{" else _read_pickle
+    return _read_safetensors if _start(path)[8:9] == b"{" else _read_pickle
 
 
 def _start(path: Path) -> bytes:
@@ -88,23 +88,35 @@ def _is_program(archive: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in opened.namelist())
 
 
-class _Safetensors(Mapping[str, Tensor]):
-    """The tensors of safetensors files, each read when it is asked for."""
+class _OnDemand(Mapping[str, Tensor]):
+    """Tensors that are read when they are asked for, each by the function that its name has in `readers`."""
 
-    def __init__(self, path: Path):
-        opened = [safe_open(file, framework="pt") for file in files_of(path)]
-        self.files = {name: file for file in opened for name in list(file.keys())}
-        if path.name.endswith(INDEX_SUFFIX):
-            _check_shards(path, self.files)
+    def __init__(self, readers: dict[str, Callable[[str], Tensor]]):
+        self.readers = readers
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.files[name].get_tensor(name)
+        return self.readers[name](name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.files)
+        return iter(self.readers)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.readers)
+
+
+def _read_safetensors(path: Path) -> _OnDemand:
+    file = safe_open(path, framework="pt")
+    return _OnDemand(dict.fromkeys(file.keys(), file.get_tensor))
+
+
+def _read_shards(index: Path) -> _OnDemand:
+    readers: dict[str, Callable[[str], Tensor]] = {}
+    for shard in map(read_tensors, files_of(index)):
+        readers |= dict.fromkeys(shard, shard.__getitem__)
+    missing = [name for name in shards(index) if name not in readers]
+    if missing:
+        raise LostRegError(f"the shards of {str(index)!r} lack {missing[0]}: download them again")
+    return _OnDemand(readers)
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -120,20 +132,6 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         return _flat(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
 
 
-def _read_pickled_shards(index: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for file in files_of(index):
-        tensors |= read_tensors(file)
-    _check_shards(index, tensors)
-    return tensors
-
-
-def _check_shards(index: Path, tensors: Mapping[str, Any]) -> None:
-    missing = [name for name in shards(index) if name not in tensors]
-    if missing:
-        raise LostRegError(f"the shards of {str(index)!r} lack {missing[0]}: download them again")
-
-
 def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
     """The tensors of nested dictionaries, their keys joined by dots; all else is left out."""
     if isinstance(content, Tensor) and name:
@@ -147,8 +145,7 @@ def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
 
 
 _READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {  # by suffix; all else is torch's
-    f".safetensors{INDEX_SUFFIX}": _Safetensors,
-    f".bin{INDEX_SUFFIX}": _read_pickled_shards,
+    INDEX_SUFFIX: _read_shards,
     ".onnx": read_onnx,
-    ".safetensors": _Safetensors,
+    ".safetensors": _read_safetensors,
 }

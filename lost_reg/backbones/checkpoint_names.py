@@ -8,7 +8,7 @@ known stay as they are, to be refused as no part of the model.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -47,10 +47,10 @@ def backbone_state(tensors: Mapping[str, Tensor], path: Path) -> State:
         path: of the checkpoint, for errors.
 
     Raises:
-        LostRegError: several backbones, or only a student.
+        LostRegError: none that is known, several, or only a student; sparse tensors.
     """
     names = [(name, _WRAPPERS.sub("", name)) for name in tensors]
-    prefix = _prefix((inner for _, inner in names), path)
+    prefix = _prefix([inner for _, inner in names], path)
     state: State = {}
     for name, inner in names:
         if inner.startswith(prefix):
@@ -58,20 +58,27 @@ def backbone_state(tensors: Mapping[str, Tensor], path: Path) -> State:
             if inner in state:
                 raise LostRegError(f"{str(path)!r} has two tensors for {inner}, one of them {name}")
             state[inner] = tensors[name]
+            if state[inner].layout != torch.strided or state[inner].is_meta:
+                raise LostRegError(f"{str(path)!r} has no plain values for {name}")
     return state
 
 
-def _prefix(names: Iterable[str], path: Path) -> str:
-    """What comes before the names of the backbone; empty if no backbone is recognised."""
+def _prefix(names: Sequence[str], path: Path) -> str:
+    """What comes before the names of the backbone."""
     found = [match["prefix"] for name in names if (match := _PATCH_EMBEDDING.fullmatch(name))]
     chosen = [prefix for prefix in found if "teacher" in prefix]
     chosen = chosen or [prefix for prefix in found if "student" not in prefix]
-    if found and not chosen:
+    if not found:
+        raise LostRegError(
+            f"{str(path)!r} holds no ViT that lost-reg knows: it has {shown_names(names)}, but lacks a patch "
+            "embedding, such as patch_embed.proj.weight"
+        )
+    if not chosen:
         raise LostRegError(f"{str(path)!r} holds only a student ({found[0]}*): lost-reg reads its teacher")
     if len(chosen) > 1:
         several = shown_names(f"{prefix}*" for prefix in chosen)
         raise LostRegError(f"{str(path)!r} holds several backbones ({several}): save one of them alone")
-    return chosen[0] if chosen else ""
+    return chosen[0]
 
 
 # --- names -----------------------------------------------------------------------------------------

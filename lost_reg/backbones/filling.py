@@ -19,7 +19,7 @@ from lost_reg.backbones.timm_import import timm
 from lost_reg.backbones.timm_models import Vit, empty_model
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
 from lost_reg.errors import LostRegError
-from lost_reg.text import counted, shown_names
+from lost_reg.text import counted, first_sentence, shown_names
 
 # Parts of a ViT that features never need: they come after the last qkv layer, are used only in training, or
 # are computed by the model itself.
@@ -41,16 +41,20 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
     """
     state = backbone_state(read_tensors(path), path)
     model = empty_model(spec)
-    fitted = _fitted(state, model)
-    if misfits := _misfits(fitted, model):
-        advice = _advice(state, model, spec)
-        reason = advice if ": try " in advice else "; ".join(filter(None, (advice, misfits)))
-        raise LostRegError(f"{str(path)!r} does not fit {spec.name}: {reason}")
-    apply_config(model, path, spec)
-    for name in list(fitted):  # copies, so that the model does not depend on the file any more
-        fitted[name] = fitted.pop(name).to(torch.float32, copy=True)
-        if not fitted[name].isfinite().all():
-            raise LostRegError(f"{str(path)!r} has NaN or infinite values in {name}")
+    try:
+        fitted = _fitted(state, model)
+        if misfits := _misfits(fitted, model):
+            raise LostRegError(
+                f"{str(path)!r} does not fit {spec.name}: {_reason(state, model, spec, misfits)}"
+            )
+        apply_config(model, path, spec)
+        del state  # what is copied below is not held twice
+        for name in list(fitted):  # copies, so that the model does not depend on the file any more
+            fitted[name] = fitted.pop(name).detach().to(torch.float32, copy=True)
+            if not fitted[name].isfinite().all():
+                raise LostRegError(f"{str(path)!r} has NaN or infinite values in {name}")
+    except (RuntimeError, IndexError) as error:  # torch's, for tensors of impossible shapes or kinds
+        raise LostRegError(f"{str(path)!r} does not fit {spec.name}: {first_sentence(error)}") from None
     model.load_state_dict(fitted, assign=True)
     _make_buffers(model)
     return model
@@ -136,15 +140,15 @@ def _size(state: Mapping[str, Tensor]) -> _Size | None:
     return _Size(registers, projection.shape[-1], len(projection), len(blocks))
 
 
-def _advice(state: State, model: Vit, spec: BackboneSpec) -> str:
-    """How a checkpoint visibly differs from the model, and the backbones that it fits; empty if unknown."""
+def _reason(state: State, model: Vit, spec: BackboneSpec, misfits: str) -> str:
+    """Why a checkpoint does not fit: how its size differs, and the backbones that it fits or the misfits."""
     state = {  # shapes, to be tried on other models; biases that are zero may be left out
         name: tensor if tensor.ndim == 1 else torch.empty_like(tensor, device="meta")
         for name, tensor in state.items()
     }
     found, own = _size(timm_names(state, ())), _size(model.state_dict())
     if found is None or own is None:
-        return ""
+        return misfits
     differences = {
         f"has {counted(found.registers, 'register token')}": found.registers - own.registers,
         f"patch size {found.patch}": found.patch - own.patch,
@@ -153,7 +157,9 @@ def _advice(state: State, model: Vit, spec: BackboneSpec) -> str:
     }
     fitting = [row.name for row in _other_rows(spec) if _may_fit(row, found) and _fits(state, row)]
     words = ", ".join(text for text, difference in differences.items() if difference)
-    return f"{words or 'other layers'}: try {' or '.join(fitting)}" if fitting else words
+    if fitting:
+        return f"{words or 'other layers'}: try {' or '.join(fitting)}"
+    return "; ".join(filter(None, (words, misfits)))
 
 
 def _other_rows(spec: BackboneSpec) -> list[BackboneSpec]:

@@ -7,8 +7,11 @@ import hashlib
 import os
 import pickle
 import re
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import original_vits
 import pytest
@@ -25,14 +28,18 @@ from backbone_cases import (
     random_images,
     saved,
 )
+from checkpoints import KINDS
 from helpers import refusal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from lost_reg.backbones import timm_models, zoo
+from lost_reg.backbones import filling, timm_models, zoo
 from lost_reg.backbones.checkpoint_files import read_tensors
 from lost_reg.backbones.checkpoint_names import backbone_state
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.backbones.weights import Weights
+from lost_reg.errors import LostRegError
 
 pytestmark = pytest.mark.usefixtures("small_models")
 
@@ -250,11 +257,21 @@ def test_keys_too_many_are_named(tmp_path):
 
 
 def test_many_misfits_are_counted_not_listed(tmp_path):
+    state = {key.replace("mlp", "ffn"): tensor for key, tensor in dino_state().items()}
+    line = refusal(load, "dino", saved(tmp_path / "other.pth", state))
+    assert line.endswith(
+        "does not fit dino_vits16: it lacks blocks.0.mlp.fc1.weight, blocks.0.mlp.fc1.bias, "
+        "blocks.0.mlp.fc2.weight and 5 more; it has blocks.0.ffn.fc1.weight, blocks.0.ffn.fc1.bias, "
+        "blocks.0.ffn.fc2.weight and 5 more, not part of the model"
+    )
+
+
+def test_what_is_no_vit_is_refused_with_what_it_has(tmp_path):
     alien = {f"fc.{index}.weight": torch.ones(3) for index in range(5)}
     line = refusal(load, "dino", saved(tmp_path / "alien.pth", alien))
     assert line.endswith(
-        "does not fit dino_vits16: it lacks cls_token, pos_embed, patch_embed.proj.weight and 25 more; "
-        "it has fc.0.weight, fc.1.weight, fc.2.weight and 2 more, not part of the model"
+        "holds no ViT that lost-reg knows: it has fc.0.weight, fc.1.weight, fc.2.weight and 2 more, but "
+        "lacks a patch embedding, such as patch_embed.proj.weight"
     )
 
 
@@ -335,3 +352,51 @@ def test_code_in_a_file_is_not_executed(save, where, tmp_path):
 def test_a_path_that_is_not_there_is_refused(tmp_path):
     path = tmp_path / "nowhere.pth"
     assert refusal(load, "dino", path).startswith(f"no weight file {str(path)!r}: ")
+
+
+# --- hostile content -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta"])
+def test_tensors_without_plain_values_are_refused(kind, tmp_path):
+    state = dino_state()
+    name = "blocks.1.mlp.fc1.weight"
+    state[name] = state[name].to_sparse() if kind == "sparse" else state[name].to("meta")
+    path = saved(tmp_path / "odd.pth", state)
+    assert refusal(load, "dino", path) == f"{str(path)!r} has no plain values for {name}"
+
+
+def test_parameters_are_read_like_tensors(tmp_path):
+    state = {name: torch.nn.Parameter(tensor) for name, tensor in dino_state().items()}
+    backbone = load("dino", saved(tmp_path / "parameters.pth", state))
+    assert has_keys_of(backbone, dino_state())
+    assert all(parameter.is_leaf for parameter in backbone.model.parameters())
+
+
+@cache
+def authors_states() -> dict[str, dict[str, Tensor]]:
+    """A state of each family, by the backbone that it fits."""
+    return {
+        "dino_vits16": dino_state(),
+        "dinov2_vits14_reg": dinov2_state(registers=4),
+        "dinov3_vits16": authors_dinov3(rotary_model()),
+        "openclip": KINDS["OpenCLIP"].model().state_dict(),
+    }
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_tensors_of_any_shape_never_end_in_a_traceback(data):
+    name = data.draw(st.sampled_from(sorted(authors_states())))
+    state = dict(authors_states()[name])
+    for key in data.draw(st.lists(st.sampled_from(sorted(state)), min_size=1, max_size=3)):
+        dtype = data.draw(st.sampled_from([torch.float32, torch.int8, torch.cfloat]))
+        state[key] = torch.zeros(data.draw(st.lists(st.integers(0, 3), max_size=4)), dtype=dtype)
+    row = zoo.find_spec(name)
+    spec = replace(row, model_args=row.model_args | SMALL)
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(zoo, "SPECS", (spec,)):
+        path = saved(Path(folder, "hostile.pth"), state)
+        try:
+            filling.filled_model(replace(spec, name="another"), path)
+        except LostRegError as error:
+            assert "\n" not in str(error)
