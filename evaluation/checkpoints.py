@@ -4,17 +4,21 @@
 
 Makes small models of Hugging Face transformers at random weights, saves each in every form, and prints a
 table: the largest difference of a patch token after any block, relative to the largest value of the block.
+Exports by torch's ONNX exporter since 2.9 are among them if onnxscript is installed.
 """
 
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import onnx
 import torch
 import transformers
 from harness import argument_parser, describe_machine, run_script, table_head, table_row
@@ -171,6 +175,38 @@ def save_in_cache(model: transformers.PreTrainedModel, folder: Path, hub_id: str
     return hub_id
 
 
+class _Encoder(torch.nn.Module):
+    """A model whose encoder is that of transformers."""
+
+    def __init__(self, model: transformers.PreTrainedModel):
+        super().__init__()
+        self.backbone, self.head = model, torch.nn.Linear(WIDTH, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images).last_hidden_state)
+
+
+def save_onnx(model: transformers.PreTrainedModel, folder: Path, new_exporter: bool) -> Path:
+    """Exported by torch as part of a larger model, in one file. The new exporter is that since torch 2.9."""
+    folder.mkdir()
+    images = torch.zeros(2, 3, *2 * [GRID * model.config.patch_size])
+    axes = None if new_exporter else {"images": {0: "batch", 2: "height", 3: "width"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the old exporter, that there is a new one
+        torch.onnx.export(
+            _Encoder(model).eval(), (images,), folder / "exported.onnx", input_names=["images"],
+            dynamic_axes=axes, dynamo=new_exporter, verbose=False,
+        )  # fmt: skip
+    onnx.save(onnx.load(folder / "exported.onnx"), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+# The kinds that each of torch's exporters can export, but for those whose positions the new one folds.
+EXPORTS = {
+    False: ["DINOv2", "DINOv2, SwiGLU", "DINO", "DINOv3", "OpenCLIP", "CLIP"],
+    True: ["DINOv2", "DINOv2, SwiGLU", "DINOv2 + registers", "DINO", "DINOv3"],
+}
+
 Save = Callable[[transformers.PreTrainedModel, Path], Path | str]
 FORMS: dict[str, Save] = {
     "folder": save_folder,
@@ -303,6 +339,11 @@ def cases() -> Iterator[tuple[str, str, Save]]:
     for kind in ("OpenCLIP", "CLIP", "SigLIP"):
         yield "folder of the whole model", kind, save_whole
     yield "id in the cache", "DINOv2", save_in_cache
+    for new, kinds in EXPORTS.items():
+        if not new or find_spec("onnxscript"):
+            form = f"ONNX, torch's exporter {'since' if new else 'before'} 2.9"
+            for kind in kinds:
+                yield form, kind, lambda model, folder, new=new: save_onnx(model, folder, new)
     yield "OpenCLIP's names", "OpenCLIP", lambda model, folder: save_state(open_clip_state(model), folder)
     for kind in ("DINO", "DINOv2 + registers", "DINOv2"):
         yield "authors' .pth", kind, lambda model, folder: save_state(authors_state(model), folder)

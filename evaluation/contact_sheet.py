@@ -1,7 +1,11 @@
 """Put the pictures of a run (`lost-reg run --visualize`) on one sheet, in rows of equal width.
 
-lost-reg run --backbone tiny --dataset samples --visualize --out demo-results/samples
-python evaluation/contact_sheet.py demo-results/samples evaluation/results/samples.jpg [ROWS]
+    python evaluation/contact_sheet.py RUN SHEET [ROWS] [NAME ...]     NAME: a picture that is left out
+
+After `make demo`, the sheets in results/ were made by
+
+    python evaluation/contact_sheet.py demo-results/samples evaluation/results/samples.jpg
+    python evaluation/contact_sheet.py demo-results/photos evaluation/results/photos.jpg 2 motorcycle_left
 """
 
 from __future__ import annotations
@@ -40,14 +44,15 @@ def strip(row: list[Image.Image]) -> Image.Image:
 
 
 def main() -> None:
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    run, sheet = Path(sys.argv[1]), Path(sys.argv[2])
-    paths = sorted((run / "pictures").rglob("*.jpg"))
+    run, sheet, rows, *left_out = [*map(Path, sys.argv[1:3]), *(sys.argv[3:] or ["3"])]
+    paths = sorted(
+        path for path in (run / "pictures").rglob("*.jpg") if path.name.split(".")[0] not in left_out
+    )
     if not paths:
         sys.exit(f"no pictures in {run / 'pictures'}: run with --visualize")
-    rows = int(sys.argv[3]) if len(sys.argv) == 4 else 3
-    strips = [strip(row) for row in rows_of([Image.open(path) for path in paths], rows)]
+    strips = [strip(row) for row in rows_of([Image.open(path) for path in paths], int(rows))]
     canvas = Image.new("RGB", (WIDTH, sum(one.height + GAP for one in strips) - GAP), "white")
     top = 0
     for one in strips:

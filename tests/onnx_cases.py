@@ -36,8 +36,8 @@ def write_onnx(path: Path, state: dict[str, Tensor], exporter: str, dtype=np.flo
         if kind == "position_embeddings" and exporter == "old":  # sliced, to be resampled
             use("Reshape", module, store_nameless("Reshape", values[:, 1:]))
             use("Concat", module, store_nameless("Concat", values[:, :1]))
-        elif kind == "cls_token" and exporter == "new":  # repeated for a batch of two
-            use("Concat", module, store("expand", values.expand(2, -1, -1)))
+        elif kind in ("cls_token", "register_tokens") and exporter == "new":  # repeated for a batch of two
+            use("Concat", module, store(f"expand_{len(nodes)}", values.expand(2, -1, -1)))
         elif kind == "weight" and values.ndim == 2:
             use("MatMul", module, store_nameless("MatMul", values.T))
         else:

@@ -105,15 +105,16 @@ def test_what_is_written_in_voc_layout_is_read_as_it_was_given(tmp_path):
     assert dataset.truths["a.png"].hard == (True,)  # at the bottom
 
 
-def test_the_contact_sheet_fills_rows_in_order(tmp_path, monkeypatch):
+def test_the_contact_sheet_fills_rows_in_order_and_leaves_out_what_it_is_told(tmp_path, monkeypatch):
     import contact_sheet
 
     (tmp_path / "pictures").mkdir()
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
     for index, (colour, size_wh) in enumerate(zip(colours, [(80, 40), (40, 40), (60, 60), (80, 40)])):
         Image.new("RGB", size_wh, colour).save(tmp_path / "pictures" / f"{index}.jpg")
+    Image.new("RGB", (40, 40)).save(tmp_path / "pictures" / "other.png.jpg")
     sheet = tmp_path / "sheet.jpg"
-    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", str(tmp_path), str(sheet), "2"])
+    monkeypatch.setattr(sys, "argv", ["contact_sheet.py", str(tmp_path), str(sheet), "2", "other"])
     contact_sheet.main()
     image = Image.open(sheet)
     assert image.size == (contact_sheet.WIDTH, 2 * 498 + contact_sheet.GAP)  # (1500 - 6) / (2 + 1) = 498

@@ -62,14 +62,18 @@ def _values(tensor: Any, path: Path) -> Tensor:
 
 
 def _add_nameless(state: dict[str, Tensor], values: Tensor, node: Any) -> None:
-    """Add a nameless tensor that `node` uses, unless it is no parameter."""
-    module = _module(node)
+    """Add a nameless tensor that `node` uses under the name of its parameter, if it is one."""
+    module, kind = _module(node), None
     if node.op_type == "MatMul" and values.ndim == 2:
-        state[f"{module}.weight"] = values.T.contiguous()
-    elif node.op_type == "Concat" and values.ndim == 3 and f"{module}.cls_token" not in state:
-        state[f"{module}.cls_token"] = values[:1]  # repeated for every image of a batch
-    elif node.op_type in ("Concat", "Reshape") and values.ndim == 3:
-        state[f"{module}.{_OF_CLASS if node.op_type == 'Concat' else _OF_PATCHES}"] = values
+        kind, values = "weight", values.T.contiguous()
+    elif node.op_type == "Reshape" and values.ndim == 3:
+        kind = _OF_PATCHES
+    elif node.op_type == "Concat" and values.ndim == 3 and values.shape[1] > 1:
+        kind, values = "register_tokens", values[:1]  # repeated for every image of a batch
+    elif node.op_type == "Concat" and values.ndim == 3:
+        kind, values = (_OF_CLASS if f"{module}.cls_token" in state else "cls_token"), values[:1]
+    if kind:
+        state.setdefault(f"{module}.{kind}", values)
 
 
 def _module(node: Any) -> str:
@@ -87,5 +91,5 @@ def _with_joined_positions(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for module in [name.removesuffix(_OF_CLASS) for name in state if name.endswith(_OF_CLASS)]:
         names = [module + part for part in (_OF_CLASS, _OF_PATCHES)]  # (1, 1, D), (1, N, D)
         parts = [state.pop(name) for name in names if name in state]
-        state[module + _POSITIONS] = torch.cat(parts, dim=1)
+        state.setdefault(module + _POSITIONS, torch.cat(parts, dim=1))
     return state

@@ -25,6 +25,7 @@ def random(*shape: int) -> Tensor:
 LAYER = "backbone.encoder.layer.0"
 STATE = {
     "backbone.embeddings.cls_token": random(1, 1, 8),
+    "backbone.embeddings.register_tokens": random(1, 4, 8),
     "backbone.embeddings.position_embeddings": random(1, 10, 8),
     "backbone.embeddings.patch_embeddings.projection.weight": random(8, 3, 2, 2),
     f"{LAYER}.norm1.bias": random(8),
