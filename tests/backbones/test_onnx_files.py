@@ -100,7 +100,7 @@ def test_another_kind_of_file_is_refused(content, tmp_path):
 
 def test_a_model_that_is_no_vit_is_refused(tmp_path):
     path = write_onnx(tmp_path / "model.onnx", {"conv.weight": random(3, 3, 2, 2)}, "old")
-    assert "does not fit dinov2_vits14: it lacks cls_token, pos_embed" in refusal(load, "dinov2_vits14", path)
+    assert "holds no ViT that lost-reg knows: it has conv.weight" in refusal(load, "dinov2_vits14", path)
 
 
 def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
