@@ -126,7 +126,7 @@ def _print_found(found: Any, out: Path) -> None:
     if not facts["stands_out"]:
         print_message(
             "Warning",
-            f"nothing stands out in {found.backbone}: these patches have {facts['norm_ratio']:.1f} times the "
-            "mean norm of the others, where artifacts have about 10 times; the neurons written are the most "
-            "active there, and need not be register neurons",
+            f"nothing stands out in {found.backbone}: after no layer do these patches have more than "
+            f"{facts['norm_ratio']:.1f} times the mean norm of the others, and artifacts have about 10 "
+            "times; the neurons written are the most active there, and need not be register neurons",
         )

@@ -73,7 +73,7 @@ def slow_search(backbone, pictures, options: SearchOptions):
     threshold = float(cutoffs[detect]) if options.threshold is None else options.threshold
     outliers = every[detect] > threshold
     at_outliers, at_others = every[:, outliers].mean(dim=1), every[:, ~outliers].mean(dim=1)
-    top, stands_out = options.top_layer, at_outliers[detect] >= 3 * at_others[detect]
+    top, stands_out = options.top_layer, (at_outliers >= 3 * at_others)[: detect + 1].any()
     if top is None:
         candidates = range(detect if stands_out else 0)
         top = next((layer for layer in candidates if at_outliers[layer] > cutoffs[layer]), detect)
