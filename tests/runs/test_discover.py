@@ -63,7 +63,10 @@ def reference(path: Path, backbone, chosen: Setting) -> Prediction | None:
     xmin, ymin, xmax, ymax = (side * size for side in found.box)
     box = xmin, ymin, min(xmax, width), min(ymax, height)
     score = pytest.approx(found.affinity, abs=1e-4)  # to four decimals
-    exact = FoundObject(box, score, found.seed, {"degree": found.degree})
+    gram = features @ features.T + bias
+    share = pytest.approx((gram > 0)[~np.eye(len(gram), dtype=bool)].mean(), abs=1e-6)
+    details = {"degree": found.degree, "positive_share": share}
+    exact = FoundObject(box, score, found.seed, details)
     return None if found.ambiguous else Prediction(str(path), (height, width), (rows, columns), (exact,))
 
 
@@ -151,7 +154,8 @@ def test_paths_and_arrays_are_accepted_and_their_order_kept(tmp_path, colours):
 def test_an_object_has_box_seed_score_and_degree(colours):
     (found,) = discover([planted()], colours)
     # 3 x 2 patches are white, so each is similar to 5 others, which are of the very same colour
-    white = found_object((16, 8, 40, 24), seed=(1, 2), degree=5, score=1.0)
+    share = round((6 * 5 + 42 * 41) / (48 * 47), 6)  # of the affinities, within white and within black
+    white = found_object((16, 8, 40, 24), seed=(1, 2), degree=5, score=1.0, positive_share=share)
     assert found == Prediction("[0]", (48, 64), (6, 8), (white,))
     assert all(type(side) is int for side in found.box_xyxy)
 
@@ -290,7 +294,7 @@ def test_boxes_are_clipped_to_the_image(colours):
 def test_an_image_smaller_than_a_patch_is_its_own_box(random_backbone, size_hw):
     (found,) = discover([np.full((*size_hw, 3), 77, np.uint8)], random_backbone)
     height, width = size_hw
-    whole = found_object((0, 0, width, height), degree=0, score=1.0)
+    whole = found_object((0, 0, width, height), degree=0, score=1.0, positive_share=0.0)
     assert found == Prediction("[0]", size_hw, (1, 1), (whole,))
 
 
