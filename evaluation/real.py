@@ -2,27 +2,29 @@
 
     python evaluation/real.py settings SWEEP     CorLoc of every setting of a sweep (`lost-reg sweep`)
     python evaluation/real.py norms ARTIFACTS    norms after each layer (`lost-reg artifacts`)
-    python evaluation/real.py planted OUT --dataset DATASET --weights FILE [--top-k N]
+    python evaluation/real.py planted OUT --dataset DATASET --weights FILE
 
 `planted` plants artifacts in the model (planted.py). It finds their neurons on the dataset's images, as
 `lost-reg register-neurons` does, and compares LOST at several settings on the model as it is, with planted
-artifacts, and with one test-time register besides. OUT gets a sweep for each, and the neurons.
+artifacts, and with one test-time register besides, at as many neurons as were planted and at the default
+number. OUT gets a sweep for each, and the neurons; what is there already is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import planted
 from harness import argument_parser, describe_machine, markdown_table, run_script
 
-from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
+from lost_reg.artifacts.neuron_search import find_register_neurons
 from lost_reg.artifacts.records import ARTIFACTS_FILE, read_artifacts
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.backbones.registers import AddedRegisters, write_neurons
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.discovery.methods import Setting, describe_setting, preset_setting, with_changes
@@ -54,7 +56,6 @@ def parse() -> argparse.Namespace:
         command.add_argument("folder", type=Path, help=folder)
     command.add_argument("--dataset", required=True, help="as `lost-reg run` takes it")
     command.add_argument("--weights", required=True, help=f"of {BACKBONE}")
-    command.add_argument("--top-k", type=int, default=SearchOptions.top_k, help="how many neurons are kept")
     return parser.parse_args()
 
 
@@ -122,30 +123,34 @@ def print_planted(options: argparse.Namespace) -> None:
     files = [dataset.root / name for name in dataset.images]
     clean = load_backbone(BACKBONE, weights=options.weights, device="cpu")
     model, neurons = planted.plant(clean, planted.some_images(files, clean))
-    stream = ImageStream(files, dataset.images, loader=LoaderOptions(apply_exif=False))
-    found = find_register_neurons(stream, model, SearchOptions(top_k=options.top_k))
-    write_neurons(options.folder / "neurons.json", found)
+    found = found_neurons(options.folder / "neurons.json", model, dataset)
     print(describe_machine(clean.device))
-    among = len(set(neurons) & set(found.neurons))
-    print(f"\nplanted neurons (layer, neuron): {neurons}; {among} of them among the {options.top_k} found")
-    about = found.found
-    print(
-        f"outliers: {100 * about['outlier_share']:.2f} % of the patches, from layer {about['top_layer']} on\n"
-    )
-    models = {
-        "as it is": clean,
-        "planted artifacts": model,
-        "and a test-time register": planted.with_registers(model, AddedRegisters(found)),
-    }
+    ranks = [found.neurons.index(neuron) + 1 for neuron in neurons if neuron in found.neurons]
+    print(f"\nplanted (layer, neuron): {neurons}; found as number {ranks} of {len(found.neurons)}")
+    share, top = (found.found[name] for name in ("outlier_share", "top_layer"))
+    print(f"outliers: {100 * share:.2f} % of the patches, from layer {top} on\n")
+    models = {"as it is": clean, "planted artifacts": model}
+    for number in (planted.NEURONS, len(found.neurons)):
+        added = AddedRegisters(replace(found, neurons=found.neurons[:number]))
+        models[f"and a register at {number} neurons"] = planted.with_registers(model, added)
     swept = [swept_in(options.folder / name.replace(" ", "-"), one, dataset) for name, one in models.items()]
     columns = [[corloc(one) for one in scores_of(results)] for results in swept]
     names = map(describe_setting, swept[0].settings)
     print(markdown_table(["setting", *models], list(zip(names, *columns))))
 
 
+def found_neurons(path: Path, model: VitBackbone, dataset: Dataset) -> RegisterNeurons:
+    """The neurons that the search finds with its defaults, the highest first; from a file, if it is there."""
+    if not path.exists():
+        files = [dataset.root / name for name in dataset.images]
+        stream = ImageStream(files, dataset.images, loader=LoaderOptions(apply_exif=False))
+        write_neurons(path, find_register_neurons(stream, model))
+    return read_neurons(path)
+
+
 def swept_in(folder: Path, backbone: VitBackbone, dataset: Dataset) -> SweepResults:
     """LOST at SETTINGS on all images of a dataset."""
-    sweep(source_of_dataset(dataset), backbone, folder, settings(), RunOptions())
+    sweep(source_of_dataset(dataset), backbone, folder, settings(), RunOptions(resume=True))
     return read_sweep(folder)
 
 
