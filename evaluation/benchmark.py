@@ -197,7 +197,7 @@ def table_of_rates(rates: dict[str, list[float]], bench: Bench) -> str:
     of_alone = median_and_range(ratios(rates[steady], rates[alone]), ".3f")
     rows = [
         [whole, median_and_range(rates[whole]), ""],
-        [steady, median_and_range(rates[steady]), f"({of_alone} times the backbone alone)"],
+        [steady, median_and_range(rates[steady]), f"{of_alone} times the backbone alone"],
     ]
     for name in (alone, *others):
         times = median_and_range(ratios(rates[whole], rates[name]), ".3f")
@@ -231,9 +231,17 @@ class EndToEnd:
         return len(self._bench.files) / taken
 
     def steady(self) -> float:
-        """The rate of the last run after its first tenth."""
-        later = self._moments[len(self._moments) // 10 :]
-        return (len(later) - 1) / (later[-1] - later[0])
+        """The rate of the last run after its first tenth.
+
+        Outcomes come in bursts, a batch each, so the time runs from the end of a burst: from the longest gap
+        in the first half.
+        """
+        moments, count = self._moments, len(self._moments)
+        if count < 2:
+            return math.nan
+        early = range(count // 10, max(count // 2, count // 10 + 1))
+        last = max(early, key=lambda index: moments[index + 1] - moments[index])
+        return (count - 1 - last) / (moments[-1] - moments[last])
 
     def _note(self, done: int, failed: int, total: int | None) -> None:
         if done:

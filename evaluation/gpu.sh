@@ -6,14 +6,16 @@
 #     evaluation/gpu.sh --rehearse OUT.md                       every step at small size on the CPU
 #
 # Python is $PYTHON, or python3. It needs lost_reg and its dependencies; pytest and hypothesis for the tests.
-# A new measurement for GPUs is one more step below: the seconds at the right add up to 480 at most.
+# A new measurement for GPUs is one more step at the end; the seconds of all steps add up to 480 at most.
 set -uo pipefail
 
 rehearse=; [ "${1:-}" = --rehearse ] && { rehearse=1; shift; }
 [ $# -eq 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
 out=$(realpath -m "$1")
+python=$(type -P "${PYTHON:-python3}") || { echo "There is no ${PYTHON:-python3}" >&2; exit 2; }
+python=$(realpath -s "$python")
 cd "$(dirname "$0")/.." || exit 2
-python=${PYTHON:-python3}
+trap 'exit 130' INT TERM
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 failed=0
 
@@ -23,12 +25,12 @@ step() {
     [ $rehearse ] && limit=600  # a slow CPU cuts nothing off
     errors=$(mktemp)
     printf '\n## %s\n\n    %s\n\n' "$title" "${*/#$python/python}" >>"$out"
-    timeout --kill-after=5 "$limit" "$@" >>"$out" 2>"$errors"
+    timeout --foreground --kill-after=5 "$limit" "$@" >>"$out" 2>"$errors"
     local code=$?
     case $code in
         0) ;;
         124 | 137) printf '\n**Cut off after %s s.**\n' "$limit" >>"$out" ;;
-        *) printf '\n**Failed (exit code %s):** %s\n' "$code" "$(tail -n 1 "$errors")" >>"$out" ;;
+        *) printf '\n**Failed (exit code %s):** %s\n' "$code" "$(tail -n 5 "$errors")" >>"$out" ;;
     esac
     [ $code -eq 0 ] || failed=1
     rm -f "$errors"
@@ -46,6 +48,8 @@ if [ $rehearse ]; then
     decoding=(--images 4 --shrink 8 --rounds 1 --workers 1)
 else
     device=cuda
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+        { echo "There is no CUDA device here: --rehearse runs every step on the CPU" >&2; exit 2; }
     measured=(dino_vits16 dinov2_vitb14_reg dinov2_vitl14_reg)
     end_to_end=(--precision bf16 --precision fp32 --images 40 --seconds 3 --rounds 3 --batch-size auto --workers 16)
     tests=()

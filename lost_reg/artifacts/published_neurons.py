@@ -50,7 +50,7 @@ def find_list(backbone: str) -> PublishedList:
 
 
 def published_neurons(backbone: str) -> RegisterNeurons:
-    """Fetch the register neurons that were published for a backbone, and check that they are the same still.
+    """Fetch the register neurons that were published for a backbone, and check that they are still the same.
 
     Raises:
         LostRegError: there are none, the server cannot be reached, or it has another list.

@@ -13,7 +13,7 @@ def import_models() -> None:
     again and again, for a second and a half: while they are imported, and when the program ends. So it also
     ignores them from then on.
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or not gc.isenabled():
         return
     gc.disable()
     try:

@@ -354,6 +354,19 @@ def test_a_path_that_is_not_there_is_refused(tmp_path):
     assert refusal(load, "dino", path).startswith(f"no weight file {str(path)!r}: ")
 
 
+def test_an_empty_path_is_not_the_working_directory(monkeypatch, tmp_path):
+    saved(tmp_path / "model.safetensors", dino_state())
+    monkeypatch.chdir(tmp_path)
+    assert refusal(load, "dino", "").startswith("`weights` is empty")
+
+
+@pytest.mark.parametrize("text", ["hello world", "123", "Traceback (most recent"])
+def test_a_text_is_not_a_weight_file(text, tmp_path):
+    path = tmp_path / "notes.pth"
+    path.write_text(text)
+    assert refusal(load, "dino", path).endswith("it is not a weight file")
+
+
 # --- hostile content -------------------------------------------------------------------------------
 
 

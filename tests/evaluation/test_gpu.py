@@ -33,9 +33,9 @@ def sections(path: Path) -> dict[str, str]:
 def stand_ins(tmp_path):
     """A Python and a `timeout` that only say what they were asked to do; the agreement fails, sweeps hang."""
     scripts = {
-        "python": 'echo "$@"\n'
+        "python": '[ "$1" = -c ] && exit 0\necho "$@"\n'
         'case $1 in *agreement.py) echo reading >&2; echo "Error: no images" >&2; exit 3;; esac\n',
-        "timeout": f'echo "$2" >>{tmp_path}/limits; shift 2\n'
+        "timeout": f'echo "$3" >>{tmp_path}/limits; shift 3\n'
         '"$@" || exit $?; case "$*" in *"costs.py sweep"*) exit 124;; esac\n',
     }
     for name, text in scripts.items():
@@ -74,7 +74,11 @@ def test_a_step_that_fails_or_hangs_says_so_and_the_next_one_runs(tmp_path, stan
     out = tmp_path / "gpu.md"
     gpu(out, **stand_ins)
     found = sections(out)
-    assert found["Agreement of GPU and CPU"].rstrip().endswith("**Failed (exit code 3):** Error: no images")
+    assert (
+        found["Agreement of GPU and CPU"]
+        .rstrip()
+        .endswith("**Failed (exit code 3):** reading\nError: no images")
+    )
     sweep = found["What a sweep costs"]
     assert "costs.py sweep --device cuda" in sweep and sweep.rstrip().endswith("**Cut off after 50 s.**")
     assert "costs.py registers" in found["Test-time registers"] and "**" not in found["Test-time registers"]

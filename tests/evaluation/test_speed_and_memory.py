@@ -34,11 +34,12 @@ def test_the_cost_of_a_sweep_is_a_ratio_to_one_setting(small_photos, monkeypatch
     assert "85 settings take 2.00 (1.50 to 2.50) times as long as one; one takes 1500.0 ms an image" in output
 
 
-def test_the_rate_without_the_start_is_that_after_the_first_tenth(monkeypatch):
+def test_the_rate_without_the_start_is_that_of_whole_batches_after_it(monkeypatch):
     run = benchmark.EndToEnd(None)
-    monkeypatch.setattr(benchmark.time, "perf_counter", iter([0, 90, *range(100, 118)]).__next__)
-    for done in range(21):  # none is done at first
-        run._note(done, 0, 20)
+    batches = [100 + 4.0 * (index // 4) for index in range(36)]  # of four images, one image a second
+    monkeypatch.setattr(benchmark.time, "perf_counter", iter([0, 90, 90, 90, *batches]).__next__)
+    for done in range(41):  # none is done at first
+        run._note(done, 0, 40)
     assert run.steady() == 1.0
 
 
