@@ -28,6 +28,7 @@ from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_n
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.discovery.methods import Setting, describe_setting, preset_setting, with_changes
+from lost_reg.plausibility import WHOLE_IMAGE, implausible
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
@@ -69,7 +70,7 @@ def print_settings(options: argparse.Namespace) -> None:
         [describe_setting(setting), f"{one.found} of {one.images}", corloc(one), whole_images(swept, index)]
         for index, (setting, one) in enumerate(zip(swept.settings, scores))
     ]
-    print(markdown_table(["setting", "found", "CorLoc (95 % interval)", "boxes of the whole image"], rows))
+    print(markdown_table(["setting", "found", "CorLoc (95 % interval)", "whole images"], rows))
     print(f"\nA centred box: {scores[0].centred:.1f}. The whole image: {scores[0].whole:.1f}.")
 
 
@@ -87,9 +88,10 @@ def corloc(one: Score) -> str:
 
 
 def whole_images(swept: SweepResults, index: int) -> int:
-    """How many boxes of a setting are the whole image."""
-    images = swept.results.predictions.values()
-    return sum(tuple(one.boxes_xyxy[index] or ()) == (0, 0, *one.size_hw[::-1]) for one in images)
+    """How many boxes of a setting are the whole image, as the messages of `lost-reg run` count them."""
+    boxes = ((one.boxes_xyxy[index], one.size_hw) for one in swept.results.predictions.values())
+    one_patch = (1, 1)  # the grid does not matter to whether a box is the whole image
+    return sum(box is not None and implausible(box, size, one_patch) == WHOLE_IMAGE for box, size in boxes)
 
 
 # --- norms -------------------------------------------------------------------------------------------
