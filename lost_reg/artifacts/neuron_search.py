@@ -30,6 +30,10 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
 
 TOP_K = 45  # the paper's, for DINOv2 ViT-L; it has 10 for OpenCLIP ViT-B/16
+# Outliers stand out if they have this many times the mean norm of the other patches after some layer. Patches
+# above mean + 3 sigma exist wherever norms vary, but have only 1.3 to 2.1 times that norm after the layers of
+# a DINOv2 ViT-S/14 without artifacts. Artifacts have about 10 times (Darcet et al. 2024).
+STANDS_OUT = 3.0
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,12 @@ class SearchOptions:
     detect_layer: the block after which norms are compared with the threshold. The default is the
         second-to-last, as in the paper for DINOv2, since the last layer's keys are computed from its output.
     top_layer: the last block whose neurons are ranked. None: the block where outliers begin, which is the
-        first one after which the outliers' mean norm is above mean + 3 standard deviations there.
+        first one after which the outliers' mean norm is above mean + 3 standard deviations there; the
+        detect layer if outliers do not stand out (STANDS_OUT).
     top_k: how many neurons are kept.
-    rule: "paper" ranks neurons by their mean activation at outliers, "code" (what the paper's authors
-        published) by its mean magnitude.
+    rule: "paper" ranks neurons by their mean activation at outliers. "code" does as the code that the
+        paper's authors published: by their mean magnitude at all tokens above the threshold, which the class
+        token can be one of.
     """
 
     threshold: float | None = None
@@ -77,7 +83,8 @@ def find_register_neurons(
     """Find the neurons whose activations are highest where patches are outliers.
 
     Activations are averaged over the outliers of an image, and then over the images that have any. If no
-    threshold is given, the images are streamed twice, since it depends on all of them.
+    threshold is given, the images are streamed twice, since it depends on all of them. Neurons are found
+    even if no outlier stands out: `found["stands_out"]` tells.
 
     Args:
         failures: filled with the images that cannot be read or do not fit in memory.
@@ -108,21 +115,19 @@ def find_register_neurons(
             f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
             f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
         )
-    top = outliers.onset() if top is None else top
+    if top is None:
+        top = outliers.onset() if outliers.stand_out else detect
     neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
     found = {
-        "images": outliers.images,
-        "images_with_outliers": outliers.images_with_outliers,
-        "outlier_share": outliers.count / outliers.patches,
+        **outliers.report(),
         "threshold": threshold,
         "threshold_rule": "given" if options.threshold is not None else f"mean + {SIGMAS:.0f} sigma",
         "detect_layer": detect,
         "top_layer": top,
-        "top_layer_rule": "given" if options.top_layer is not None else "onset",
+        "top_layer_rule": _top_layer_rule(options, outliers),
         "rule": options.rule,
         "max_side": stream.max_side,
         "precision": backbone.precision,
-        "layers": outliers.layers(),
         "activations": activations,
     }
     return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
@@ -139,6 +144,12 @@ def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | N
     return detect, top
 
 
+def _top_layer_rule(options: SearchOptions, outliers: _OutlierActivations) -> str:
+    if options.top_layer is not None:
+        return "given"
+    return "onset" if outliers.stand_out else "detect layer"
+
+
 def _threshold(
     stream: ImageStream, backbone: VitBackbone, detect: int, failures: list[Failure], progress: Progress
 ) -> float:
@@ -150,7 +161,21 @@ def _threshold(
     return float(moments.cutoff)
 
 
-_Batch = tuple[Tensor, Tensor, list[Tensor]]  # see `_OutlierActivations.measure`
+@dataclass(frozen=True)
+class _Batch:
+    """Measurements of B images, on the CPU.
+
+    norms: (L, B, N), of patches. outliers: (B, N) bool.
+    activations: (H,) for each layer: means over an image's tokens that count, summed over images; empty if
+        none counts. images: how many have any that counts. class_tokens: how many of those are before the
+        patches.
+    """
+
+    norms: Tensor
+    outliers: Tensor
+    activations: list[Tensor]
+    images: int
+    class_tokens: int
 
 
 class _OutlierActivations:
@@ -161,54 +186,61 @@ class _OutlierActivations:
     """
 
     def __init__(self, backbone: VitBackbone, threshold: float, blocks: int, rule: str):
-        self._backbone, self._threshold, self._blocks, self._rule = backbone, threshold, blocks, rule
+        self._backbone, self._threshold, self._blocks = backbone, threshold, blocks
+        self._with_prefix = self._by_magnitude = rule == "code"
         self._norms = Moments()
         self._outlier_norms = torch.zeros(blocks, dtype=torch.float64)
         self._activations: list[Tensor] = []  # of each layer: (H,), summed over images
-        self.images = self.images_with_outliers = self.patches = self.count = 0
+        self.images = self.images_with_any = self.patches = self.count = self.class_tokens = 0
         self.largest = 0.0
 
     def measure(self, images: Tensor) -> _Batch:
-        """Measure a batch of normalised images, (B, 3, H, W).
-
-        Returns, on the CPU:
-            Norms (L, B, N), outliers (B, N) bool, and the activations of each layer, (H,), summed over
-            images; none if there are no outliers.
-        """
-        norms = block_norms(self._backbone, images, self._blocks)  # (L, B, N)
-        outliers = norms[-1] > self._threshold  # (B, N)
-        with_outliers = outliers.any(dim=1)
+        """Measure a batch of normalised images, (B, 3, H, W)."""
+        prefix = self._backbone.num_prefix_tokens if self._with_prefix else 0
+        norms = block_norms(self._backbone, images, self._blocks, with_prefix=self._with_prefix)  # (L, B, T)
+        counted = norms[-1] > self._threshold  # (B, T)
+        with_any = counted.any(dim=1)
         activations = []
-        if with_outliers.any():
+        if with_any.any():
             # All layers' activations at once would be many gigabytes, and the outliers are known only after
             # the last block, so images that have any go through the model a second time.
-            activations = self._mean_activations(images[with_outliers], outliers[with_outliers])
-        return norms.cpu(), outliers.cpu(), activations
+            activations = self._mean_activations(images[with_any], counted[with_any])
+        return _Batch(
+            norms=norms[:, :, prefix:].cpu(),
+            outliers=counted[:, prefix:].cpu(),
+            activations=activations,
+            images=int(with_any.sum()),
+            class_tokens=int(counted[:, :prefix].sum()),
+        )
 
     def update(self, batch: _Batch) -> None:
         """Add what `measure` returned."""
-        norms, outliers, activations = batch
-        self._norms.update(norms.flatten(1))
-        self._outlier_norms += norms[:, outliers].double().sum(dim=1)
-        self.images += len(outliers)
-        self.patches += outliers.numel()
-        self.count += int(outliers.sum())
-        self.images_with_outliers += int(outliers.any(dim=1).sum())
-        self.largest = max(self.largest, float(norms[-1].max()))
+        self._norms.update(batch.norms.flatten(1))
+        self._outlier_norms += batch.norms[:, batch.outliers].double().sum(dim=1)
+        self.images += len(batch.outliers)
+        self.images_with_any += batch.images
+        self.patches += batch.outliers.numel()
+        self.count += int(batch.outliers.sum())
+        self.class_tokens += batch.class_tokens
+        self.largest = max(self.largest, float(batch.norms[-1].max()))
+        activations = batch.activations
         if self._activations and activations:
             activations = [before + now for before, now in zip(self._activations, activations)]
         self._activations = activations or self._activations
 
     @torch.inference_mode()
-    def _mean_activations(self, images: Tensor, outliers: Tensor) -> list[Tensor]:
-        """For each layer, (H,) float64: means over an image's outliers, (B, N) bool, summed over images."""
+    def _mean_activations(self, images: Tensor, counted: Tensor) -> list[Tensor]:
+        """For each layer, (H,) float64: means over the tokens of an image that count, summed over images.
+
+        counted: (B, T) bool, of patches, or of all tokens if the prefix counts.
+        """
         sums: list[Tensor] = []
-        shares = (1.0 / outliers.sum(dim=1, keepdim=True)).expand_as(outliers)[outliers]  # (M,)
+        shares = (1.0 / counted.sum(dim=1, keepdim=True)).expand_as(counted)[counted]  # (M,)
 
         def collect(_, inputs):
-            hidden = inputs[0][:, self._backbone.num_prefix_tokens :]  # (B, N, H)
-            hidden = hidden.abs() if self._rule == "code" else hidden
-            sums.append((shares @ hidden[outliers].float()).double().cpu())  # (M,) @ (M, H)
+            hidden = inputs[0] if self._with_prefix else inputs[0][:, self._backbone.num_prefix_tokens :]
+            hidden = hidden.abs() if self._by_magnitude else hidden  # (B, T, H)
+            sums.append((shares @ hidden[counted].float()).double().cpu())  # (M,) @ (M, H)
 
         linears = last_linears(self._backbone.model, self._backbone.name)[: self._blocks]
         with contextlib.ExitStack() as stack:
@@ -219,7 +251,21 @@ class _OutlierActivations:
 
     def activations(self) -> Tensor:
         """(L, H) float64, the mean activation of each neuron at outliers."""
-        return torch.stack(self._activations) / self.images_with_outliers
+        return torch.stack(self._activations) / self.images_with_any
+
+    @property
+    def norm_ratio(self) -> float:
+        """The outliers' mean norm relative to that of the other patches, after the layer where it is most."""
+        if self.count == self.patches:  # there are no others
+            return 1.0
+        of_others = self._norms.mean * self.patches - self._outlier_norms
+        ratios = (self._outlier_norms / self.count) / (of_others / (self.patches - self.count))
+        return float(ratios.max())
+
+    @property
+    def stand_out(self) -> bool:
+        """Whether the outliers stand out from the other patches; see STANDS_OUT."""
+        return self.norm_ratio >= STANDS_OUT
 
     def onset(self) -> int:
         """The first layer after which the outliers' mean norm stands out."""
@@ -227,7 +273,19 @@ class _OutlierActivations:
         # with a given threshold they may stand out nowhere: then use the last layer
         return int(stands_out.nonzero()[0]) if stands_out.any() else self._blocks - 1
 
-    def layers(self) -> list[dict[str, Any]]:
+    def report(self) -> dict[str, Any]:
+        """What was measured, as a neurons file records it."""
+        return {
+            "images": self.images,
+            "images_with_outliers": self.images_with_any,
+            "outlier_share": self.count / self.patches,
+            **({"class_tokens": self.class_tokens} if self._with_prefix else {}),
+            "norm_ratio": self.norm_ratio,
+            "stands_out": self.stand_out,
+            "layers": self._layers(),
+        }
+
+    def _layers(self) -> list[dict[str, Any]]:
         """The mean norms after each layer, of all patches and of those that become outliers."""
         series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
         names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")

@@ -15,16 +15,21 @@ from lost_reg.errors import LostRegError
 SIGMAS = 3.0  # Jiang et al. 2025 use mean + 3 standard deviations as the cut-off for outliers
 
 
-def block_norms(backbone: Backbone, images: Tensor, blocks: int | None = None) -> Tensor:
+def block_norms(
+    backbone: Backbone, images: Tensor, blocks: int | None = None, *, with_prefix: bool = False
+) -> Tensor:
     """The Euclidean norm of each patch token after each of the first blocks (None: after all of them).
 
+    Args:
+        with_prefix: see `Backbone.block_outputs`.
+
     Returns:
-        (blocks, B, N) float32.
+        (blocks, B, N) float32, or (blocks, B, P + N).
 
     Raises:
         LostRegError: norms that are not finite, as can happen in fp16; a backbone without blocks.
     """
-    outputs = islice(backbone.block_outputs(images), blocks)
+    outputs = islice(backbone.block_outputs(images, with_prefix=with_prefix), blocks)
     norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
     if not norms.amax().isfinite():
         raise LostRegError(backbone.not_finite(f"norms of {backbone.name} are"))

@@ -23,8 +23,8 @@ from lost_reg.artifacts.records import (
     SeedStatistics,
 )
 from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.affinities import patch_degrees
 from lost_reg.discovery.features import finite_images
-from lost_reg.discovery.lost import lost
 
 CELLS = 16  # positions are classified on a 16 x 16 grid: the 14-pixel patches of a 224-pixel image
 RIDGE = 1e-3  # relative to the mean squared input, so that it is comparable between models
@@ -35,7 +35,8 @@ class BatchOutliers:
     """Measurements of a batch of B images, on the CPU.
 
     outliers: (B, N) bool; cosines: (B, N), to the neighbours at the patch embedding.
-    seeds: (b,) int64, LOST's seed patches in the images that are `usable`, (B,) bool.
+    seeds: (b, N) bool, the patches that LOST can seed at in the images that are `usable`, (B,) bool: those
+        that tie for the lowest degree.
     to_probe: (n, D) tokens, (n,) cells and (n, P) pixels of each group; empty if there are no outliers.
     """
 
@@ -58,8 +59,8 @@ class OutlierStatistics:
         self._cosines: dict[Group, CosineHistogram] = {group: CosineHistogram() for group in GROUPS}
         self._probes: dict[Group, Probe] = {group: Probe() for group in GROUPS}
         self.images = self._with_any = self._patches = self._count = 0
-        self._seeded = self._seeds_on_outliers = 0
-        self._seeds_by_chance = 0.0
+        self._seeded = self._ties = 0
+        self._seeds_on_outliers = self._seeds_by_chance = 0.0
 
     def measure(self, images: Tensor) -> BatchOutliers:
         """Measure a batch of normalised images, (B, 3, H, W)."""
@@ -67,7 +68,7 @@ class OutlierStatistics:
         grid_hw = height // patch_size, width // patch_size
         tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
         outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
-        seeds, usable = self._seeds(images, grid_hw)
+        seeds, usable = self._seeds(images)
         return BatchOutliers(
             outliers=outliers,
             cosines=neighbour_cosines(self._backbone.patch_embeddings(images), grid_hw).cpu(),
@@ -76,14 +77,14 @@ class OutlierStatistics:
             to_probe=self._patches_to_probe(images, tokens, outliers, grid_hw),
         )
 
-    def _seeds(self, images: Tensor, grid_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """LOST's seed patches, (b,), and the images that have one, those with finite features: (B,) bool."""
+    def _seeds(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches of lowest degree, (b, N) bool, of the images with finite features: (B,) bool."""
         features = self._backbone.features(images).float()  # the keys of the last layer, as published
         usable = finite_images(features)
         if not usable.any():
-            return torch.zeros(0, dtype=torch.int64), usable.cpu()
-        seeds = lost(features[usable], grid_hw).seeds  # (b, 2), rows and columns
-        return seeds[:, 0] * grid_hw[1] + seeds[:, 1], usable.cpu()
+            return usable.new_zeros(0, features.shape[1]).cpu(), usable.cpu()
+        degrees = patch_degrees(features[usable], bias=None)  # (b, N)
+        return (degrees == degrees.amin(dim=1, keepdim=True)).cpu(), usable.cpu()
 
     def _patches_to_probe(
         self, images: Tensor, tokens: Tensor, outliers: Tensor, grid_hw: tuple[int, int]
@@ -114,7 +115,9 @@ class OutlierStatistics:
         self._cosines["rest"].update(batch.cosines[~outliers])
         seeded = outliers[batch.usable]
         self._seeded += len(seeded)
-        self._seeds_on_outliers += int(seeded.gather(1, batch.seeds[:, None]).sum())
+        tied = batch.seeds.sum(dim=1)  # (b,)
+        self._ties += int((tied > 1).sum())
+        self._seeds_on_outliers += float(((seeded & batch.seeds).sum(dim=1) / tied.double()).sum())
         self._seeds_by_chance += float(seeded.double().mean(dim=1).sum())
         for group, patches in batch.to_probe.items():
             probe = self._probes[group]
@@ -122,8 +125,7 @@ class OutlierStatistics:
 
     def report(self, rule: Rule) -> OutlierReport:
         """All statistics. rule: which cut-off was used."""
-        seeds = self._seeds_on_outliers, self._seeds_by_chance
-        shares = (number / self._seeded if self._seeded else None for number in seeds)
+        on_outliers, images = self._seeds_on_outliers, self._seeded
         return OutlierReport(
             rule=rule,
             layer=self._layer,
@@ -132,7 +134,13 @@ class OutlierStatistics:
             share=self._count / self._patches,
             images_with_any=self._with_any,
             neighbour_cosine={group: cosines.report() for group, cosines in self._cosines.items()},
-            seeds=SeedStatistics(self._seeded, self._seeds_on_outliers, *shares),
+            seeds=SeedStatistics(
+                images=images,
+                on_outliers=on_outliers,
+                share=on_outliers / images if images else None,
+                share_by_chance=self._seeds_by_chance / images if images else None,
+                ties=self._ties,
+            ),
             probes={group: probe.report() for group, probe in self._probes.items()},
         )
 

@@ -71,12 +71,19 @@ class CosineDistribution:
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """How often the seed of LOST as published is an outlier, and how often a random patch is one."""
+    """How often the seed of LOST as published is an outlier, and how often a random patch is one.
+
+    Where several patches tie for the lowest degree, any of them can be LOST's seed. The image then counts
+    with the share of outliers among them, so that `on_outliers` need not be a whole number.
+
+    images: those with a seed; ties: in how many of them several patches tie, None if not recorded.
+    """
 
     images: Count
-    on_outliers: Count
+    on_outliers: Annotated[float, Meta(ge=0, le=10**15)]
     share: Share | None
     share_by_chance: Share | None
+    ties: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def _outlier_cells(one: BackboneArtifacts) -> dict[str, str]:
     return {
         "seeds on outliers": percent(seeds.share),
         "by chance": percent(seeds.share_by_chance),
+        "ties": NONE if seeds.ties is None else f"{seeds.ties:,} of {seeds.images:,}",
         **dict(zip(("cosine: outliers", "rest"), means)),
     }
 

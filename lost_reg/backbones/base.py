@@ -19,7 +19,9 @@ from lost_reg.images.batching import DecodedImage
 if TYPE_CHECKING:
     from lost_reg.backbones.cost import ModelCost
 
-TOKENS = "tokens"  # besides the facets: the patch tokens as they enter a block
+# What `facets` can give of a block besides the facets: the patch tokens that enter it, and the attention of
+# the tokens before the patches to the patches.
+TOKENS, ATTENTION = "tokens", "attention"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +37,8 @@ class Backbone(ABC):
         weights: which weights it has.
         device, precision: where, and in which dtype, it runs.
         depth: how many blocks it has.
+        prefix_tokens: the tokens before the patches whose attention it can give, such as ("class",
+            "register 1"). All test-time registers of an image are alike, so only one is among them.
         registers: its test-time registers, or None.
         cost: what images cost, if known.
     """
@@ -47,6 +51,7 @@ class Backbone(ABC):
     device: torch.device
     precision: str
     depth: int
+    prefix_tokens: tuple[str, ...] = ()
     registers: AddedRegisters | None = None
     cost: ModelCost | None = None
 
@@ -55,11 +60,13 @@ class Backbone(ABC):
         """Facets of layers, from one forward pass.
 
         Args:
-            parts: (facet, layer) of each: "q", "k", "v" or TOKENS, and the index of the block; negative
-                counts from the last.
+            parts: (facet, layer) of each: "q", "k", "v", TOKENS or ATTENTION, and the index of the block;
+                negative counts from the last.
 
         Returns:
-            (B, N, D) for each part, patches in row-major order, without class and register tokens.
+            (B, N, D) for each part, patches in row-major order, without class and register tokens. For
+            ATTENTION, (B, P, heads, N) float32: the weights with which each of the P `prefix_tokens` attends
+            to each patch. The rest, up to a sum of 1, goes to the tokens before the patches.
 
         Raises:
             LostRegError: a facet or layer that the backbone does not have.
@@ -73,6 +80,16 @@ class Backbone(ABC):
         """The patch tokens that enter a block, before its LayerNorm: (B, N, D); see `facets`."""
         return self.facets(images, [(TOKENS, layer)])[0]
 
+    def prefix_attention(self, images: Tensor, layer: int = -1) -> Tensor:
+        """The attention of the `prefix_tokens` to the patches in a block: (B, P, heads, N); see `facets`.
+
+        Raises:
+            LostRegError: a backbone without such tokens.
+        """
+        if not self.prefix_tokens:
+            raise LostRegError(f"{self.name} has no class token and no registers, whose attention is needed")
+        return self.facets(images, [(ATTENTION, layer)])[0]
+
     def patch_embeddings(self, images: Tensor) -> Tensor:
         """The patch tokens right after the patch embedding, without position embedding: (B, N, D).
 
@@ -81,10 +98,13 @@ class Backbone(ABC):
         """
         self._refuse_blocks()
 
-    def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
+    def block_outputs(self, images: Tensor, *, with_prefix: bool = False) -> Iterator[Tensor]:
         """The patch tokens after each block, in order: (B, N, D) each, before any final norm.
 
         Computed on demand: blocks after the last requested output do not run.
+
+        Args:
+            with_prefix: also the tokens before the patches, such as the class token: (B, P + N, D).
 
         Raises:
             LostRegError: a backbone without blocks.

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import timm
-from timm.layers import QuickGELU
 from torch import nn
 
 from lost_reg.backbones.checkpoint_folders import config_of
+from lost_reg.backbones.timm_import import QuickGELU, timm
 from lost_reg.backbones.timm_models import Vit
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
 from lost_reg.errors import LostRegError

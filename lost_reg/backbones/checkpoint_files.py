@@ -78,8 +78,8 @@ def _reason(path: Path, error: Exception) -> str:
             f"it holds more than tensors and plain values{f' ({named[1]})' if named else ''}, as a whole "
             "pickled model does; nothing in it was executed: save the model's state_dict()"
         )
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is no weight file"
+    if _reader(path) is _read_pickle and not start.startswith((_ZIP, _PICKLE)):
+        return "it is not a weight file"
     return f"damaged, or not a weight file ({first_sentence(error)})"
 
 

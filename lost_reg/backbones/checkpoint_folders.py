@@ -56,7 +56,7 @@ def shards(index: Path) -> dict[str, Path]:
         files = {str(tensor): index.parent / name for tensor, name in names.items()}
     except (*MALFORMED, KeyError, TypeError, AttributeError, OSError):
         raise LostRegError(
-            f"{str(index)!r} is no index of shards: expected a map of weights to files"
+            f"{str(index)!r} is not an index of shards: expected a map of weights to files"
         ) from None
     for file in files.values():
         if file.parent != index.parent or file.name in ("", ".."):
@@ -102,4 +102,4 @@ def config_of(path: Path) -> dict | None:
     try:
         return parse_json(config.read_bytes(), dict) if config.is_file() else None
     except (*MALFORMED, OSError):
-        raise LostRegError(f"cannot read {str(config)!r}: it is no JSON object") from None
+        raise LostRegError(f"cannot read {str(config)!r}: it is not a JSON object") from None

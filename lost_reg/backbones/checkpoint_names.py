@@ -192,7 +192,7 @@ def _arrange_attention(state: State, attention: str, wanted: Collection[str]) ->
         for part, bias in zip("qkv", state.pop(f"{attention}qkv.bias").chunk(3)):
             state[f"{attention}{part}.bias"] = bias
         if state.pop(f"{attention}qkv.bias_mask", None) is not None:  # DINOv3 has no bias for keys
-            del state[f"{attention}k.bias"]
+            state.pop(f"{attention}k.bias", None)  # absent where the bias has fewer than three elements
     for kind in ("weight", "bias"):
         parts = [f"{attention}{part}.{kind}" for part in "qkv"]
         if kind == "bias" and separate:

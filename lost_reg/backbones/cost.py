@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+if TYPE_CHECKING:
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
 
 
 @dataclass(frozen=True)

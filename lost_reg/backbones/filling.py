@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from lost_reg.backbones import zoo
 from lost_reg.backbones.checkpoint_config import apply_config
 from lost_reg.backbones.checkpoint_files import read_tensors
 from lost_reg.backbones.checkpoint_names import State, backbone_state, timm_names
-from lost_reg.backbones.timm_models import Vit, create_model
+from lost_reg.backbones.timm_import import timm
+from lost_reg.backbones.timm_models import Vit, empty_model
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted, first_sentence, shown_names
@@ -40,7 +40,7 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
         LostRegError: a checkpoint that does not fit; says why, and which rows it fits.
     """
     state = backbone_state(read_tensors(path), path)
-    model = _empty_model(spec)
+    model = empty_model(spec)
     try:
         fitted = _fitted(state, model)
         if misfits := _misfits(fitted, model):
@@ -50,7 +50,7 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
         apply_config(model, path, spec)
         del state  # what is copied below is not held twice
         for name in list(fitted):  # copies, so that the model does not depend on the file any more
-            fitted[name] = fitted.pop(name).detach().to(torch.float32, copy=True)
+            fitted[name] = fitted.pop(name).to(torch.float32, copy=True)
             if not fitted[name].isfinite().all():
                 raise LostRegError(f"{str(path)!r} has NaN or infinite values in {name}")
     except (RuntimeError, IndexError) as error:  # torch's, for tensors of impossible shapes or kinds
@@ -58,11 +58,6 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
     model.load_state_dict(fitted, assign=True)
     _make_buffers(model)
     return model
-
-
-def _empty_model(spec: BackboneSpec) -> Vit:
-    with torch.device("meta"):  # spends no time on initialising what the file will fill
-        return create_model(spec)
 
 
 def _fitted(state: State, model: Vit) -> State:
@@ -182,5 +177,5 @@ def _may_fit(row: BackboneSpec, size: _Size) -> bool:
 
 
 def _fits(state: State, row: BackboneSpec) -> bool:
-    model = _empty_model(row)
+    model = empty_model(row)
     return not _misfits(_fitted(state, model), model)

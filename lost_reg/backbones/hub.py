@@ -22,7 +22,16 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def is_hub_id(name: str) -> bool:
     """Whether it has the form of a repository's id, such as "facebook/dinov2-small"."""
-    return _ID.fullmatch(name) is not None and not name.lower().endswith(SUFFIXES)
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if not _ID.fullmatch(name) or name.lower().endswith(SUFFIXES):
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def hub_cache() -> str:

@@ -99,7 +99,8 @@ def load_backbone(
     Args:
         backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any VisionTransformer
             or Eva of timm, or a function (see `FunctionBackbone`).
-        weights: a weight file, "random", or None for the published weights.
+        weights: a checkpoint: a file, a folder, or the id of one on the Hugging Face hub; "random"; or None
+            for the published weights.
         device: "auto" (CUDA if there is any), or a torch device.
         precision: "fp32", "bf16" or "fp16".
         download: whether weights that are not on this machine are downloaded.

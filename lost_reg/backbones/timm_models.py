@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import timm
 import torch
-from timm.layers import PatchEmbed
-from timm.models.eva import Eva, EvaAttention, EvaBlock
-from timm.models.vision_transformer import Block, VisionTransformer
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from lost_reg.backbones.timm_import import (
+    Block,
+    Eva,
+    EvaAttention,
+    EvaBlock,
+    PatchEmbed,
+    VisionTransformer,
+    timm,
+)
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec, find_spec
 from lost_reg.errors import LostRegError
 
@@ -38,8 +44,7 @@ def resolve_spec(name: str) -> BackboneSpec:
         raise unknown from None
     hub_ids = (config.hf_hub_id,) if config and config.hf_hub_id else ()
     spec = replace(spec, hub_ids=hub_ids)
-    with torch.device("meta"):
-        create_model(spec)  # refuses another family before any weights are looked for
+    empty_model(spec)  # refuses another family before any weights are looked for
     return spec
 
 
@@ -79,6 +84,27 @@ def _is_plain_eva(model: nn.Module) -> bool:
         and not model.rope_mixed
         and all(isinstance(b, EvaBlock) and isinstance(b.attn, EvaAttention) for b in model.blocks)
     )
+
+
+def empty_model(spec: BackboneSpec) -> Vit:
+    """The model of a row on the meta device: spends no time on values that a file will replace."""
+    with torch.device("meta"), _WithoutValues():
+        return create_model(spec)
+
+
+class _WithoutValues(TorchFunctionMode):
+    """On the meta device, skips the functions for which torch would import its compiler.
+
+    They only set values, which tensors there do not have.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__name__", None) in ("normal_", "erfinv_", "clamp_"):
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return function(*args, **kwargs)
 
 
 def random_model(spec: BackboneSpec) -> Vit:

@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.models.eva import Eva, EvaAttention
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
+from lost_reg.backbones.base import ATTENTION, PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
-from lost_reg.backbones.registers import AddedRegisters, add_registers
+from lost_reg.backbones.registers import AddedRegisters, add_registers, trained_registers
+from lost_reg.backbones.timm_import import (
+    Attention,
+    Eva,
+    EvaAttention,
+    VisionTransformer,
+    apply_rot_embed_cat,
+)
 from lost_reg.backbones.weights import Weights
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.discovery.features import FACETS, Part
@@ -58,6 +63,8 @@ class VitBackbone(Backbone):
         self.num_prefix_tokens = model.num_prefix_tokens + (registers.count if registers else 0)
         if registers:
             add_registers(self.model, registers, self.name)
+        self._prefix_rows = _prefix_rows(self.model, registers)
+        self.prefix_tokens = tuple(self._prefix_rows)
         self.cost = ModelCost(self.model, self.num_prefix_tokens, PRECISIONS[precision].itemsize)
 
     @torch.inference_mode()
@@ -67,15 +74,38 @@ class VitBackbone(Backbone):
         Only the blocks before the last of the layers run, and only the wanted rows of qkv are computed.
         """
         for facet, _ in parts:
-            if facet not in (*FACETS, TOKENS):
+            if facet not in (*FACETS, TOKENS, ATTENTION):
                 raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
         indices = [self.block_index(layer) for _, layer in parts]
         found: dict[Part, Tensor] = {}
         for index, tokens in zip(range(max(indices) + 1), self._tokens_between_blocks(images)):
             for part, wanted in zip(parts, indices):
-                if wanted == index:
+                if wanted != index:
+                    continue
+                if part[0] == ATTENTION:
+                    found[part] = self._prefix_attention(tokens, index, images.shape[2:])
+                else:
                     found[part] = self._facet(tokens[:, self.num_prefix_tokens :], part[0], index)
         return [found[part] for part in parts]
+
+    def _prefix_attention(self, tokens: Tensor, index: int, size_hw: Sequence[int]) -> Tensor:
+        """The attention in a block that (B, T, D) tokens enter: (B, P, heads, N); see `Backbone.facets`."""
+        block: Any = self.model.blocks[index]
+        attention, normed = block.attn, block.norm1(tokens)
+
+        def of_heads(of: Tensor, facet: str) -> Tensor:  # (B, T, D) to (B, heads, T, D / heads)
+            projected = F.linear(of, *facet_layer(attention, facet))
+            return projected.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+
+        queries = attention.q_norm(of_heads(normed[:, list(self._prefix_rows.values())], "q"))
+        keys = attention.k_norm(of_heads(normed, "k"))
+        rotation = self._rotation([side // self.patch_size for side in size_hw])
+        if rotation:  # of the patches; positions do not turn the tokens before them
+            prefix, patches = keys.split([self.num_prefix_tokens, keys.shape[2] - self.num_prefix_tokens], 2)
+            half = getattr(attention, "rotate_half", False)
+            keys = torch.cat([prefix, apply_rot_embed_cat(patches, rotation["rope"], half=half)], dim=2)
+        weights = (queries.float() * attention.scale @ keys.float().mT).softmax(dim=3)  # (B, heads, P, T)
+        return weights[:, :, :, self.num_prefix_tokens :].transpose(1, 2)
 
     def _facet(self, patch_tokens: Tensor, facet: str, index: int) -> Tensor:
         """One facet of a block for the (B, N, D) patch tokens that enter it: (B, N, D)."""
@@ -89,9 +119,9 @@ class VitBackbone(Backbone):
         return self._patch_embeddings(images).flatten(1, 2)
 
     @torch.inference_mode()
-    def block_outputs(self, images: Tensor) -> Iterator[Tensor]:
+    def block_outputs(self, images: Tensor, *, with_prefix: bool = False) -> Iterator[Tensor]:
         for tokens in itertools.islice(self._tokens_between_blocks(images), 1, None):
-            yield tokens[:, self.num_prefix_tokens :]
+            yield tokens if with_prefix else tokens[:, self.num_prefix_tokens :]
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
         """All tokens entering each block, then those leaving the last; computed on demand."""
@@ -140,6 +170,20 @@ def _float32_convolutions() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
+
+
+def _prefix_rows(model: VisionTransformer | Eva, registers: AddedRegisters | None) -> dict[str, int]:
+    """The tokens that `Backbone.prefix_tokens` names, and where they are among all tokens.
+
+    There are none where attention is more than one softmax per head, as in timm's DiffAttention.
+    """
+    if any(type(block.attn) not in (Attention, EvaAttention) for block in model.blocks):
+        return {}
+    trained = trained_registers(model)
+    names = {"class": 0} if model.cls_token is not None else {}
+    first = model.num_prefix_tokens - trained
+    names |= {f"register {index + 1}": first + index for index in range(trained)}
+    return names | ({"test-time register": model.num_prefix_tokens} if registers else {})
 
 
 def facet_layer(attention: Any, facet: str) -> tuple[Tensor, Tensor | None]:

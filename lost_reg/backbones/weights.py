@@ -70,7 +70,7 @@ def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, downl
     ids = " and ".join(spec.hub_ids)
     raise LostRegError(
         f"the weights of {spec.name} are not here (looked for {ids} in {hub_cache()}): "
-        f"`lost-reg backbones --download {spec.name}` gets them, or give a file as `weights`"
+        f"`lost-reg backbones --download {spec.name}` gets them, or give a checkpoint as `weights`"
     )
 
 
@@ -96,6 +96,8 @@ def local_checkpoint(weights: str | Path) -> Path | None:
         LostRegError: there is no such file, or the folder holds no weights.
     """
     path = Path(weights)
+    if not str(weights):
+        raise LostRegError("`weights` is empty: it is a file, a folder, or the id of a checkpoint on the hub")
     if os.path.isdir(path):
         return checkpoint_in(path)
     if os.path.isfile(path):
@@ -127,7 +129,7 @@ def backbones_table() -> str:
             text_table(rows),
             f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva model of timm. Hub weights are in",
             f"{hub_cache()}: `lost-reg backbones --download NAME`",
-            "downloads them, and `lost-reg run --weights FILE` uses a file instead.",
+            "downloads them, and `lost-reg run --weights` uses another checkpoint instead.",
         ]
     )
 

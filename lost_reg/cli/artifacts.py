@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     added_registers,
     backbone_names,
@@ -87,6 +88,8 @@ def _measure(
     options: dict[str, Any],
 ) -> None:
     """Measure one model at a time, the reference first, and save after each."""
+    import_models()
+
     from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
     from lost_reg.artifacts.tables import summary_table
     from lost_reg.backbones.timm_models import resolve_spec

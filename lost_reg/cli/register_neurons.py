@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     backbone_names,
     default_name,
@@ -17,11 +18,15 @@ from lost_reg.cli.options import (
     max_side_option,
     model_options,
 )
-from lost_reg.cli.output import print_line
+from lost_reg.cli.output import print_line, print_message
+from lost_reg.errors import LostRegError
+from lost_reg.text import counted
+
+_SEARCH = ("threshold", "top_layer", "top_k", "rule")
 
 
 @click.command("register-neurons")
-@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
+@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS...")
 @click.option(
     "--backbone",
     "-b",
@@ -34,6 +39,10 @@ from lost_reg.cli.output import print_line
     help="The file to write.  [default: register-neurons-BACKBONE.json]",
 )  # fmt: skip
 @click.option(
+    "--published", is_flag=True,
+    help="Fetch the list that was published for the backbone instead, with --download; needs no images.",
+)  # fmt: skip
+@click.option(
     "--threshold", type=float,
     help="Patches with a larger norm are outliers.  [default: mean + 3 sigma over all patches]",
 )  # fmt: skip
@@ -43,17 +52,20 @@ from lost_reg.cli.output import print_line
 )  # fmt: skip
 @click.option(
     "--top-layer", type=int,
-    help="The last block whose neurons are searched.  [default: the block where outliers begin]",
+    help="The last block whose neurons are searched.  [default: the block where outliers begin, if any do]",
 )  # fmt: skip
 @click.option("--top-k", type=click.IntRange(min=1), help="How many neurons to keep.  [default: 45]")
 @click.option(
     "--register-rule", "rule", type=click.Choice(["paper", "code"]),
-    help="Rank by mean activation at outliers (paper), or by its magnitude (code).  [default: paper]",
+    help="Rank by mean activation at outliers (paper), or by its magnitude, at the class token too (code).  "
+    "[default: paper]",
 )  # fmt: skip
 @model_options
 @max_side_option
 @loader_options
-def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, **options: Any) -> None:
+def register_neurons(
+    inputs: tuple[str, ...], backbone: str, out: Path | None, published: bool, **options: Any
+) -> None:
     """Find the neurons that cause outlier tokens.
 
     The result is for `lost-reg run --register-neurons`. As in Jiang et al. 2025, they are the neurons of the
@@ -67,22 +79,56 @@ def register_neurons(inputs: tuple[str, ...], backbone: str, out: Path | None, *
     check_can_be_added(spec.name, spec.registers)
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")
     check_new(out)
+    if published:
+        _fetch(spec.name, out, inputs, options)
+        return
+    if not inputs:
+        raise click.UsageError("give images (files, folders, patterns), or --published")
     names, stream = image_files(inputs, options)
+    import_models()
 
     from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
     from lost_reg.progress import image_progress
 
-    search = ("threshold", "detect_layer", "top_layer", "top_k", "rule")
-    chosen = SearchOptions(**given(options, search))
+    chosen = SearchOptions(**given(options, ("detect_layer", *_SEARCH)))
     loaded = load(backbone, options)
     failures: list[Any] = []
     with image_progress(loaded.name) as progress:
         found = find_register_neurons(stream(), loaded, chosen, failures=failures, progress=progress)
     write_neurons(out, found)
     warn_of_failures(failures, len(names))
+    _print_found(found, out)
+
+
+def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Write the published list of a backbone's neurons."""
+    from lost_reg.artifacts.published_neurons import find_list, published_neurons
+    from lost_reg.backbones.registers import write_neurons
+
+    if inputs or given(options, _SEARCH):
+        raise click.UsageError("--published searches no images: give no images, and no options for a search")
+    url = find_list(backbone).url
+    if not options["download"]:
+        raise LostRegError(f"the published list is at {url}: `download` fetches it")
+    found = published_neurons(backbone)
+    write_neurons(out, found)
+    print_line(f"{len(found.neurons)} neurons from {url}; in {out}")
+
+
+def _print_found(found: Any, out: Path) -> None:
+    """Print what was found, with a warning if it need not be what was searched for."""
     facts = found.found
-    share = f"{100 * facts['outlier_share']:.2f} % of the patches"
+    above = f"{100 * facts['outlier_share']:.2f} % of the patches"
+    if "class_tokens" in facts:
+        above += f" and {counted(facts['class_tokens'], 'class token')}"
     print_line(
         f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
-        f"{share} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
+        f"{above} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
     )
+    if not facts["stands_out"]:
+        print_message(
+            "Warning",
+            f"nothing stands out in {found.backbone}: after no layer do these patches have more than "
+            f"{facts['norm_ratio']:.1f} times the mean norm of the others, and artifacts have about 10 "
+            "times; the neurons written are the most active there, and need not be register neurons",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
@@ -67,7 +68,8 @@ from lost_reg.text import counted
 @click.option(
     "--save-maps",
     is_flag=True,
-    help="Also save the method's maps for `lost-reg report`; with --resume, only the remaining images.",
+    help="Also save maps for `lost-reg report`: token norms, attention, and the method's own; with --resume, "
+    "only of the remaining images.",
 )
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
@@ -169,6 +171,8 @@ def _run(
     options: dict[str, Any],
     strict: bool,
 ) -> None:
+    import_models()
+
     from lost_reg.runs.ranks import joined
     from lost_reg.runs.run import no_note
     from lost_reg.runs.run import run as run_source
@@ -189,7 +193,9 @@ def _run(
 
 def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     """Print what a run did, and what failed."""
+    from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary
+    from lost_reg.runs.whole_images import whole_images_line
 
     if summary.done_before and asked_for_files:
         done_before = f"images done before ({summary.done_before:,})"
@@ -197,6 +203,9 @@ def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     print_line(f"{_done_summary(summary)}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
+    settings = read_record(summary.folder / RUN_FILE)["settings"]
+    if line := whole_images_line(lambda: read_outcomes(summary.folder), settings):
+        print_message("Warning", line)
     if summary.failed:
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SweepCommand,
     backbone_names,
@@ -141,6 +142,8 @@ def sweep(
 def _run_sweep(
     dataset: Any, backbone: str, settings: Any, out: Path, chosen: RunOptions, options: dict[str, Any]
 ) -> None:
+    import_models()
+
     from lost_reg.runs.sessions import failed_summary
     from lost_reg.runs.sources import source_of_dataset
     from lost_reg.runs.sweep import sweep as sweep_source

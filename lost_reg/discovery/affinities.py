@@ -77,6 +77,22 @@ def _positive_others(
     return positive.sum(dim=2, dtype=torch.float32)
 
 
+def positive_shares(degrees: Tensor, remaining: Tensor | None = None) -> Tensor:
+    """The share of each image's affinities between two different patches that are positive.
+
+    Args:
+        degrees: (B, N) int64, from `patch_degrees` with the same `remaining`.
+        remaining: (B, N) bool, the patches that count; None for all.
+
+    Returns:
+        (B,) float32; 0 where fewer than two patches count.
+    """
+    if remaining is None:
+        remaining = torch.ones_like(degrees, dtype=torch.bool)
+    patches = remaining.sum(dim=1)
+    return (degrees * remaining).sum(dim=1) / (patches * (patches - 1)).clamp(min=1)
+
+
 def seed_cosines(features: Tensor, seeds: Tensor) -> Tensor:
     """The cosine between each patch's feature and the seed's.
 

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 BINS = 1024
 
 
+def absolute_bias(features: Tensor, bias: float | str) -> Tensor | None:
+    """The bias in the units of the affinities of (B, N, D) features: (B,), or None for none."""
+    if isinstance(bias, str):
+        return otsu_bias(features.float())
+    if not bias:
+        return None  # not 0 times a norm, which can overflow
+    return bias * features.float().square().sum(dim=2).mean(dim=1)
+
+
 def otsu_bias(features: Tensor) -> Tensor:
     """The bias that puts zero at Otsu's threshold of each image's affinities to other patches.
 

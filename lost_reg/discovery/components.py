@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+from lost_reg.lazy import cv2, np
 
 PatchBox = tuple[int, int, int, int]
 

@@ -11,14 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from lost_reg.discovery.affinities import affinity_bytes, degrees_at_biases, patch_degrees, seed_cosines
-from lost_reg.discovery.bias import otsu_bias
+from lost_reg.discovery.affinities import (
+    affinity_bytes,
+    degrees_at_biases,
+    patch_degrees,
+    positive_shares,
+    seed_cosines,
+)
+from lost_reg.discovery.bias import absolute_bias
 from lost_reg.discovery.components import component_of
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images, option
 from lost_reg.discovery.further_objects import Graph, with_further_objects
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
+from lost_reg.discovery.whole_image import why_whole_image
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import torch
@@ -179,15 +186,6 @@ def _deferred(found: SeedsAndMasks, grid_hw: tuple[int, int]) -> Deferred:
     return lambda: [[one] for one in objects_of(SeedsAndMasks(*wait()), grid_hw)]
 
 
-def absolute_bias(features: Tensor, bias: float | str) -> Tensor | None:
-    """The bias in the units of the affinities of (B, N, D) features: (B,), or None for none."""
-    if isinstance(bias, str):
-        return otsu_bias(features.float())
-    if not bias:
-        return None  # not 0 times a norm, which can overflow
-    return bias * features.float().square().sum(dim=2).mean(dim=1)
-
-
 def lost_maps(features: PatchFeatures, config: LostConfig) -> list[Maps]:
     """Degrees, affinities to the seed and expansion masks of B images."""
     values = features.values.float()
@@ -218,12 +216,14 @@ class SeedsAndMasks:
     """LOST's result for B images before the seed's component is taken, on the features' device.
 
     seeds: (B,) int64, row-major patch indices. degrees: (B,) int64, the seeds' degrees.
+    positive: (B,) float32, the share of all affinities that are positive.
     masks: (B, N) bool.
     cosines: (B, N) float, between each patch's feature and the seed's; None if not requested.
     """
 
     seeds: Tensor
     degrees: Tensor
+    positive: Tensor
     masks: Tensor
     cosines: Tensor | None = None
 
@@ -265,8 +265,13 @@ def seed_and_expand(
     candidates = lowest_degree_patches(degrees, k_patches, remaining)
     seeds = candidates[:, 0]
     masks = expansion_masks(precise, candidates, bias, remaining)
-    of_seeds = degrees.gather(1, seeds[:, None])[:, 0]
-    return SeedsAndMasks(seeds, of_seeds, masks, seed_cosines(precise, seeds) if with_cosines else None)
+    return SeedsAndMasks(
+        seeds,
+        degrees.gather(1, seeds[:, None])[:, 0],
+        positive_shares(degrees, remaining),
+        masks,
+        seed_cosines(precise, seeds) if with_cosines else None,
+    )
 
 
 def lowest_degree_patches(degrees: Tensor, k_patches: int, remaining: Tensor | None = None) -> Tensor:
@@ -327,7 +332,8 @@ def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | Non
     masks_hw = found.masks.reshape(-1, *grid_hw).numpy()
     cosines_hw = None if found.cosines is None else found.cosines.detach().reshape(-1, *grid_hw).numpy()
     objects = []
-    for image, (index, degree) in enumerate(zip(found.seeds.tolist(), found.degrees.tolist())):
+    numbers = zip(found.seeds.tolist(), found.degrees.tolist(), found.positive.tolist())
+    for image, (index, degree, positive) in enumerate(numbers):
         seed = divmod(index, grid_hw[1])
         mask, box = component_of(masks_hw[image], seed)
         score = None
@@ -335,7 +341,8 @@ def objects_of(found: SeedsAndMasks, grid_hw: tuple[int, int], digits: int | Non
             xmin, ymin, xmax, ymax = box
             score = float(cosines_hw[image, ymin:ymax, xmin:xmax].mean(dtype="float64"))
             score = score if digits is None else round(score, digits)
-        objects.append(PatchObject(box, seed, score, {"degree": degree}, mask))
+        details = {"degree": degree, "positive_share": round(positive, 6)}
+        objects.append(PatchObject(box, seed, score, details, mask))
     return objects
 
 
@@ -374,6 +381,7 @@ LOST = Method(
     discover=discover,
     discover_each=discover_each,
     maps=lost_maps,
+    why_whole_image=why_whole_image,
     main_option="bias",
     operations=gram_operations,
     peak_bytes=affinity_bytes,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures
 from lost_reg.discovery.maps import Maps
-from lost_reg.types import Number
+from lost_reg.types import Number, Prediction
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +67,8 @@ class Method:
     discover_each: the same as `discover` for several configurations of the same features, if that saves
         work; for sweeps, which only use the boxes, so scores may be left out.
     maps: the maps of each image, which show how the method found its objects.
+    why_whole_image: given the images whose first box is the whole image, and the features, says why that is
+        and what to try, or None if it does not know. The images are streamed.
     main_option: the option that is tuned first, such as LOST's bias: a description names it even at its
         default, and a chart of a sweep has it on the axis.
     """
@@ -81,6 +83,7 @@ class Method:
     presets: Mapping[str, Preset]
     discover_each: Callable[[PatchFeatures, Sequence[Any]], list[Deferred]] | None = None
     maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
+    why_whole_image: Callable[[Iterable[Prediction], FeatureConfig], str | None] | None = None
     main_option: str | None = None
 
     def boxes_by_each(self, features: PatchFeatures, configs: Sequence[Any]) -> list[Deferred]:

@@ -6,7 +6,6 @@ from pathlib import Path, PurePosixPath
 
 from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_table, open_text
 from lost_reg.export.boxes import ExportedBox
-from lost_reg.images.reading import SUFFIXES
 
 # its paths are relative to its own folder
 _DATA_YAML = f"train: train.txt\nval: train.txt\nnames:\n  0: {CATEGORY}\n"
@@ -17,6 +16,8 @@ def write_yolo(export: Export, folder: Path) -> None:
 
     train.txt lists the images, names.csv maps the new names to the old ones.
     """
+    from lost_reg.images.reading import SUFFIXES  # its imports would slow down `lost-reg --help`
+
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     (folder / "data.yaml").write_text(_DATA_YAML)

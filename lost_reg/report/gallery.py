@@ -6,16 +6,18 @@ All coordinates on the page are fractions of an image's width and height, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lost_reg.boxes import IOU_THRESHOLD, iou
+from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.page import Section
 from lost_reg.report.pictures import Pictures, ramp
-from lost_reg.report.runs import paired_by_registers
+from lost_reg.report.runs import paired_by_registers, whole_image_notes
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
@@ -62,11 +64,15 @@ def write_gallery(
     }
 
 
-def gallery_section(gallery: dict[str, Any]) -> Section | None:
-    """Notes on what is not shown, and the colour scale of maps. gallery: see `write_gallery`."""
+def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Section | None:
+    """Notes on runs without a score and on what is not shown, and the colour scale of maps.
+
+    gallery: see `write_gallery`.
+    """
     if not gallery["items"]:
         return None
-    notes = [
+    notes = whole_image_notes([run for run in runs if not run.row])
+    notes += [
         f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
         "(`lost-reg report --max-images` shows more); the numbers above are of all"
         for dataset in gallery["datasets"]
@@ -75,7 +81,7 @@ def gallery_section(gallery: dict[str, Any]) -> Section | None:
     if gallery["without_picture"]:
         notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
     if not any(map(has_maps, gallery["items"])):
-        notes.append("No maps: `lost-reg run --save-maps` adds token norms, degrees, affinities and masks")
+        notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
     colours = ramp()[::21]
     stops = [
         {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
@@ -196,14 +202,25 @@ def _entry(
         return {**entry, "maps_error": one_line(str(error))}
     if outcome.objects:
         entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
-    entry["maps"] = {
-        "picture": pictures.maps(maps),
-        "names": list(map(one_line, maps.values)),
-        "ranges": [[_short(values.min()), _short(values.max())] for values in maps.values.values()],
+    return {**entry, "maps": _maps(maps, pictures)}
+
+
+def _maps(maps: Maps, pictures: Pictures) -> dict[str, Any]:
+    """The page's data on an image's maps: with one of the attention of the class token, after the norms."""
+    means = {f"attention of {token}": weights[0] for token, weights in [*maps.attention.items()][:1]}
+    norms = {name: values for name, values in maps.values.items() if name == "norms"}
+    values = {**norms, **means, **maps.values}
+    return {
+        "picture": pictures.maps(replace(maps, values=values)),
+        "names": list(map(one_line, values)),
+        "ranges": [[_short(one.min()), _short(one.max())] for one in values.values()],
         "rows": maps.mask.shape[0],
         "covered_hw": [round(float(share), 5) for share in maps.covered_hw],
+        "attention": [
+            {"token": one_line(token), "heads": len(weights) - 1, "picture": pictures.heads(weights)}
+            for token, weights in maps.attention.items()
+        ],
     }
-    return entry
 
 
 def best_iou(box: Box | None, truth: ImageTruth) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ AFFINITIES = "affinities"  # the name of a map
 # The entries of a picture's palette: first the levels of a map, then three for the mask over the image.
 _LEVELS = 253
 _OTHER_COMPONENT, _OUTSIDE, _COMPONENT = 253, 254, 255
+_MOST_IN_ROW = 6  # of the maps of a token's heads
 _OPACITIES = bytes([255] * _LEVELS + [110, 200, 0])
 _RAMP = ((10, 8, 38), (62, 22, 98), (138, 36, 106), (208, 66, 74), (245, 138, 44), (252, 226, 128))
 
@@ -46,6 +48,10 @@ class Pictures:
         """The path of all maps in one picture: see `maps_picture`."""
         return self._save(maps_picture(maps), MAPS_FOLDER, "png", transparency=_OPACITIES)
 
+    def heads(self, weights: np.ndarray) -> str:
+        """The path of a picture of a token's attention: see `heads_picture`."""
+        return self._save(heads_picture(weights), MAPS_FOLDER, "png", transparency=_OPACITIES)
+
     def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
         self._count[kind] += 1
         name = f"{kind}/{self._count[kind]:06}.{suffix}"
@@ -70,7 +76,23 @@ def maps_picture(maps: Maps) -> Image.Image:
     mask[_component(maps.mask, maps.seed)] = _COMPONENT
     # first and last rows are repeated: scaled up, a map's edge may show a sliver of what is beyond it
     stacked = np.concatenate([np.pad(one, ((1, 1), (0, 0)), mode="edge") for one in (*drawn, mask)])
-    picture = Image.fromarray(stacked)
+    return _with_palette(stacked)
+
+
+def heads_picture(weights: np.ndarray) -> Image.Image:
+    """Maps beside each other in rows of nearly equal length, a clear pixel between them: (M, rows, columns).
+
+    Each map has its own levels, as in `maps_picture`.
+    """
+    columns = math.ceil(len(weights) / math.ceil(len(weights) / _MOST_IN_ROW))
+    tiles = [np.pad(_levels(one), ((0, 1), (0, 1)), constant_values=_COMPONENT) for one in weights]
+    tiles += [np.full_like(tiles[0], _COMPONENT)] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
+    return _with_palette(np.concatenate(rows)[:-1, :-1])
+
+
+def _with_palette(levels: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(levels)
     picture.putpalette([channel for colour in ramp() for channel in colour] + [0, 0, 0] * 3)
     return picture
 

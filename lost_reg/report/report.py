@@ -75,7 +75,7 @@ def write_report(
         paired_section(content.runs, options),
         sweeps_section(content.sweeps, content.unscored),
         artifacts_section(content.artifacts),
-        gallery_section(gallery),
+        gallery_section(content.runs, gallery),
     )
     for entry in (entry for item in gallery["items"] for entry in item["entries"].values()):
         if "failure" in entry:

@@ -16,7 +16,8 @@ from lost_reg.files import path_within, whole_file
 SUFFIX = ".npz"
 _LEVELS = 255
 _NOT_VALUES = ("ranges", "mask", "seed", "covered_hw")  # the other arrays of a file
-_MOST_MAPS = 16
+_ATTENTION = "attention_"  # and the name of the token: these arrays have several maps, the others one
+_MOST_ARRAYS = 64
 # What numpy and zipfile raise for files that are damaged, encrypted, or of another kind (RuntimeError,
 # AttributeError), and for arrays with impossible sizes (MemoryError).
 _DAMAGED = (
@@ -33,16 +34,22 @@ def maps_path(folder: Path, image: str) -> Path:
 def write_maps(path: Path, maps: Maps) -> None:
     """Write maps completely, or not at all.
 
-    Values are stored in 256 levels from their lowest to their highest; a positive affinity stays positive.
+    Each map is stored in 256 levels from its lowest value to its highest; a positive affinity stays positive.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
-    quantised = {name: _quantised(values) for name, values in maps.values.items()}
+    quantised = {name: [_quantised(values)] for name, values in maps.values.items()}
+    levels = {name: levels for name, ((levels, _),) in quantised.items()}
+    for token, weights in maps.attention.items():
+        name = _ATTENTION + token.replace(" ", "_")
+        quantised[name] = [_quantised(one) for one in weights]
+        levels[name] = np.stack([levels for levels, _ in quantised[name]])
+    ranges = [bounds for of_array in quantised.values() for _, bounds in of_array]
     with whole_file(path, "the maps") as part, part.open("wb") as file:
         arrays: dict[str, Any] = {
-            **{name: levels for name, (levels, _) in quantised.items()},
-            "ranges": np.array([bounds for _, bounds in quantised.values()], np.float32).reshape(-1, 2),
+            **levels,
+            "ranges": np.array(ranges, np.float32).reshape(-1, 2),
             "mask": maps.mask.astype(np.uint8),
             "seed": np.array(maps.seed, np.int32),
             "covered_hw": np.array(maps.covered_hw, np.float32),
@@ -68,12 +75,11 @@ def read_maps(path: Path) -> Maps:
     try:
         with np.load(path, allow_pickle=False) as file:
             names = [name for name in file.files if name not in _NOT_VALUES]
-            if len(names) > _MOST_MAPS:
-                raise ValueError(f"expected at most {_MOST_MAPS} maps")
-            ranges = file["ranges"].astype(np.float32).reshape(len(names), 2)
-            values = {name: _values(file[name], *bounds) for name, bounds in zip(names, ranges)}
+            if len(names) > _MOST_ARRAYS:
+                raise ValueError(f"expected at most {_MOST_ARRAYS} arrays of maps")
+            values, attention = _read_values({name: file[name] for name in names}, file["ranges"])
             seed, covered_hw = file["seed"].tolist(), file["covered_hw"].tolist()
-            return Maps(values, file["mask"] > 0, tuple(seed), tuple(covered_hw))
+            return Maps(values, file["mask"] > 0, tuple(seed), tuple(covered_hw), attention)
     except FileNotFoundError:
         raise LostRegError(f"no maps at {path}: `lost-reg run --save-maps` writes them") from None
     except _DAMAGED as error:
@@ -81,7 +87,25 @@ def read_maps(path: Path) -> Maps:
         raise LostRegError(f"{path} does not hold maps: {reason}") from None
 
 
-def _values(levels: np.ndarray, low: float, high: float) -> np.ndarray:
-    if levels.dtype != np.uint8 or levels.ndim != 2 or not np.isfinite([low, high]).all():
+_Arrays = dict[str, np.ndarray]
+
+
+def _read_values(arrays: _Arrays, ranges: np.ndarray) -> tuple[_Arrays, _Arrays]:
+    """The maps by name, and those of attention by token, from their levels."""
+    sizes = [len(levels) if levels.ndim == 3 else 1 for levels in arrays.values()]
+    bounds = np.split(ranges.astype(np.float32).reshape(sum(sizes), 2), np.cumsum(sizes)[:-1])
+    values, attention = {}, {}
+    for (name, levels), of_array in zip(arrays.items(), bounds):
+        if levels.ndim == 3 and name.startswith(_ATTENTION):
+            attention[name.removeprefix(_ATTENTION).replace("_", " ")] = _values(levels, of_array)
+        else:
+            values[name] = _values(levels[None], of_array)[0]
+    return values, attention
+
+
+def _values(levels: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """Values of (M, rows, columns) levels, each map with its own range: (M, 2)."""
+    if levels.dtype != np.uint8 or levels.ndim != 3 or not np.isfinite(ranges).all():
         raise ValueError("expected maps of 256 levels with a finite range")
-    return (low + levels * np.float32((high - low) / _LEVELS)).astype(np.float32)
+    low, high = ranges.T[:, :, None, None]
+    return (low + levels * ((high - low) / np.float32(_LEVELS))).astype(np.float32)

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from lost_reg.errors import LostRegError
-from lost_reg.images.sources import Share
+
+if TYPE_CHECKING:
+    from lost_reg.images.sources import Share
 
 # Ranks wait for the slowest, however long it takes; torchrun stops them if one dies.
 _PATIENCE = timedelta(days=30)
@@ -38,6 +41,8 @@ class Ranks:
     @property
     def share(self) -> Share:
         """The part of the images that this process handles."""
+        from lost_reg.images.sources import Share
+
         return Share(self.rank, self.count)
 
     def wait(self) -> None:

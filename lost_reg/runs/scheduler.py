@@ -6,10 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.base import TOKENS, Backbone, normalized
+from lost_reg.backbones.base import ATTENTION, TOKENS, Backbone, normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import (
@@ -102,10 +103,8 @@ def _start(
     grid_hw = images.shape[2] // patch, images.shape[3] // patch
     extents_hw = [(image.size_hw[0] / patch, image.size_hw[1] / patch) for image in batch]
     wanted = list(dict.fromkeys(part for setting in settings for part in setting.features.parts))
-    entering: list[Part] = []
-    if on_maps:
-        entering = [(TOKENS, max(settings[0].features.layers, key=backbone.block_index))]
-    parts = dict(zip([*wanted, *entering], backbone.facets(images, [*wanted, *entering])))
+    shown = _parts_shown(backbone, settings[0]) if on_maps else []
+    parts = dict(zip([*wanted, *shown], backbone.facets(images, [*wanted, *shown])))
     finite = torch.stack([finite_images(parts[part]) for part in wanted]).all(dim=0)  # (B,)
 
     def features_of(config: FeatureConfig) -> PatchFeatures:
@@ -113,8 +112,8 @@ def _start(
 
     found = _start_each(features_of, settings)
     if on_maps:
-        norms = parts[entering[0]].float().norm(dim=2)  # (B, N)
-        _hand_over_maps(on_maps, batch, features_of(settings[0].features), settings[0], finite, norms)
+        drawn = _Shown(backbone.prefix_tokens, *(parts[part] for part in shown))
+        _hand_over_maps(on_maps, batch, features_of(settings[0].features), settings[0], finite, drawn)
     return _RunningBatch(batch, grid_hw, to_host([finite]), found)
 
 
@@ -133,13 +132,44 @@ def _start_each(
     return [found[index] for index in range(len(settings))]
 
 
+def _parts_shown(backbone: Backbone, setting: Setting) -> list[Part]:
+    """What maps need of the backbone besides the features: see `_Shown`."""
+    entered = max(setting.features.layers, key=backbone.block_index)
+    return [(TOKENS, entered), *([(ATTENTION, -1)] if backbone.prefix_tokens else [])]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What maps show of the backbone.
+
+    names: of the tokens that attend to the patches. tokens: (B, N, D). attention: (B, P, heads, N), or None
+        without such tokens; see `Backbone.facets`.
+    """
+
+    names: Sequence[str]
+    tokens: Tensor
+    attention: Tensor | None = None
+
+    def norms(self, grid_hw: tuple[int, int]) -> np.ndarray:
+        """(B, rows, columns): the norm of each token."""
+        return self.tokens.float().norm(dim=2).nan_to_num().unflatten(1, grid_hw).cpu().numpy()
+
+    def attentions(self, grid_hw: tuple[int, int]) -> list[dict[str, np.ndarray]]:
+        """For each image, by token: (1 + heads, rows, columns), the mean over heads first."""
+        if self.attention is None:
+            return [{} for _ in self.tokens]
+        with_mean = torch.cat([self.attention.mean(dim=2, keepdim=True), self.attention], dim=2).nan_to_num()
+        of_images = with_mean.unflatten(3, grid_hw).cpu().numpy()
+        return [dict(zip(self.names, of_image)) for of_image in of_images]
+
+
 def _hand_over_maps(
     on_maps: MapsHandler,
     batch: list[DecodedImage],
     features: PatchFeatures,
     setting: Setting,
     finite: Tensor,
-    norms: Tensor,
+    shown: _Shown,
 ) -> None:
     """Make the maps of the images whose features are finite."""
     method = setting.method
@@ -147,10 +177,11 @@ def _hand_over_maps(
         maps = method.maps(features, setting.config)
     else:
         maps = [_object_map(found, features) for found in method.discover(features, setting.config)()]
-    norms_hw = norms.nan_to_num().unflatten(1, features.grid_hw).cpu().numpy()
+    norms, attentions = shown.norms(features.grid_hw), shown.attentions(features.grid_hw)
     for index, is_finite in enumerate(finite.tolist()):
         if is_finite:
-            on_maps(batch[index].name, maps[index].of_run(norms_hw[index], features.extents_hw[index]))
+            of_run = maps[index].of_run(norms[index], attentions[index], features.extents_hw[index])
+            on_maps(batch[index].name, of_run)
 
 
 def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:

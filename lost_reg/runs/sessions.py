@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import PIL
-import timm
 import torch
 
 from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.timm_import import timm
 from lost_reg.images.batching import BatchSize
 from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
 from lost_reg.runs.folder import ERRORS_FILE

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import planted
 import pytest
 import torch
-from artifact_cases import LOADER
+from artifact_cases import LOADER, slow_search
 from helpers import approximately, batches_of, find, refusal, scarce_memory, setting
-from PIL import Image
-from real_cases import load_real, needs_weights, save_photos
 from small_models import small_backbone
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
@@ -50,49 +47,6 @@ def pictures():
 # --- against a slow formulation -----------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def slow_search(backbone, pictures, options: SearchOptions):
-    """Everything kept, one image at a time: ([(activation, layer, neuron)], threshold, top layer)."""
-    stream = stream_of(pictures, batch_size=1)
-    norms, hidden = [], []  # an image's: (L, N); (L, N, H)
-    for image in batches_of(stream, backbone):
-        inputs = []
-        handles = [
-            block.mlp.fc2.register_forward_pre_hook(
-                lambda _, args, taken=inputs: taken.append(args[0][0, 1:])
-            )
-            for block in backbone.model.blocks
-        ]
-        norms.append(torch.stack([tokens[0].norm(dim=1) for tokens in backbone.block_outputs(image)]))
-        hidden.append(torch.stack(inputs))
-        for handle in handles:
-            handle.remove()
-    detect = options.detect_layer % backbone.depth
-    every = torch.cat(norms, dim=1).double()
-    cutoffs = every.mean(dim=1) + 3 * every.std(dim=1, correction=0)
-    threshold = float(cutoffs[detect]) if options.threshold is None else options.threshold
-    outliers = [of_image[detect] > threshold for of_image in norms]
-    at_outliers = every[:, torch.cat(outliers)].mean(dim=1)
-    top = options.top_layer
-    if top is None:
-        top = next((layer for layer in range(detect) if at_outliers[layer] > cutoffs[layer]), detect)
-    per_image = []
-    for activations, where in zip(hidden, outliers):
-        if where.any():
-            chosen = activations[:, where]
-            per_image.append((chosen.abs() if options.rule == "code" else chosen).double().mean(dim=1))
-    mean = torch.stack(per_image).mean(dim=0)
-    ranked = sorted(
-        (
-            (float(mean[layer, neuron]), layer, neuron)
-            for layer in range(top + 1)
-            for neuron in range(mean.shape[1])
-        ),
-        reverse=True,
-    )
-    return ranked[: options.top_k], threshold, top
-
-
 @pytest.mark.parametrize("name", ["MLP", "SwiGLU, packed"])
 @pytest.mark.parametrize(
     "options",
@@ -113,13 +67,34 @@ def test_neurons_are_those_of_the_slow_formulation(name, options, pictures):
         options["threshold"] = float(norms[options.get("detect_layer", -2)].median())
     options = SearchOptions(**options)
     found = find_register_neurons(stream_of(pictures, batch_size=3), backbone, options)
-    ranked, threshold, top = slow_search(backbone, pictures, options)
+    ranked, threshold, top, stands_out = slow_search(backbone, stream_of(pictures, batch_size=1), options)
     assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
     assert found.found["activations"] == pytest.approx([activation for activation, *_ in ranked], rel=1e-4)
     assert found.found["threshold"] == pytest.approx(threshold, rel=1e-5)
-    assert found.found["top_layer"] == top
+    assert found.found["top_layer"] == top and found.found["stands_out"] == stands_out
     assert found.found["images"] == 6 and 0 < found.found["outlier_share"] < 1
     assert found.backbone == backbone.name and found.weights["name"] == "random"
+
+
+def test_the_class_token_counts_by_the_rule_of_the_code_alone(pictures):
+    """Above the threshold are the class token and some patches: all of them count, or the patches alone."""
+    backbone, hidden = small_backbone("MLP"), []
+    linear = backbone.model.blocks[0].mlp.fc2
+    handle = linear.register_forward_pre_hook(lambda _, args: hidden.append(args[0][0]))
+    (image,) = batches_of(stream_of(pictures[:1]), backbone)
+    norms = block_norms(backbone, image, 1, with_prefix=True)[0, 0]
+    handle.remove()
+    threshold = float(norms[0]) * 0.999
+    above = norms > threshold
+    assert above[0] and 0 < above[1:].sum() < 12
+    means = {"paper": hidden[0][1:][above[1:]].mean(dim=0), "code": hidden[0][above].abs().mean(dim=0)}
+    for rule, expected in means.items():
+        options = SearchOptions(threshold=threshold, detect_layer=0, top_k=192, rule=rule)
+        found = find_register_neurons(stream_of(pictures[:1]), backbone, options)
+        neurons = [neuron for _, neuron in found.neurons]
+        assert found.found["activations"] == pytest.approx(expected[neurons].tolist(), rel=1e-4, abs=1e-5)
+        assert found.found.get("class_tokens") == (1 if rule == "code" else None)
+        assert found.found["outlier_share"] == pytest.approx(float(above[1:].double().mean()))
 
 
 def test_every_image_counts_the_same_however_many_outliers_it_has(pictures):
@@ -134,17 +109,6 @@ def test_every_image_counts_the_same_however_many_outliers_it_has(pictures):
     values = [dict(zip(one.neurons, one.found["activations"])) for one in (*alone, both)]
     for neuron, value in values[2].items():
         assert value == pytest.approx((values[0][neuron] + values[1][neuron]) / 2, abs=1e-5)
-
-
-@pytest.mark.real
-@needs_weights
-def test_neurons_of_a_real_model_are_those_of_the_slow_formulation(tmp_path):
-    photos = [np.asarray(Image.open(path)) for path in save_photos(tmp_path)]
-    backbone, options = load_real(), SearchOptions(top_k=10)
-    found = find_register_neurons(stream_of(photos), backbone, options)
-    ranked, threshold, top, *_ = slow_search(backbone, photos, options)
-    assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
-    assert (found.found["threshold"], found.found["top_layer"]) == (pytest.approx(threshold, rel=1e-5), top)
 
 
 # --- the planted model, a test fixture ----------------------------------------------------------------
@@ -189,6 +153,17 @@ def test_the_planted_neurons_are_found_without_labels(found_neurons, planted_mod
     assert sorted(found_neurons.neurons) == neurons
     assert found_neurons.found["top_layer"] == neurons[0][0]
     assert found_neurons.found["images_with_outliers"] == found_neurons.found["images"] == 16
+    assert found_neurons.found["stands_out"] and found_neurons.found["top_layer_rule"] == "onset"
+    assert found_neurons.found["norm_ratio"] > 3
+
+
+def test_without_the_plant_nothing_stands_out(samples):
+    """Some patches are above mean + 3 sigma all the same; no layer is called the one where they begin."""
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    found = find_register_neurons(samples[1], plain, SearchOptions(top_k=planted.NEURONS)).found
+    assert found["outlier_share"] > 0 and found["images_with_outliers"] > 1
+    assert not found["stands_out"] and 1 < found["norm_ratio"] < 3
+    assert found["top_layer"] == found["detect_layer"] == 4 and found["top_layer_rule"] == "detect layer"
 
 
 @pytest.mark.parametrize("rule", ["paper", "code"])

@@ -8,6 +8,8 @@ from helpers import batches_of
 
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.outliers import CosineHistogram, OutlierStatistics, neighbour_cosines
+from lost_reg.artifacts.records import SeedStatistics
+from lost_reg.backbones.base import Backbone
 
 
 def test_cosines_to_neighbours_by_hand():
@@ -35,3 +37,50 @@ def test_a_retry_after_running_out_of_memory_measures_the_same(stream, plain):
     first, second = statistics.measure(images), statistics.measure(images)
     for kind, patches in first.to_probe.items():
         assert len(patches[0]) > 9 and all(map(torch.equal, patches, second.to_probe[kind]))
+
+
+# --- seeds -------------------------------------------------------------------------------------------
+
+
+class FourPatches(Backbone):
+    """Images of 2 x 2 patches of one pixel: red is the norm of a patch's token, green and blue its keys."""
+
+    patch_size, name, depth = 1, "four patches", 1
+
+    def facets(self, images, parts):
+        return [images[:, 1:].flatten(2).mT]
+
+    def patch_embeddings(self, images):
+        return images.flatten(2).mT
+
+    def block_outputs(self, images):
+        yield images[:, :1].flatten(2).mT
+
+
+def measured(*images) -> SeedStatistics:
+    """The seeds of images given as (norm, key) of each of four patches; outliers have a norm above 5."""
+    statistics = OutlierStatistics(FourPatches(), 0, 5.0)
+    batch = torch.tensor([[(norm, *key) for norm, key in image] for image in images])  # (B, 4, 3)
+    statistics.update(statistics.measure(batch.mT.unflatten(2, (2, 2))), is_training=True)
+    return statistics.report("sigma").seeds
+
+
+EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.1)
+
+
+def test_where_patches_tie_the_share_of_outliers_among_them_counts():
+    # all affinities are positive: all four tie, and one is an outlier
+    assert measured([(9, EAST), (1, EAST), (1, EAST), (1, EAST)]) == SeedStatistics(1, 0.25, 0.25, 0.25, 1)
+    # degrees 1, 1, 0, 0: the last two tie, and one of them is an outlier
+    tie = [(9, EAST), (1, EAST), (9, NORTH), (1, (0.0, -1.0))]
+    assert measured(tie) == SeedStatistics(1, 0.5, 0.5, 0.5, 1)
+    # degrees 2, 2, 2, 0: no tie, and the seed is an outlier
+    alone = [(1, EAST), (1, EAST), (1, EAST), (9, WEST)]
+    assert measured(alone) == SeedStatistics(1, 1.0, 1.0, 0.25, 0)
+    assert measured(tie, alone) == SeedStatistics(2, 1.5, 0.75, 0.375, 1)
+
+
+def test_images_without_finite_features_have_no_seed():
+    broken = [(9, (float("nan"), 1.0))] * 4
+    assert measured(broken) == SeedStatistics(0, 0.0, None, None, 0)
+    assert measured(broken, [(1, EAST)] * 4) == SeedStatistics(1, 0.0, 0.0, 0.0, 1)

@@ -30,6 +30,15 @@ def changed(path: Path, *keys, value) -> Path:
     return path
 
 
+def test_a_file_without_ties_can_be_read(tmp_path):
+    """As versions wrote it that counted one seed per image."""
+    path = write_artifacts_file(tmp_path, "one")
+    seeds = {"images": 9, "on_outliers": 4, "share": 0.5, "share_by_chance": 0.01}
+    (row,) = read_artifacts(changed(path, "outliers", "seeds", value=seeds)).backbones
+    assert row.outliers.seeds.ties is None and row.outliers.seeds.on_outliers == 4
+    assert outlier_rows([row])[0]["ties"] == "-"
+
+
 @pytest.mark.parametrize(
     ("keys", "value", "reason"),
     [
@@ -73,7 +82,7 @@ def test_tables_say_what_was_measured():
     rows = [backbone_artifacts("one"), backbone_artifacts("two")]
     header, _, first, _ = summary_table(rows).splitlines()
     assert "above mean + 3 sigma  above 1500  above reference" in header
-    assert " ".join(first.split()) == "one 1 2.00 % 0.00 % - 50.00 % 1.00 % 0.12 -"
+    assert " ".join(first.split()) == "one 1 2.00 % 0.00 % - 50.00 % 1.00 % 3 of 9 0.12 -"
     assert outlier_rows(rows)[0]["cut-off"] == "80 (mean + 3 sigma)"
     probes = [list(row.values()) for row in probe_rows(rows)]
     assert len(probes) == 4 and probes[1] == ["one", "other patches", "-", "-", "-", "-"]

@@ -111,6 +111,21 @@ def test_a_student_alone_is_refused(tmp_path):
     )
 
 
+def test_the_teacher_is_preferred_to_any_other_backbone(tmp_path):
+    model = model_of("DINOv2")
+    state = authors_state(model)
+    others = {name: tensor + 1 for name, tensor in state.items()}
+    both = prefixed(others, "online.backbone.") | prefixed(state, "teacher_backbone.")
+    assert token_error(DINOV2, model, save_state(both, tmp_path / "a")) < CLOSE
+
+
+def test_two_tensors_of_one_meaning_are_refused(tmp_path):
+    state = dict(model_of("DINOv2").state_dict())
+    state["embeddings.class_embedding"] = state["embeddings.cls_token"][0, 0]
+    line = refusal(fill, save_state(state, tmp_path / "a"))
+    assert line.endswith("it has embeddings.class_embedding, not part of the model")
+
+
 def test_of_several_backbones_none_is_guessed(tmp_path):
     state = authors_state(model_of("DINOv2"))
     path = save_state({"state_dict": state, "state_dict_ema": state}, tmp_path / "a")

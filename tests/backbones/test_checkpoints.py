@@ -181,7 +181,6 @@ def test_deit3_is_read_from_timms_file_and_from_its_authors(names, tmp_path):
 @pytest.mark.parametrize("name", ["dino_vits16", "timm:vit_small_patch16_224"])
 def test_positions_of_another_square_grid_are_resampled_once(name, native, monkeypatch, tmp_path):
     monkeypatch.setattr(timm_models, "create_model", small(timm_models.create_model))
-    monkeypatch.setattr(filling, "create_model", small(filling.create_model))
     state = dino_state(native=native)
     backbone = load(name, saved(tmp_path / "grid.pth", state))
     assert torch.equal(backbone.model.pos_embed, state["pos_embed"])
@@ -353,6 +352,19 @@ def test_code_in_a_file_is_not_executed(save, where, tmp_path):
 def test_a_path_that_is_not_there_is_refused(tmp_path):
     path = tmp_path / "nowhere.pth"
     assert refusal(load, "dino", path).startswith(f"no weight file {str(path)!r}: ")
+
+
+def test_an_empty_path_is_not_the_working_directory(monkeypatch, tmp_path):
+    saved(tmp_path / "model.safetensors", dino_state())
+    monkeypatch.chdir(tmp_path)
+    assert refusal(load, "dino", "").startswith("`weights` is empty")
+
+
+@pytest.mark.parametrize("text", ["hello world", "123", "Traceback (most recent"])
+def test_a_text_is_not_a_weight_file(text, tmp_path):
+    path = tmp_path / "notes.pth"
+    path.write_text(text)
+    assert refusal(load, "dino", path).endswith("it is not a weight file")
 
 
 # --- hostile content -------------------------------------------------------------------------------

@@ -64,7 +64,22 @@ def test_ids_of_the_table_have_the_form_of_one(spec):
 
 @pytest.mark.parametrize(
     "path",
-    ["runs/last.pth", "a/b/c", "dino", "/dino/x", "./x", "x/model.safetensors", "../x", "x/y.ONNX", "x/"],
+    [
+        "runs/last.pth",
+        "a/b/c",
+        "dino",
+        "/dino/x",
+        "./x",
+        "x/model.safetensors",
+        "../x",
+        "x/y.ONNX",
+        "x/",
+        "foo/bar--baz",
+        "models/my..model",
+        "models/vits-",
+        "models/vits.git",
+        "models/été",
+    ],
 )
 def test_other_paths_are_no_ids(path):
     assert not is_hub_id(path)

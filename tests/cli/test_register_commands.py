@@ -39,6 +39,10 @@ def test_neurons_are_found_and_used(lost_reg, photos, tmp_path):
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("4 neurons of layers 0 to 3, from 2 images: 100.00 % of the patches")
     assert "1 of 3 images could not be used: broken.jpg" in result.stderr
+    warning = (
+        f"Warning: nothing stands out in {MODEL}: after no layer do these patches have more than 1.0 times"
+    )
+    assert warning in result.stderr  # all are above the threshold
     found = read_neurons(file)
     assert len(found.neurons) == 4 and all(layer <= 3 for layer, _ in found.neurons)
     assert found.backbone == MODEL and found.found["max_side"] == 64 and found.found["threshold"] == 1e-3
@@ -53,6 +57,14 @@ def test_neurons_are_found_and_used(lost_reg, photos, tmp_path):
         "neurons": sorted(map(list, found.neurons)),
     }
     assert lost_reg(*given, "--resume").exit_code == 0
+
+
+def test_by_the_rule_of_the_code_class_tokens_are_told_of(lost_reg, photos, tmp_path):
+    options = ("--register-rule", "code", "--threshold", 1e-3, "--top-k", 4, "--max-side", 64)
+    result = lost_reg("register-neurons", photos, *RANDOM, *options, "--out", tmp_path / "n.json")
+    assert "100.00 % of the patches and 2 class tokens have a norm above 0.001" in result.stdout
+    found = json.loads((tmp_path / "n.json").read_text())["found"]
+    assert found["rule"] == "code" and found["class_tokens"] == 2 and not found["stands_out"]
 
 
 def test_the_default_file_is_named_after_the_backbone_and_never_overwritten(
@@ -147,6 +159,7 @@ def test_neurons_of_other_weights_are_noted(lost_reg, photos, neurons_file, tmp_
 
 def test_searches_that_cannot_be_are_refused(refused, photos, tmp_path):
     out = ("--out", tmp_path / "n.json")
+    assert "give images (files, " in refused("register-neurons", *RANDOM, *out, exit_code=2)
     assert "was trained with 4 registers" in refused("register-neurons", photos, "-b", "tiny", *out)
     assert "unknown backbone 'dnio'" in refused("register-neurons", photos, "-b", "dnio", *out)
     assert "no such file or folder" in refused("register-neurons", "nowhere", *RANDOM, *out)

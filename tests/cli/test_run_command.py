@@ -169,6 +169,25 @@ def test_implausible_boxes_are_counted(lost_reg, tmp_path, save_scene):
     assert "implausible" not in session
 
 
+def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save_scene):
+    """Of black images all affinities are positive, here with the weights of `tiny`."""
+    for name in "abc":
+        Image.new("RGB", (96, 64)).save(tmp_path / f"{name}.png")
+    images = [tmp_path / "a.png", save_scene(tmp_path / "d.jpg"), tmp_path / "b.png", tmp_path / "c.png"]
+    (tmp_path / "list").write_text("".join(f"{image}\n" for image in images))
+    run = ("run", "--files-from", tmp_path / "list", "--out", tmp_path / "out")
+    assert "Warning: 1 of 2 boxes are the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
+    line = (
+        "Warning: 3 of 4 boxes are the whole image: 100 % of the affinities in these images are positive, so "
+        "all patches tie for the lowest degree and the seed is arbitrary; try --center with --facet qk; "
+        "`lost-reg sweep` compares settings\n"
+    )
+    assert lost_reg(*run, "--resume").stderr == line  # of all sessions, as is what a finished run says
+    assert lost_reg(*run, "--resume").stderr == line
+    fewer = [images[1], images[2], save_scene(tmp_path / "e.jpg")]
+    assert lost_reg("run", *fewer, "--out", tmp_path / "fewer").stderr == ""
+
+
 def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(lost_reg, voc, tmp_path):
     image = voc / "VOCdevkit/VOC2007/JPEGImages/000001.jpg"
     picture = Image.open(image)

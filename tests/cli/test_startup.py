@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "timm", "rich", "matplotlib", "scipy", "huggingface_hub", "torchvision")
+MODELS = {"torch", "timm", "torchvision"}
+HEAVY = (*MODELS, "numpy", "cv2", "PIL", "rich", "matplotlib", "scipy", "huggingface_hub")
 
 
 def after(*calls: list[str], folder=None) -> tuple[list[str], str]:
@@ -51,7 +52,36 @@ def test_lists_and_bad_input_import_no_torch(tmp_path):
         ["export", "nowhere", "--to", "csv", "--out", "a.csv"],
     )
     imported, printed = after(*calls, folder=tmp_path)
-    assert "torch" not in imported and printed.count("Error: ") == len(calls) - 2
+    assert not MODELS & {*imported} and printed.count("Error: ") == len(calls) - 2
+
+
+def test_scores_comparisons_and_reports_import_no_torch(lost_reg, voc, tmp_path):
+    results = str(tmp_path / "results")
+    runs = [f"{results}/a", f"{results}/b"]
+    for run, facet in zip(runs, "kq"):
+        lost_reg("run", "-d", "voc07", "--data-root", voc, "--facet", facet, "--out", run)
+    calls = (
+        ["corloc", results],
+        ["compare", *runs],
+        ["report", results, "--out", str(tmp_path / "report")],
+        ["export", runs[0], "--to", "coco", "--out", str(tmp_path / "boxes.json")],
+    )
+    imported, printed = after(*calls)
+    assert not MODELS & {*imported} and "Error: " not in printed
+    assert (tmp_path / "report" / "index.html").exists() and (tmp_path / "boxes.json").exists()
+
+
+def test_a_run_imports_no_compiler_and_keeps_its_imports_from_the_garbage_collector(photos, tmp_path):
+    code = (
+        "import gc, sys\n"
+        "from lost_reg.cli.app import main\n"
+        f"try: main(['run', {str(photos)!r}, '--out', {str(tmp_path / 'run')!r}])\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "assert 'timm' in sys.modules and 'torch._dynamo' not in sys.modules\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len((tmp_path / "run" / "predictions.jsonl").read_text().splitlines()) == 2
 
 
 def test_python_m_ends_with_an_exit_code_and_no_traceback(tmp_path):

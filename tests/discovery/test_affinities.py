@@ -8,7 +8,13 @@ import torch
 from lost_cases import same
 
 from lost_reg.discovery import affinities
-from lost_reg.discovery.affinities import affinity_bytes, degrees_at_biases, patch_degrees, seed_cosines
+from lost_reg.discovery.affinities import (
+    affinity_bytes,
+    degrees_at_biases,
+    patch_degrees,
+    positive_shares,
+    seed_cosines,
+)
 from lost_reg.discovery.lost import lost
 
 
@@ -23,6 +29,26 @@ def test_degrees_are_those_of_a_plain_gram_matrix(remaining_share):
     given = None if remaining_share is None else torch.from_numpy(remaining)
     found = patch_degrees(torch.from_numpy(features), torch.from_numpy(biases), given)
     assert found.dtype == torch.int64 and found.tolist() == positive.sum(axis=2).tolist()
+
+
+@pytest.mark.parametrize("remaining_share", [None, 0.6])
+def test_positive_shares_are_those_of_a_plain_gram_matrix(remaining_share):
+    random = np.random.default_rng(1)
+    features = random.integers(-3, 4, (5, 24, 4)).astype(np.float32)
+    kept = random.random((5, 24)) < (remaining_share or 1)
+    expected = []
+    for image, left in zip(features, kept):
+        gram = image[left] @ image[left].T
+        expected.append((gram > 0)[~np.eye(len(gram), dtype=bool)].mean())
+    remaining = None if remaining_share is None else torch.from_numpy(kept)
+    degrees = patch_degrees(torch.from_numpy(features), None, remaining)
+    assert positive_shares(degrees, remaining).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_fewer_than_two_patches_have_no_positive_affinity():
+    assert positive_shares(torch.zeros(1, 1, dtype=torch.int64)).tolist() == [0]
+    remaining = torch.tensor([[False, True, False], [False] * 3])
+    assert positive_shares(torch.tensor([[1, 0, 1], [0, 0, 0]]), remaining).tolist() == [0, 0]
 
 
 def test_no_bias_is_a_bias_of_zero():

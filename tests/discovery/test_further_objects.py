@@ -74,7 +74,12 @@ def test_objects_are_found_one_after_another_until_nothing_is_left(colours):
     # red (5 patches), green (8) and blue (9); what is left is background, all of it similar to each other
     (found,) = find([SCENE], colours, setting(max_objects=10))
     assert boxes(found) == [(1, 1, 3, 4), (7, 1, 9, 5), (4, 5, 7, 8)]
-    assert [one.details for one in found.objects] == [{"degree": 4}, {"degree": 7}, {"degree": 8}]
+    assert [one.details["degree"] for one in found.objects] == [4, 7, 8]
+    # each colour is similar to itself only; red's box takes a patch of background with it
+    background = [58 * 57, 57 * 56, 57 * 56]
+    pairs = [5 * 4 + 8 * 7 + 9 * 8, 8 * 7 + 9 * 8, 9 * 8]
+    shares = [(a + b) / (n * (n - 1)) for a, b, n in zip(background, pairs, (80, 74, 66))]
+    assert [one.details["positive_share"] for one in found.objects] == pytest.approx(shares, abs=1e-6)
     assert [one.seed for one in found.objects] == [(1, 1), (1, 7), (5, 4)]
     red, *others = (one.score for one in found.objects)
     assert red == pytest.approx((5 - 1 / 3) / 6, abs=1e-4)  # its box holds a patch of background

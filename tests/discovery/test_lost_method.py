@@ -8,11 +8,10 @@ import torch
 from helpers import refusal
 from lost_cases import drawn
 
-from lost_reg.discovery.bias import otsu_bias
+from lost_reg.discovery.bias import absolute_bias, otsu_bias
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.lost import (
     LostConfig,
-    absolute_bias,
     discover,
     discover_each,
     gram_operations,
@@ -51,8 +50,15 @@ def test_objects_are_those_of_lost(features, config):
     for index, (one,) in enumerate(objects):
         assert list(one.box_xyxy) == expected.boxes_xyxy[index].tolist()
         assert list(one.seed) == expected.seeds[index].tolist()
-        assert one.details == {"degree": expected.degrees[index].item()}
+        assert one.details["degree"] == expected.degrees[index].item()
         assert one.score == round(expected.affinities[index].item(), 4)
+
+
+def test_the_share_of_positive_affinities_is_recorded():
+    # 5 of 30 patches are the object's, and affinities are positive within each kind only
+    values, grid_hw = drawn("......", ".ooo..", ".o....", ".o....", "......")
+    ((one,),) = discover(PatchFeatures(values[None], grid_hw, [grid_hw]), LostConfig())()
+    assert one.details == {"degree": 4, "positive_share": round((5 * 4 + 25 * 24) / (30 * 29), 6)}
 
 
 def test_several_configurations_together_give_what_each_gives_alone(features):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import benchmark
+import costs
 import how_long
 import pytest
 import scale
@@ -27,10 +28,19 @@ def test_the_benchmark_prints_its_table(precision, plain_rows, small_photos, mon
 
 def test_the_cost_of_a_sweep_is_a_ratio_to_one_setting(small_photos, monkeypatch, printed):
     times = iter([2.0, 3.0, 4.0, 10.0])  # of one setting and of all, in two rounds
-    monkeypatch.setattr(benchmark, "seconds", lambda work, device: work() and next(times))
-    arguments = "--sweep --device cpu --backbone tiny --images 2 --rounds 2"
-    output = printed(benchmark, *arguments.split())
-    assert "168 settings take 2.00 (1.50 to 2.50) times as long as one; one takes 1.50 s an image" in output
+    monkeypatch.setattr(costs, "seconds", lambda work, device: work() and next(times))
+    arguments = "sweep --device cpu --backbone tiny --images 2 --rounds 2"
+    output = printed(costs, *arguments.split())
+    assert "85 settings take 2.00 (1.50 to 2.50) times as long as one; one takes 1500.0 ms an image" in output
+
+
+def test_the_rate_without_the_start_is_that_of_whole_batches_after_it(monkeypatch):
+    run = benchmark.EndToEnd(None)
+    batches = [100 + 4.0 * (index // 4) for index in range(36)]  # of four images, one image a second
+    monkeypatch.setattr(benchmark.time, "perf_counter", iter([0, 90, 90, 90, *batches]).__next__)
+    for done in range(41):  # none is done at first
+        run._note(done, 0, 40)
+    assert run.steady() == 1.0
 
 
 def test_the_start_is_timed_in_processes(monkeypatch, printed):

@@ -191,7 +191,8 @@ def test_processes_that_cannot_be_started_are_one_line(tmp_path):
         assert "`workers` 0" in text
 
 
-def test_a_process_that_never_gets_ready_is_given_up(tmp_path):
+def test_a_process_that_never_gets_ready_is_given_up(monkeypatch, tmp_path):
+    monkeypatch.setattr(decoding, "SECONDS_PER_IMAGE", 0.5)
     (tmp_path / "a").write_text("fine")
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     images = [("a", tmp_path / "a")]

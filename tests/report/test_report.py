@@ -28,6 +28,7 @@ from report_cases import (
     hostile_runs,
     make_dataset,
     report,
+    some_attention,
     some_maps,
     two_runs,
     write_run,
@@ -39,7 +40,7 @@ from lost_reg.errors import one_line
 from lost_reg.report.gallery import MAX_IMAGES, best_iou, evenly_spaced
 from lost_reg.report.loading import load_runs
 from lost_reg.report.page import json_for_page
-from lost_reg.report.pictures import maps_picture, ramp
+from lost_reg.report.pictures import heads_picture, maps_picture, ramp
 from lost_reg.report.runs import bars_section, difference_mark, in_pairs, paired_by_registers
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.published import Published
@@ -137,6 +138,37 @@ def test_maps_are_drawn_one_below_the_other():
     assert norms.tolist() == [[0, 50], [101, 151], [202, 252]] and (degrees == norms[::-1]).all()
     assert drawn_affinities.tolist() == [[0, 1], [0, 1], [1, 252]]  # positive is never drawn as none
     assert drawn_mask.tolist() == [[253, 254], [254, 254], [255, 255]]
+
+
+def test_the_maps_of_heads_are_drawn_beside_each_other():
+    """Seven maps in rows of four and three, each from its own lowest value to its highest."""
+    weights = np.arange(7 * 2, dtype=np.float32).reshape(7, 1, 2)
+    picture = np.asarray(heads_picture(weights))
+    clear = 255
+    assert picture.tolist() == [
+        [0, 252, clear] * 3 + [0, 252],
+        [clear] * 11,
+        [0, 252, clear] * 3 + [clear] * 2,
+    ]
+    assert [heads_picture(weights[:count]).size for count in (1, 6)] == [(2, 1), (17, 1)]
+    assert heads_picture(np.zeros((17, 1, 2))).size == (17, 5)  # 6, 6 and 5
+
+
+def test_attention_is_shown_beside_the_norms_and_by_head(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
+    maps = {"a.jpg": some_maps(attention=some_attention()), "b.jpg": some_maps()}
+    run = write_run(tmp_path / "run", dataset, dict.fromkeys(maps, RIGHT), maps=maps)
+    a, b = (item["entries"]["0"]["maps"] for item in data_of(report(run, tmp_path / "out").page)["items"])
+    assert a["names"] == ["norms", "attention of class", "degrees", "affinities"]
+    assert a["ranges"][1] == [0, pytest.approx(0.5 / 3, abs=1e-3)]
+    pictures = ["maps/000001.png", "maps/000002.png", "maps/000003.png"]
+    assert [(one["token"], one["heads"]) for one in a["attention"]] == [("class", 3), ("register 1", 3)]
+    assert [a["picture"], *(one["picture"] for one in a["attention"])] == pictures
+    drawn = np.asarray(Image.open(tmp_path / "out" / "maps" / "000001.png")).reshape(5, 8, 8)[1, 1:7]
+    of_heads = np.asarray(Image.open(tmp_path / "out" / "maps" / "000002.png"))
+    assert drawn.ravel().nonzero()[0].tolist() == [0, 3, 6] and drawn.max() == 252
+    assert (of_heads[:, :8] == drawn).all() and of_heads.shape == (6, 4 * 9 - 1)
+    assert b["attention"] == [] and b["names"] == ["norms", "degrees", "affinities"]
 
 
 def test_colours_rise_from_dark_to_bright():
@@ -616,3 +648,19 @@ def test_an_incomplete_run_needs_partial(tmp_path, make_coco):
     result = lost_reg("report", tmp_path / "run", "--out", tmp_path / "out")
     assert result.exit_code == 1 and "--partial" in result.stderr and not (tmp_path / "out").exists()
     assert lost_reg("report", tmp_path / "run", "--out", tmp_path / "out", "--partial").exit_code == 0
+
+
+# --- whole images ------------------------------------------------------------------------------------
+
+
+def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", OUTCOMES)
+    whole, root = dict.fromkeys(OUTCOMES, (0, 0, 128, 96)), dataset.parent / "images"
+    write_run(tmp_path / "results" / "scored", dataset, whole)
+    write_run(tmp_path / "results" / "mine", None, whole, root=root, backbone="dino_vits16")
+    write_run(tmp_path / "results" / "right", dataset, dict.fromkeys(OUTCOMES, RIGHT), backbone="deit3")
+    page = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+    table, gallery = page.split('<section id="corloc"')[1].split('<section id="gallery"')
+    note = "<li>{}: 4 of 4 boxes are the whole image; `lost-reg sweep` compares settings</li>"
+    assert note.format("dinov2_vits14") in table and note.format("dino_vits16") in gallery
+    assert page.count("the whole image;") == 2

@@ -23,6 +23,7 @@ from report_cases import (
     hostile_runs,
     make_dataset,
     report,
+    some_attention,
     some_maps,
     two_runs,
     write_run,
@@ -433,6 +434,36 @@ def test_boxes_and_seeds_lie_where_they_are(tmp_path, make_coco, open_page):
         assert [kind for kind, _ in boxes] == [kind for kind, _ in expected]
         for (kind, place), (_, wanted) in zip(boxes, expected):
             assert place == pytest.approx(wanted, abs=0.005), kind
+
+
+def test_attention_stands_beside_the_norms_and_unfolds_by_head(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    maps = some_maps(attention=some_attention(("class", "register 1"), heads=12))
+    run = write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
+    page = open_page(report(run, tmp_path / "out").page)
+    captions = page.locator(".panels figcaption").all_text_contents()
+    assert captions[:3] == [
+        "Token norm, 20 to 67",
+        "Attention of the class token, up to 0.0417",
+        "Degree, 0 to 47",
+    ]
+    panes = page.locator(".panels .pane")
+    assert [boxes_in(pane) for pane in panes.all()[:2]] == [[], []]  # no mark hides an artifact
+    assert len({round(pane.bounding_box()["y"]) for pane in panes.all()}) == 1 and panes.count() == 6
+    heads = page.locator(".heads img")
+    assert heads.count() == 2 and heads.first.is_hidden()
+    page.get_by_text("Attention of each token and head").click()
+    assert page.locator(".heads figcaption").all_text_contents() == [
+        "class token: mean over 12 heads, then each head",
+        "register 1: mean over 12 heads, then each head",
+    ]
+    heads.first.scroll_into_view_if_needed()
+    until(page, "[...document.images].every((one) => one.complete && one.naturalWidth)")
+    box = heads.first.bounding_box()
+    assert box["height"] / box["width"] == pytest.approx((3 * 7 - 1) / (5 * 9 - 1), rel=0.02)  # 5, 5 and 3
+    phone = open_page(tmp_path / "out" / "index.html", PHONE, "dark")
+    phone.get_by_text("Attention of each token and head").click()
+    assert phone.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 
 def test_captions_say_from_where_to_where_each_map_goes(two, open_page):

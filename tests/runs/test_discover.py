@@ -63,7 +63,8 @@ def reference(path: Path, backbone, chosen: Setting) -> Prediction | None:
     xmin, ymin, xmax, ymax = (side * size for side in found.box)
     box = xmin, ymin, min(xmax, width), min(ymax, height)
     score = pytest.approx(found.affinity, abs=1e-4)  # to four decimals
-    exact = FoundObject(box, score, found.seed, {"degree": found.degree})
+    share = pytest.approx(found.positive_share, abs=1e-6)  # as it is recorded
+    exact = FoundObject(box, score, found.seed, {"degree": found.degree, "positive_share": share})
     return None if found.ambiguous else Prediction(str(path), (height, width), (rows, columns), (exact,))
 
 
@@ -148,10 +149,11 @@ def test_paths_and_arrays_are_accepted_and_their_order_kept(tmp_path, colours):
     assert [one.size_hw for one in found] == [(48, 64), (32, 32), (48, 64), (32, 32)]
 
 
-def test_an_object_has_box_seed_score_and_degree(colours):
+def test_an_object_has_box_seed_score_and_details(colours):
     (found,) = discover([planted()], colours)
-    # 3 x 2 patches are white, so each is similar to 5 others, which are of the very same colour
-    white = found_object((16, 8, 40, 24), seed=(1, 2), degree=5, score=1.0)
+    # 3 x 2 of 6 x 8 patches are white; each patch is similar to the others of the very same colour only
+    share = pytest.approx((6 * 5 + 42 * 41) / (48 * 47), abs=1e-6)
+    white = found_object((16, 8, 40, 24), seed=(1, 2), degree=5, positive_share=share, score=1.0)
     assert found == Prediction("[0]", (48, 64), (6, 8), (white,))
     assert all(type(side) is int for side in found.box_xyxy)
 
@@ -290,7 +292,7 @@ def test_boxes_are_clipped_to_the_image(colours):
 def test_an_image_smaller_than_a_patch_is_its_own_box(random_backbone, size_hw):
     (found,) = discover([np.full((*size_hw, 3), 77, np.uint8)], random_backbone)
     height, width = size_hw
-    whole = found_object((0, 0, width, height), degree=0, score=1.0)
+    whole = found_object((0, 0, width, height), degree=0, positive_share=0.0, score=1.0)
     assert found == Prediction("[0]", size_hw, (1, 1), (whole,))
 
 

@@ -22,6 +22,10 @@ def some_maps(rows=5, columns=7, **changed) -> Maps:
     }
     values |= {name: changed.pop(name) for name in values if name in changed}
     others = {"mask": random.uniform(size=(rows, columns)) > 0.5, "seed": (2, 3), "covered_hw": (0.9, 1.0)}
+    others["attention"] = {
+        token: random.dirichlet(np.ones(rows * columns), 4).reshape(4, rows, columns).astype(np.float32)
+        for token in ("class", "register 1", "test-time register")
+    }
     return Maps(values, **{**others, **changed})
 
 
@@ -35,6 +39,12 @@ def test_maps_come_back_within_half_a_level(tmp_path):
         read = back.values[name]
         assert np.abs(values - read).max() <= (values.max() - values.min()) / 510 * 1.001
         assert read.dtype == np.float32
+    assert list(back.attention) == ["class", "register 1", "test-time register"]
+    for token, weights in maps.attention.items():
+        read = back.attention[token]
+        assert read.shape == (4, 5, 7) and read.dtype == np.float32
+        levels = np.ptp(weights, axis=(1, 2)) / 255  # every head has its own range
+        assert (np.abs(weights - read).max(axis=(1, 2)) <= levels / 2 * 1.001).all()
     assert (back.mask == maps.mask).all() and back.seed == (2, 3)
     assert back.covered_hw == pytest.approx((0.9, 1.0))
 
@@ -52,8 +62,22 @@ def test_constant_maps_come_back(tmp_path):
 
 
 def test_files_are_small(tmp_path):
-    write_maps(tmp_path / "a.npz", some_maps(37, 50))
+    """A byte for each patch in each map: here of noise, which cannot be compressed."""
+    write_maps(tmp_path / "a.npz", some_maps(37, 50, attention={}))
     assert (tmp_path / "a.npz").stat().st_size < 8000
+    write_maps(tmp_path / "a.npz", some_maps(37, 50))
+    assert (tmp_path / "a.npz").stat().st_size < 8000 + 3 * 4 * 37 * 50
+
+
+def test_files_without_attention_can_be_read(tmp_path):
+    """As versions wrote them that did not keep it."""
+    levels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    others = {"mask": np.ones((2, 3), np.uint8), "seed": np.array([1, 2]), "covered_hw": np.array([1.0, 0.5])}
+    np.savez(tmp_path / "a.npz", norms=levels, degrees=levels, ranges=[[0, 255], [0, 510]], **others)
+    maps = read_maps(tmp_path / "a.npz")
+    assert maps.attention == {} and maps.seed == (1, 2) and maps.covered_hw == (1, 0.5)
+    assert maps.values["norms"].tolist() == levels.tolist()
+    assert maps.values["degrees"].tolist() == (2.0 * levels).tolist()
 
 
 def test_images_of_one_stem_have_files_of_their_own(tmp_path):
@@ -62,7 +86,13 @@ def test_images_of_one_stem_have_files_of_their_own(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"seed": (5, 0)}, {"seed": (0, -1)}, {"mask": np.ones((7, 5), bool)}, {"covered_hw": (0.0, 1.0)}],
+    [
+        {"seed": (5, 0)},
+        {"seed": (0, -1)},
+        {"mask": np.ones((7, 5), bool)},
+        {"covered_hw": (0.0, 1.0)},
+        {"attention": {"class": np.zeros((2, 7, 5), np.float32)}},
+    ],
     ids=str,
 )
 def test_maps_that_cannot_be_are_refused(changed):
@@ -118,9 +148,9 @@ def test_maps_of_any_method_come_back_under_their_names(tmp_path, names_of_maps)
 
 
 def test_a_file_of_very_many_maps_is_refused(tmp_path):
-    values = {f"map{index}": np.zeros((2, 3), np.float32) for index in range(17)}
+    values = {f"map{index}": np.zeros((2, 3), np.float32) for index in range(65)}
     write_maps(tmp_path / "a.npz", Maps(values, np.zeros((2, 3), bool), (0, 0)))
-    assert "at most 16 maps" in refusal(read_maps, tmp_path / "a.npz")
+    assert "at most 64 arrays of maps" in refusal(read_maps, tmp_path / "a.npz")
 
 
 def test_a_file_with_a_pickle_in_it_is_refused_and_not_executed(tmp_path):
@@ -141,7 +171,12 @@ def test_a_file_with_a_pickle_in_it_is_refused_and_not_executed(tmp_path):
     [
         ("norms", np.zeros((5, 7), np.float32)),
         ("norms", np.zeros((4, 7), np.uint8)),
-        ("ranges", np.full((3, 2), np.nan, np.float32)),
+        ("norms", np.zeros((1, 5, 7), np.uint8)),
+        ("attention_class", np.zeros((4, 7, 5), np.uint8)),
+        ("attention_class", np.zeros((3, 5, 7), np.uint8)),
+        ("attention_class", np.zeros((4, 5, 7), np.float32)),
+        ("attention_class", np.zeros((1, 4, 5, 7), np.uint8)),
+        ("ranges", np.full((15, 2), np.nan, np.float32)),
         ("ranges", np.zeros(5, np.float32)),
         ("seed", np.array([9, 9])),
         ("seed", np.array([1])),

@@ -93,10 +93,29 @@ def test_norms_are_of_the_patch_tokens_that_enter_the_deepest_block(layer, rando
     assert maps.values["norms"].ravel() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("layer", [-1, -3])
+def test_attention_is_of_the_last_block_whatever_the_features(layer, random_backbone):
+    images = [smooth((96, 128), seed=1), smooth((90, 120), seed=2)]  # of one grid, the second padded
+    found = maps_of(images, random_backbone, setting(layer=layer))
+    for index, image in enumerate(images):
+        batch = torch.zeros(1, 3, 96, 128)
+        height, width = image.shape[:2]
+        batch[0, :, :height, :width] = torch.from_numpy(normalised(image, random_backbone))[0]
+        (expected,) = random_backbone.prefix_attention(batch).double().unflatten(3, (6, 8)).numpy()
+        attention = found[str(index)].attention
+        assert list(attention) == ["class", "register 1", "register 2", "register 3", "register 4"]
+        for weights, heads in zip(attention.values(), expected):  # (heads, 6, 8)
+            assert weights.shape == (4, 6, 8)
+            assert weights[0] == pytest.approx(heads.mean(axis=0), rel=1e-5)
+            assert weights[1:] == pytest.approx(heads, rel=1e-5)
+
+
 def test_norms_of_a_function_are_those_of_its_features(colours):
     image = np.zeros((16, 24, 3), np.uint8)
     image[:8, :8] = 255, 128, 128
-    norms = maps_of([image], colours)["0"].values["norms"]
+    maps = maps_of([image], colours)["0"]
+    assert maps.attention == {}  # a function has no blocks
+    norms = maps.values["norms"]
     assert norms == pytest.approx(np.array([[1.0, 3**0.5, 3**0.5], [3**0.5] * 3]), abs=0.01)
 
 
@@ -189,6 +208,7 @@ def test_a_run_writes_maps_on_request_and_a_resumed_one_those_that_are_missing(t
     for line in lines[1:]:
         maps, first = read_maps(maps_path(out / "maps", line["image"])), line["objects"][0]
         degrees = maps.values["degrees"]
+        assert maps.attention["class"].shape == (4, *line["grid_hw"]) and len(maps.attention) == 5
         assert list(maps.seed) == first["seed"] and list(maps.mask.shape) == line["grid_hw"]
         assert degrees[maps.seed] == pytest.approx(first["details"]["degree"], abs=0.5) == degrees.min()
 

@@ -180,11 +180,25 @@
   };
   const MAPS = {
     norms: ["Token norm", "token norms"],
+    "attention of class": ["Attention of the class token", "attention of the class token"],
     degrees: ["Degree", "degrees"],
     affinities: ["Affinity to the seed", "affinities to the seed"],
   };
   const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
 
+  const headsOf = (item, entry, name) => {
+    const details = make("details", "heads", make("summary", "", "Attention of each token and head"));
+    for (const { token, heads, picture } of entry.maps.attention) {
+      const image = make("img");
+      image.loading = "lazy";
+      image.decoding = "async";
+      const title = token === "class" ? "class token" : token;
+      image.alt = `attention of the ${title} of ${name} in ${item.name}, by head`;
+      image.src = picture;
+      details.append(panel(`${title}: mean over ${heads} heads, then each head`, image));
+    }
+    return details;
+  };
   const panels = (item, entry, name) => {
     const [first, ...further] = entry.boxes;
     const found = first ? [[first, "predicted"]] : [];
@@ -196,8 +210,10 @@
     const layer = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
     const maps = names.map((map, row) => {
       const [title, what] = MAPS[map] || [map, map];
-      const range = map === "affinities" ? `up to ${ranges[row][1]}` : `${ranges[row][0]} to ${ranges[row][1]}`;
-      return panel(`${title}, ${range}`, pane(item, layer(row, what), ...(map === "norms" ? [] : [overlay(seeds)])));
+      const isAttention = map.startsWith("attention of ");
+      const range = map === "affinities" || isAttention ? `up to ${ranges[row][1]}` : `${ranges[row][0]} to ${ranges[row][1]}`;
+      const marks = map === "norms" || isAttention ? [] : [overlay(seeds)]; // a mark would hide artifacts
+      return panel(`${title}, ${range}`, pane(item, layer(row, what), ...marks));
     });
     const mask = panel("Expansion mask", pane(item, photo(item, ""), layer(names.length, "expansion mask"), overlay([...seeds, ...found])));
     return make("div", "panels", ...maps, mask, result);
@@ -221,6 +237,7 @@
     } else {
       head.append(badge(entry));
       body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, name));
+      if (entry.maps && entry.maps.attention.length) body.append(headsOf(item, entry, name));
       if (entry.maps_error) body.append(make("p", "reason", entry.maps_error));
     }
     return make("div", "side", head, body);
@@ -235,7 +252,9 @@
     sides.append(side(item, entryA(item), choice.a.value, hasB() ? "A" : ""));
     if (hasB()) sides.append(side(item, entryB(item), choice.b.value, "B"));
     sides.classList.toggle("two", hasB());
-    sides.classList.toggle("mapped", [entryA(item), entryB(item)].some((entry) => entry && entry.maps));
+    const mapped = [entryA(item), entryB(item)].filter((entry) => entry && entry.maps);
+    sides.classList.toggle("mapped", mapped.length > 0);
+    sides.classList.toggle("attended", mapped.some((entry) => entry.maps.attention.length));
     return make("article", "card", head, sides);
   };
 

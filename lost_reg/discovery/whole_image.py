@@ -1,0 +1,37 @@
+"""Why LOST's boxes are the whole image, from what a run records of each box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.types import Prediction
+
+_MOSTLY = 0.9  # with fewer positive affinities degrees differ, and the reason is another one
+
+
+def why_whole_image(images: Iterable[Prediction], features: FeatureConfig) -> str | None:
+    """Whether it is because affinities are positive, and what to try; see `Method.why_whole_image`.
+
+    If all affinities of an image are positive, all its patches have the same degree, any of them can be the
+    seed, and the mask holds every patch.
+    """
+    count = tied = 0
+    total = 0.0
+    for image in images:
+        details, patches = image.objects[0].details, math.prod(image.grid_hw)
+        if "positive_share" not in details:  # by a version that did not record it
+            return None
+        count += 1
+        total += details["positive_share"]
+        tied += details["degree"] == patches - 1
+    if not count or total / count < _MOSTLY:
+        return None
+    percent = math.floor(1000 * total / count) / 10  # rounded up, nearly all would look like all
+    where = "this image" if count == 1 else "these images"
+    why = f"{percent:g} % of the affinities in {where} are positive"
+    if tied:
+        of_them = "" if tied == count else f"in {tied:,} of them "
+        why += f", so {of_them}all patches tie for the lowest degree and the seed is arbitrary"
+    return why if features.center else f"{why}; try `center` with `facet` qk"

@@ -1,0 +1,41 @@
+"""What to tell the user of a run that found hardly more than whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.methods import METHODS
+from lost_reg.json_files import convert
+from lost_reg.plausibility import WHOLE_IMAGE, implausible
+from lost_reg.types import Prediction
+
+
+def whole_images_line(read: Callable[[], Iterable[Prediction]], settings: dict[str, Any]) -> str | None:
+    """One line if the box is the whole image in at least half of the images: why, and what to try.
+
+    Args:
+        read: streams the run's predictions; called twice if there is a line.
+        settings: those of the run, as in run.json.
+
+    Returns:
+        None if more than half of the boxes are smaller.
+    """
+    with_box = whole = 0
+    for image in read():
+        with_box += bool(image.objects)
+        whole += _is_whole(image)
+    if not whole or 2 * whole < with_box:
+        return None
+    boxes = "the box is" if with_box == 1 else f"{whole:,} of {with_box:,} boxes are"
+    method, features = METHODS.get(settings["method"]), convert(settings["features"], FeatureConfig)
+    ask = method and method.why_whole_image
+    why = ask((image for image in read() if _is_whole(image)), features) if ask else None
+    return f"{boxes} the whole image{f': {why}' if why else ''}; `lost-reg sweep` compares settings"
+
+
+def _is_whole(image: Prediction) -> bool:
+    """Whether an image's first box is the whole image."""
+    box = image.box_xyxy
+    return box is not None and implausible(box, image.size_hw, image.grid_hw) == WHOLE_IMAGE

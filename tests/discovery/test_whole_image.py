@@ -1,0 +1,43 @@
+"""Why LOST's boxes are the whole image: what is said of images that a run has recorded."""
+
+from __future__ import annotations
+
+from helpers import found_object, prediction
+
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.whole_image import why_whole_image
+
+WHOLE = (0, 0, 128, 96)  # of 48 patches
+
+
+def whole(degree: int, **details):
+    return prediction("a.jpg", found_object(WHOLE, degree=degree, **details))
+
+
+def why(*images, **features) -> str | None:
+    return why_whole_image(images, FeatureConfig(**features))
+
+
+def test_if_all_affinities_are_positive_all_patches_tie():
+    tied = whole(47, positive_share=1.0)
+    text = "100 % of the affinities in this image are positive, so all patches tie for the lowest degree and"
+    assert why(tied).startswith(text)
+    assert why(tied, tied).startswith(text.replace("this image", "these images"))
+
+
+def test_the_share_is_a_mean_and_never_rounded_up_to_all():
+    nearly = whole(46, positive_share=0.9999)
+    assert why(nearly).startswith("99.9 % of the affinities in this image are positive; try")
+    text = why(whole(47, positive_share=1.0), whole(46, positive_share=0.9))
+    assert text.startswith("95 % of the affinities in these images are positive, so in 1 of them all patches")
+
+
+def test_centring_is_only_tried_once():
+    tied = whole(47, positive_share=1.0)
+    assert why(tied).endswith("; try `center` with `facet` qk")
+    assert "try" not in why(tied, center=True)
+
+
+def test_nothing_is_said_where_positive_affinities_are_not_the_reason_or_not_recorded():
+    assert why(whole(20, positive_share=0.89)) is None
+    assert why(whole(47)) is None and why() is None

@@ -1,0 +1,62 @@
+"""The line on a run of whole images: when there is one, and what it says of any method."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from helpers import found_object, prediction, run_settings
+
+from lost_reg.discovery import methods
+from lost_reg.runs.whole_images import whole_images_line
+
+WHOLE, PART = (0, 0, 128, 96), (32, 16, 64, 64)
+HINT = "`lost-reg sweep` compares settings"
+
+
+def line(*images, **settings) -> str | None:
+    return whole_images_line(lambda: iter(images), run_settings(**settings))
+
+
+def images(*boxes):
+    return [prediction(f"{index}.jpg", box) for index, box in enumerate(boxes)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "text"),
+    [
+        ([WHOLE], "the box is the whole image"),
+        ([WHOLE, PART], "1 of 2 boxes are the whole image"),
+        ([WHOLE, WHOLE, PART], "2 of 3 boxes are the whole image"),
+        ([WHOLE, PART, PART], None),
+        ([PART], None),
+        ([], None),
+    ],
+)
+def test_a_line_where_at_least_half_are_whole(boxes, text):
+    assert line(*images(*boxes)) == (text and f"{text}; {HINT}")
+
+
+def test_only_the_first_box_of_an_image_that_has_any_counts():
+    first, further = prediction("a.jpg", WHOLE, PART, PART), prediction("b.jpg", PART, WHOLE)
+    assert line(first, further, prediction("c.jpg")).startswith("1 of 2 boxes")
+
+
+def test_the_method_says_why_and_of_these_images_only(monkeypatch):
+    def explain(images, features):
+        return f"of {[one.image for one in images]} with {features.facet}"
+
+    method = dataclasses.replace(methods.METHODS["lost"], why_whole_image=explain)
+    monkeypatch.setitem(methods.METHODS, "lost", method)
+    assert line(*images(WHOLE, PART, WHOLE)) == (
+        f"2 of 3 boxes are the whole image: of ['0.jpg', '2.jpg'] with k; {HINT}"
+    )
+
+
+def test_the_method_need_not_know_nor_be_installed(monkeypatch):
+    tied = prediction("a.jpg", found_object(WHOLE, degree=47, positive_share=1.0))
+    assert "100 % of the affinities" in line(tied)
+    assert line(tied, method="another") == f"the box is the whole image; {HINT}"
+    method = dataclasses.replace(methods.METHODS["lost"], why_whole_image=None)
+    monkeypatch.setitem(methods.METHODS, "lost", method)
+    assert line(tied) == f"the box is the whole image; {HINT}"
