@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from pathlib import Path
 
 from lost_reg.backbones.checkpoint_folders import (
@@ -17,15 +16,13 @@ from lost_reg.backbones.checkpoint_folders import (
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
 
-_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
 
 def is_hub_id(name: str) -> bool:
     """Whether it has the form of a repository's id, such as "facebook/dinov2-small"."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
-    if not _ID.fullmatch(name) or name.lower().endswith(SUFFIXES):
+    if "/" not in name or name.lower().endswith(SUFFIXES):
         return False
     try:
         validate_repo_id(name)
