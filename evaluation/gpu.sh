@@ -48,8 +48,8 @@ if [ $rehearse ]; then
     decoding=(--images 4 --shrink 8 --rounds 1 --workers 1)
 else
     device=cuda
-    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
-        { echo "There is no CUDA device here: --rehearse runs every step on the CPU" >&2; exit 2; }
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null ||
+        { echo "$python has no torch that sees a CUDA device: --rehearse runs every step on the CPU" >&2; exit 2; }
     measured=(dino_vits16 dinov2_vitb14_reg dinov2_vitl14_reg)
     end_to_end=(--precision bf16 --precision fp32 --images 40 --seconds 3 --rounds 3 --batch-size auto --workers 16)
     tests=()

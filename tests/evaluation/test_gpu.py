@@ -87,3 +87,9 @@ def test_a_step_that_fails_or_hangs_says_so_and_the_next_one_runs(tmp_path, stan
 def test_without_a_place_for_results_it_says_how_it_is_used():
     done = gpu()
     assert done.returncode == 2 and "evaluation/gpu.sh --rehearse OUT.md" in done.stdout
+
+
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path):
+    done = gpu(tmp_path / "gpu.md", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2 and not (tmp_path / "gpu.md").exists()
+    assert len(done.stderr.splitlines()) == 1 and "no torch that sees a CUDA device" in done.stderr
