@@ -13,7 +13,7 @@ import grimp
 
 PAGE = Path(__file__).parent / "architecture.md"
 ROOMS = (
-    "ground", "discovery", "images", "backbones", "datasets", "runs", "scoring", "export", "artifacts",
+    "ground", "masks", "discovery", "images", "backbones", "datasets", "runs", "scoring", "export", "artifacts",
     "report", "cli",
 )  # fmt: skip
 BEGIN, END = "<!-- made by `make diagram` -->\n", "<!-- end of the diagram -->"

@@ -24,6 +24,21 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A binary mask on a grid of cells; `masks/grids.py` makes and reads it.
+
+    size_hw: rows and columns of cells: the patches of the grid, or the pixels of a refined mask.
+    counts: the runs of cells outside and inside, column by column, in COCO's compressed encoding.
+    spans_hw: the height and width that the grid covers from the image's upper left corner, in pixels of the
+        original image. A grid of patches covers the padding, too, so it can reach beyond the image.
+    """
+
+    size_hw: SizeHW
+    counts: str
+    spans_hw: tuple[Annotated[float, Meta(gt=0, le=1e15)], Annotated[float, Meta(gt=0, le=1e15)]]
+
+
+@dataclass(frozen=True)
 class FoundObject:
     """One object found in an image.
 
@@ -32,12 +47,14 @@ class FoundObject:
         cosine between the seed's feature and those of the patches in the box.
     seed: (row, column) in the patch grid of the patch that the object was grown from.
     details: further numbers from the method, such as LOST's {"degree": 12, "positive_share": 0.4}.
+    mask: which patches, or pixels, it consists of; None if it was not kept.
     """
 
     box_xyxy: Box
     score: _Finite | None
     seed: tuple[_Index, _Index]
     details: dict[str, Number] = field(default_factory=dict)
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ from lost_reg.text import counted
     is_flag=True,
     help="Also save each image with its boxes and seed; with --resume, only the remaining images.",
 )
+@click.option("--masks", is_flag=True, help="Also write the mask of each object, as COCO RLE.")
 @click.option(
     "--save-maps",
     is_flag=True,
@@ -106,7 +107,7 @@ def run(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize", "save_maps")},
+        **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps")},
     )
     out = out or Path("results", default_name(dataset or files_from or inputs[0], backbone))
     source = _checked_source(inputs, files_from, dataset, root, out, options, chosen)

@@ -27,6 +27,7 @@ def discover(
     features: FeatureConfig | None = None,
     *,
     loader: LoaderOptions | None = None,
+    masks: bool = False,
 ) -> list[Prediction]:
     """Find objects in one image or many.
 
@@ -37,6 +38,7 @@ def discover(
         method: the name of a method, or its options, such as LostConfig(bias="auto").
         features: which features are compared; by default those the method was published with.
         loader: how images are decoded and put into batches.
+        masks: whether objects keep their masks; see `FoundObject`.
 
     Returns:
         One Prediction for each image, in order; its `image` is the path, or "[index]" for an image in
@@ -57,7 +59,7 @@ def discover(
         loader = replace(loader, workers=0)
     numbered = ((str(index), image) for index, (_, image) in enumerate(named))  # names can repeat
     found: dict[int, Prediction] = {}
-    for outcome in discover_stream(numbered, backbone, method, features, loader=loader):
+    for outcome in discover_stream(numbered, backbone, method, features, loader=loader, masks=masks):
         index = int(outcome.image)
         if isinstance(outcome, Failure):
             raise UnreadableImage(f"{named[index][0]}: {outcome.reason}")
@@ -73,6 +75,7 @@ def discover_stream(
     *,
     loader: LoaderOptions | None = None,
     on_maps: MapsHandler | None = None,
+    masks: bool = False,
 ) -> Iterator[Prediction | Failure]:
     """Find objects in a stream of images, and yield the outcomes as they become ready, with bounded memory.
 
@@ -96,7 +99,8 @@ def discover_stream(
     if features is not None and not isinstance(features, FeatureConfig):
         raise LostRegError(f"expected a FeatureConfig as features, but got a {type(features).__name__}")
     setting = _setting(method, features)
-    for outcome in discover_by_each(images, backbone, [setting], loader or LoaderOptions(), on_maps=on_maps):
+    loader = loader or LoaderOptions()
+    for outcome in discover_by_each(images, backbone, [setting], loader, on_maps=on_maps, with_masks=masks):
         yield outcome if isinstance(outcome, Failure) else outcome[0]
 
 

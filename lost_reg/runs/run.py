@@ -64,8 +64,9 @@ def run(
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
         for outcomes in discover_by_each(
-            images, backbone, [setting], loader, batch_size=size, on_maps=on_maps
-        ):
+            images, backbone, [setting], loader,
+            batch_size=size, on_maps=on_maps, with_masks=options.masks,
+        ):  # fmt: skip
             outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
             if options.visualize and isinstance(outcome, Prediction):
                 path = source.images.root / outcome.image
@@ -73,7 +74,8 @@ def run(
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
             yield outcome  # after its picture, so that a killed run has pictures of all finished images
 
-    work = Work(setting.recorded(), discover, costliest=setting)
+    settings = {**setting.recorded(), **({"masks": True} if options.masks else {})}
+    work = Work(settings, discover, costliest=setting)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 
 

@@ -27,6 +27,7 @@ from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import NamedImage
+from lost_reg.masks.grids import stored
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure, FoundObject, Prediction
@@ -42,6 +43,7 @@ def discover_by_each(
     *,
     batch_size: BatchSize | None = None,
     on_maps: MapsHandler | None = None,
+    with_masks: bool = False,
 ) -> Iterator[list[Prediction] | Failure]:
     """Find the objects of each image with each of several settings, in one forward pass per image.
 
@@ -53,6 +55,7 @@ def discover_by_each(
         settings: all with the same `max_side`.
         batch_size: made from `loader` if None; pass one to read it afterwards.
         on_maps: only for a single setting: called with an image's name and its maps, before its outcome.
+        with_masks: whether objects keep their masks.
 
     Yields:
         For each image, its predictions in the order of the settings, or a Failure. Images of one grid run
@@ -76,9 +79,9 @@ def discover_by_each(
         for part, started in in_parts(batch, size, lambda part: _start(part, backbone, settings, on_maps)):
             running.append(started or too_large(part[0], backbone.device))
             while len(running) > ahead:
-                yield from _outcomes(running.popleft(), backbone)
+                yield from _outcomes(running.popleft(), backbone, with_masks)
     for last in running:
-        yield from _outcomes(last, backbone)
+        yield from _outcomes(last, backbone, with_masks)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,9 @@ def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:
     return Maps({}, nothing if first.mask is None else first.mask, first.seed)
 
 
-def _outcomes(started: _RunningBatch | Failure, backbone: Backbone) -> Iterator[list[Prediction] | Failure]:
+def _outcomes(
+    started: _RunningBatch | Failure, backbone: Backbone, with_masks: bool
+) -> Iterator[list[Prediction] | Failure]:
     """The outcomes of a batch, after waiting for the device."""
     if isinstance(started, Failure):
         yield started
@@ -208,25 +213,31 @@ def _outcomes(started: _RunningBatch | Failure, backbone: Backbone) -> Iterator[
         if not is_finite:
             yield Failure(image.name, backbone.not_finite("its features are"))
             continue
-        yield [
-            _prediction(image, by_setting[index], started.grid_hw, backbone.patch_size)
-            for by_setting in found
-        ]
+        grid = _Grid(image, started.grid_hw, backbone.patch_size)
+        yield [grid.prediction(by_setting[index], with_masks) for by_setting in found]
 
 
-def _prediction(
-    image: DecodedImage, found: Sequence[PatchObject], grid_hw: tuple[int, int], patch_size: int
-) -> Prediction:
-    """The objects of an image, their boxes in pixels of the original."""
-    objects = tuple(
-        FoundObject(
-            box_xyxy=box_in_original(
-                [side * patch_size for side in one.box_xyxy], image.size_hw, image.original_hw
-            ),
-            score=one.score,
-            seed=one.seed,
-            details=one.details,
-        )
-        for one in found
-    )
-    return Prediction(image.name, image.original_hw, grid_hw, objects)
+@dataclass(frozen=True)
+class _Grid:
+    """The patch grid of an image, from which objects are mapped to pixels of the original."""
+
+    image: DecodedImage
+    grid_hw: tuple[int, int]
+    patch_size: int
+
+    def prediction(self, found: Sequence[PatchObject], with_masks: bool) -> Prediction:
+        """The objects of the image; with their masks if asked for."""
+        objects = tuple(self._object(one, with_masks) for one in found)
+        return Prediction(self.image.name, self.image.original_hw, self.grid_hw, objects)
+
+    def _object(self, one: PatchObject, with_mask: bool) -> FoundObject:
+        size_hw, original_hw = self.image.size_hw, self.image.original_hw
+        box = box_in_original([side * self.patch_size for side in one.box_xyxy], size_hw, original_hw)
+        mask = None if one.mask is None or not with_mask else stored(one.mask, self._spans_hw())
+        return FoundObject(box, one.score, one.seed, one.details, mask)
+
+    def _spans_hw(self) -> tuple[float, float]:
+        """The height and width of the grid, in pixels of the original."""
+        sides = zip(self.grid_hw, self.image.size_hw, self.image.original_hw)
+        height, width = (cells * self.patch_size * original / scaled for cells, scaled, original in sides)
+        return height, width

@@ -1,0 +1,57 @@
+"""Stored masks: encoding, decoding, and which pixels of an image they cover."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
+
+from lost_reg.masks.grids import cells, coco_segmentation, in_pixels, stored
+from lost_reg.types import Mask
+
+GRIDS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
+
+
+@given(GRIDS)
+def test_a_stored_mask_is_read_back(grid):
+    assert (cells(stored(grid, (1.0, 1.0))) == grid).all()
+
+
+@given(GRIDS, st.integers(1, 5), st.data())
+def test_a_patch_covers_its_pixels(grid, patch, data):
+    rows, columns = grid.shape
+    height, width = (data.draw(st.integers((side - 1) * patch + 1, side * patch)) for side in (rows, columns))
+    mask = stored(grid, (rows * patch, columns * patch))
+    expected = np.kron(grid, np.ones((patch, patch), bool))[:height, :width]
+    assert (in_pixels(mask, (height, width)) == expected).all()
+
+
+def test_a_grid_of_a_smaller_image_is_scaled_up():
+    grid = np.array([[True, False], [False, True]])  # of 2 x 2 patches, each 2.5 pixels of the original
+    expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    assert in_pixels(stored(grid, (5.0, 5.0)), (4, 4)).astype(int).tolist() == expected
+
+
+def test_a_segmentation_is_of_the_image_size():
+    grid = np.array([[True, False, True]])
+    segmentation = coco_segmentation(stored(grid, (4.0, 12.0)), (4, 10))
+    assert segmentation["size"] == [4, 10]
+    assert coco.area(segmentation) == 4 * 4 + 4 * 2
+
+
+@pytest.mark.parametrize("counts", ["", "4", "444444", "P" * 30, "o" * 30, "é", "04\n", "~"])
+def test_runs_of_another_length_are_refused(counts):
+    with pytest.raises(ValueError, match="mask"):
+        cells(Mask((3, 3), counts, (3.0, 3.0)))
+
+
+@given(hnp.arrays(bool, (7, 9)), st.data())
+def test_damaged_runs_are_refused_or_decoded(grid, data):
+    counts = list(stored(grid, (7.0, 9.0)).counts)
+    place = data.draw(st.integers(0, len(counts) - 1))
+    counts[place] = chr(data.draw(st.integers(32, 126)))
+    try:
+        assert cells(Mask((7, 9), "".join(counts), (7.0, 9.0))).shape == (7, 9)
+    except ValueError as error:
+        assert "mask" in str(error)
