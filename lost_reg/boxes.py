@@ -47,18 +47,26 @@ def centred_box(size_hw: tuple[int, int], side: float) -> Box:
     return x, y, width - x, height - y
 
 
-def box_in_original(box_xyxy: Sequence[int], size_hw: tuple[int, int], original_hw: tuple[int, int]) -> Box:
-    """Clip a box to its image, and map it to the original if the image was scaled down.
+def box_in_original(
+    box_xyxy: Sequence[int],
+    size_hw: tuple[int, int],
+    original_hw: tuple[int, int],
+    *,
+    clipped: bool = True,
+) -> Box:
+    """Clip a box to its image, and map it to the original if the image was scaled.
 
     Args:
         box_xyxy: half-open pixels of the image of size `size_hw`; it may reach into the padding.
+        clipped: False keeps what reaches into the padding.
 
     Returns:
         The box in pixels of the original; whole numbers if nothing was scaled.
     """
     (height, width), (original_height, original_width) = size_hw, original_hw
     xmin, ymin, xmax, ymax = box_xyxy
-    xmax, ymax = min(xmax, width), min(ymax, height)
+    if clipped:
+        xmax, ymax = min(xmax, width), min(ymax, height)
     if size_hw == original_hw:
         return xmin, ymin, xmax, ymax
     # multiply first, so that the image's edge maps exactly to the original's

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lost_reg.backbones.base import Backbone, normalized
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
@@ -57,8 +58,8 @@ class ImageStream:
         failures.clear()
         progress(0, 0, len(self.images))
         size = batch_size_for(backbone, self.loader.batch_size)
-        named = zip(self.names, self.images)
-        for batch in decoded_batches(named, backbone.patch_size, self.max_side, self.loader, size):
+        named, scale = zip(self.names, self.images), FeatureConfig(max_side=self.max_side)
+        for batch in decoded_batches(named, backbone.patch_size, scale, self.loader, size):
             if isinstance(batch, Failure):
                 failures.append(batch)
                 progress(done, len(failures), len(self.images))

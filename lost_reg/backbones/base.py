@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # What `facets` can give of a block besides the facets: the patch tokens that enter it, and the attention of
 # the tokens before the patches to the patches.
 TOKENS, ATTENTION = "tokens", "attention"
+CLASS_TOKEN = "class"  # in `Backbone.prefix_tokens`, the first where there is one
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,7 +32,7 @@ class Backbone(ABC):
     An implementation refuses what it does not support in one line, as the methods here do by default.
 
     Attributes:
-        name: as in results.
+        name: as in results. family: of the table of backbones, or "".
         patch_size: in pixels.
         mean, std: for normalising images in [0, 1].
         weights: which weights it has.
@@ -44,6 +45,7 @@ class Backbone(ABC):
     """
 
     name: str
+    family: str = ""
     patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lost_reg.backbones.base import ATTENTION, PRECISIONS, TOKENS, Backbone
+from lost_reg.backbones.base import ATTENTION, CLASS_TOKEN, PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
 from lost_reg.backbones.registers import AddedRegisters, add_registers, trained_registers
 from lost_reg.backbones.timm_import import (
@@ -52,7 +52,7 @@ class VitBackbone(Backbone):
         precision: str,
         registers: AddedRegisters | None = None,
     ):
-        self.spec, self.name, self.weights = spec, spec.name, weights
+        self.spec, self.name, self.family, self.weights = spec, spec.name, spec.family, weights
         self.device, self.precision = device, precision
         self.model = model.eval().requires_grad_(False).to(device, PRECISIONS[precision])
         self.patch_size = model.patch_embed.patch_size[0]
@@ -180,7 +180,7 @@ def _prefix_rows(model: VisionTransformer | Eva, registers: AddedRegisters | Non
     if any(type(block.attn) not in (Attention, EvaAttention) for block in model.blocks):
         return {}
     trained = trained_registers(model)
-    names = {"class": 0} if model.cls_token is not None else {}
+    names = {CLASS_TOKEN: 0} if model.cls_token is not None else {}
     first = model.num_prefix_tokens - trained
     names |= {f"register {index + 1}": first + index for index in range(trained)}
     return names | ({"test-time register": model.num_prefix_tokens} if registers else {})

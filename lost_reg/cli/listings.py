@@ -53,6 +53,7 @@ def download_with_progress(name: str, root: Path) -> None:
 def methods() -> None:
     """List the discovery methods and their presets."""
     from lost_reg.discovery.methods import METHODS
+    from lost_reg.discovery.presets import ACROSS_METHODS
     from lost_reg.text import text_table
 
     rows = [
@@ -63,4 +64,5 @@ def methods() -> None:
             *({"method": "", "preset": key, "about": one.about} for key, one in method.presets.items()),
         )
     ]
+    rows += [{"method": "any", "preset": name, "about": one.about} for name, one in ACROSS_METHODS.items()]
     click.echo(text_table(rows))

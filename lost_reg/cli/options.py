@@ -13,32 +13,31 @@ from lost_reg.cli.output import print_note
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import (
     METHODS,
-    PUBLISHED,
     Setting,
     find_method,
-    preset_setting,
     with_changes,
 )
+from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
 from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class OrAuto(click.ParamType):
-    """The values of another type, or "auto"."""
+class OrWord(click.ParamType):
+    """The values of another type, or one word."""
 
-    def __init__(self, other: click.ParamType):
-        self.other = other
-        self.name = f"{other.name} or auto"
+    def __init__(self, other: click.ParamType, word: str = AUTO):
+        self.other, self.word = other, word
+        self.name = f"{other.name} or {word}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == AUTO:
+        if value == self.word:
             return value
         try:
             return self.other.convert(value, param, ctx)
         except click.BadParameter:
-            self.fail(f"{value!r} is neither {AUTO} nor a valid number", param, ctx)
+            self.fail(f"{value!r} is neither {self.word} nor a valid number", param, ctx)
 
 
 class Layers(click.ParamType):
@@ -94,69 +93,103 @@ def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
     return {**by_default, **given(options, _swept_fields())}
 
 
-def _method_option() -> click.Option:
+def _method_option(default: str | None = "lost") -> click.Option:
     return click.Option(
-        ["--method"], type=click.Choice(list(METHODS)), default="lost", show_default=True,
+        ["--method"], type=click.Choice(list(METHODS)), default=default, show_default=default is not None,
         help="The discovery method; see `lost-reg methods`.",
     )  # fmt: skip
 
 
 def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
-    presets = list(dict.fromkeys(name for method in METHODS.values() for name in method.presets))
-    configs: list[Any] = [FeatureConfig, *(method.config for method in METHODS.values())]
-    of_fields: dict[str, Field[Any]] = {}  # of those that share a name, the first
-    for item in (item for config in configs for item in fields(config)):
-        of_fields.setdefault(item.name, item)
     return [
-        _method_option(),
+        _method_option(default=None),
         click.Option(
-            ["--preset"], type=click.Choice(presets), default=PUBLISHED, show_default=True,
-            help="A named set of the options below, which override it; see `lost-reg methods`.",
+            ["--preset"], type=click.Choice(preset_names()),
+            help="A named method with its features and options; the options below override it.  [default: "
+            "published for datasets and with --method, best for your own images]",
         ),
-        *(_option_of(item) for item in of_fields.values()),
+        *(_option_of(of_owners) for of_owners in _setting_fields().values()),
     ]  # fmt: skip
 
 
-def chosen_setting(options: dict[str, Any], facet: str) -> Setting:
+def _setting_fields() -> dict[str, dict[str, Field[Any]]]:
+    """The fields of the features and of all methods' options, by name, then by the method that has it.
+
+    A field of the features has the owner "". Fields that share a name share their meaning and type.
+    """
+    configs: dict[str, Any] = {"": FeatureConfig, **{name: one.config for name, one in METHODS.items()}}
+    found: dict[str, dict[str, Field[Any]]] = {}
+    for owner, config in configs.items():
+        for item in fields(config):
+            found.setdefault(item.name, {})[owner] = item
+    return found
+
+
+def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) -> Setting:
     """The setting that the options of a `SettingCommand` choose; removes them from `options`.
 
     Args:
-        facet: the backbone's, see `BackboneSpec.facet`.
+        family: the backbone's, see `BackboneSpec`.
+        own_images: whether these are no dataset's, so that the default is the preset "best".
 
     Raises:
         LostRegError: an option that the method does not have, or an invalid value.
     """
-    base = preset_setting(options.pop("method"), options.pop("preset"), facet)
+    method, preset = options.pop("method"), options.pop("preset")
+    if not method and not preset and own_images:
+        preset = BEST
+    base = chosen_preset(method, preset, family)
     names = {option.name for option in setting_options()}
     changes = {name: options.pop(name) for name in [*options] if name in names}
     return with_changes(base, {name: value for name, value in changes.items() if value is not None})
 
 
-def _option_of(item: Field[Any]) -> click.Option:
-    """The option for a configuration field; it is None unless given, so that presets apply."""
+def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
+    """The option for the fields that share a name; it is None unless given, so that presets apply."""
+    item = next(iter(owners.values()))
     facts, name = item.metadata, item.name.replace("_", "-")
-    default = facts.get("shown_default", item.default)
     declared, kind = f"--{name}", None
     if isinstance(item.default, bool):
-        off = facts.get("off", f"no-{name}")
-        declared, default = f"--{name}/--{off}", name if item.default else off
+        declared = f"--{name}/--{facts.get('off', f'no-{name}')}"
     else:
         kind = _type_of(item)
-    text = f"{facts.get('help', '')}  [default: {default}]"
+    text = f"{facts.get('help', '')}  [{_defaults(owners)}]"
     return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
 
+def _defaults(owners: dict[str, Field[Any]]) -> str:
+    """Which methods have an option, and its default in each."""
+    shown = {owner: _shown_default(item) for owner, item in owners.items()}
+    if "" in shown:
+        return f"default: {shown['']}"
+    if len(set(shown.values())) == 1:
+        return f"{', '.join(shown)}; default: {next(iter(shown.values()))}"
+    return f"default: {', '.join(f'{default} for {owner}' for owner, default in shown.items())}"
+
+
+def _shown_default(item: Field[Any]) -> str:
+    if isinstance(item.default, bool):
+        name = item.name.replace("_", "-")
+        return name if item.default else item.metadata.get("off", f"no-{name}")
+    return str(item.metadata.get("shown_default", item.default))
+
+
 def _type_of(item: Field[Any]) -> click.ParamType:
-    """The type of an option, from the annotation of its field."""
+    """The type of an option, from the annotation of its field and its metadata."""
+    if "choices" in item.metadata:
+        return click.Choice(item.metadata["choices"])
     written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
     kinds = {part.strip() for part in written.split("|")}
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
+    number: click.ParamType | None = None
     if "int" in kinds:
-        return click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
-    if "float" in kinds:
-        return OrAuto(click.FLOAT) if "str" in kinds else click.FLOAT
+        number = click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
+    elif "float" in kinds:
+        number = click.FLOAT
+    if number:
+        return OrWord(number, item.metadata.get("word", AUTO)) if "str" in kinds else number
     return click.STRING
 
 
@@ -212,7 +245,7 @@ model_options = together(
 
 loader_options = together(
     click.option(
-        "--batch-size", type=OrAuto(click.IntRange(min=1)), metavar="N|auto",
+        "--batch-size", type=OrWord(click.IntRange(min=1)), metavar="N|auto",
         help="How many images of one size run together; auto: as many as fit on the device.  "
         f"[default: {BATCH_SIZE}]",
     ),

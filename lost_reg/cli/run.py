@@ -101,7 +101,7 @@ def run(
     spec = find_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)
-    setting = chosen_setting(options, spec.facet)
+    setting = chosen_setting(options, spec.family, own_images=not dataset)
     root = data_root(options.pop("data_root"))
     chosen = RunOptions(
         loader=chosen_loader(options),

@@ -57,6 +57,28 @@ def otsu_bias(features: Tensor) -> Tensor:
     return -(threshold * reach).to(features.dtype)
 
 
+def otsu_split(values: Tensor) -> Tensor:
+    """Otsu's threshold of each row, exact: midway between the two groups that differ most.
+
+    Args:
+        values: (B, N), finite.
+
+    Returns:
+        (B,); the values themselves where all are equal.
+    """
+    ordered = values.double().sort(dim=1).values
+    count = ordered.shape[1]
+    below = torch.arange(1, count, device=values.device)  # patches in the lower group, for each split
+    sums = ordered.cumsum(dim=1)
+    lower, total = sums[:, :-1], sums[:, -1:]
+    between = (lower * count - total * below).square() / (below * (count - below))
+    between = torch.where(ordered[:, 1:] > ordered[:, :-1], between, -1)  # equal values stay together
+    if count == 1:
+        return values[:, 0]
+    at = between.argmax(dim=1, keepdim=True)
+    return ((ordered.gather(1, at) + ordered.gather(1, at + 1)) / 2)[:, 0].to(values.dtype)
+
+
 def _affinity_counts(features: Tensor, reach: Tensor) -> Tensor:
     """(B, BINS) int64: how many affinities p != q lie in each bin between -reach and reach."""
     batch, patches, _ = features.shape

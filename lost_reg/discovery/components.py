@@ -21,3 +21,28 @@ def component_of(mask: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, P
     # floodFill returns the rectangle that it filled; 4-connected is its default.
     x, y, width, height = cv2.floodFill(filled, None, (seed[1], seed[0]), 2)[3]
     return filled == 2, (x, y, x + width, y + height)
+
+
+def box_of(mask: np.ndarray) -> PatchBox:
+    """The box of a mask's true patches, half-open xyxy; the mask, (rows, columns) bool, is not empty."""
+    rows, columns = mask.nonzero()
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray | None:
+    """The 4-connected component of a (rows, columns) mask with most patches; the first of several such.
+
+    Returns:
+        (rows, columns) bool; None if the mask is empty.
+    """
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    if count == 1:
+        return None
+    component: np.ndarray = labels == 1 + statistics[1:, cv2.CC_STAT_AREA].argmax()
+    return component
+
+
+def components(mask: np.ndarray) -> list[np.ndarray]:
+    """The 4-connected components of a (rows, columns) mask, each such a mask, from top to bottom."""
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    return [labels == label for label in range(1, count)]

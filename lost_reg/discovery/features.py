@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
@@ -23,7 +23,8 @@ def option(default: Any, about: str, **facts: Any) -> Any:
     Args:
         about: its help text.
         facts: "metavar"; "min", the smallest integer allowed; "off", the name of a flag's opposite;
-            "shown_default", in words; "sweep", the values a sweep tries by default, False if never swept.
+            "choices", the words allowed; "word", the one that is allowed besides numbers; "shown_default", in
+            words; "sweep", the values a sweep tries by default, False if never swept.
     """
     return field(default=default, metadata={"help": about, **facts})
 
@@ -48,6 +49,13 @@ class FeatureConfig:
         min=1,
         shown_default="native resolution",
     )
+    square: int | None = option(
+        None,
+        "Scale images to a square of this side instead, as MaskCut does.",
+        metavar="PIXELS",
+        min=1,
+        shown_default="no",
+    )
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an invalid value."""
@@ -60,8 +68,18 @@ class FeatureConfig:
             raise LostRegError(f"expected one layer, or several different ones, but got {self.layer!r}")
         if len(self.layers) == 1:  # so that equal features are equal records
             object.__setattr__(self, "layer", self.layers[0])
-        if self.max_side is not None and self.max_side < 1:
-            raise LostRegError(f"expected a `max_side` of at least 1 pixel, but got {self.max_side}")
+        for name, side in (("max_side", self.max_side), ("square", self.square)):
+            if side is not None and side < 1:
+                raise LostRegError(f"expected a `{name}` of at least 1 pixel, but got {side}")
+        if self.max_side and self.square:
+            raise LostRegError("images are scaled either to a `max_side` or to a `square`, not to both")
+
+    def recorded(self) -> dict[str, Any]:
+        """Its fields; without `square` where there is none, as in records from before there was one."""
+        record = asdict(self)
+        if self.square is None:
+            del record["square"]
+        return record
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -82,11 +100,27 @@ class PatchFeatures:
     grid_hw: rows and columns; rows * columns = N.
     extents_hw: the height and width of each image in patches. The grid covers the padded image, so these can
         be up to one patch smaller.
+    parts: how many facets or layers are concatenated in the values; all have the same width.
+    attention: (B, heads, N), how much the class token attends to each patch in the deepest of the features'
+        layers; only for methods that ask for it, see `Method.class_attention`.
     """
 
     values: Tensor
     grid_hw: tuple[int, int]
     extents_hw: Sequence[tuple[float, float]]
+    parts: int = 1
+    attention: Tensor | None = None
+
+    @property
+    def class_attention(self) -> Tensor:
+        """The attention, for methods that need it.
+
+        Raises:
+            LostRegError: the features came without.
+        """
+        if self.attention is None:
+            raise LostRegError("this method needs the attention of a class token")
+        return self.attention
 
 
 def compose(parts: Mapping[Part, Tensor], config: FeatureConfig) -> Tensor:
@@ -132,4 +166,5 @@ def describe_features(config: FeatureConfig) -> str:
     words += ["centred"] * config.center
     words.append("normalised" if config.normalize else "raw")
     words += [f"max side {config.max_side}"] * (config.max_side is not None)
+    words += [f"{config.square} x {config.square}"] * (config.square is not None)
     return ", ".join(words)

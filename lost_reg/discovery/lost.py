@@ -389,12 +389,5 @@ LOST = Method(
         "published": Preset(
             "LOST as published: raw keys of the last layer, no bias", FeatureConfig(), LostConfig()
         ),
-        # Not a published protocol: the layers and biases of the papers are not known.
-        "registers": Preset(
-            "a start for DINOv2 and models with registers: L2-normalised, bias chosen for each image",
-            FeatureConfig(normalize=True),
-            LostConfig(bias=AUTO),
-            facet_of_backbone=True,
-        ),
     },
 )

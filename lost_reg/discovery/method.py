@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures
 from lost_reg.discovery.maps import Maps
@@ -21,6 +21,7 @@ class PatchObject:
     box_xyxy: half-open, in patches. seed: (row, column).
     score, details: see `FoundObject`.
     mask: (rows, columns) bool; None if the method only returns a box.
+    clipped: whether its box in pixels ends at the image's edge, where the grid reaches into the padding.
     """
 
     box_xyxy: tuple[int, int, int, int]
@@ -28,6 +29,7 @@ class PatchObject:
     score: float | None = None
     details: dict[str, Number] = field(default_factory=dict)
     mask: np.ndarray | None = None
+    clipped: bool = True
 
 
 # Returns the objects of each image of a batch, after waiting for the device if it is still computing them.
@@ -36,20 +38,11 @@ Deferred = Callable[[], list[list[PatchObject]]]
 
 @dataclass(frozen=True)
 class Preset:
-    """A named combination of features and options.
-
-    facet_of_backbone: whether the facet is the one that the papers use for the backbone: values for OpenCLIP
-        and DeiT-III, keys for the others.
-    """
+    """A named combination of features and options."""
 
     about: str
     features: FeatureConfig
     config: Any
-    facet_of_backbone: bool = False
-
-    def features_for(self, facet: str) -> FeatureConfig:
-        """Its features for a backbone whose usual facet is this one."""
-        return replace(self.features, facet=facet) if self.facet_of_backbone else self.features
 
 
 @dataclass(frozen=True)
@@ -67,8 +60,10 @@ class Method:
     discover_each: the same as `discover` for several configurations of the same features, if that saves
         work; for sweeps, which only use the boxes, so scores may be left out.
     maps: the maps of each image, which show how the method found its objects.
-    why_whole_image: given the images whose first box is the whole image, and the features, says why that is
-        and what to try, or None if it does not know. The images are streamed.
+    why_whole_image: given the images whose first box is the whole image, says why that is, or None if it does
+        not know. The images are streamed.
+    class_attention: "needed" or "used" if it works with the attention of the class token, see
+        `PatchFeatures`: not at all without it, or also without it.
     main_option: the option that is tuned first, such as LOST's bias: a description names it even at its
         default, and a chart of a sweep has it on the axis.
     """
@@ -83,7 +78,8 @@ class Method:
     presets: Mapping[str, Preset]
     discover_each: Callable[[PatchFeatures, Sequence[Any]], list[Deferred]] | None = None
     maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
-    why_whole_image: Callable[[Iterable[Prediction], FeatureConfig], str | None] | None = None
+    why_whole_image: Callable[[Iterable[Prediction]], str | None] | None = None
+    class_attention: Literal["", "used", "needed"] = ""
     main_option: str | None = None
 
     def boxes_by_each(self, features: PatchFeatures, configs: Sequence[Any]) -> list[Deferred]:

@@ -8,13 +8,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lost_reg.discovery.background import BACKGROUND
+from lost_reg.discovery.dino_seg import DINO_SEG
 from lost_reg.discovery.features import FeatureConfig, describe_features
 from lost_reg.discovery.lost import LOST, LostConfig
+from lost_reg.discovery.lost_rim import LOST_RIM
+from lost_reg.discovery.maskcut import MASKCUT
 from lost_reg.discovery.method import Method
+from lost_reg.discovery.spread import SPREAD
+from lost_reg.discovery.tokencut import TOKENCUT
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, convert, reason_of
 
-METHODS: dict[str, Method] = {LOST.name: LOST}
+METHODS: dict[str, Method] = {
+    one.name: one for one in (LOST, TOKENCUT, MASKCUT, DINO_SEG, BACKGROUND, LOST_RIM, SPREAD)
+}
 
 PUBLISHED = "published"
 
@@ -35,10 +43,10 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As stored in run.json, with tuples as lists."""
+        """As stored in run.json, with tuples as lists, and without a `square` where there is none."""
         record = {
             "method": self.method.name,
-            "features": asdict(self.features),
+            "features": self.features.recorded(),
             "options": asdict(self.config),
         }
         return dict(json.loads(json.dumps(record)))
@@ -68,11 +76,8 @@ def method_of(config: Any) -> Method:
     return found
 
 
-def preset_setting(method: str, preset: str = PUBLISHED, facet: str = "k") -> Setting:
+def preset_setting(method: str, preset: str = PUBLISHED) -> Setting:
     """The setting that a method's preset stands for.
-
-    Args:
-        facet: the one that the papers use for the backbone, `BackboneSpec.facet`.
 
     Raises:
         LostRegError: an unknown method, or a preset that it does not have.
@@ -81,7 +86,7 @@ def preset_setting(method: str, preset: str = PUBLISHED, facet: str = "k") -> Se
     if preset not in found.presets:
         raise LostRegError(f"{method} has no preset {preset!r}: choose among {', '.join(found.presets)}")
     chosen = found.presets[preset]
-    return Setting(chosen.features_for(facet), chosen.config)
+    return Setting(chosen.features, chosen.config)
 
 
 def list_methods() -> dict[str, str]:
@@ -123,7 +128,7 @@ def _published(method: str) -> dict[str, Any]:
     """The record of a method as published; the options of a method that is not installed are not known."""
     if method in METHODS:
         return preset_setting(method).recorded()
-    return {"features": asdict(FeatureConfig()), "options": {}}
+    return {"features": FeatureConfig().recorded(), "options": {}}
 
 
 def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
@@ -136,7 +141,9 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
     of_method = {name for name in setting.method.config.__dataclass_fields__}
     unknown = [name for name in changes if name not in of_features | of_method]
     if unknown:
-        raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`")
+        owners = [one.name for one in METHODS.values() if unknown[0] in one.config.__dataclass_fields__]
+        of_others = f": it is one of `method` {' and '.join(owners)}" if owners else ""
+        raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`{of_others}")
     try:
         return Setting(
             convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from lost_reg.discovery.features import FeatureConfig
 from lost_reg.types import Prediction
 
 _MOSTLY = 0.9  # with fewer positive affinities degrees differ, and the reason is another one
 
 
-def why_whole_image(images: Iterable[Prediction], features: FeatureConfig) -> str | None:
-    """Whether it is because affinities are positive, and what to try; see `Method.why_whole_image`.
+def why_whole_image(images: Iterable[Prediction]) -> str | None:
+    """Whether it is because affinities are positive; see `Method.why_whole_image`.
 
     If all affinities of an image are positive, all its patches have the same degree, any of them can be the
     seed, and the mask holds every patch.
@@ -34,4 +33,4 @@ def why_whole_image(images: Iterable[Prediction], features: FeatureConfig) -> st
     if tied:
         of_them = "" if tied == count else f"in {tied:,} of them "
         why += f", so {of_them}all patches tie for the lowest degree and the seed is arbitrary"
-    return why if features.center else f"{why}; try `center` with `facet` qk"
+    return why

@@ -32,7 +32,7 @@ import numpy as np
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.reading import array_to_rgb, limit_side, pad_to_patches, read_image
+from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_image, scaled
 from lost_reg.types import Failure
 
 ImageInput = str | Path | bytes | np.ndarray
@@ -55,11 +55,13 @@ class Decoding:
     apply_exif: whether the EXIF orientation of files is applied.
     max_side: the longer side, in pixels, to which larger images are scaled down, or None.
     patch_size: sides are padded to multiples of it.
+    square: the side of a square to which all images are scaled instead, or None.
     """
 
     apply_exif: bool
     max_side: int | None
     patch_size: int
+    square: int | None = None
 
     def prepare(self, name: str, image: ImageInput) -> DecodedImage | Failure:
         """Decode one image in this process."""
@@ -68,13 +70,13 @@ class Decoding:
                 pixels = array_to_rgb(image)
             else:
                 pixels = read_image(image, apply_exif=self.apply_exif)
-            scaled = limit_side(pixels, self.max_side)
-            padded = pad_to_patches(scaled, self.patch_size)
+            resized = scaled(pixels, self.max_side, self.square)
+            padded = pad_to_patches(resized, self.patch_size)
         except UnreadableImage as error:
             return Failure(name, str(error))
         except MemoryError:
             return Failure(name, "takes too much memory to decode")
-        return DecodedImage(name, padded, scaled.shape[:2], pixels.shape[:2])
+        return DecodedImage(name, padded, resized.shape[:2], pixels.shape[:2])
 
 
 def decode(

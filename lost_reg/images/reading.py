@@ -197,16 +197,25 @@ def array_to_rgb(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def limit_side(pixels: np.ndarray, max_side: int | None) -> np.ndarray:
-    """Scale an image down, keeping its aspect ratio, until no side is longer than `max_side` pixels."""
-    height, width = scaled_size(pixels.shape[:2], max_side)
+def scaled(pixels: np.ndarray, max_side: int | None, square: int | None = None) -> np.ndarray:
+    """Scale an image: see `scaled_size`."""
+    height, width = scaled_size(pixels.shape[:2], max_side, square)
     if (height, width) == pixels.shape[:2]:
         return pixels
+    if square:  # MaskCut's filter
+        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def scaled_size(size_hw: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """The size, (height, width) in pixels, of an image of size `size_hw` after `limit_side`."""
+def scaled_size(size_hw: tuple[int, int], max_side: int | None, square: int | None = None) -> tuple[int, int]:
+    """The size, (height, width) in pixels, that an image of size `size_hw` is scaled to.
+
+    Args:
+        max_side: the longest side; smaller images stay as they are.
+        square: height and width, whatever the size was.
+    """
+    if square:
+        return square, square
     if max_side is None or max(size_hw) <= max_side:
         return size_hw
     scale = max_side / max(size_hw)

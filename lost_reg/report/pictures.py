@@ -12,7 +12,7 @@ from PIL import Image
 
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.reading import limit_side, read_image
+from lost_reg.images.reading import read_image, scaled
 from lost_reg.runs.folder import MAPS_FOLDER
 
 THUMBNAIL_SIDE = 320
@@ -41,7 +41,7 @@ class Pictures:
         except UnreadableImage:
             self.failed += 1
             return None, None
-        picture = Image.fromarray(limit_side(pixels, THUMBNAIL_SIDE))
+        picture = Image.fromarray(scaled(pixels, THUMBNAIL_SIDE))
         return self._save(picture, THUMBNAILS_FOLDER, "jpg", quality=82), pixels.shape[:2]
 
     def maps(self, maps: Maps) -> str:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
@@ -38,17 +39,20 @@ def batch_size_for(backbone: Backbone, asked: int | str) -> BatchSize:
 def decoded_batches(
     images: Iterable[NamedImage | Failure],
     patch_size: int,
-    max_side: int | None,
+    scale: FeatureConfig,
     loader: LoaderOptions,
     batch_size: BatchSize,
 ) -> Iterator[list[DecodedImage] | Failure]:
     """Stream images in batches of one token grid, as they become ready, with bounded memory.
 
+    Args:
+        scale: how images are scaled: its `max_side` and `square`.
+
     Yields:
         Batches, and a Failure for each image that cannot be read.
     """
     batcher = GridBatcher(batch_size)
-    decoding = Decoding(loader.apply_exif, max_side, patch_size)
+    decoding = Decoding(loader.apply_exif, scale.max_side, patch_size, scale.square)
     for image in decode(images, decoding, workers=loader.workers):
         if isinstance(image, Failure):
             yield image

@@ -9,6 +9,7 @@ from typing import Any
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting, method_of, preset_setting
+from lost_reg.discovery.presets import ACROSS_METHODS, BEST, chosen_preset
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.in_memory import Image, named_images
@@ -23,7 +24,7 @@ _IMAGES_WORTH_WORKERS = 32
 def discover(
     images: Image | Iterable[Image],
     backbone: Backbone,
-    method: str | Any = "lost",
+    method: str | Any = BEST,
     features: FeatureConfig | None = None,
     *,
     loader: LoaderOptions | None = None,
@@ -35,8 +36,10 @@ def discover(
         images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or torch tensors, (3, H, W), uint8 or float in
             [0, 1]; one of them, or many.
         backbone: what `load_backbone` returns.
-        method: the name of a method, or its options, such as LostConfig(bias="auto").
-        features: which features are compared; by default those the method was published with.
+        method: the name of a preset that goes across methods, such as "best"; of a method, which is then as
+            published; or a method's options, such as LostConfig(bias="auto").
+        features: which features are compared; by default the preset's, or those the method was published
+            with.
         loader: how images are decoded and put into batches.
         masks: whether objects keep their masks; see `FoundObject`.
 
@@ -70,7 +73,7 @@ def discover(
 def discover_stream(
     images: Iterable[NamedImage | Failure],
     backbone: Backbone,
-    method: str | Any = "lost",
+    method: str | Any = BEST,
     features: FeatureConfig | None = None,
     *,
     loader: LoaderOptions | None = None,
@@ -98,13 +101,17 @@ def discover_stream(
         )
     if features is not None and not isinstance(features, FeatureConfig):
         raise LostRegError(f"expected a FeatureConfig as features, but got a {type(features).__name__}")
-    setting = _setting(method, features)
+    setting = _setting(backbone, method, features)
     loader = loader or LoaderOptions()
     for outcome in discover_by_each(images, backbone, [setting], loader, on_maps=on_maps, with_masks=masks):
         yield outcome if isinstance(outcome, Failure) else outcome[0]
 
 
-def _setting(method: str | Any, features: FeatureConfig | None) -> Setting:
-    by_name = isinstance(method, str)
-    published = preset_setting(method if by_name else method_of(method).name)
-    return Setting(features or published.features, published.config if by_name else method)
+def _setting(backbone: Backbone, method: str | Any, features: FeatureConfig | None) -> Setting:
+    if isinstance(method, str):
+        chosen = chosen_preset(
+            *((None, method) if method in ACROSS_METHODS else (method, None)), backbone.family
+        )
+    else:
+        chosen = replace(preset_setting(method_of(method).name), config=method)
+    return replace(chosen, features=features) if features else chosen

@@ -129,7 +129,7 @@ def forecast(
     sizes = [size for image in sample if (size := _header_size(image))]
     if not sizes:
         return None
-    sizes = [scaled_size(size, setting.features.max_side) for size in sizes]
+    sizes = [scaled_size(size, setting.features.max_side, setting.features.square) for size in sizes]
     operations = sum(setting_operations(backbone, setting, size) for size in sizes) / len(sizes)
     total = operations * (images or 0) / devices
     seconds, slowdown = None, precision_slowdown(backbone.device, backbone.precision)

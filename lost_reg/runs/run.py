@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError, UnreadableImage
@@ -172,8 +172,10 @@ def counted_from_last(setting: Setting, backbone: Backbone) -> Setting:
     """The setting with its layers as negative indices, so that a layer has only one name in results.
 
     Raises:
-        LostRegError: a layer that the backbone does not have.
+        LostRegError: a layer, or a class token, that the backbone does not have.
     """
+    if setting.method.class_attention == "needed" and backbone.prefix_tokens[:1] != (CLASS_TOKEN,):
+        raise LostRegError(f"{backbone.name} has no class token, whose attention {setting.method.name} needs")
     layers = tuple(backbone.from_last(layer) for layer in setting.features.layers)
     layer = layers[0] if isinstance(setting.features.layer, int) else layers
     return replace(setting, features=replace(setting.features, layer=layer))

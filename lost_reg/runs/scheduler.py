@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.backbones.base import ATTENTION, TOKENS, Backbone, normalized
+from lost_reg.backbones.base import ATTENTION, CLASS_TOKEN, TOKENS, Backbone, normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import (
@@ -52,7 +52,7 @@ def discover_by_each(
 
     Args:
         images: each image's name, and its path, content (bytes) or array; streamed.
-        settings: all with the same `max_side`.
+        settings: all with the same `max_side` and `square`.
         batch_size: made from `loader` if None; pass one to read it afterwards.
         on_maps: only for a single setting: called with an image's name and its maps, before its outcome.
         with_masks: whether objects keep their masks.
@@ -62,16 +62,15 @@ def discover_by_each(
         together, so the order of the images changes.
 
     Raises:
-        LostRegError: an invalid batch size, facet or layer, or settings with different `max_side`.
+        LostRegError: an invalid batch size, facet or layer, or settings with different sizes.
     """
-    if len({setting.features.max_side for setting in settings}) != 1:
-        raise LostRegError("settings that are tried together need the same `max_side`")
+    if len({(one.features.max_side, one.features.square) for one in settings}) != 1:
+        raise LostRegError("settings that are tried together need the same `max_side` and `square`")
     size = batch_size or batch_size_for(backbone, loader.batch_size)
-    max_side = settings[0].features.max_side
     # A GPU gets the next batch before the results of the last are read; a CPU would gain nothing.
     ahead = 1 if backbone.device.type == "cuda" else 0
     running: deque[_RunningBatch | Failure] = deque()
-    for batch in decoded_batches(images, backbone.patch_size, max_side, loader, size):
+    for batch in decoded_batches(images, backbone.patch_size, settings[0].features, loader, size):
         if isinstance(batch, Failure):
             yield batch
             continue
@@ -105,34 +104,54 @@ def _start(
     patch = backbone.patch_size
     grid_hw = images.shape[2] // patch, images.shape[3] // patch
     extents_hw = [(image.size_hw[0] / patch, image.size_hw[1] / patch) for image in batch]
-    wanted = list(dict.fromkeys(part for setting in settings for part in setting.features.parts))
+    wanted = list(dict.fromkeys(part for setting in settings for part in _parts_of(setting, backbone)))
     shown = _parts_shown(backbone, settings[0]) if on_maps else []
-    parts = dict(zip([*wanted, *shown], backbone.facets(images, [*wanted, *shown])))
-    finite = torch.stack([finite_images(parts[part]) for part in wanted]).all(dim=0)  # (B,)
+    asked = list(dict.fromkeys([*wanted, *shown]))
+    parts = dict(zip(asked, backbone.facets(images, asked)))
+    finite = torch.stack([finite_images(parts[part].flatten(2)) for part in wanted]).all(dim=0)  # (B,)
 
-    def features_of(config: FeatureConfig) -> PatchFeatures:
-        return PatchFeatures(without_images(compose(parts, config), finite), grid_hw, extents_hw)
+    def features_of(setting: Setting) -> PatchFeatures:
+        config, attention = setting.features, None
+        if _uses_attention(setting, backbone):
+            attention = without_images(parts[_attention_of(config, backbone)][:, 0], finite)
+        values = without_images(compose(parts, config), finite)
+        return PatchFeatures(values, grid_hw, extents_hw, len(config.parts), attention)
 
     found = _start_each(features_of, settings)
     if on_maps:
         drawn = _Shown(backbone.prefix_tokens, *(parts[part] for part in shown))
-        _hand_over_maps(on_maps, batch, features_of(settings[0].features), settings[0], finite, drawn)
+        _hand_over_maps(on_maps, batch, features_of(settings[0]), settings[0], finite, drawn)
     return _RunningBatch(batch, grid_hw, to_host([finite]), found)
 
 
 def _start_each(
-    features_of: Callable[[FeatureConfig], PatchFeatures], settings: Sequence[Setting]
+    features_of: Callable[[Setting], PatchFeatures], settings: Sequence[Setting]
 ) -> list[Deferred]:
     """Start the methods of all settings; settings with the same features and method run together."""
     groups: dict[tuple[FeatureConfig, str], list[int]] = {}
     for index, setting in enumerate(settings):
         groups.setdefault((setting.features, setting.method.name), []).append(index)
     found: dict[int, Deferred] = {}
-    for (config, _), indices in groups.items():
-        method = settings[indices[0]].method
+    for indices in groups.values():
+        first = settings[indices[0]]
         configs = [settings[index].config for index in indices]
-        found.update(zip(indices, method.boxes_by_each(features_of(config), configs)))
+        found.update(zip(indices, first.method.boxes_by_each(features_of(first), configs)))
     return [found[index] for index in range(len(settings))]
+
+
+def _parts_of(setting: Setting, backbone: Backbone) -> list[Part]:
+    """What a setting needs of the backbone."""
+    attention = [_attention_of(setting.features, backbone)] if _uses_attention(setting, backbone) else []
+    return [*setting.features.parts, *attention]
+
+
+def _uses_attention(setting: Setting, backbone: Backbone) -> bool:
+    return bool(setting.method.class_attention) and backbone.prefix_tokens[:1] == (CLASS_TOKEN,)
+
+
+def _attention_of(features: FeatureConfig, backbone: Backbone) -> Part:
+    """The attention in the deepest layer of the features."""
+    return ATTENTION, max(features.layers, key=backbone.block_index)
 
 
 def _parts_shown(backbone: Backbone, setting: Setting) -> list[Part]:
@@ -232,7 +251,8 @@ class _Grid:
 
     def _object(self, one: PatchObject, with_mask: bool) -> FoundObject:
         size_hw, original_hw = self.image.size_hw, self.image.original_hw
-        box = box_in_original([side * self.patch_size for side in one.box_xyxy], size_hw, original_hw)
+        sides = [side * self.patch_size for side in one.box_xyxy]
+        box = box_in_original(sides, size_hw, original_hw, clipped=one.clipped)
         mask = None if one.mask is None or not with_mask else stored(one.mask, self._spans_hw())
         return FoundObject(box, one.score, one.seed, one.details, mask)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS
-from lost_reg.json_files import convert
+from lost_reg.discovery.presets import ACROSS_METHODS, BEST
 from lost_reg.plausibility import WHOLE_IMAGE, implausible
 from lost_reg.types import Prediction
 
@@ -29,10 +28,11 @@ def whole_images_line(read: Callable[[], Iterable[Prediction]], settings: dict[s
     if not whole or 2 * whole < with_box:
         return None
     boxes = "the box is" if with_box == 1 else f"{whole:,} of {with_box:,} boxes are"
-    method, features = METHODS.get(settings["method"]), convert(settings["features"], FeatureConfig)
+    method = METHODS.get(settings["method"])
     ask = method and method.why_whole_image
-    why = ask((image for image in read() if _is_whole(image)), features) if ask else None
-    return f"{boxes} the whole image{f': {why}' if why else ''}; `lost-reg sweep` compares settings"
+    why = ask(image for image in read() if _is_whole(image)) if ask else None
+    other = "" if settings["method"] == ACROSS_METHODS[BEST].method else "try `preset` best; "
+    return f"{boxes} the whole image{f': {why}' if why else ''}; {other}`lost-reg sweep` compares settings"
 
 
 def _is_whole(image: Prediction) -> bool:

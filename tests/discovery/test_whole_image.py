@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from helpers import found_object, prediction
 
-from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.whole_image import why_whole_image
 
 WHOLE = (0, 0, 128, 96)  # of 48 patches
@@ -14,8 +13,8 @@ def whole(degree: int, **details):
     return prediction("a.jpg", found_object(WHOLE, degree=degree, **details))
 
 
-def why(*images, **features) -> str | None:
-    return why_whole_image(images, FeatureConfig(**features))
+def why(*images) -> str | None:
+    return why_whole_image(images)
 
 
 def test_if_all_affinities_are_positive_all_patches_tie():
@@ -27,15 +26,9 @@ def test_if_all_affinities_are_positive_all_patches_tie():
 
 def test_the_share_is_a_mean_and_never_rounded_up_to_all():
     nearly = whole(46, positive_share=0.9999)
-    assert why(nearly).startswith("99.9 % of the affinities in this image are positive; try")
+    assert why(nearly).startswith("99.9 % of the affinities in this image are positive")
     text = why(whole(47, positive_share=1.0), whole(46, positive_share=0.9))
     assert text.startswith("95 % of the affinities in these images are positive, so in 1 of them all patches")
-
-
-def test_centring_is_only_tried_once():
-    tied = whole(47, positive_share=1.0)
-    assert why(tied).endswith("; try `center` with `facet` qk")
-    assert "try" not in why(tied, center=True)
 
 
 def test_nothing_is_said_where_positive_affinities_are_not_the_reason_or_not_recorded():

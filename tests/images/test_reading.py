@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lost_reg.errors import UnreadableImage
-from lost_reg.images.reading import array_to_rgb, limit_side, pad_to_patches, read_image
+from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_image, scaled
 
 ORIENTATION = 0x0112
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [10, 20, 30], [200, 100, 50]]], np.uint8)
@@ -288,12 +288,12 @@ def test_arrays_of_another_shape_or_type_are_refused(array, told):
     ],
 )
 def test_the_longest_side_is_limited_and_the_aspect_kept(size_hw, max_side, expected_hw):
-    assert limit_side(np.zeros((*size_hw, 3), np.uint8), max_side).shape == (*expected_hw, 3)
+    assert scaled(np.zeros((*size_hw, 3), np.uint8), max_side).shape == (*expected_hw, 3)
 
 
 def test_scaling_down_averages_areas():
     checks = as_grey(np.indices((8, 8)).sum(axis=0) % 2 * 200)
-    assert limit_side(checks, 4).tolist() == np.full((4, 4, 3), 100).tolist()
+    assert scaled(checks, 4).tolist() == np.full((4, 4, 3), 100).tolist()
 
 
 @pytest.mark.parametrize(

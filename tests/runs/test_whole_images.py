@@ -11,7 +11,7 @@ from lost_reg.discovery import methods
 from lost_reg.runs.whole_images import whole_images_line
 
 WHOLE, PART = (0, 0, 128, 96), (32, 16, 64, 64)
-HINT = "`lost-reg sweep` compares settings"
+HINT = "try `preset` best; `lost-reg sweep` compares settings"
 
 
 def line(*images, **settings) -> str | None:
@@ -43,13 +43,13 @@ def test_only_the_first_box_of_an_image_that_has_any_counts():
 
 
 def test_the_method_says_why_and_of_these_images_only(monkeypatch):
-    def explain(images, features):
-        return f"of {[one.image for one in images]} with {features.facet}"
+    def explain(images):
+        return f"of {[one.image for one in images]}"
 
     method = dataclasses.replace(methods.METHODS["lost"], why_whole_image=explain)
     monkeypatch.setitem(methods.METHODS, "lost", method)
     assert line(*images(WHOLE, PART, WHOLE)) == (
-        f"2 of 3 boxes are the whole image: of ['0.jpg', '2.jpg'] with k; {HINT}"
+        f"2 of 3 boxes are the whole image: of ['0.jpg', '2.jpg']; {HINT}"
     )
 
 

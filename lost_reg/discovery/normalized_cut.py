@@ -1,0 +1,200 @@
+"""The second eigenvector of a normalised cut, batched over images with the same patch grid.
+
+Shi and Malik, "Normalized Cuts and Image Segmentation" (2000): of a graph with weights A and degrees
+D = diag(A 1), the eigenvector v of the second smallest eigenvalue of (D - A) v = lambda D v splits the nodes
+in two. With y = D^(1/2) v it is the eigenvector of the second largest eigenvalue, 1 - lambda, of
+M = D^(-1/2) A D^(-1/2). The largest is 1, with the eigenvector D^(1/2) 1, so it is known and taken out.
+
+The graph is TokenCut's (Wang et al., "TokenCut: Segmenting Objects in Images and Videos with Self-Supervised
+Transformer and Normalized Cut", CVPR 2022): a weight is 1 if the cosine of two patches exceeds tau, and a
+small eps otherwise. Its ones and zeros are all that is stored of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes
+from lost_reg.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Weights of the graphs that are held at one time on a GPU: 2**27 float32 are 512 MiB. A CPU has one graph at
+# a time, which its cache can hold.
+_GRAPHS_AT_ONCE = 2**27
+RESIDUAL = 1e-8  # |M y - mu y| for |y| = 1 at which an eigenvector counts as found
+MOST_STEPS = 300
+_STEPS_BETWEEN_CHECKS = 8
+_BITS = 12  # of a part of a vector: float32 sums of 0s and such parts are exact for up to 2**12 patches
+_PARTS = 3
+_ROUNDING = 1e-10
+_SQUARINGS = 40  # separate eigenvalues that differ by more than 2**-40
+
+
+@dataclass(frozen=True)
+class Graph:
+    """TokenCut's graph of B images.
+
+    ones: (B, N, N) float32, 1 where the weight is 1, and 0 where it is eps.
+    eps: the weight elsewhere.
+    degrees: (B, N) float64, the sums of the weights.
+    """
+
+    ones: Tensor
+    eps: float
+    degrees: Tensor
+
+    def scaled_product(self, vectors: Tensor) -> Tensor:
+        """M times vectors (B, N) float64, without the part along the largest eigenvector."""
+        roots = self.degrees.sqrt()
+        inner = vectors / roots
+        weighted = (1 - self.eps) * self._sums(inner) + self.eps * inner.sum(dim=1, keepdim=True)
+        product = weighted / roots
+        largest = roots / self.degrees.sum(dim=1, keepdim=True).sqrt()
+        return product - (product * largest).sum(dim=1, keepdim=True) * largest
+
+    def _sums(self, vectors: Tensor) -> Tensor:
+        """(B, N) float64: the ones times vectors, exact but for 2**-36 of the largest number.
+
+        The vectors are cut into parts of a few bits, whose float32 sums are exact: nearly disconnected graphs
+        have eigenvalues that differ by less than the rounding of float32.
+        """
+        scale = 2.0 ** (_BITS - 1) / vectors.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
+        left, parts = vectors * scale, []
+        for _ in range(_PARTS):
+            parts.append(left.round())
+            left = (left - parts[-1]) * 2.0**_BITS
+        sums = torch.bmm(torch.stack(parts, dim=1).float(), self.ones).double()  # (B, parts, N); symmetric
+        weights = 2.0 ** (-_BITS * torch.arange(_PARTS, dtype=torch.float64, device=vectors.device))
+        return (sums * weights[:, None]).sum(dim=1) / scale
+
+
+@dataclass(frozen=True)
+class Eigenvectors:
+    """The second eigenvectors of B images' graphs, as far as they have converged; all float64.
+
+    vectors: (B, N), v, scaled so that |D^(1/2) v| = 1; its sign is arbitrary. Zeros where M has no other
+        eigenvector than the largest, as where all patches are alike.
+    values: (B,), the eigenvalue lambda.
+    residuals: (B,), |M y - mu y|.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    residuals: Tensor
+
+    @staticmethod
+    def joined(parts: Sequence[Eigenvectors]) -> Eigenvectors:
+        """Those of several parts of a batch, in their order."""
+        return Eigenvectors(*(torch.cat(one) for one in zip(*(vars(part).values() for part in parts))))
+
+
+def images_at_once(features: Tensor) -> int:
+    """How many images' graphs are held at one time, for (B, N, D) features."""
+    return max(1, _GRAPHS_AT_ONCE // features.shape[1] ** 2) if features.is_cuda else 1
+
+
+def graph_bytes(images: int, patches: int) -> float:
+    """Memory for the graphs of a batch that are held at one time, and for what is computed from them."""
+    held = max(patches**2, min(_GRAPHS_AT_ONCE, images * patches**2))
+    basis = 8.0 * images * patches * _STEPS_BETWEEN_CHECKS * 4
+    return 4.0 * held + affinity_bytes(images, patches) / 4 + basis
+
+
+def binary_graph(features: Tensor, tau: Tensor, eps: float) -> Graph:
+    """The graph of B images.
+
+    Args:
+        features: (B, N, D), L2-normalised; a patch with a feature of zeros is similar to none.
+        tau: (B,), the cosine above which a weight is 1.
+        eps: the weight elsewhere, above 0.
+    """
+    batch, patches, _ = features.shape
+    ones = features.new_empty(batch, patches, patches, dtype=torch.float32)
+    rows_at_once = max(1, AFFINITIES_AT_ONCE // (4 * batch * patches))
+    for start in range(0, patches, rows_at_once):
+        rows = slice(start, start + rows_at_once)
+        cosines = torch.bmm(features[:, rows], features.mT)
+        ones[:, rows] = cosines > tau[:, None, None]
+    ones.diagonal(dim1=1, dim2=2).copy_(features.any(dim=2))
+    degrees = (1 - eps) * ones.sum(dim=2).double() + eps * patches
+    return Graph(ones, eps, degrees)
+
+
+def second_eigenvectors(graph: Graph, steps: int = MOST_STEPS) -> Eigenvectors:
+    """Find the second eigenvectors by the Lanczos method, with full reorthogonalisation.
+
+    Lanczos, "An Iteration Method for the Solution of the Eigenvalue Problem of Linear Differential and
+    Integral Operators" (1950).
+
+    Args:
+        steps: so many, without waiting for the device; or MOST_STEPS, until all have converged.
+    """
+    steps = min(steps, graph.degrees.shape[1])
+    basis = [_unit(graph.scaled_product(_unit(_start(graph.degrees))))]
+    columns: list[Tensor] = []  # of the projection of M onto the basis, each (B, its length)
+    for step in range(1, steps + 1):
+        product = graph.scaled_product(basis[-1])
+        known = torch.stack(basis, dim=1)  # (B, step, N)
+        along = torch.bmm(known, product[:, :, None])  # (B, step, 1)
+        columns.append(along[:, :, 0])
+        product = product - torch.bmm(known.mT, along)[:, :, 0]
+        product = product - torch.bmm(known.mT, torch.bmm(known, product[:, :, None]))[:, :, 0]
+        asked = steps < min(MOST_STEPS, graph.degrees.shape[1]) or step % _STEPS_BETWEEN_CHECKS
+        if step == steps or not asked:
+            weights = _largest_eigenvectors(_symmetric(columns), known)
+            left = product.norm(dim=1) * weights[:, -1].abs()
+            if step == steps or (left <= RESIDUAL).all():
+                break
+        basis.append(_unit(product))
+    scaled = (weights[:, :, None] * known).sum(dim=1)
+    return _rayleigh(graph, scaled)
+
+
+def _rayleigh(graph: Graph, scaled: Tensor) -> Eigenvectors:
+    """The eigenvectors v that belong to y, with eigenvalues and residuals."""
+    products = graph.scaled_product(scaled)
+    values = (scaled * products).sum(dim=1, keepdim=True)
+    residuals = (products - values * scaled).norm(dim=1)
+    # One step of the power method, after which v is precise also where degrees are near zero.
+    scaled = torch.where(values.abs() > 1e-6, products / values, scaled)
+    return Eigenvectors(scaled / graph.degrees.sqrt(), 1 - values[:, 0], residuals)
+
+
+def _symmetric(columns: Sequence[Tensor]) -> Tensor:
+    """(B, S, S) from its columns down to the diagonal."""
+    padded = torch.nn.utils.rnn.pad_sequence([column.T for column in columns])  # (S, S, B): entry, column
+    upper = padded.permute(2, 0, 1)
+    return upper.triu() + upper.triu(1).mT
+
+
+def _largest_eigenvectors(matrices: Tensor, basis: Tensor) -> Tensor:
+    """The eigenvectors of the largest eigenvalues of small symmetric matrices: (B, S, S) to (B, S).
+
+    By repeated squaring, since eigensolvers of torch wait for the device. Directions whose basis vector is
+    zero, because the Lanczos method has ended, are left out. basis: (B, S, N).
+    """
+    there = basis.any(dim=2).double()  # (B, S)
+    shift = torch.diag_embed(there) * 1.001  # eigenvalues are at least -1
+    powers = matrices * there[:, :, None] * there[:, None] + shift
+    for _ in range(_SQUARINGS):
+        powers = powers / powers.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)
+        powers = torch.bmm(powers, powers)
+    column = powers.diagonal(dim1=1, dim2=2).argmax(dim=1)
+    chosen = powers.gather(2, column[:, None, None].expand(-1, powers.shape[1], 1))[:, :, 0]
+    return _unit(chosen / chosen.abs().amax(dim=1, keepdim=True).clamp(min=1e-300))
+
+
+def _start(degrees: Tensor) -> Tensor:
+    """(B, N): a start that is no eigenvector, the same on every device and for every batch."""
+    numbers = torch.arange(degrees.shape[1], device=degrees.device, dtype=torch.float64)
+    return (numbers * 2.399963).cos().expand_as(degrees) + 0.5
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors of length 1; of length 0 where there is nothing but rounding."""
+    lengths = vectors.norm(dim=1, keepdim=True)
+    return torch.where(lengths > _ROUNDING, vectors / lengths.clamp(min=_ROUNDING), 0)
