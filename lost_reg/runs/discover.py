@@ -9,7 +9,7 @@ from typing import Any
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting, method_of, preset_setting
-from lost_reg.discovery.presets import ACROSS_METHODS, BEST, chosen_preset
+from lost_reg.discovery.presets import BEST, chosen_preset
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.in_memory import Image, named_images
@@ -36,8 +36,8 @@ def discover(
         images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or torch tensors, (3, H, W), uint8 or float in
             [0, 1]; one of them, or many.
         backbone: what `load_backbone` returns.
-        method: the name of a preset that goes across methods, such as "best"; of a method, which is then as
-            published; or a method's options, such as LostConfig(bias="auto").
+        method: "best", the preset; the name of a method, as published; or a method's options, such as
+            LostConfig(bias="auto").
         features: which features are compared; by default the preset's, or those the method was published
             with.
         loader: how images are decoded and put into batches.
@@ -108,10 +108,10 @@ def discover_stream(
 
 
 def _setting(backbone: Backbone, method: str | Any, features: FeatureConfig | None) -> Setting:
-    if isinstance(method, str):
-        chosen = chosen_preset(
-            *((None, method) if method in ACROSS_METHODS else (method, None)), backbone.family
-        )
+    if method == BEST:
+        chosen = chosen_preset(None, BEST, backbone.family)
+    elif isinstance(method, str):
+        chosen = preset_setting(method)
     else:
         chosen = replace(preset_setting(method_of(method).name), config=method)
     return replace(chosen, features=features) if features else chosen
