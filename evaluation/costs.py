@@ -4,6 +4,7 @@
     python evaluation/costs.py registers   features with test-time registers beside those without
     python evaluation/costs.py decoding    images a second of decoding processes alone
     python evaluation/costs.py memory      a batch that does not fit: it is halved, and finds the same
+    python evaluation/costs.py methods     each discovery method beside the backbone, and a dense eigensolver
 
 On files that it makes itself, at random weights. Ratios are taken within rounds.
 """
@@ -18,8 +19,12 @@ import statistics
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import scipy.linalg
 import torch
 from harness import (
     MIB,
@@ -40,8 +45,9 @@ from lost_reg.backbones.base import PRECISIONS
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import RULES, AddedRegisters, RegisterNeurons
 from lost_reg.backbones.vit import VitBackbone
-from lost_reg.discovery.features import Part
-from lost_reg.discovery.methods import Setting
+from lost_reg.discovery.features import Part, PatchFeatures
+from lost_reg.discovery.method import Method
+from lost_reg.discovery.methods import METHODS, Setting
 from lost_reg.images.decoding import Decoding, decode
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.options import LoaderOptions, RunOptions
@@ -236,7 +242,69 @@ def refusing(backbone: VitBackbone, most: int) -> Iterator[None]:
         del backbone.facets
 
 
-PARTS = {"sweep": sweep_cost, "registers": registers_cost, "decoding": decoding_rates, "memory": halving}
+# --- methods -----------------------------------------------------------------------------------------
+
+SIZE_HW = (384, 512)  # pixels
+CLUSTERS, NOISE = 6, 0.6  # of features, so that graphs are neither empty nor complete
+
+
+def methods_cost(folder: Path, options: argparse.Namespace) -> None:
+    """Each method as published, on features like the backbone's, beside its forward pass of the last keys."""
+    backbone = loaded(options)
+    sides = [side + -side % backbone.patch_size for side in SIZE_HW]
+    images = torch.randn(options.batch_size, 3, *sides, device=options.device)
+    grid_hw = (sides[0] // backbone.patch_size, sides[1] // backbone.patch_size)
+    attention = backbone.prefix_attention(images)[:, 0]
+    keys = clustered(backbone.features(images))
+    tasks = {"backbone": lambda: seconds(lambda: backbone.features(images), options.device)}
+    for name, method in METHODS.items():
+        preset = method.presets["published"]
+        parts = len(preset.features.parts)
+        features = PatchFeatures(
+            torch.cat([keys] * parts, dim=2), grid_hw, [grid_hw] * len(images), parts, attention
+        )
+        config = replace(preset.config, head="mean") if name == "dino-seg" else preset.config
+        tasks[name] = partial(timed_method, method, features, config, options.device)
+    if options.device.type == "cpu":
+        tasks["tokencut, dense eigh"] = lambda: len(keys) * seconds(lambda: dense_cut(keys[0].numpy()))
+    measure_rounds(tasks, 1)  # warms up
+    taken = measure_rounds(tasks, options.rounds)
+    rows = [
+        [name, f"{1000 * statistics.median(times) / len(images):.2f}",
+         median_and_range(ratios(times, taken["backbone"]), ".3f")]
+        for name, times in taken.items()
+    ]  # fmt: skip
+    grid = "{} x {} patches".format(*grid_hw)
+    print(f"{options.backbone}, {options.precision}, batches of {len(images)}, {grid}\n")
+    print(markdown_table(["", "ms an image", "times the backbone"], rows))
+
+
+def clustered(like: torch.Tensor) -> torch.Tensor:
+    """Features of a few noisy clusters, of the shape, type and device of others: (B, N, D)."""
+    batch, patches, width = like.shape
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(batch, CLUSTERS, width, generator=generator)
+    of_patches = torch.randint(CLUSTERS, (batch, patches, 1), generator=generator).expand(-1, -1, width)
+    noise = NOISE * torch.randn(batch, patches, width, generator=generator)
+    return (centres.gather(1, of_patches) + noise).to(like)
+
+
+def timed_method(method: Method, features: PatchFeatures, config: object, device: torch.device) -> float:
+    return seconds(lambda: method.discover(features, config)(), device)
+
+
+def dense_cut(features: np.ndarray, tau: float = 0.2, eps: float = 1e-5) -> np.ndarray:
+    """The second eigenvector as TokenCut's code computes it: a dense float64 problem on the CPU."""
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = np.where(units @ units.T > tau, 1.0, eps)
+    degrees = np.diag(weights.sum(axis=1))
+    return scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])[1][:, 0]
+
+
+PARTS = {
+    "sweep": sweep_cost, "registers": registers_cost, "decoding": decoding_rates, "memory": halving,
+    "methods": methods_cost,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -46,18 +46,20 @@ if [ $rehearse ]; then
     registers=(--backbone timm:vit_tiny_patch16_224 --shrink 8 --batch-size 1 --rounds 1)
     memory=(--backbone tiny --images 4 --shrink 8 --batch-size 4)
     decoding=(--images 4 --shrink 8 --rounds 1 --workers 1)
+    methods=(--backbone tiny --images 1 --rounds 1 --batch-size 2)
 else
     device=cuda
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null ||
         { echo "$python has no torch that sees a CUDA device: --rehearse runs every step on the CPU" >&2; exit 2; }
     measured=(dino_vits16 dinov2_vitb14_reg dinov2_vitl14_reg)
-    end_to_end=(--precision bf16 --precision fp32 --images 40 --seconds 3 --rounds 3 --batch-size auto --workers 16)
+    end_to_end=(--precision bf16 --precision fp32 --images 40 --seconds 1 --rounds 3 --batch-size auto --workers 16)
     tests=()
     sweep=(--backbone dinov2_vitb14_reg --precision bf16 --images 200)
-    decoding=(--images 400 --workers 1 --workers 4 --workers 8 --workers 16)
+    decoding=(--images 200 --workers 1 --workers 4 --workers 8 --workers 16)
     registers=(--backbone dinov2_vitl14 --precision bf16 --batch-size 16)
     memory=(--backbone dinov2_vitb14_reg --images 160 --batch-size 64)
     agreement=(--backbone tiny --backbone dino_vits16 --backbone dinov2_vits14_reg)
+    methods=(--backbone dino_vitb16 --precision bf16 --images 1 --batch-size 64)
 fi
 
 {
@@ -73,10 +75,12 @@ for backbone in "${measured[@]}"; do
     step "End to end beside the backbone alone: $backbone" 80 \
         "$python" evaluation/benchmark.py --device $device --backbone "$backbone" --plain-images 0 "${end_to_end[@]}"
 done
-step "Tests that need CUDA" 50 "$python" -m pytest tests/test_cuda.py -p no:cacheprovider "${tests[@]}"
-step "Agreement of GPU and CPU" 50 "$python" evaluation/agreement.py --device $device "${agreement[@]}"
-step "What a sweep costs" 50 "$python" evaluation/costs.py sweep --device $device "${sweep[@]}"
+step "Methods beside the backbone" 30 \
+    "$python" evaluation/costs.py methods --device $device "${methods[@]}"
+step "Tests that need CUDA" 40 "$python" -m pytest tests/test_cuda.py -p no:cacheprovider "${tests[@]}"
+step "Agreement of GPU and CPU" 30 "$python" evaluation/agreement.py --device $device "${agreement[@]}"
+step "What a sweep costs" 45 "$python" evaluation/costs.py sweep --device $device "${sweep[@]}"
 step "Test-time registers" 30 "$python" evaluation/costs.py registers --device $device "${registers[@]}"
-step "Too little memory" 30 "$python" evaluation/costs.py memory --device $device "${memory[@]}"
-step "Decoding alone" 30 "$python" evaluation/costs.py decoding --device $device "${decoding[@]}"
+step "Too little memory" 25 "$python" evaluation/costs.py memory --device $device "${memory[@]}"
+step "Decoding alone" 40 "$python" evaluation/costs.py decoding --device $device "${decoding[@]}"
 exit $failed

@@ -25,6 +25,8 @@ from lost_reg.cli.app import main as command_line
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.lost import LOST, LostConfig
+from lost_reg.discovery.method import Method
+from lost_reg.discovery.methods import METHODS
 from lost_reg.images.batching import DecodedImage
 from lost_reg.runs.discover import discover_stream
 from lost_reg.runs.folder import read_run
@@ -181,14 +183,39 @@ def test_a_backbone_needs_at_most_the_memory_that_was_expected(name, size_hw, pr
     assert 0.3 * expected < needed < expected
 
 
+def features_for(
+    method: Method, images: int, grid_hw: tuple[int, int], width: int, device: str
+) -> PatchFeatures:
+    """Features of a few noisy clusters, in as many parts as the method joins as published, with attention."""
+    generator = torch.Generator().manual_seed(0)
+    patches, parts = grid_hw[0] * grid_hw[1], len(method.presets["published"].features.parts)
+    centres = torch.randn(images, 5, width, generator=generator)
+    labels = torch.randint(5, (images, patches, 1), generator=generator).expand(-1, -1, width)
+    one = centres.gather(1, labels) + 0.6 * torch.randn(images, patches, width, generator=generator)
+    attention = torch.rand(images, 6, patches, generator=generator).softmax(dim=2)
+    values, extents = torch.cat([one] * parts, dim=2), [tuple(map(float, grid_hw))] * images
+    return PatchFeatures(values.to(device), grid_hw, extents, parts, attention.to(device))
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda one: one.name)
+def test_a_method_finds_what_it_finds_on_the_cpu(method):
+    config = method.presets["published"].config
+    here, there = (
+        method.discover(features_for(method, 6, (18, 22), 48, device), config)() for device in ("cpu", DEVICE)
+    )
+    assert [[one.box_xyxy for one in found] for found in there] == [
+        [one.box_xyxy for one in found] for found in here
+    ]
+
+
 @needs_cuda
-def test_methods_need_at_most_the_memory_that_was_expected():
-    features = torch.randn(8, 3000, 768, device=DEVICE)
-    for bias in (0.0, -0.5):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        LOST.discover(PatchFeatures(features, (60, 50), [(60.0, 50.0)] * 8), LostConfig(bias=bias))()
-        assert torch.cuda.max_memory_allocated() - before < LOST.peak_bytes(8, 3000)
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda one: one.name)
+def test_a_method_needs_at_most_the_memory_that_was_expected(method):
+    features = features_for(method, 8, (60, 50), 768, DEVICE)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    method.discover(features, method.presets["published"].config)()
+    assert torch.cuda.max_memory_allocated() - before <= method.peak_bytes(8, 3000)
 
 
 @pytest.fixture

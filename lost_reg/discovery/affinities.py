@@ -16,7 +16,13 @@ AFFINITIES_AT_ONCE = 2**25
 
 def affinity_bytes(images: int, patches: int) -> float:
     """Memory for the affinities of a batch that are held at one time, and for what is computed from them."""
-    return 2.0 * 4 * max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
+    held = max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
+    return 2.0 * 4 * held + 64.0 * images * patches
+
+
+def copy_bytes(images: int, patches: int) -> float:
+    """Memory for a normalised copy of a batch's features, for the widest that are usual: three joined facets."""
+    return 4.0 * 3 * 1024 * images * patches
 
 
 def patch_degrees(features: Tensor, bias: Tensor | None, remaining: Tensor | None = None) -> Tensor:

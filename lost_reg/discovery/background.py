@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lost_reg.discovery.affinities import copy_bytes
 from lost_reg.discovery.components import box_of, largest_component
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
@@ -130,7 +131,7 @@ BACKGROUND = Method(
     main_option="threshold",
     class_attention="needed",
     operations=lambda patches, width, config: 4.0 * patches * width,
-    peak_bytes=lambda images, patches: 8192.0 * images * patches,  # features of 1,024 numbers, twice,
+    peak_bytes=lambda images, patches: 2 * copy_bytes(images, patches),
     presets={
         "published": Preset(
             "FOUND's background rule: keys of the last layer, heads weighted, cosine 0.3",

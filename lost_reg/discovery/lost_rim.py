@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lost_reg.boxes import iou
-from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes
+from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, copy_bytes
 from lost_reg.discovery.components import component_of
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
@@ -144,6 +144,12 @@ def lost_rim_maps(features: PatchFeatures, config: LostRimConfig) -> list[Maps]:
     ]
 
 
+def gram_bytes(images: int, patches: int) -> float:
+    """Memory for the Gram matrices that are held at one time, and for what is computed from them."""
+    held = max(patches**2, min(AFFINITIES_AT_ONCE, images * patches**2))
+    return 4 * 4.0 * held + 2 * copy_bytes(images, patches)
+
+
 LOST_RIM = Method(
     name="lost-rim",
     title="LOST-rim",
@@ -153,7 +159,7 @@ LOST_RIM = Method(
     maps=lost_rim_maps,
     main_option="share",
     operations=lambda patches, width, config: 2.0 * patches**2 * width * (1 + config.share),
-    peak_bytes=lambda images, patches: 4 * affinity_bytes(images, patches) + 8.0 * patches**2,
+    peak_bytes=gram_bytes,
     presets={
         "published": Preset(
             "as measured here: queries, keys and values of the last layer",

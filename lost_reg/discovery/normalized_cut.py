@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes
+from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes, copy_bytes
 from lost_reg.lazy import torch
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def graph_bytes(images: int, patches: int) -> float:
     """Memory for the graphs of a batch that are held at one time, and for what is computed from them."""
     held = max(patches**2, min(_GRAPHS_AT_ONCE, images * patches**2))
     basis = 8.0 * images * patches * _STEPS_BETWEEN_CHECKS * 4
-    return 4.0 * held + affinity_bytes(images, patches) / 4 + basis
+    return 4.0 * held + affinity_bytes(images, patches) / 4 + basis + copy_bytes(images, patches)
 
 
 def binary_graph(features: Tensor, tau: Tensor, eps: float) -> Graph:

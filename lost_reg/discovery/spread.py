@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes
+from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes, copy_bytes
 from lost_reg.discovery.bias import otsu_bias, otsu_split
 from lost_reg.discovery.components import box_of, components
 from lost_reg.discovery.device import to_host
@@ -141,7 +141,7 @@ SPREAD = Method(
     maps=maps,
     class_attention="used",
     operations=lambda patches, width, config: 4.0 * patches**2 * width,
-    peak_bytes=affinity_bytes,
+    peak_bytes=lambda images, patches: affinity_bytes(images, patches) + copy_bytes(images, patches),
     presets={
         "published": Preset(
             "as measured here: queries, keys and values of the last layer",
