@@ -21,7 +21,7 @@ def affinity_bytes(images: int, patches: int) -> float:
 
 
 def copy_bytes(images: int, patches: int) -> float:
-    """Memory for a normalised copy of a batch's features, for the widest that are usual: three joined facets."""
+    """Memory for a normalised copy of a batch's features: of three joined facets of a large model."""
     return 4.0 * 3 * 1024 * images * patches
 
 
