@@ -45,7 +45,8 @@ from lost_reg.text import counted
     "--dataset",
     "-d",
     shell_complete=dataset_names,
-    help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, or a COCO .json.",
+    help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, a COCO .json, or images with PNG "
+    "masks, such as ecssd=FOLDER or masks=FOLDER.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path),
