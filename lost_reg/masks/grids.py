@@ -59,6 +59,9 @@ def coco_segmentation(mask: Mask, size_hw: tuple[int, int]) -> dict[str, Any]:
         ValueError: see `in_pixels`.
     """
     height, width = size_hw
+    if tuple(size_hw) == mask.size_hw == mask.spans_hw:
+        _check_runs(mask.counts, height * width)
+        return {"size": [height, width], "counts": mask.counts}
     return {"size": [height, width], "counts": stored(in_pixels(mask, size_hw), (height, width)).counts}
 
 
