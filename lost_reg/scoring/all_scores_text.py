@@ -49,6 +49,8 @@ def _notes(row: AllScores) -> list[str]:
     if masks:
         notes += [f"mask {title} {_interval(getattr(masks, name))}" for title, name in _OF_MASKS.items()]
     lines = [f"95 % intervals: {', '.join(notes)}"]
+    if run.published:
+        lines.append(f"published CorLoc {run.published.corloc:.1f} ({run.published.source})")
     if row.lacks_masks:
         lines.append(NO_MASKS)
     if run.score.not_done:

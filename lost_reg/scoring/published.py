@@ -61,11 +61,17 @@ def _runs_as_published(settings: dict[str, Any]) -> bool:
 def _same_setting(row: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether method, features and options agree; what a row leaves open (null) agrees with nothing.
 
-    CorLoc scores only the first object, which is the same however many follow it.
+    CorLoc scores only the first object, which is the same however many follow it. A feature that a row does
+    not name must be switched off (None).
     """
+    named = row["features"] or {}
+    features = {
+        key: value for key, value in settings["features"].items() if key in named or value is not None
+    }
     options = {key: value for key, value in settings["options"].items() if key != "max_objects"}
     return (
         row["method"] == settings["method"]
-        and row["features"] == settings["features"]
+        and row["features"] == features
         and row["options"] == options
+        and not settings.get("refine")  # whose box is that of the refined mask
     )
