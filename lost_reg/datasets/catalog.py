@@ -111,8 +111,10 @@ def datasets_table(root: Path) -> str:
 def _presence(spec: DatasetSpec, root: Path) -> str:
     try:
         found = find_dataset(spec.name, root)
-    except LostRegError:
-        return f"not here: looked for {root / spec.folder}"
+    except LostRegError as error:
+        folder = root / spec.folder
+        is_damaged = spec.name in WITH_MASKS and folder.is_dir()
+        return f"not usable: {error}" if is_damaged else f"not here: looked for {folder}"
     missing = len(missing_images(found))
     if missing:
         return f"incomplete: {missing:,} of {len(found.images):,} images are missing"

@@ -170,7 +170,8 @@ def _read_mask(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         if file.read(len(_PNG)) != _PNG:
             raise LostRegError("not a PNG file")
-    return read_image(path, apply_exif=False).max(axis=2) > 127
+    red, green, blue = np.moveaxis(read_image(path, apply_exif=False) > 127, 2, 0)
+    return red | green | blue  # many times as fast as `any` over the last axis
 
 
 def _in_file(path: Path, read: Callable[[], T]) -> T:

@@ -48,7 +48,7 @@ def in_pixels(mask: Mask, size_hw: tuple[int, int]) -> np.ndarray:
         np.minimum(((np.arange(length) + 0.5) * count / span).astype(int), count - 1)
         for length, count, span in zip(size_hw, mask.size_hw, mask.spans_hw)
     ]
-    pixels: np.ndarray = grid[np.ix_(*at)]
+    pixels: np.ndarray = grid[at[0]][:, at[1]]  # several times as fast as both at once
     return pixels
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import refusal
 from PIL import Image
 
-from lost_reg.datasets.catalog import find_dataset, missing_images
+from lost_reg.datasets.catalog import datasets_table, find_dataset, missing_images
 from lost_reg.masks.grids import cells
 
 LAYOUTS = {
@@ -141,6 +141,14 @@ def test_damaged_masks_are_named(tmp_path):
     mask.write_bytes(whole)
     (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
     assert "a.jpg: not an image" in reason()
+
+
+def test_the_listing_says_what_is_there(tmp_path):
+    assert f"not here: looked for {tmp_path / 'ECSSD'}" in datasets_table(tmp_path)
+    make(*(tmp_path / folder for folder in LAYOUTS["ecssd"]), dict.fromkeys("ab", (0, 0, 9, 9)))
+    assert "here: 2 images of it" in datasets_table(tmp_path)
+    (tmp_path / "ECSSD" / "images" / "a.jpg").unlink()
+    assert "not usable: " in datasets_table(tmp_path) and "no image for a.png" in datasets_table(tmp_path)
 
 
 def test_what_is_not_there(tmp_path):
