@@ -75,7 +75,7 @@ def _mask(segmentation: Any, size_hw: tuple[int, int]) -> Mask:
 
 
 def _check_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> None:
-    """pycocotools allocates what far corners ask for, and takes a polygon of four numbers as a box."""
+    """pycocotools allocates what far corners ask for, and raises no certain error for too few numbers."""
     most = 2 * max(size_hw)
     if not polygons:
         raise ValueError("a mask without polygons")

@@ -16,7 +16,6 @@ from typing import Any
 from lost_reg.types import FoundObject, Prediction
 
 BOXES, MASKS = "bbox", "segm"  # pycocotools' names
-_ANY_AREA = [0, 1e15]
 _CATEGORY = 1
 
 
@@ -64,8 +63,9 @@ def _evaluated(kind: str, images: list[int], truths: list[Any], found: list[Any]
     from pycocotools.cocoeval import COCOeval
 
     evaluation = COCOeval(_coco(images, truths), _coco(images, found), kind)
-    evaluation.params.useCats = 0
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [_ANY_AREA], ["all"]
+    parameters = evaluation.params
+    parameters.useCats = 0
+    parameters.areaRng, parameters.areaRngLbl = parameters.areaRng[:1], parameters.areaRngLbl[:1]  # all
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -77,7 +77,7 @@ def _coco(images: list[int], objects: list[dict[str, Any]]) -> Any:
     from pycocotools.coco import COCO
 
     coco = COCO()
-    common = {"category_id": _CATEGORY, "iscrowd": 0, "area": 1}  # every area is in the range
+    common = {"category_id": _CATEGORY, "iscrowd": 0, "area": 1}  # objects of any area count
     coco.dataset = {
         "images": [{"id": number, "height": 1, "width": 1} for number in images],  # sizes are for polygons
         "categories": [{"id": _CATEGORY}],

@@ -79,6 +79,7 @@ def test_a_file_whose_objects_lack_masks_has_none(tmp_path, make_coco, segmentat
     "segmentation",
     [
         [[1, 2, 3, 4]],
+        [[1, 2]],
         [[1, 2, 3, 4, 5, 6, 7]],
         [["1", 2, 3, 4, 5, 6]],
         [[1, 2, 3, 4, 5, 1e9]],

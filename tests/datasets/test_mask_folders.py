@@ -72,7 +72,7 @@ def test_the_sizes_of_the_full_datasets(tmp_path):
 )
 def test_a_folder_of_ones_own(tmp_path, images, masks):
     make(tmp_path / "birds" / images, tmp_path / "birds" / masks, {"a": (1, 1, 2, 2)})
-    (tmp_path / "birds" / "__MACOSX" / "masks").mkdir(parents=True)
+    (tmp_path / "birds" / "._masks").mkdir()  # such as archives from macOS have
     found = find_dataset(f"masks={tmp_path / 'birds'}", tmp_path)
     assert (found.title, found.images, found.full_size) == ("birds", ("a.jpg",), None)
     assert found.truths["a.jpg"].boxes_xyxy == ((1, 1, 2, 2),)
