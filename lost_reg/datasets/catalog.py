@@ -69,8 +69,8 @@ def find_dataset(name: str, root: Path) -> Dataset:
     spec = _BY_NAME.get(name)
     if spec is not None:
         return spec.find(spec, root)
-    known, is_elsewhere, folder = name.partition("=")
-    if is_elsewhere and known in WITH_MASKS:
+    known, folder = _with_masks(name)
+    if known:
         path = Path(folder).absolute()
         return open_masks(f"{known}={path}", path, WITH_MASKS[known])
     path = Path(name).absolute()  # recorded as absolute, so that scoring finds it from any folder
@@ -78,6 +78,18 @@ def find_dataset(name: str, root: Path) -> Dataset:
         if one.matches(path):
             return one.open(path)
     raise LostRegError(f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give {_OWN}")
+
+
+def short_name(name: str) -> str:
+    """A name that results on a dataset can have: without the folder, if it is NAME=FOLDER of the table."""
+    known, folder = _with_masks(name)
+    return known if known and known != ANY else folder
+
+
+def _with_masks(name: str) -> tuple[str | None, str]:
+    """NAME and FOLDER of NAME=FOLDER for one of WITH_MASKS; else None and the name."""
+    known, separator, folder = name.partition("=")
+    return (known, folder) if separator and known in WITH_MASKS else (None, name)
 
 
 def missing_images(dataset: Dataset) -> list[str]:

@@ -85,3 +85,10 @@ def test_all_commands_take_datasets_of_masks(lost_reg, scenes, tmp_path):
     for call in calls:
         result = lost_reg(*call)
         assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(("name", "folder"), [("ecssd", "ecssd-tiny"), ("masks", "ECSSD-tiny")])
+def test_results_are_named_after_the_dataset(lost_reg, scenes, tmp_path, monkeypatch, name, folder):
+    monkeypatch.chdir(tmp_path)
+    assert lost_reg("run", "--dataset", f"{name}=ECSSD", "--limit", 1).exit_code == 0
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [folder]
