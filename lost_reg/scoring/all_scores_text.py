@@ -15,7 +15,8 @@ from lost_reg.scoring.score_runs import cells, flat
 
 NO_MASKS = "its objects have no masks, so these are not scored: run with `masks`"
 _AP = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@1": "ar1", "AR@10": "ar10", "AR@100": "ar100"}
-_OF_MASKS = {"IoU": "iou", "max F": "f_beta", "pixel accuracy": "accuracy"}
+_MASK_AP = {title: _AP[title] for title in ("AP", "AP50", "AP75", "AR@100")}  # as a line has an end
+_OF_MASKS = {"IoU": "iou", "max F": "f_beta", "accuracy": "accuracy"}
 _ESTIMATES = ("iou", "accuracy", "f_beta", "f_beta_of_means")
 
 
@@ -38,7 +39,7 @@ def _cells(row: AllScores, with_masks: bool) -> dict[str, str]:
         }
         shown |= {
             f"mask {title}": f"{getattr(row.mask_ap, name):.1f}" if row.mask_ap else ""
-            for title, name in _AP.items()
+            for title, name in _MASK_AP.items()
         }
     return shown
 
