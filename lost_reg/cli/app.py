@@ -20,6 +20,7 @@ from lost_reg.cli.output import print_message
 from lost_reg.cli.register_neurons import register_neurons
 from lost_reg.cli.report import report
 from lost_reg.cli.run import run
+from lost_reg.cli.score import score
 from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.sweep import sweep
 from lost_reg.errors import LostRegError
@@ -77,6 +78,7 @@ def main() -> None:
     lost-reg run photos/ --backbone dino --out results/      find objects in a folder of images
     lost-reg run --backbone dino --dataset voc07             find objects in a dataset, to score them
     lost-reg corloc results/                                 CorLoc of all runs in a folder
+    lost-reg score results/                                  also AP of all boxes, and scores of masks
     lost-reg compare results/a results/b                     test whether two runs differ, and show where
     lost-reg sweep --backbone dinov2_reg --dataset voc07     try many settings; score one on held-out images
     lost-reg report results/                                 write an HTML page with charts and a gallery
@@ -85,6 +87,7 @@ def main() -> None:
 
 
 for command in (
-    run, sweep, corloc, compare, report, export, artifacts, register_neurons, methods, backbones, datasets,
+    run, sweep, corloc, score, compare, report, export, artifacts, register_neurons, methods, backbones,
+    datasets,
 ):  # fmt: skip
     main.add_command(command)

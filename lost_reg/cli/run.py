@@ -45,7 +45,8 @@ from lost_reg.text import counted
     "--dataset",
     "-d",
     shell_complete=dataset_names,
-    help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, or a COCO .json.",
+    help="A dataset that `lost-reg datasets` lists, a folder in VOC layout, a COCO .json, or images with PNG "
+    "masks, such as ecssd=FOLDER or masks=FOLDER.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path),
@@ -89,7 +90,7 @@ def run(
     image; xmax and ymax are exclusive. Under torchrun, the processes share the images.
     """
     from lost_reg.backbones.zoo import find_spec
-    from lost_reg.datasets.catalog import data_root
+    from lost_reg.datasets.catalog import data_root, short_name
     from lost_reg.runs.ranks import ranks_of_environment
 
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
@@ -109,7 +110,8 @@ def run(
         ranks=ranks_of_environment(),
         **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps")},
     )
-    out = out or Path("results", default_name(dataset or files_from or inputs[0], backbone))
+    source_name = short_name(dataset) if dataset else files_from or inputs[0]
+    out = out or Path("results", default_name(source_name, backbone))
     source = _checked_source(inputs, files_from, dataset, root, out, options, chosen)
     _run(source, backbone, setting, out, chosen, {**options, "registers": registers}, strict)
 

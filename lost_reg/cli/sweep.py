@@ -102,7 +102,7 @@ def sweep(
     FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as -1:0:0.05.
     """
     from lost_reg.backbones.zoo import find_spec
-    from lost_reg.datasets.catalog import data_root, find_dataset
+    from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
     from lost_reg.runs.sweep_grid import grid_of_settings
     from lost_reg.scoring import sweep_scores
@@ -110,7 +110,7 @@ def sweep(
     one_of_json_and_csv(as_json, as_csv)
     settings = grid_of_settings(_grid(options))
     find_spec(backbone)
-    out = out or Path("results", f"{default_name(dataset, backbone)}-sweep")
+    out = out or Path("results", f"{default_name(short_name(dataset), backbone)}-sweep")
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.types import ImageTruth
+from lost_reg.types import ImageTruth, Mask
 
 DATA_ROOT_VARIABLE = "LOST_REG_DATA"
 
@@ -20,6 +20,9 @@ class Dataset:
     root: the folder that `images` are relative to.
     full_size: how many images the full split has, or None for a user's own dataset.
     load_truths: reads the ground truth; called once, on first use.
+    masks_of: reads the masks of an image's objects, by its name, in the order of their boxes. It raises
+        LostRegError for a malformed one. None for a dataset without masks.
+    label: how it is shown; by default the last part of its name.
     """
 
     name: str
@@ -28,11 +31,13 @@ class Dataset:
     images: tuple[str, ...]
     full_size: int | None
     load_truths: Callable[[], list[ImageTruth]]
+    masks_of: Callable[[str], tuple[Mask, ...]] | None = None
+    label: str | None = None
 
     @property
     def title(self) -> str:
-        """A short name for display: the last part of a path."""
-        return Path(self.name).name
+        """A short name for display: its label, or the last part of a path."""
+        return self.label or Path(self.name).name
 
     @cached_property
     def truths(self) -> dict[str, ImageTruth]:

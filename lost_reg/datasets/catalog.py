@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
 from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
+from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_table
@@ -18,8 +19,12 @@ SPECS = (
     DatasetSpec("voc12", "VOCdevkit/VOC2012", "trainval", 11540, "PASCAL VOC 2012 trainval", find_voc, True),
     DatasetSpec("coco20k", "coco", "coco20k", 19817, "LOST's part of COCO train2014", find_coco20k, True),
     DatasetSpec("samples", "samples", "trainval", 16, "scenes rendered by this project", find_voc),
+    DatasetSpec("ecssd", "ECSSD", "all", 1000, "ECSSD, with a mask of each image", find_masks),
+    DatasetSpec("duts-te", "DUTS-TE", "test", 5019, "DUTS test, with a mask of each image", find_masks),
+    DatasetSpec("dut-omron", "DUT-OMRON", "all", 5168, "DUT-OMRON, with a mask of each image", find_masks),
 )
 _BY_NAME = {spec.name: spec for spec in SPECS}
+WITH_MASKS = {ANY: None, **{spec.name: spec for spec in SPECS if spec.find is find_masks}}
 DOWNLOADABLE = tuple(spec.name for spec in SPECS if spec.can_download)
 
 
@@ -41,6 +46,7 @@ FORMATS = (
     DatasetFormat("a folder in VOC layout", Path.is_dir, open_voc),
     DatasetFormat("a COCO annotation file (.json)", is_coco, open_coco),
 )
+_OWN = f"{', '.join(one.about for one in FORMATS)}, or {ANY}=FOLDER with a folder of images and one of masks"
 
 
 def data_root(option: str | Path | None = None, recorded: str | Path | None = None) -> Path:
@@ -52,7 +58,8 @@ def find_dataset(name: str, root: Path) -> Dataset:
     """Find a dataset on this machine.
 
     Args:
-        name: a name in the table, or the path of a user's own dataset in one of FORMATS.
+        name: a name in the table, NAME=FOLDER for one of WITH_MASKS in any folder, or the path of a user's
+            own dataset in one of FORMATS.
         root: the data root.
 
     Raises:
@@ -62,12 +69,27 @@ def find_dataset(name: str, root: Path) -> Dataset:
     spec = _BY_NAME.get(name)
     if spec is not None:
         return spec.find(spec, root)
+    known, folder = _with_masks(name)
+    if known:
+        path = Path(folder).absolute()
+        return open_masks(f"{known}={path}", path, WITH_MASKS[known])
     path = Path(name).absolute()  # recorded as absolute, so that scoring finds it from any folder
     for one in FORMATS:
         if one.matches(path):
             return one.open(path)
-    own = " or ".join(one.about for one in FORMATS)
-    raise LostRegError(f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give {own}")
+    raise LostRegError(f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give {_OWN}")
+
+
+def short_name(name: str) -> str:
+    """A name that results on a dataset can have: without the folder, if it is NAME=FOLDER of the table."""
+    known, folder = _with_masks(name)
+    return known if known and known != ANY else folder
+
+
+def _with_masks(name: str) -> tuple[str | None, str]:
+    """NAME and FOLDER of NAME=FOLDER for one of WITH_MASKS; else None and the name."""
+    known, separator, folder = name.partition("=")
+    return (known, folder) if separator and known in WITH_MASKS else (None, name)
 
 
 def missing_images(dataset: Dataset) -> list[str]:
@@ -91,8 +113,9 @@ def datasets_table(root: Path) -> str:
     return "\n".join(
         [
             text_table(rows),
-            f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. A dataset can",
-            f"also be given by its path: {' or '.join(one.about for one in FORMATS)}.",
+            f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. Where those with",
+            "masks lie elsewhere, give NAME=FOLDER. Datasets of your own are given as",
+            f"{_OWN}.",
         ]
     )
 
@@ -100,8 +123,10 @@ def datasets_table(root: Path) -> str:
 def _presence(spec: DatasetSpec, root: Path) -> str:
     try:
         found = find_dataset(spec.name, root)
-    except LostRegError:
-        return f"not here: looked for {root / spec.folder}"
+    except LostRegError as error:
+        folder = root / spec.folder
+        is_damaged = spec.name in WITH_MASKS and folder.is_dir()
+        return f"not usable: {error}" if is_damaged else f"not here: looked for {folder}"
     missing = len(missing_images(found))
     if missing:
         return f"incomplete: {missing:,} of {len(found.images):,} images are missing"

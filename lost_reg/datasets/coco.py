@@ -6,13 +6,14 @@ As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corner
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
+from lost_reg.datasets.coco_file import counted_objects, read_coco_file
+from lost_reg.datasets.coco_masks import coco_masks, has_masks
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.json_files import MALFORMED, parse_json
@@ -35,7 +36,8 @@ def open_coco(annotations: Path) -> Dataset:
     Raises:
         LostRegError: a file in another format, or one whose images are not found.
     """
-    names = tuple(record["file_name"] for record in _read(annotations).dataset["images"])
+    coco = read_coco_file(annotations)
+    names = tuple(record["file_name"] for record in coco.dataset["images"])
     if not names:
         raise LostRegError(f"{str(annotations)!r} lists no images")
     beside = [annotations.parent, annotations.parent.parent]
@@ -46,7 +48,15 @@ def open_coco(annotations: Path) -> Dataset:
             f"no folder beside {str(annotations)!r} holds its images: looked for {names[0]!r} in "
             f"{annotations.parent}"
         )
-    return Dataset(str(annotations), "all", root, names, None, lambda: read_coco_truths(annotations, names))
+    return Dataset(
+        name=str(annotations),
+        split="all",
+        root=root,
+        images=names,
+        full_size=None,
+        load_truths=lambda: read_coco_truths(annotations, names),
+        masks_of=coco_masks(annotations) if has_masks(coco) else None,
+    )
 
 
 def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
@@ -55,7 +65,7 @@ def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTru
     Raises:
         LostRegError: a file that is malformed or does not list an image.
     """
-    coco = _read(annotations)
+    coco = read_coco_file(annotations)
     records = {record["file_name"]: record for record in coco.dataset["images"]}
     unknown = [name for name in names if name not in records]
     if unknown:
@@ -67,7 +77,7 @@ def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTru
 
 
 def _truth(coco: Any, record: dict[str, Any]) -> ImageTruth:
-    objects = [one for one in coco.imgToAnns[record["id"]] if not one.get("iscrowd", 0)]
+    objects = counted_objects(coco, record)
     boxes = (one["bbox"] for one in objects)
     return ImageTruth(
         image=record["file_name"],
@@ -77,22 +87,6 @@ def _truth(coco: Any, record: dict[str, Any]) -> ImageTruth:
         labels=tuple(coco.cats.get(one["category_id"], {}).get("name", "") for one in objects),
         hard=(False,) * len(objects),
     )
-
-
-def _read(annotations: Path) -> Any:
-    """A pycocotools COCO of the file."""
-    from pycocotools.coco import COCO
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            coco = COCO(str(annotations))
-        if not all(isinstance(one["file_name"], str) and "id" in one for one in coco.dataset["images"]):
-            raise ValueError("an image without file_name or id")
-    except (ValueError, KeyError, TypeError, AssertionError, OSError, RecursionError) as error:
-        raise LostRegError(
-            f"{str(annotations)!r} is not a COCO annotation file: {type(error).__name__} {error}"
-        ) from None
-    return coco
 
 
 def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
@@ -107,7 +101,8 @@ def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
     def load_truths() -> list[ImageTruth]:
         return _cached_truths(folder / CACHE_FILE, annotations, names)
 
-    return Dataset(spec.name, spec.split, folder / "train2014", names, spec.images, load_truths)
+    masks_of = coco_masks(annotations)
+    return Dataset(spec.name, spec.split, folder / "train2014", names, spec.images, load_truths, masks_of)
 
 
 def listed_images(listed: Path) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def in_pixels(mask: Mask, size_hw: tuple[int, int]) -> np.ndarray:
         np.minimum(((np.arange(length) + 0.5) * count / span).astype(int), count - 1)
         for length, count, span in zip(size_hw, mask.size_hw, mask.spans_hw)
     ]
-    pixels: np.ndarray = grid[np.ix_(*at)]
+    pixels: np.ndarray = grid[at[0]][:, at[1]]  # several times as fast as both at once
     return pixels
 
 
@@ -59,6 +59,9 @@ def coco_segmentation(mask: Mask, size_hw: tuple[int, int]) -> dict[str, Any]:
         ValueError: see `in_pixels`.
     """
     height, width = size_hw
+    if tuple(size_hw) == mask.size_hw == mask.spans_hw:
+        _check_runs(mask.counts, height * width)
+        return {"size": [height, width], "counts": mask.counts}
     return {"size": [height, width], "counts": stored(in_pixels(mask, size_hw), (height, width)).counts}
 
 

@@ -48,24 +48,27 @@ def _runs_as_published(settings: dict[str, Any]) -> bool:
     """Whether the result depends on nothing but weights and setting.
 
     LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way. The
-    numbers published for test-time registers use a layer, a bias and a rule that were not reported.
+    numbers published for test-time registers use a layer, a bias and a rule that were not reported. Refined
+    masks have other boxes.
     """
     return (
         settings["apply_exif"] is False
         and not settings["backbone"].startswith(TIMM_PREFIX)
         and settings["precision"] == "fp32"
         and not settings.get("test_time_registers")
+        and not settings.get("refine")
     )
 
 
 def _same_setting(row: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether method, features and options agree; what a row leaves open (null) agrees with nothing.
 
-    CorLoc scores only the first object, which is the same however many follow it.
+    CorLoc scores only the first object, which is the same however many follow it. A feature that a row does
+    not name must be switched off (None).
     """
+    named = row["features"] or {}
+    features = {
+        key: value for key, value in settings["features"].items() if key in named or value is not None
+    }
     options = {key: value for key, value in settings["options"].items() if key != "max_objects"}
-    return (
-        row["method"] == settings["method"]
-        and row["features"] == settings["features"]
-        and row["options"] == options
-    )
+    return row["method"] == settings["method"] and row["features"] == features and row["options"] == options

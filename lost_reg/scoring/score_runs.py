@@ -122,15 +122,15 @@ def text_table(rows: Sequence[ScoredRun]) -> str:
 
 def json_text(rows: Sequence[ScoredRun]) -> str:
     """The rows as JSON: a list of objects."""
-    return json.dumps([_flat(row) for row in rows], indent=2)
+    return json.dumps([flat(row) for row in rows], indent=2)
 
 
 def csv_text(rows: Sequence[ScoredRun]) -> str:
     """The rows as CSV, with a header."""
-    return text.csv_text([_flat(row) for row in rows])
+    return text.csv_text([flat(row) for row in rows])
 
 
-def _flat(row: ScoredRun) -> dict[str, Any]:
+def flat(row: ScoredRun) -> dict[str, Any]:
     numbers = asdict(row.score)
     low, high = numbers.pop("interval")
     return {

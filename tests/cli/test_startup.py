@@ -48,6 +48,7 @@ def test_lists_and_bad_input_import_no_torch(tmp_path):
         ["run", "x", "--weights", "nope.pth"],
         ["sweep", "-d", "voc08"],
         ["corloc", "nowhere"],
+        ["score", "nowhere"],
         ["compare", "a", "b"],
         ["export", "nowhere", "--to", "csv", "--out", "a.csv"],
     )
@@ -62,6 +63,7 @@ def test_scores_comparisons_and_reports_import_no_torch(lost_reg, voc, tmp_path)
         lost_reg("run", "-d", "voc07", "--data-root", voc, "--facet", facet, "--out", run)
     calls = (
         ["corloc", results],
+        ["score", results],
         ["compare", *runs],
         ["report", results, "--out", str(tmp_path / "report")],
         ["export", runs[0], "--to", "coco", "--out", str(tmp_path / "boxes.json")],

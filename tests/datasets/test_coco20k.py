@@ -42,7 +42,7 @@ def json_is_not_read(monkeypatch):
     """A function after whose call COCO's JSON cannot be read any more."""
 
     def forbid():
-        monkeypatch.setattr(coco, "_read", lambda path: pytest.fail("COCO's JSON was read"))
+        monkeypatch.setattr(coco, "read_coco_file", lambda path: pytest.fail("COCO's JSON was read"))
 
     return forbid
 

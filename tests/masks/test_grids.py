@@ -55,3 +55,11 @@ def test_damaged_runs_are_refused_or_decoded(grid, data):
         assert cells(Mask((7, 9), "".join(counts), (7.0, 9.0))).shape == (7, 9)
     except ValueError as error:
         assert "mask" in str(error)
+
+
+def test_a_mask_of_pixels_is_a_segmentation_as_it_is():
+    grid = np.array([[True, False], [True, True]])
+    mask = stored(grid, (2.0, 2.0))
+    assert (coco.decode(coco_segmentation(mask, (2, 2))) == grid).all()
+    with pytest.raises(ValueError, match="mask"):
+        coco_segmentation(Mask((2, 2), "5", (2.0, 2.0)), (2, 2))

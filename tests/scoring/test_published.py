@@ -9,6 +9,7 @@ from lost_reg.backbones import zoo
 from lost_reg.scoring.published import comparable_number, published_rows
 
 LOST_README = "valeoai/LOST README"
+TOKENCUT = "YangtaoWANG95/TokenCut README"
 DARCET = "Darcet et al. 2024"
 JIANG = "arXiv 2506.08010, table 5"
 
@@ -30,11 +31,34 @@ FIGURES = {
     ("lost", "OpenCLIP ViT-B/16", JIANG): (30.8, 35.9, 23.4),
     ("lost", "OpenCLIP ViT-B/16 + test-time register", JIANG): (30.9, 35.9, 23.6),
     ("lost", "DINOv2 + registers", "facebookresearch/dinov2 issue 381"): (None, 35.9, 23.4),
-    ("tokencut", "DINO ViT-S/16", "YangtaoWANG95/TokenCut README"): (68.8, 72.1, 58.8),
+    ("tokencut", "DINO ViT-S/16", TOKENCUT): (68.8, 72.1, 58.8),
+    ("tokencut", "DINO ViT-S/8", TOKENCUT): (67.3, 71.6, 60.7),
+    ("tokencut", "DINO ViT-B/16", TOKENCUT): (68.8, 72.4, 59.0),
+    ("tokencut (masks)", "DINO ViT-S/16", TOKENCUT): (None, None, None),
+    ("tokencut + bilateral solver (masks)", "DINO ViT-S/16", TOKENCUT): (None, None, None),
+    ("dino-seg", "DINO ViT-S/16", "LOST's paper; remembered"): (45.8, 46.2, 42.1),
+    ("lost", "DINO ResNet-50", LOST_README): (36.8, 42.7, 26.5),
+    ("lost", "ImageNet ResNet-50", LOST_README): (33.5, 39.1, 25.5),
+    ("dss", "DINO ViT", "Deep Spectral Methods; remembered"): (62.7, 66.4, 52.2),
+    ("selfmask", "DINO ViT", "SelfMask; remembered"): (72.3, 75.3, 62.7),
+    ("found", "DINO ViT-S/8", "FOUND; remembered"): (72.5, 76.1, 62.9),
+    ("move", "DINO ViT", "MOVE; remembered"): (76.0, 78.8, 66.6),
+    ("peekaboo", "DINO ViT-S/8", "hasibzunair/peekaboo README"): (72.7, 75.9, 64.0),
+    ("cutler", "Cascade Mask R-CNN trained on MaskCut", "facebookresearch/CutLER README"): (None, None, None),
+}
+# Of masks: max F, IoU, accuracy on ECSSD, DUTS-TE and DUT-OMRON.
+MASKS = {
+    "tokencut (masks)": ((80.3, 71.2, 91.8), (67.2, 57.6, 90.3), (60.0, 53.3, 88.0)),
+    "tokencut + bilateral solver (masks)": ((87.4, 77.2, 93.4), (75.5, 62.4, 91.4), (69.7, 61.8, 89.7)),
 }
 DATASETS = ("voc07", "voc12", "coco20k")
 FEATURES = {"facet", "layer", "center", "normalize", "max_side"}
-OPTIONS = {"bias", "k_patches"}
+OPTIONS = {
+    "lost": {"bias", "k_patches"},
+    "tokencut": {"tau", "eps"},
+    "dino-seg": {"head", "mass", "rule"},
+}
+TOKENCUT_OPTIONS = {"tau": 0.2, "eps": 1e-5}
 
 
 def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", **changes):
@@ -59,7 +83,14 @@ def test_there_are_no_other_rows_and_each_has_a_source():
     for row in published_rows():
         assert any(source in row["source"] for *_, source in FIGURES)
         assert row["features"] is None or set(row["features"]) == FEATURES
-        assert row["options"] is None or set(row["options"]) == OPTIONS
+        assert row["options"] is None or set(row["options"]) == OPTIONS[row["method"]]
+
+
+@pytest.mark.parametrize("method", MASKS)
+def test_figures_of_masks_are_the_published_ones(method):
+    (row,) = (row for row in published_rows() if row["method"] == method)
+    scores = [row["scores"][dataset] for dataset in ("ecssd", "duts-te", "dut-omron")]
+    assert [(one["max_f"], one["iou"], one["accuracy"]) for one in scores] == list(MASKS[method])
 
 
 def test_every_weights_name_is_one_that_a_run_can_have():
@@ -167,14 +198,64 @@ def test_rows_that_do_not_tell_layer_and_bias_never_match(layer, bias, facet, no
 
 
 def test_other_methods_never_match():
-    """The weights of LOST + CAD and TokenCut are those of plain LOST, which alone may match."""
-    others = [row for row in published_rows() if row["method"] != "lost"]
-    assert [row["method"] for row in others] == ["lost+cad", "tokencut"]
-    for row in others:
-        for weights in row["weights"]:
+    """The weights of LOST + CAD, TokenCut and DINO-seg are those of plain LOST, which alone may match."""
+    for row in (row for row in published_rows() if row["method"] != "lost"):
+        for weights in row["weights"] or ():
             for dataset in DATASETS:
                 number = comparable_number(run_settings(weights), dataset, is_full_split=True)
                 assert number.source == LOST_README
-                assert number.corloc != row["corloc"][dataset]
+                assert number.corloc != row["corloc"].get(dataset)
                 settings = {**run_settings(weights), "method": row["method"]}
                 assert comparable_number(settings, dataset, is_full_split=True) is None
+
+
+def other_run(method, options, weights="timm/vit_small_patch16_224.dino", **changes):
+    """The settings of a run of another method on the features of plain LOST."""
+    return {**run_settings(weights), "method": method, "options": options, **changes}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "weights", "figures"),
+    [
+        ("tokencut", TOKENCUT_OPTIONS, "facebook/dino-vits16", (68.8, 72.1, 58.8)),
+        ("tokencut", {**TOKENCUT_OPTIONS, "max_objects": 1}, "facebook/dino-vits16", (68.8, 72.1, 58.8)),
+        ("tokencut", TOKENCUT_OPTIONS, "dino_deitsmall8_300ep_pretrain.pth", (67.3, 71.6, 60.7)),
+        ("tokencut", TOKENCUT_OPTIONS, "facebook/dino-vitb16", (68.8, 72.4, 59.0)),
+        ("dino-seg", {"head": 4, "mass": 0.6, "rule": "code"}, "facebook/dino-vits16", (45.8, 46.2, 42.1)),
+    ],
+)
+def test_other_methods_as_published_are_comparable(method, options, weights, figures):
+    settings = other_run(method, options, weights)
+    got = [comparable_number(settings, dataset, is_full_split=True).corloc for dataset in DATASETS]
+    assert got == list(figures)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("tokencut", {**TOKENCUT_OPTIONS, "tau": "auto"}),
+        ("tokencut", {**TOKENCUT_OPTIONS, "tau": 0.5}),
+        ("dino-seg", {"head": 4, "mass": 0.6, "rule": "plain"}),
+        ("dino-seg", {"head": "mean", "mass": 0.6, "rule": "code"}),
+    ],
+)
+def test_other_methods_in_another_setting_are_not(method, options):
+    assert comparable_number(other_run(method, options), "voc07", is_full_split=True) is None
+
+
+def test_a_feature_that_is_switched_off_changes_nothing():
+    """One that rows do not name, as it is newer than they are."""
+    settings = run_settings()
+    for square, is_comparable in ((None, True), (480, False)):
+        of_run = {**settings, "features": {**settings["features"], "square": square}}
+        assert (comparable_number(of_run, "voc07", is_full_split=True) is not None) is is_comparable
+
+
+def test_boxes_of_refined_masks_are_not_comparable():
+    settings = other_run("tokencut", TOKENCUT_OPTIONS, refine="bilateral")
+    assert comparable_number(settings, "voc07", is_full_split=True) is None
+
+
+def test_figures_of_masks_stand_beside_no_run():
+    for dataset in ("ecssd", "duts-te", "dut-omron"):
+        assert comparable_number(other_run("tokencut", TOKENCUT_OPTIONS), dataset, is_full_split=True) is None

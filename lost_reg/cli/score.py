@@ -1,0 +1,38 @@
+"""The command `score`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
+from lost_reg.cli.output import as_options, print_message
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...", type=click.Path(path_type=Path))
+@scoring_options
+@table_options
+def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -> None:
+    """Score runs by CorLoc, by AP of all boxes, and by their masks.
+
+    RUNS are folders: all runs in them are scored. AP and AR are COCO's, without classes, over all objects of
+    each image. If the dataset has masks (COCO, or a folder of PNG masks) and the run was made with --masks,
+    the first object's mask is compared with that of the largest true object (IoU, F-beta, pixel accuracy),
+    and AP of all masks is computed, too.
+    """
+    from lost_reg.scoring import all_scores_text
+    from lost_reg.scoring.all_scores import score_runs
+
+    one_of_json_and_csv(as_json, as_csv)
+    rows, errors = score_runs(runs, scoring_options_of(**options))
+    if rows:
+        name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
+        click.echo(as_options(getattr(all_scores_text, name)(rows)))
+    for error in errors:
+        print_message("Error", str(error))
+    if errors:
+        sys.exit(1)

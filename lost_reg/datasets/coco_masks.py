@@ -1,0 +1,91 @@
+"""The masks of a COCO annotation file: polygons and run lengths, read by pycocotools."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lost_reg.datasets.coco_file import counted_objects, read_coco_file
+from lost_reg.errors import LostRegError
+from lost_reg.images.reading import MOST_PIXELS, MOST_SIDE
+from lost_reg.types import Mask
+
+
+def coco_masks(annotations: Path) -> Callable[[str], tuple[Mask, ...]]:
+    """A function that gives the masks of an image's objects, in the order of their boxes.
+
+    The file is read when it is first called. It raises LostRegError for a mask that is missing or malformed.
+    """
+
+    @cache
+    def read() -> tuple[Any, dict[str, Any]]:
+        coco = read_coco_file(annotations)
+        return coco, {record["file_name"]: record for record in coco.dataset["images"]}
+
+    def masks_of(image: str) -> tuple[Mask, ...]:
+        coco, records = read()
+        record = records[image]
+        try:
+            size_hw = _checked_size(record["height"], record["width"])
+            objects = counted_objects(coco, record)
+            return tuple(_mask(one["segmentation"], size_hw) for one in objects)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"{type(error).__name__} {error}"
+            raise LostRegError(f"malformed mask of {image} in {annotations}: {what}") from None
+
+    return masks_of
+
+
+def has_masks(coco: Any) -> bool:
+    """Whether every object that counts has a segmentation."""
+    objects = coco.dataset.get("annotations", ())
+    return bool(objects) and all(one.get("segmentation") or one.get("iscrowd") for one in objects)
+
+
+def _checked_size(height: Any, width: Any) -> tuple[int, int]:
+    for side in (height, width):
+        if not isinstance(side, int) or not 0 < side <= MOST_SIDE:
+            raise ValueError(f"an image cannot be {height} x {width}")
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"{height} x {width} are too many pixels")
+    return height, width
+
+
+def _mask(segmentation: Any, size_hw: tuple[int, int]) -> Mask:
+    """A segmentation as a mask of the pixels. Its runs are checked when it is decoded."""
+    from pycocotools import mask as coco
+
+    height, width = size_hw
+    if isinstance(segmentation, list):
+        _check_polygons(segmentation, size_hw)
+        counts = coco.merge(coco.frPyObjects(segmentation, height, width))["counts"].decode("ascii")
+    else:
+        counts = segmentation["counts"]
+        if list(segmentation["size"]) != [height, width]:
+            raise ValueError(f"a mask of {segmentation['size']} in an image of {[height, width]}")
+        if isinstance(counts, list):
+            _check_counts(counts, height * width)
+            counts = coco.frPyObjects(segmentation, height, width)["counts"].decode("ascii")
+        if not isinstance(counts, str):
+            raise TypeError("counts are neither a list nor a text")
+    return Mask(size_hw, counts, (float(height), float(width)))
+
+
+def _check_polygons(polygons: list[Any], size_hw: tuple[int, int]) -> None:
+    """pycocotools allocates what far corners ask for, and raises no certain error for too few numbers."""
+    most = 2 * max(size_hw)
+    if not polygons:
+        raise ValueError("a mask without polygons")
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"a polygon of {len(polygon)} numbers")
+        if not all(math.isfinite(one) and abs(one) <= most for one in polygon):
+            raise ValueError("a polygon outside of its image")
+
+
+def _check_counts(counts: list[Any], length: int) -> None:
+    if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != length:
+        raise ValueError(f"the runs of a mask do not add up to its {length} pixels")

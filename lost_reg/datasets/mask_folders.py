@@ -1,0 +1,184 @@
+"""Datasets of images with one PNG mask each, as salient object detection uses: ECSSD, DUTS-TE, DUT-OMRON.
+
+They are downloaded by hand. Two folders of equal stems hold the images and the masks; they are found by the
+names that they have in the archives, or else by words in their names. A pixel belongs to the object where its
+grey value is above 127, of 255. All pixels of a mask are one object, even if it has several parts: its box is
+the extent of them all. An image whose mask is empty has no object.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from lost_reg.datasets.base import Dataset, DatasetSpec
+from lost_reg.errors import LostRegError
+from lost_reg.images.reading import SUFFIXES, image_size, read_image
+from lost_reg.masks.grids import stored
+from lost_reg.text import shown_names
+from lost_reg.types import Box, ImageTruth, Mask
+
+ANY = "masks"  # `masks=FOLDER`: a user's own
+LABEL = "object"
+
+# The folders of images and of masks in the archives.
+_ARCHIVED = {
+    "ecssd": ("images", "ground_truth_mask"),
+    "duts-te": ("DUTS-TE-Image", "DUTS-TE-Mask"),
+    "dut-omron": ("DUT-OMRON-image", "pixelwiseGT-new-PNG"),
+}
+_MASKS = re.compile(r"(?i:mask|truth|annotation)|GT|(?:^|[-_ ])gt(?:$|[-_ ])")
+_IMAGES = re.compile(r"(?i:images?|imgs?|photos?)$")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_Object = tuple[ImageTruth, tuple[Mask, ...]]
+T = TypeVar("T")
+
+
+def find_masks(spec: DatasetSpec, root: Path) -> Dataset:
+    """Find a dataset of the table that has masks below the data root.
+
+    Raises:
+        LostRegError: see `open_masks`.
+    """
+    folder = root / spec.folder
+    if not folder.is_dir():
+        raise LostRegError(
+            f"{spec.name} is not there: looked for {folder}; download it yourself (its addresses are in "
+            f"data/README.md), and name its folder: {spec.name}=FOLDER"
+        )
+    return open_masks(spec.name, folder, spec)
+
+
+def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Dataset:
+    """A folder that holds a folder of images and one of masks.
+
+    Args:
+        name: how the dataset is recorded.
+        spec: its row in the table; None for a user's own.
+
+    Raises:
+        LostRegError: no such folders, or more than one of a kind; an image without a mask, or the other way
+            round.
+    """
+    images, masks = _image_and_mask_folders(folder, spec)
+    image_names, mask_names = _by_stem(images, SUFFIXES), _by_stem(masks, (".png",))
+    if not image_names:
+        raise LostRegError(f"no images in {images}")
+    _check_pairs(image_names, mask_names, (images, masks))
+    stems = sorted(image_names)
+
+    @cache
+    def read() -> dict[str, _Object]:
+        paths = {image_names[stem]: masks / mask_names[stem] for stem in stems}
+        objects = {image: _read_object(images, image, mask) for image, mask in paths.items()}
+        if not any(of_image for _, of_image in objects.values()):
+            raise LostRegError(f"no mask in {masks} has a grey value above 127, which marks an object")
+        return objects
+
+    return Dataset(
+        name=name,
+        split=spec.split if spec else "all",
+        root=images,
+        images=tuple(image_names[stem] for stem in stems),
+        full_size=spec.images if spec else None,
+        load_truths=lambda: [truth for truth, _ in read().values()],
+        masks_of=lambda image: read()[image][1],
+        label=spec.name if spec else folder.name,
+    )
+
+
+def _check_pairs(images: dict[str, str], masks: dict[str, str], folders: tuple[Path, Path]) -> None:
+    image_folder, mask_folder = folders
+    for these, others, what, folder in (
+        (images, masks, "PNG mask", mask_folder),
+        (masks, images, "image", image_folder),
+    ):
+        alone = [name for stem, name in sorted(these.items()) if stem not in others]
+        if alone:
+            raise LostRegError(f"{folder} has no {what} for {shown_names(alone)}: their stems must be equal")
+
+
+def _image_and_mask_folders(folder: Path, spec: DatasetSpec | None) -> tuple[Path, Path]:
+    if not folder.is_dir():
+        raise LostRegError(f"no such folder: {str(folder)!r}")
+    for top in (folder, *_folders(folder)):
+        inside = _folders(top)
+        archived = [one for one in inside if spec and one.name in _ARCHIVED[spec.name]]
+        among = archived if len(archived) == 2 else inside
+        masks = [one for one in among if _MASKS.search(one.name)]
+        images = [one for one in among if _IMAGES.search(one.name) and one not in masks]
+        if len(images) == len(masks) == 1:
+            return _innermost(images[0]), _innermost(masks[0])
+    raise LostRegError(
+        f"{str(folder)!r} does not hold one folder of images and one of masks, such as images and masks: "
+        f"its folders are {shown_names([one.name for one in _folders(folder)]) or 'none'}"
+    )
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith((".", "_")))
+
+
+def _innermost(folder: Path) -> Path:
+    """Where a folder holds nothing but a folder, as some archives do, the inner one."""
+    while len(os.listdir(folder)) == len(inside := _folders(folder)) == 1:
+        folder = inside[0]
+    return folder
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """The files with one of the suffixes, without hidden ones, which archives from macOS have."""
+    files = map(Path, os.listdir(folder))
+    found = (one for one in files if one.suffix.lower() in suffixes and not one.name.startswith("."))
+    return {one.stem: one.name for one in found}
+
+
+def _read_object(folder: Path, image: str, mask: Path) -> _Object:
+    is_object = _in_file(mask, lambda: _read_mask(mask))
+    size_hw = _in_file(folder / image, lambda: image_size(folder / image))
+    if is_object.shape != size_hw:
+        sizes = [f"{width} x {height}" for height, width in (is_object.shape, size_hw)]
+        raise LostRegError(f"{mask} has {sizes[0]} pixels, but its image {image} has {sizes[1]}")
+    boxes = _extent(is_object)
+    truth = ImageTruth(
+        image=image,
+        image_id=Path(image).stem,
+        size_hw=size_hw,
+        boxes_xyxy=boxes,
+        labels=(LABEL,) * len(boxes),
+        hard=(False,) * len(boxes),
+    )
+    return truth, tuple(stored(is_object, size_hw) for _ in boxes)
+
+
+def _extent(is_object: np.ndarray) -> tuple[Box, ...]:
+    """The box of a mask, none if it is empty."""
+    if not is_object.any():
+        return ()
+    (top, bottom), (left, right) = (np.flatnonzero(is_object.any(axis=axis))[[0, -1]] for axis in (1, 0))
+    return ((int(left), int(top), int(right) + 1, int(bottom) + 1),)
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """The pixels of the object: (height, width) bool. A colour counts as grey of its largest channel."""
+    with path.open("rb") as file:
+        if file.read(len(_PNG)) != _PNG:
+            raise LostRegError("not a PNG file")
+    red, green, blue = np.moveaxis(read_image(path, apply_exif=False) > 127, 2, 0)
+    return red | green | blue  # many times as fast as `any` over the last axis
+
+
+def _in_file(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives; an error names the file."""
+    try:
+        return read()
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+    except LostRegError as error:
+        raise LostRegError(f"{path}: {error}") from None

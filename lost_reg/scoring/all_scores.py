@@ -1,0 +1,108 @@
+"""All scores of runs: CorLoc, class-agnostic AP of boxes, and, where masks exist, scores of masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lost_reg.datasets.catalog import Dataset
+from lost_reg.errors import LostRegError
+from lost_reg.runs.folder import Results, find_runs, read_run
+from lost_reg.scoring import found_boxes
+from lost_reg.scoring.average_precision import (
+    BOXES,
+    MASKS,
+    AveragePrecision,
+    average_precision,
+    scored_objects,
+)
+from lost_reg.scoring.corloc import objects_that_count
+from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
+from lost_reg.scoring.mask_pairs import found_segmentation, mask_pairs, true_segmentations
+from lost_reg.scoring.mask_scores import MaskScores, score_masks
+from lost_reg.scoring.prediction_files import match_images
+from lost_reg.scoring.score_runs import ScoredRun, score_found
+from lost_reg.types import Prediction
+
+
+@dataclass(frozen=True)
+class AllScores:
+    """One row of the table of all scores.
+
+    run: CorLoc, and what the row is of.
+    boxes: AP of all boxes.
+    masks: scores of the first object's mask against that of the largest true object; mask_ap: AP of all
+        masks. None if the dataset or the run has no masks.
+    lacks_masks: whether the dataset has masks, but the run has none.
+    """
+
+    run: ScoredRun
+    boxes: AveragePrecision
+    masks: MaskScores | None = None
+    mask_ap: AveragePrecision | None = None
+    lacks_masks: bool = False
+
+
+def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[AllScores], list[LostRegError]]:
+    """Score all runs at and below folders.
+
+    Returns:
+        The rows, and the errors of the runs that could not be scored: one bad run does not hide the others.
+
+    Raises:
+        LostRegError: no such folder, or one without runs.
+    """
+    folders = dict.fromkeys(folder for path in paths for folder in find_runs(path))
+    datasets: dict[tuple[str | None, str | None], Dataset] = {}  # annotations are read once for all runs
+    rows, errors = [], []
+    for folder in folders:
+        try:
+            results = read_run(folder)
+            found = FoundBoxes.of_results(results)
+            key = results.settings["dataset"], found.data_root
+            if key not in datasets:
+                datasets[key] = found_boxes.ground_truth(found, options)
+            rows.append(_score_run(results, found, datasets[key], options))
+        except LostRegError as error:
+            errors.append(error)
+    return rows, errors
+
+
+def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> AllScores:
+    run = score_found(found, dataset, options)
+    predictions = match_images(results.predictions, dataset.truths)
+    failures = match_images(results.failures, dataset.truths)
+    done = [image for image in dataset.truths if image in predictions or image in failures]
+    boxes = _box_ap(done, predictions, dataset, options)
+    if dataset.masks_of is None:
+        return AllScores(run, boxes)
+    if not all(one.mask for prediction in predictions.values() for one in prediction.objects):
+        return AllScores(run, boxes, lacks_masks=True)
+    try:
+        return AllScores(run, boxes, *_mask_scores(done, predictions, dataset))
+    except LostRegError as error:
+        raise LostRegError(f"{results.folder}: {error}") from None
+
+
+def _box_ap(
+    done: Sequence[str], predictions: Mapping[str, Prediction], dataset: Dataset, options: ScoringOptions
+) -> AveragePrecision:
+    truths = {
+        image: objects_that_count(dataset.truths[image], options.count_hard).boxes_xyxy for image in done
+    }
+    scored = scored_objects(predictions)
+    found = {image: [(score, one.box_xyxy) for score, one in objects] for image, objects in scored.items()}
+    return average_precision(BOXES, truths, found)
+
+
+def _mask_scores(
+    done: Sequence[str], predictions: Mapping[str, Prediction], dataset: Dataset
+) -> tuple[MaskScores, AveragePrecision]:
+    truths = {image: true_segmentations(image, dataset) for image in done}
+    scores = score_masks(mask_pairs(truths, predictions, dataset))
+    found = {
+        image: [(score, found_segmentation(image, one, dataset)) for score, one in objects]
+        for image, objects in scored_objects(predictions).items()
+    }
+    return scores, average_precision(MASKS, truths, found)

@@ -1,0 +1,93 @@
+"""The table of all scores as text, JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lost_reg import text
+from lost_reg.errors import one_line
+from lost_reg.scoring.all_scores import AllScores
+from lost_reg.scoring.mask_scores import Estimate
+from lost_reg.scoring.score_runs import cells, flat
+
+NO_MASKS = "its objects have no masks, so these are not scored: run with `masks`"
+_AP = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@1": "ar1", "AR@10": "ar10", "AR@100": "ar100"}
+_MASK_AP = {title: _AP[title] for title in ("AP", "AP50", "AP75", "AR@100")}  # as a line has an end
+_OF_MASKS = {"IoU": "iou", "max F": "f_beta", "accuracy": "accuracy"}
+_ESTIMATES = ("iou", "accuracy", "f_beta", "f_beta_of_means")
+
+
+def text_table(rows: Sequence[AllScores]) -> str:
+    """The rows as a table, without columns of masks where no dataset has any; then notes on each."""
+    with_masks = any(row.masks or row.lacks_masks for row in rows)
+    lines = [text.text_table([_cells(row, with_masks) for row in rows])]
+    lines += [f"{one_line(str(row.run.path))}: {note}" for row in rows for note in _notes(row)]
+    return "\n".join(lines)
+
+
+def _cells(row: AllScores, with_masks: bool) -> dict[str, str]:
+    all_cells = cells(row.run)
+    shown = {name: all_cells[name] for name in ("backbone", "dataset", "images", "CorLoc")}
+    shown |= {f"box {title}": f"{getattr(row.boxes, name):.1f}" for title, name in _AP.items()}
+    if with_masks:
+        shown |= {
+            f"mask {title}": f"{getattr(row.masks, name).value:.1f}" if row.masks else ""
+            for title, name in _OF_MASKS.items()
+        }
+        shown |= {
+            f"mask {title}": f"{getattr(row.mask_ap, name):.1f}" if row.mask_ap else ""
+            for title, name in _MASK_AP.items()
+        }
+    return shown
+
+
+def _notes(row: AllScores) -> list[str]:
+    run, masks = row.run, row.masks
+    notes = ["CorLoc {:.1f} to {:.1f}".format(*run.score.interval)]
+    if masks:
+        notes += [f"mask {title} {_interval(getattr(masks, name))}" for title, name in _OF_MASKS.items()]
+    lines = [f"95 % intervals: {', '.join(notes)}"]
+    if run.published:
+        lines.append(f"published CorLoc {run.published.corloc:.1f} ({run.published.source})")
+    if row.lacks_masks:
+        lines.append(NO_MASKS)
+    if run.score.not_done:
+        lines.append(f"{text.counted(run.score.not_done, 'image')} not done (left out)")
+    if run.other_size:
+        lines.append(
+            f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
+        )
+    return lines
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.1f} to {estimate.high:.1f}"
+
+
+def json_text(rows: Sequence[AllScores]) -> str:
+    """The rows as JSON: a list of objects."""
+    return json.dumps([_flat(row) for row in rows], indent=2)
+
+
+def csv_text(rows: Sequence[AllScores]) -> str:
+    """The rows as CSV, with a header."""
+    return text.csv_text([_flat(row) for row in rows])
+
+
+def _flat(row: AllScores) -> dict[str, Any]:
+    masks = {"mask_images": row.masks.images if row.masks else None}
+    for name in _ESTIMATES:
+        estimate = getattr(row.masks, name, None)
+        for key in ("value", "low", "high"):
+            suffix = "" if key == "value" else f"_{key}"
+            masks[f"mask_{name}{suffix}"] = getattr(estimate, key, None)
+    return {
+        **flat(row.run),
+        **{f"box_{name}": value for name, value in asdict(row.boxes).items()},
+        **masks,
+        **{f"mask_{name}": getattr(row.mask_ap, name, None) for name in _AP.values()},
+        "note": NO_MASKS if row.lacks_masks else None,
+    }
