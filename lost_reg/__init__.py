@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that X is public
     from lost_reg.discovery.features import FeatureConfig as FeatureConfig
     from lost_reg.discovery.lost import LostConfig as LostConfig
     from lost_reg.discovery.lost import lost as lost
+    from lost_reg.discovery.methods import Setting as Setting
     from lost_reg.discovery.methods import list_methods as list_methods
     from lost_reg.errors import LostRegError as LostRegError
     from lost_reg.runs.discover import discover as discover
@@ -34,6 +35,7 @@ _HOMES = {
     "LostRegError": "errors",
     "Prediction": "types",
     "Preprocessing": "backbones.loading",
+    "Setting": "discovery.methods",
     "discover": "runs.discover",
     "discover_stream": "runs.discover",
     "list_backbones": "backbones.zoo",

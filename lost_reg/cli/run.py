@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.errors import LostRegError
+from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import counted
@@ -67,6 +69,10 @@ from lost_reg.text import counted
 )
 @click.option("--masks", is_flag=True, help="Also write the mask of each object, as COCO RLE.")
 @click.option(
+    "--refine", type=click.Choice(list(REFINERS)),
+    help="Refine masks to pixels, and take boxes from them; implies --masks. crf needs lost-reg[crf].",
+)  # fmt: skip
+@click.option(
     "--save-maps",
     is_flag=True,
     help="Also save maps for `lost-reg report`: token norms, attention, and the method's own; with --resume, "
@@ -101,7 +107,7 @@ def run(
     spec = find_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)
-    setting = chosen_setting(options, spec.facet)
+    setting = replace(chosen_setting(options, spec.facet), refine=options.pop("refine"))
     root = data_root(options.pop("data_root"))
     chosen = RunOptions(
         loader=chosen_loader(options),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lost_reg.discovery.features import FeatureConfig, describe_features
@@ -13,6 +13,7 @@ from lost_reg.discovery.lost import LOST, LostConfig
 from lost_reg.discovery.method import Method
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, convert, reason_of
+from lost_reg.masks.refiners import check_refiner
 
 METHODS: dict[str, Method] = {LOST.name: LOST}
 
@@ -24,10 +25,17 @@ class Setting:
     """Everything but the backbone that determines an image's objects; the default is LOST as published.
 
     config: the method's options; its type identifies the method.
+    refine: how masks are refined to pixels, one of `masks.refiners.REFINERS`; None leaves them as they are.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     config: Any = field(default_factory=LostConfig)
+    refine: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a way to refine that is unknown or not installed."""
+        if self.refine is not None:
+            check_refiner(self.refine)
 
     @property
     def method(self) -> Method:
@@ -35,11 +43,12 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As stored in run.json, with tuples as lists."""
+        """As stored in run.json, with tuples as lists; without `refine` if nothing is refined."""
         record = {
             "method": self.method.name,
             "features": asdict(self.features),
             "options": asdict(self.config),
+            **({"refine": self.refine} if self.refine else {}),
         }
         return dict(json.loads(json.dumps(record)))
 
@@ -102,6 +111,7 @@ def describe_setting(record: Mapping[str, Any]) -> str:
     for name, value in record["options"].items():
         if name == main_option(record["method"]) or (name, value) not in published.items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    words += [f"refine {record['refine']}"] if record.get("refine") else []
     return ", ".join(words)
 
 
@@ -114,7 +124,8 @@ def departures(record: Mapping[str, Any]) -> list[str]:
     """How a recorded setting differs from its method as published, such as ["normalize=True"]."""
     published = _published(record["method"])
     plain = {**published["features"], **published["options"]}
-    values = {**record["features"], **record["options"]}
+    refine = {"refine": record["refine"]} if record.get("refine") else {}
+    values = {**record["features"], **record["options"], **refine}
     changed = [f"{key}={value}" for key, value in values.items() if (key, value) not in plain.items()]
     return changed if record["method"] == LOST.name else [record["method"], *changed]
 
@@ -138,9 +149,10 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
     if unknown:
         raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`")
     try:
-        return Setting(
-            convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
-            convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
+        return replace(
+            setting,
+            features=convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
+            config=convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
         )
     except MALFORMED as error:
         place = re.search(r"\$\.(\w+)", str(error))

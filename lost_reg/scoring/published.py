@@ -48,13 +48,15 @@ def _runs_as_published(settings: dict[str, Any]) -> bool:
     """Whether the result depends on nothing but weights and setting.
 
     LOST ignores the EXIF orientation, and timm resamples DINO's position embedding in its own way. The
-    numbers published for test-time registers use a layer, a bias and a rule that were not reported.
+    numbers published for test-time registers use a layer, a bias and a rule that were not reported. Refined
+    masks have other boxes.
     """
     return (
         settings["apply_exif"] is False
         and not settings["backbone"].startswith(TIMM_PREFIX)
         and settings["precision"] == "fp32"
         and not settings.get("test_time_registers")
+        and not settings.get("refine")
     )
 
 
