@@ -65,7 +65,7 @@ from lost_reg.text import counted
 @click.option(
     "--visualize",
     is_flag=True,
-    help="Also save each image with its boxes and seed; with --resume, only the remaining images.",
+    help="Also save each image with its boxes, seed and masks; with --resume, only the remaining images.",
 )
 @click.option("--masks", is_flag=True, help="Also write the mask of each object, as COCO RLE.")
 @click.option(
