@@ -12,8 +12,10 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that X is public
     from lost_reg.discovery.features import FeatureConfig as FeatureConfig
     from lost_reg.discovery.lost import LostConfig as LostConfig
     from lost_reg.discovery.lost import lost as lost
+    from lost_reg.discovery.methods import Setting as Setting
     from lost_reg.discovery.methods import list_methods as list_methods
     from lost_reg.errors import LostRegError as LostRegError
+    from lost_reg.masks.grids import in_pixels as in_pixels
     from lost_reg.runs.discover import discover as discover
     from lost_reg.runs.discover import discover_stream as discover_stream
     from lost_reg.runs.options import LoaderOptions as LoaderOptions
@@ -34,8 +36,10 @@ _HOMES = {
     "LostRegError": "errors",
     "Prediction": "types",
     "Preprocessing": "backbones.loading",
+    "Setting": "discovery.methods",
     "discover": "runs.discover",
     "discover_stream": "runs.discover",
+    "in_pixels": "masks.grids",
     "list_backbones": "backbones.zoo",
     "list_methods": "discovery.methods",
     "load_backbone": "backbones.loading",

@@ -9,20 +9,26 @@ import os
 import pickle
 import pickletools
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers import write_predictions
 from pycocotools.coco import COCO
 from torchvision.datasets import VOCDetection
 
+from lost_reg.boxes import whole_pixels
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.export.boxes import COLUMNS, Filters
 from lost_reg.export.formats import FORMATS
 from lost_reg.export.run_export import ExportOptions, ExportSummary, export_run
+from lost_reg.masks.grids import stored
 from lost_reg.scoring.prediction_files import read_boxes
 from lost_reg.types import FoundObject, Prediction
+
+MASK_FORMATS = "yolo-seg", "png"
 
 
 def prediction(image, *boxes, size_hw=(100, 200), grid_hw=(10, 20), degree=19, score=0.5):
@@ -33,8 +39,22 @@ def prediction(image, *boxes, size_hw=(100, 200), grid_hw=(10, 20), degree=19, s
     )
 
 
+def with_masks(one: Prediction) -> Prediction:
+    """A prediction whose objects without a mask have the pixels of their boxes."""
+    objects = (replace(found, mask=found.mask or _mask(found, one)) for found in one.objects)
+    return replace(one, objects=tuple(objects))
+
+
+def _mask(found: FoundObject, one: Prediction):
+    xmin, ymin, xmax, ymax = whole_pixels(found.box_xyxy, one.size_hw)
+    pixels = np.zeros(one.size_hw, bool)
+    pixels[ymin:ymax, xmin:xmax] = True
+    return stored(pixels, one.size_hw)
+
+
 def export(tmp: Path, predictions, to=None, *, failures=(), root=None, run=None, **options) -> ExportSummary:
-    """Export predictions to tmp/out, with the suffix of the format."""
+    """Export predictions to tmp/out, with the suffix of the format; with masks where that needs them."""
+    predictions = [with_masks(one) for one in predictions] if to in MASK_FORMATS else predictions
     folder = write_predictions(tmp / "run", predictions, failures, root=root, **(run or {}))
     out = tmp / f"out{FORMATS[to].suffix}" if to else None
     filters = Filters(**{name: options.pop(name) for name in list(options) if hasattr(Filters, name)})
@@ -67,6 +87,30 @@ def read_coco(out: Path) -> dict:
 
 
 def read_yolo(out: Path, sizes: dict) -> dict:
+    """The boxes of each image."""
+    boxes = {}
+    for image, lines in labels_of_yolo(out).items():
+        rows = np.array(lines, dtype=np.float64)
+        assert rows.shape[1] == 5 and not rows[:, 0].any() and rows.min() >= 0 and rows.max() <= 1
+        height, width = sizes[image]
+        centre, half = rows[:, 1:3] * (width, height), rows[:, 3:] * (width, height) / 2
+        boxes[image] = [tuple(box) for box in np.hstack([centre - half, centre + half])]
+    return boxes
+
+
+def read_yolo_seg(out: Path, sizes: dict) -> dict:
+    """The extents of the polygons of each image."""
+    boxes: dict = {}
+    for image, lines in labels_of_yolo(out).items():
+        for class_id, *numbers in lines:
+            points = np.array(numbers, dtype=np.float64).reshape(-1, 2)
+            assert class_id == "0" and len(points) >= 3 and points.min() >= 0 and points.max() <= 1
+            points = np.rint(points * sizes[image][::-1])
+            boxes.setdefault(image, []).append((*points.min(axis=0), *points.max(axis=0) + 1))
+    return boxes
+
+
+def labels_of_yolo(out: Path) -> dict[str, list[list[str]]]:
     """By the rules that Ultralytics publishes: of data.yaml, of the list, and of where labels lie."""
     settings = pytest.importorskip("yaml").safe_load((out / "data.yaml").read_text())
     assert settings["names"] == {0: "object"} and settings["train"] == settings["val"]
@@ -76,15 +120,22 @@ def read_yolo(out: Path, sizes: dict) -> dict:
         image.rpartition(".")[2] in ("bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp") for image in images
     )
     called = {str(out / line["file"]): line["image"] for line in table_of(out / "names.csv")}
-    boxes = {}
+    found = {}
     for image in images:
         labels = Path("/labels/".join(image.rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
-        rows = np.array([line.split() for line in labels.read_text().splitlines()], dtype=np.float64)
-        assert rows.shape[1] == 5 and not rows[:, 0].any() and rows.min() >= 0 and rows.max() <= 1
-        height, width = sizes[called[image]]
-        centre, half = rows[:, 1:3] * (width, height), rows[:, 3:] * (width, height) / 2
-        boxes[called[image]] = [tuple(box) for box in np.hstack([centre - half, centre + half])]
+        found[called[image]] = [line.split() for line in labels.read_text().splitlines()]
     assert len({Path(image).stem for image in images}) == len(images)  # as supervision has it
+    return found
+
+
+def read_png(out: Path, sizes: dict) -> dict:
+    """The extents of the labels of each image."""
+    boxes = {}
+    for line in table_of(out / "names.csv"):
+        labels = cv2.imread(str(out / line["file"]), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == sizes[line["image"]]
+        places = ((labels == label).nonzero() for label in np.unique(labels[labels > 0]))
+        boxes[line["image"]] = [(x.min(), y.min(), x.max() + 1, y.max() + 1) for y, x in places]
     return boxes
 
 
@@ -126,8 +177,8 @@ def table_of(path: Path) -> list[dict]:
 
 def read_back(tmp: Path, to: str, predictions) -> dict:
     out = tmp / f"out{FORMATS[to].suffix}"
-    if to in ("yolo", "voc"):
-        read = {"yolo": read_yolo, "voc": read_voc}[to]
+    if to in ("yolo", "yolo-seg", "voc", "png"):
+        read = {"yolo": read_yolo, "yolo-seg": read_yolo_seg, "voc": read_voc, "png": read_png}[to]
         return read(out, {escaped(one.image): one.size_hw for one in predictions})
     return {"csv": read_csv, "coco": read_coco, "lost": read_lost}[to](out)
 

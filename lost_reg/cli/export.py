@@ -15,7 +15,7 @@ _TARGETS = ", ".join(
     f"a {format.suffix} file ({name})" if format.suffix else f"a new folder ({name})"
     for name, format in FORMATS.items()
 )
-_WITH_IMAGES = " and ".join(name for name, format in FORMATS.items() if format.has_images)
+_WITH_IMAGES = ", ".join(name for name, format in FORMATS.items() if format.has_images)
 
 
 @click.command()
@@ -71,7 +71,7 @@ def export(
     image_root: Path | None,
     **filters: Any,
 ) -> None:
-    """Export boxes as COCO, YOLO, VOC, CSV or crops.
+    """Export boxes as COCO, YOLO, VOC, CSV or crops; masks as COCO, YOLO polygons or PNG.
 
     It also writes LOST's own pickle. RUN is a run folder; all objects of each image are exported. Implausible
     boxes (a whole image, a single patch or a border strip) are counted, and kept unless you pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.errors import LostRegError
+from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import counted
@@ -64,9 +66,13 @@ from lost_reg.text import counted
 @click.option(
     "--visualize",
     is_flag=True,
-    help="Also save each image with its boxes and seed; with --resume, only the remaining images.",
+    help="Also save each image with its boxes, seed and masks; with --resume, only the remaining images.",
 )
 @click.option("--masks", is_flag=True, help="Also write the mask of each object, as COCO RLE.")
+@click.option(
+    "--refine", type=click.Choice(list(REFINERS)),
+    help="Refine masks to pixels, and take boxes from them; implies --masks. crf needs lost-reg[crf].",
+)  # fmt: skip
 @click.option(
     "--save-maps",
     is_flag=True,
@@ -103,6 +109,7 @@ def run(
     if registers:
         registers.check_backbone(spec.name, spec.registers)
     setting = chosen_setting(options, spec.family, own_images=not dataset)
+    setting = replace(setting, refine=options.pop("refine"))
     root = data_root(options.pop("data_root"))
     chosen = RunOptions(
         loader=chosen_loader(options),

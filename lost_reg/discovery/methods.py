@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lost_reg.discovery.background import BACKGROUND
@@ -19,6 +19,7 @@ from lost_reg.discovery.spread import SPREAD
 from lost_reg.discovery.tokencut import TOKENCUT
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, convert, reason_of
+from lost_reg.masks.refiners import check_refiner
 
 METHODS: dict[str, Method] = {
     one.name: one for one in (LOST, TOKENCUT, MASKCUT, DINO_SEG, BACKGROUND, LOST_RIM, SPREAD)
@@ -32,10 +33,17 @@ class Setting:
     """Everything but the backbone that determines an image's objects; the default is LOST as published.
 
     config: the method's options; its type identifies the method.
+    refine: how masks are refined to pixels, one of `masks.refiners.REFINERS`; None leaves them as they are.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
     config: Any = field(default_factory=LostConfig)
+    refine: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a way to refine that is unknown or not installed."""
+        if self.refine is not None:
+            check_refiner(self.refine)
 
     @property
     def method(self) -> Method:
@@ -43,11 +51,12 @@ class Setting:
         return method_of(self.config)
 
     def recorded(self) -> dict[str, Any]:
-        """As stored in run.json, with tuples as lists, and without a `square` where there is none."""
+        """As stored in run.json, with tuples as lists; without a `square` or `refine` that is not set."""
         record = {
             "method": self.method.name,
             "features": self.features.recorded(),
             "options": asdict(self.config),
+            **({"refine": self.refine} if self.refine else {}),
         }
         return dict(json.loads(json.dumps(record)))
 
@@ -107,6 +116,7 @@ def describe_setting(record: Mapping[str, Any]) -> str:
     for name, value in record["options"].items():
         if name == main_option(record["method"]) or (name, value) not in published.items():
             words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+    words += [f"refine {record['refine']}"] if record.get("refine") else []
     return ", ".join(words)
 
 
@@ -119,7 +129,8 @@ def departures(record: Mapping[str, Any]) -> list[str]:
     """How a recorded setting differs from its method as published, such as ["normalize=True"]."""
     published = _published(record["method"])
     plain = {**published["features"], **published["options"]}
-    values = {**record["features"], **record["options"]}
+    refine = {"refine": record["refine"]} if record.get("refine") else {}
+    values = {**record["features"], **record["options"], **refine}
     changed = [f"{key}={value}" for key, value in values.items() if (key, value) not in plain.items()]
     return changed if record["method"] == LOST.name else [record["method"], *changed]
 
@@ -145,9 +156,10 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
         of_others = f": it is one of `method` {' and '.join(owners)}" if owners else ""
         raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`{of_others}")
     try:
-        return Setting(
-            convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
-            convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
+        return replace(
+            setting,
+            features=convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
+            config=convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
         )
     except MALFORMED as error:
         place = re.search(r"\$\.(\w+)", str(error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lost_reg.errors import LostRegError
 from lost_reg.plausibility import Signals, implausible, signals
-from lost_reg.types import Box, Prediction
+from lost_reg.types import Box, Mask, Prediction
 
 COLUMNS = (
     *("image", "width", "height", "object", "xmin", "ymin", "xmax", "ymax"),
@@ -30,12 +30,14 @@ class ExportedBox:
 
     index: its number among the objects of its image, from 0.
     implausible: which of `plausibility.IMPLAUSIBLE` it is, or None.
+    mask: the object's; None if the run kept none.
     """
 
     index: int
     xyxy: Box
     signals: Signals
     implausible: str | None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def boxes_of(prediction: Prediction) -> Iterator[ExportedBox]:
     """All boxes of an image, in the order in which they were found."""
     for index, found in enumerate(prediction.objects):
         kind = implausible(found.box_xyxy, prediction.size_hw, prediction.grid_hw)
-        yield ExportedBox(index, found.box_xyxy, signals(found, prediction), kind)
+        yield ExportedBox(index, found.box_xyxy, signals(found, prediction), kind, found.mask)
 
 
 def row(image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:

@@ -1,4 +1,7 @@
-"""coco: an instances file with one category, and a score and the signals besides COCO's own keys."""
+"""coco: an instances file with one category, and a score and the signals besides COCO's own keys.
+
+Objects with masks have segmentations.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any, TextIO
 
 from lost_reg.export.base import CATEGORY, Export, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
+from lost_reg.export.masks import segmentation_of
 
 _COCO20K = "coco20k"
 
@@ -17,6 +21,9 @@ def write_coco(export: Export, path: Path) -> None:
     """Write the file with one image or box per line, streaming it.
 
     The image ids are those of the run's COCO dataset, or else numbers from 1.
+
+    Raises:
+        LostRegError: a malformed mask.
     """
     ids = image_ids(export)
     head = {
@@ -69,13 +76,14 @@ def _images(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
-    boxes = ((image_id, box) for image_id, image in _numbered(export, ids) for box in image.boxes)
-    for number, (image_id, box) in enumerate(boxes, start=1):
+    boxes = ((image_id, image, box) for image_id, image in _numbered(export, ids) for box in image.boxes)
+    for number, (image_id, image, box) in enumerate(boxes, start=1):
         xmin, ymin, xmax, ymax = box.xyxy
         yield {
             **{"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0},
             "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
             "area": (xmax - xmin) * (ymax - ymin),
+            **_segmentation(image, box),
             "score": _score(box),
             "object": box.index,
             "area_share": box.signals.area,
@@ -83,6 +91,16 @@ def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]
             "borders": box.signals.borders,
             "implausible": box.implausible,
         }
+
+
+def _segmentation(image: ExportedImage, box: ExportedBox) -> dict[str, Any]:
+    """The segmentation and its area, if there is a mask."""
+    if box.mask is None:
+        return {}
+    from pycocotools import mask as coco
+
+    segmentation = segmentation_of(image, box)
+    return {"segmentation": segmentation, "area": int(coco.area(segmentation))}
 
 
 def _score(box: ExportedBox) -> float:

@@ -9,9 +9,10 @@ from pathlib import Path
 from lost_reg.export.base import Export
 from lost_reg.export.coco import write_coco
 from lost_reg.export.lost_pickle import write_lost
+from lost_reg.export.png import write_png
 from lost_reg.export.table import write_csv
 from lost_reg.export.voc import write_voc
-from lost_reg.export.yolo import write_yolo
+from lost_reg.export.yolo import write_yolo, write_yolo_seg
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Format:
 FORMATS = {
     "coco": Format(".json", write_coco),
     "yolo": Format("", write_yolo, has_images=True),
+    "yolo-seg": Format("", write_yolo_seg, has_images=True),
+    "png": Format("", write_png),
     "voc": Format("", write_voc, has_images=True),
     "lost": Format(".pkl", write_lost, one_box=True),
     "csv": Format(".csv", write_csv),

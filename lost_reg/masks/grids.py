@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lost_reg.lazy import np
 from lost_reg.types import Mask
+
+MOST_CELLS = 200_000_000  # as many pixels as the largest image that is read
+_FEW_CELLS = 1_000_000  # a mask may have them whatever its image: a small one can have been scaled up
 
 
 def stored(cells: np.ndarray, spans_hw: tuple[float, float]) -> Mask:
@@ -22,31 +26,37 @@ def cells(mask: Mask) -> np.ndarray:
     """The cells of a stored mask: (rows, columns) bool.
 
     Raises:
-        ValueError: runs that do not add up to the number of cells.
+        ValueError: more cells than `MOST_CELLS`, or runs that do not add up to them.
     """
     from pycocotools import mask as coco
 
+    _check_number(mask.size_hw)
     rows, columns = mask.size_hw
     _check_runs(mask.counts, rows * columns)
     decoded: np.ndarray = coco.decode({"size": [rows, columns], "counts": mask.counts.encode("ascii")}) > 0
     return decoded
 
 
-def in_pixels(mask: Mask, size_hw: tuple[int, int]) -> np.ndarray:
+def in_pixels(mask: Mask, size_hw: tuple[int, int], scaled_hw: tuple[int, int] | None = None) -> np.ndarray:
     """The pixels of an image whose centres lie in a stored mask: (height, width) bool.
 
     Args:
         size_hw: of the image, in pixels.
+        scaled_hw: of the image after scaling, if the pixels of that are wanted.
 
     Raises:
-        ValueError: runs that do not add up to the number of cells.
+        ValueError: an image of more than `MOST_CELLS` pixels, a mask of many more cells than that has pixels,
+            or runs that do not add up to the cells.
     """
+    wanted_hw = scaled_hw or size_hw
+    _check_number(wanted_hw)
+    _check_number(mask.size_hw, most=max(_FEW_CELLS, math.prod(size_hw)))
     grid = cells(mask)
-    if mask.size_hw == tuple(size_hw) == mask.spans_hw:
+    if mask.size_hw == tuple(wanted_hw) == mask.spans_hw:
         return grid
     at = [
-        np.minimum(((np.arange(length) + 0.5) * count / span).astype(int), count - 1)
-        for length, count, span in zip(size_hw, mask.size_hw, mask.spans_hw)
+        np.minimum((np.arange(wanted) + 0.5) / wanted * length * count / span, count - 1).astype(int)
+        for wanted, length, count, span in zip(wanted_hw, size_hw, mask.size_hw, mask.spans_hw)
     ]
     pixels: np.ndarray = grid[at[0]][:, at[1]]  # several times as fast as both at once
     return pixels
@@ -63,6 +73,13 @@ def coco_segmentation(mask: Mask, size_hw: tuple[int, int]) -> dict[str, Any]:
         _check_runs(mask.counts, height * width)
         return {"size": [height, width], "counts": mask.counts}
     return {"size": [height, width], "counts": stored(in_pixels(mask, size_hw), (height, width)).counts}
+
+
+def _check_number(size_hw: tuple[int, int], most: int = MOST_CELLS) -> None:
+    """Check this before the cells need memory."""
+    rows, columns = size_hw
+    if rows * columns > most:
+        raise ValueError(f"a mask of {rows:,} x {columns:,} cells is too large")
 
 
 def _check_runs(counts: str, length: int) -> None:

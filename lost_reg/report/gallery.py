@@ -193,6 +193,11 @@ def _entry(
         "iou": best_iou(outcome.box_xyxy, truth) if truth else None,
         "seed": _seed_box(outcome.objects[0].seed, outcome.grid_hw) if outcome.objects else None,
     }
+    if any(one.mask for one in outcome.objects):
+        try:
+            entry["masks"] = pictures.masks(outcome)
+        except ValueError as error:
+            entry["masks_error"] = f"its masks are malformed: {error}"
     path = maps_path(run.results.folder / MAPS_FOLDER, outcome.image)
     if not path.is_file():
         return entry

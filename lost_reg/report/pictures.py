@@ -13,7 +13,10 @@ from PIL import Image
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import read_image, scaled
+from lost_reg.masks.grids import in_pixels
 from lost_reg.runs.folder import MAPS_FOLDER
+from lost_reg.runs.pictures import MASK_COLOURS, MASK_OPACITY
+from lost_reg.types import Prediction
 
 THUMBNAIL_SIDE = 320
 THUMBNAILS_FOLDER = "thumbnails"
@@ -52,6 +55,11 @@ class Pictures:
         """The path of a picture of a token's attention: see `heads_picture`."""
         return self._save(heads_picture(weights), MAPS_FOLDER, "png", transparency=_OPACITIES)
 
+    def masks(self, prediction: Prediction) -> str:
+        """The path of a picture of the objects' masks, see `masks_picture`."""
+        opacities = bytes([0] + [round(255 * MASK_OPACITY)] * len(MASK_COLOURS))
+        return self._save(masks_picture(prediction), MAPS_FOLDER, "png", transparency=opacities)
+
     def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
         self._count[kind] += 1
         name = f"{kind}/{self._count[kind]:06}.{suffix}"
@@ -89,6 +97,24 @@ def heads_picture(weights: np.ndarray) -> Image.Image:
     tiles += [np.full_like(tiles[0], _COMPONENT)] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
     return _with_palette(np.concatenate(rows)[:-1, :-1])
+
+
+def masks_picture(prediction: Prediction) -> Image.Image:
+    """The masks of an image's objects as large as its thumbnail: colours on clear, earlier above later ones.
+
+    Raises:
+        ValueError: a malformed mask.
+    """
+    scale = min(1.0, THUMBNAIL_SIDE / max(prediction.size_hw))
+    height, width = (max(1, round(side * scale)) for side in prediction.size_hw)
+    colours = np.zeros((height, width), np.uint8)
+    for index, one in reversed([*enumerate(prediction.objects)]):
+        if one.mask:
+            inside = in_pixels(one.mask, prediction.size_hw, (height, width))
+            colours[inside] = 1 + index % len(MASK_COLOURS)
+    picture = Image.fromarray(colours)
+    picture.putpalette([0, 0, 0, *(channel for colour in MASK_COLOURS for channel in colour)])
+    return picture
 
 
 def _with_palette(levels: np.ndarray) -> Image.Image:

@@ -36,12 +36,12 @@ def discover(
         images: paths, (H, W, 3) uint8 RGB arrays, PIL images, or torch tensors, (3, H, W), uint8 or float in
             [0, 1]; one of them, or many.
         backbone: what `load_backbone` returns.
-        method: "best", the preset; the name of a method, as published; or a method's options, such as
-            LostConfig(bias="auto").
+        method: "best", the preset; the name of a method, as published; a method's options, such as
+            LostConfig(bias="auto"); or a `Setting`, which holds features and options, and can refine masks.
         features: which features are compared; by default the preset's, or those the method was published
             with.
         loader: how images are decoded and put into batches.
-        masks: whether objects keep their masks; see `FoundObject`.
+        masks: whether objects keep their masks; see `FoundObject`. Refined masks are always kept.
 
     Returns:
         One Prediction for each image, in order; its `image` is the path, or "[index]" for an image in
@@ -49,7 +49,7 @@ def discover(
 
     Raises:
         LostRegError: an image that cannot be read (`discover_stream` continues instead), something that is
-            not an image, or not a backbone.
+            not an image, or not a backbone, or features besides those of a setting.
 
     Example:
         >>> from lost_reg import discover, load_backbone
@@ -108,6 +108,10 @@ def discover_stream(
 
 
 def _setting(backbone: Backbone, method: str | Any, features: FeatureConfig | None) -> Setting:
+    if isinstance(method, Setting):
+        if features is not None:
+            raise LostRegError("a Setting has features of its own: leave out `features`")
+        return method
     if method == BEST:
         chosen = chosen_preset(None, BEST, backbone.family)
     elif isinstance(method, str):

@@ -71,6 +71,7 @@ class RunSettings(CommonSettings):
 
     features: FeatureConfig
     options: dict[str, Any]
+    refine: str | None = None
 
 
 @dataclass(frozen=True)

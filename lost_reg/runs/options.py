@@ -40,8 +40,8 @@ class RunOptions:
     loader: its apply_exif is replaced by that of the run's images, see `Source`.
     limit: process only this many images, the first ones.
     resume: continue a run folder that exists already.
-    visualize: also write each image with its boxes and its seed into the run folder's pictures/.
-    masks: also write the mask of each object into predictions.jsonl.
+    visualize: also write each image with its boxes, seed and masks into the run folder's pictures/.
+    masks: also write the mask of each object into predictions.jsonl; implied if masks are refined.
     save_maps: also write each image's maps into the run folder's maps/, before its prediction.
     data_root: recorded, so that scoring finds the ground truth again.
     ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.

@@ -1,26 +1,31 @@
-"""Pictures of results: the image with its boxes and its seed."""
+"""Pictures of results: the image with its masks, its boxes and its seed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from lost_reg.files import path_within, whole_file
 from lost_reg.images.reading import read_image
+from lost_reg.masks.grids import in_pixels
 from lost_reg.types import Box, Prediction
 
 MOST_JPEG_SIDE = 65_000  # pixels; just below the format's limit
 BOX_COLOUR = (255, 214, 10)
 SEED_COLOUR = (230, 57, 70)
+MASK_COLOURS = (BOX_COLOUR, (0, 180, 216), (181, 101, 255), (6, 214, 120))  # of one object after the other
+MASK_OPACITY = 0.45
 
 
 def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
     """A copy of an image of size `prediction.size_hw` with the first box and its seed patch drawn in.
 
-    The boxes of further objects are drawn half as thick, and without their seeds.
+    The boxes of further objects are drawn half as thick, and without their seeds. Masks are filled, earlier
+    ones above later ones, so that the image shows through.
     """
-    picture = image.copy()
+    picture = _with_masks(image, prediction)
     draw = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 160))
     for further in prediction.objects[1:]:
@@ -30,6 +35,19 @@ def draw_prediction(image: Image.Image, prediction: Prediction) -> Image.Image:
         seed = _seed_patch(first.seed, prediction)
         draw.rectangle(seed, outline=SEED_COLOUR, width=max(1, width // 2))
     return picture
+
+
+def _with_masks(image: Image.Image, prediction: Prediction) -> Image.Image:
+    masks = [one.mask for one in prediction.objects]
+    if not any(masks):
+        return image.copy()
+    before = np.asarray(image)
+    after = before.copy()
+    for index, mask in reversed([*enumerate(masks)]):
+        if mask:
+            inside, colour = in_pixels(mask, prediction.size_hw), MASK_COLOURS[index % len(MASK_COLOURS)]
+            after[inside] = before[inside] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY
+    return Image.fromarray(after)
 
 
 def _drawn(box_xyxy: Box) -> Box:

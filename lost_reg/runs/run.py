@@ -59,13 +59,14 @@ def run(
     setting = counted_from_last(setting or Setting(), backbone)
     if options.visualize:
         check_drawable(source)
+    with_masks = options.masks or setting.refine is not None
     on_maps = _maps_writer(out / MAPS_FOLDER) if options.save_maps else None
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
         for outcomes in discover_by_each(
             images, backbone, [setting], loader,
-            batch_size=size, on_maps=on_maps, with_masks=options.masks,
+            batch_size=size, on_maps=on_maps, with_masks=with_masks,
         ):  # fmt: skip
             outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
             if options.visualize and isinstance(outcome, Prediction):
@@ -74,7 +75,7 @@ def run(
                     save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
             yield outcome  # after its picture, so that a killed run has pictures of all finished images
 
-    settings = {**setting.recorded(), **({"masks": True} if options.masks else {})}
+    settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
     work = Work(settings, discover, costliest=setting)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 

@@ -30,6 +30,7 @@ from lost_reg.images.decoding import NamedImage
 from lost_reg.masks.grids import stored
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
+from lost_reg.runs.refining import refined
 from lost_reg.types import Failure, FoundObject, Prediction
 
 MapsHandler = Callable[[str, Maps], None]
@@ -55,7 +56,7 @@ def discover_by_each(
         settings: all with the same `max_side` and `square`.
         batch_size: made from `loader` if None; pass one to read it afterwards.
         on_maps: only for a single setting: called with an image's name and its maps, before its outcome.
-        with_masks: whether objects keep their masks.
+        with_masks: whether objects keep their masks; refined ones are always kept.
 
     Yields:
         For each image, its predictions in the order of the settings, or a Failure. Images of one grid run
@@ -78,9 +79,9 @@ def discover_by_each(
         for part, started in in_parts(batch, size, lambda part: _start(part, backbone, settings, on_maps)):
             running.append(started or too_large(part[0], backbone.device))
             while len(running) > ahead:
-                yield from _outcomes(running.popleft(), backbone, with_masks)
+                yield from _outcomes(running.popleft(), backbone, settings, with_masks)
     for last in running:
-        yield from _outcomes(last, backbone, with_masks)
+        yield from _outcomes(last, backbone, settings, with_masks)
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:
 
 
 def _outcomes(
-    started: _RunningBatch | Failure, backbone: Backbone, with_masks: bool
+    started: _RunningBatch | Failure, backbone: Backbone, settings: Sequence[Setting], with_masks: bool
 ) -> Iterator[list[Prediction] | Failure]:
     """The outcomes of a batch, after waiting for the device."""
     if isinstance(started, Failure):
@@ -233,7 +234,11 @@ def _outcomes(
             yield Failure(image.name, backbone.not_finite("its features are"))
             continue
         grid = _Grid(image, started.grid_hw, backbone.patch_size)
-        yield [grid.prediction(by_setting[index], with_masks) for by_setting in found]
+        predictions = []
+        for by_setting, setting in zip(found, settings):
+            prediction = grid.prediction(by_setting[index], with_masks or bool(setting.refine))
+            predictions.append(refined(prediction, image, setting.refine) if setting.refine else prediction)
+        yield predictions
 
 
 @dataclass(frozen=True)

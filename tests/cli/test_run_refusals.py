@@ -132,3 +132,11 @@ def test_images_and_a_dataset_at_once_or_neither(refused, photos):
 def test_hostile_names_stay_on_one_line(refused, tmp_path):
     (tmp_path / "a\nError: b\x1b[31m.jpg").write_text("no image")
     assert "\\n" in refused("run", tmp_path, "--out", tmp_path / "out")
+
+
+def test_a_refinement_that_is_not_installed(refused, photos, tmp_path, monkeypatch):
+    from lost_reg.masks import refiners
+
+    monkeypatch.setattr(refiners, "find_spec", lambda name: None)
+    line = refused("run", photos, "--refine", "crf", "--out", tmp_path / "out")
+    assert line.startswith("Error: --refine crf needs pydensecrf2") and not (tmp_path / "out").exists()

@@ -115,6 +115,12 @@ def test_a_record_has_the_method_the_features_and_the_options():
     assert setting(layer=(-2, -1)).recorded()["features"]["layer"] == [-2, -1]
 
 
+def test_what_is_refined_is_recorded_only_if_it_is():
+    assert "refine" not in Setting().recorded()  # so that runs of earlier versions can be resumed
+    assert Setting(refine="bilateral").recorded() == {**Setting().recorded(), "refine": "bilateral"}
+    assert "choose among bilateral" in refusal(Setting, refine="sharper")
+
+
 def test_the_record_of_another_method_has_its_options(other):
     record = Setting(FeatureConfig("v"), OtherConfig(steps=5)).recorded()
     assert record["method"] == "other" and record["options"] == {"steps": 5, "soft": True}
@@ -137,6 +143,11 @@ def test_the_record_of_another_method_has_its_options(other):
             setting(facet="qk", layer=(-2, -1), k_patches=7, max_objects=3),
             "qk of layers -2 and -1, raw, k_patches 7, bias 0, max_objects 3",
             ["facet=qk", "layer=[-2, -1]", "k_patches=7", "max_objects=3"],
+        ),
+        (
+            Setting(refine="bilateral"),
+            "k of layer -1, raw, bias 0, refine bilateral",
+            ["refine=bilateral"],
         ),
     ],
     ids=str,
@@ -174,6 +185,7 @@ def test_changes_reach_features_and_options_and_nothing_else():
     assert after == Setting(FeatureConfig(facet="v", layer=-2), LostConfig(k_patches=7, bias=-0.1))
     assert before == Setting(FeatureConfig(facet="v"), LostConfig(k_patches=7))
     assert with_changes(before, {}) == before
+    assert with_changes(Setting(refine="bilateral"), {"bias": 0.1}).refine == "bilateral"
 
 
 def test_options_of_another_method_are_refused(other):

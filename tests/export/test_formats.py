@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_cases import BOXES, HOSTILE, escaped, export, prediction, read_back
+from export_cases import BOXES, HOSTILE, MASK_FORMATS, escaped, export, prediction, read_back
 from helpers import names
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.export.formats import FORMATS, Format
+
+BOX_FORMATS = [to for to in FORMATS if to not in MASK_FORMATS]
 
 
 @st.composite
@@ -34,7 +36,7 @@ def fractions(least, most):
     return st.floats(least, most, allow_subnormal=False)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", BOX_FORMATS)
 @given(drawn=st.lists(images_with_boxes(st.integers), min_size=1, max_size=4))
 @settings(max_examples=15)
 def test_whole_boxes_are_kept(to, drawn):
@@ -53,7 +55,7 @@ def test_whole_boxes_are_kept(to, drawn):
         assert found == expected
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", BOX_FORMATS)
 @given(drawn=images_with_boxes(fractions))
 @settings(max_examples=15)
 def test_boxes_of_scaled_images_are_kept_as_well_as_the_format_can(to, drawn):
@@ -103,7 +105,7 @@ def test_hostile_names_do_no_harm(tmp_path, to):
         f"out{FORMATS[to].suffix}",
     }
     back = read_back(tmp_path / "top", to, found)
-    in_tables = to in ("csv", "yolo", "voc")
+    in_tables = to in ("csv", "yolo", "voc", *MASK_FORMATS)
     assert list(back) == [escaped(name) if in_tables else name for name in HOSTILE]
     for box, one in zip(back.values(), found):
         np.testing.assert_allclose(box, [one.box_xyxy], atol=1e-4)

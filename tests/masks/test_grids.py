@@ -33,6 +33,43 @@ def test_a_grid_of_a_smaller_image_is_scaled_up():
     assert in_pixels(stored(grid, (5.0, 5.0)), (4, 4)).astype(int).tolist() == expected
 
 
+def test_the_pixels_of_a_scaled_image():
+    grid = np.array([[True, False], [False, True]])
+    mask = stored(grid, (6.0, 12.0))
+    assert in_pixels(mask, (6, 12), (2, 4)).astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert (in_pixels(mask, (6, 12), (2, 2)) == grid).all()
+
+
+@pytest.mark.parametrize("size_hw", [(10**9, 10**9), (1, 10**12), (20_000, 20_000)])
+def test_absurd_sizes_are_refused_before_memory_is_taken(size_hw):
+    whole = Mask(size_hw, runs_of(size_hw[0] * size_hw[1]), (8.0, 8.0))
+    with pytest.raises(ValueError, match="too large"):
+        cells(whole)
+    with pytest.raises(ValueError, match="too large"):
+        in_pixels(stored(np.ones((2, 2), bool), (8.0, 8.0)), size_hw)
+
+
+def test_a_mask_of_many_more_cells_than_its_image_is_refused():
+    mask = Mask((2000, 2000), runs_of(4_000_000), (8.0, 8.0))
+    assert not cells(mask).any()
+    with pytest.raises(ValueError, match="too large"):
+        in_pixels(mask, (8, 8))
+
+
+def runs_of(length: int) -> str:
+    """One run outside, in COCO's encoding: five bits a character, the lowest first."""
+    text = ""
+    while length > 15:
+        text, length = text + chr(48 + 32 + (length & 31)), length >> 5
+    return text + chr(48 + length)
+
+
+def test_a_tiny_span_is_no_danger():
+    assert in_pixels(
+        Mask((3, 3), stored(np.eye(3, dtype=bool), (1, 1)).counts, (1e-300, 1e-300)), (4, 4)
+    ).all()
+
+
 def test_a_segmentation_is_of_the_image_size():
     grid = np.array([[True, False, True]])
     segmentation = coco_segmentation(stored(grid, (4.0, 12.0)), (4, 10))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import io
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from artifact_cases import write_artifacts_file
+from helpers import found_object, prediction, write_predictions
 from PIL import Image
 from report_cases import (
     HOSTILE,
@@ -33,6 +35,7 @@ from report_cases import (
 from lost_reg.charts import WIDTH
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import one_line
+from lost_reg.masks.grids import stored
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("LOST_REG_CHROMIUM") or next(
@@ -231,6 +234,21 @@ def test_maps_of_other_methods_are_shown_by_their_names(tmp_path, make_coco, ope
     captions = page.locator(".panels figcaption").all_text_contents()
     assert captions == ["Token norm, 20 to 67", "<b>cut, 0 to 47", "Expansion mask", "Boxes"]
     until(page, "[...document.images].every((one) => one.complete && one.naturalWidth)")
+
+
+def test_masks_lie_over_the_image_and_damaged_ones_are_said(tmp_path, save_scene, open_page):
+    for name in ("a.jpg", "b.jpg"):
+        save_scene(tmp_path / "photos" / name)
+    mask = stored(np.ones((2, 2), bool), (96.0, 128.0))
+    good, bad = (replace(found_object(RIGHT), mask=one) for one in (mask, replace(mask, counts="3")))
+    found = [prediction("a.jpg", good), prediction("b.jpg", bad)]
+    write_predictions(tmp_path / "run", found, root=tmp_path / "photos", dataset=None, split=None)
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    assert page.locator(".panels figcaption").all_text_contents() == ["Boxes and masks", "Boxes"]
+    photo, over = (page.locator(".panels img").nth(index).bounding_box() for index in (0, 1))
+    assert photo == over and page.locator(".panels img").count() == 3
+    assert "its masks are malformed" in page.locator(".card .reason").text_content()
+    until(page, "[...document.images].every((one) => one.naturalWidth)")
 
 
 def test_differences_have_a_sign(two, open_page):

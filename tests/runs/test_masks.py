@@ -1,13 +1,14 @@
 """Masks in a run folder."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.masks.grids import cells, in_pixels
 from lost_reg.runs.folder import read_run
-from tests.helpers import setting
+from tests.helpers import refusal, setting
 
 
 def run_with(tmp_path, name, **options):
@@ -24,7 +25,7 @@ def run_with(tmp_path, name, **options):
     for index, size in enumerate(((50, 64), (48, 40))):
         cv2.imwrite(str(folder / f"{index}.png"), rng.integers(0, 255, (*size, 3), dtype=np.uint8))
     source = source_of_files(list_images([str(folder)]), [str(folder)])
-    chosen = setting(**options.pop("features", {}))
+    chosen = replace(setting(**options.pop("features", {})), refine=options.pop("refine", None))
     run(source, load_backbone("tiny", device="cpu"), tmp_path / name, chosen,
         RunOptions(LoaderOptions(workers=0), **options))  # fmt: skip
     return read_run(tmp_path / name)
@@ -50,3 +51,27 @@ def test_a_mask_has_the_extent_of_its_box(tmp_path):
             rows, columns = in_pixels(one.mask, prediction.size_hw).nonzero()
             extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             assert np.allclose(extent, one.box_xyxy, atol=0.5)
+
+
+def test_refined_masks_have_the_pixels_of_the_image_and_give_the_boxes(tmp_path):
+    for features in ({}, {"max_side": 45}):
+        results = run_with(tmp_path, str(features), refine="bilateral", features=features)
+        assert results.settings["masks"] is True and results.settings["refine"] == "bilateral"
+        for prediction in results.predictions.values():
+            (one,) = prediction.objects
+            height, width = prediction.size_hw
+            scale = min(1, features.get("max_side", 1000) / max(height, width))
+            assert one.mask.size_hw == (round(height * scale), round(width * scale))
+            assert one.mask.spans_hw == prediction.size_hw
+            rows, columns = cells(one.mask).nonzero()
+            extent = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+            scales = np.array(prediction.size_hw[::-1]) / one.mask.size_hw[::-1]
+            np.testing.assert_allclose(one.box_xyxy, extent * np.tile(scales, 2))
+
+
+def test_a_run_is_only_continued_with_the_same_refinement(tmp_path):
+    run_with(tmp_path, "out", masks=True)
+    assert "refine" in refusal(run_with, tmp_path, "out", refine="bilateral", resume=True)
+    run_with(tmp_path, "refined", refine="bilateral")
+    assert "refine" in refusal(run_with, tmp_path, "refined", masks=True, resume=True)
+    run_with(tmp_path, "refined", refine="bilateral", masks=True, resume=True)

@@ -10,7 +10,8 @@ from helpers import found_object
 from PIL import Image
 
 from lost_reg.errors import LostRegError
-from lost_reg.runs.pictures import BOX_COLOUR, SEED_COLOUR, draw_prediction, save_picture
+from lost_reg.masks.grids import stored
+from lost_reg.runs.pictures import BOX_COLOUR, MASK_COLOURS, SEED_COLOUR, draw_prediction, save_picture
 from lost_reg.types import Prediction
 
 
@@ -50,6 +51,30 @@ def test_further_boxes_are_half_as_thick_and_below_the_first():
     thin = frame((48, 64), further.box_xyxy, 1) & ~is_colour(alone, SEED_COLOUR)
     assert (is_colour(picture, BOX_COLOUR) == (is_colour(alone, BOX_COLOUR) | thin)).all()
     assert (is_colour(picture, SEED_COLOUR) == is_colour(alone, SEED_COLOUR)).all()
+
+
+def test_masks_are_filled_and_earlier_ones_lie_above():
+    first, second = np.zeros((48, 64), bool), np.zeros((48, 64), bool)
+    first[20:30, 30:40] = True
+    second[25:35, 35:45] = True
+    objects = [replace(found_object((0, 0, 64, 48)), mask=stored(one, (48, 64))) for one in (first, second)]
+    picture = np.asarray(
+        draw_prediction(
+            Image.new("RGB", (64, 48), (100, 100, 100)), replace(prediction(), objects=tuple(objects))
+        )
+    )
+    mixed = [np.array(colour) * 0.45 + 100 * 0.55 for colour in MASK_COLOURS]
+    assert (is_colour(picture, mixed[0], within=1) == first).all()
+    assert (is_colour(picture, mixed[1], within=1) == second & ~first).all()
+
+
+def test_masks_of_patches_are_scaled_up():
+    grid = np.zeros((6, 8), bool)
+    grid[2, 3] = True
+    one = replace(found_object((0, 0, 64, 48)), mask=stored(grid, (48, 64)))
+    picture = draw_prediction(Image.new("RGB", (64, 48)), replace(prediction(), objects=(one,)))
+    rows, columns = is_colour(picture, np.array(MASK_COLOURS[0]) * 0.45, within=1).nonzero()
+    assert len(rows) == 64 and (rows.min(), columns.min()) == (16, 24)
 
 
 def test_nothing_is_drawn_where_nothing_was_found():

@@ -149,7 +149,14 @@ def test_further_objects_change_nothing_in_the_first():
 
 
 @pytest.mark.parametrize(
-    "difference", [{"precision": "bf16"}, {"precision": "fp16"}, {"apply_exif": True}, {"backbone": None}]
+    "difference",
+    [
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"apply_exif": True},
+        {"backbone": None},
+        {"refine": "bilateral"},
+    ],
 )
 def test_another_way_of_running_is_not_comparable(difference):
     # timm's own rows resample the position embedding otherwise than DINO was trained

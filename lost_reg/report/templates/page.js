@@ -173,6 +173,14 @@
     image.style.top = `${-(row * (maps.rows + 2) + 1) * onePatch}%`;
     return image;
   };
+  const masksLayer = (item, entry, name) => {
+    const image = make("img");
+    image.loading = "lazy";
+    image.decoding = "async";
+    image.alt = `masks of ${name} in ${item.name}`;
+    image.src = entry.masks;
+    return image;
+  };
   const overlay = (boxes) => {
     const svg = draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
     svg.append(...boxes.flatMap(([box, kind]) => rectangle(box, kind)));
@@ -204,7 +212,9 @@
     const found = first ? [[first, "predicted"]] : [];
     const seeds = entry.seed ? [[entry.seed, "seed"]] : [];
     const boxes = overlay([...item.truth.map((box) => [box, "true"]), ...further.map((box) => [box, "predicted further"]), ...found, ...(entry.maps ? [] : seeds)]);
-    const result = panel("Boxes", pane(item, photo(item, `${item.name}: boxes of ${name}`), boxes));
+    const masks = entry.masks ? [masksLayer(item, entry, name)] : [];
+    const what = masks.length ? "boxes and masks" : "boxes";
+    const result = panel(masks.length ? "Boxes and masks" : "Boxes", pane(item, photo(item, `${item.name}: ${what} of ${name}`), ...masks, boxes));
     if (!entry.maps) return make("div", "panels", result);
     const { names, ranges } = entry.maps;
     const layer = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
@@ -238,6 +248,7 @@
       head.append(badge(entry));
       body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, name));
       if (entry.maps && entry.maps.attention.length) body.append(headsOf(item, entry, name));
+      if (entry.masks_error) body.append(make("p", "reason", entry.masks_error));
       if (entry.maps_error) body.append(make("p", "reason", entry.maps_error));
     }
     return make("div", "side", head, body);
