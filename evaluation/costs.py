@@ -261,7 +261,7 @@ def methods_cost(folder: Path, options: argparse.Namespace) -> None:
         preset = method.presets["published"]
         parts = len(preset.features.parts)
         features = PatchFeatures(
-            torch.cat([keys] * parts, dim=2), grid_hw, [grid_hw] * len(images), parts, attention
+            torch.cat([keys] * parts, dim=2), grid_hw, [grid_hw] * len(images), parts, None, attention
         )
         config = replace(preset.config, head="mean") if name == "dino-seg" else preset.config
         tasks[name] = partial(timed_method, method, features, config, options.device)

@@ -194,7 +194,7 @@ def features_for(
     one = centres.gather(1, labels) + 0.6 * torch.randn(images, patches, width, generator=generator)
     attention = torch.rand(images, 6, patches, generator=generator).softmax(dim=2)
     values, extents = torch.cat([one] * parts, dim=2), [tuple(map(float, grid_hw))] * images
-    return PatchFeatures(values.to(device), grid_hw, extents, parts, attention.to(device))
+    return PatchFeatures(values.to(device), grid_hw, extents, parts, attention=attention.to(device))
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda one: one.name)

@@ -83,12 +83,12 @@ def _affinity_counts(features: Tensor, reach: Tensor) -> Tensor:
     """(B, BINS) int64: how many affinities p != q lie in each bin between -reach and reach."""
     batch, patches, _ = features.shape
     counts = features.new_zeros(batch, BINS, dtype=torch.long)
-    scale = (BINS / 2 / reach.clamp(min=1e-30)).view(-1, 1, 1)  # zero features fall into one bin
+    scale = 1 / reach.clamp(min=1e-30).view(-1, 1, 1)  # zero features fall into one bin
     rows_at_once = max(1, AFFINITIES_AT_ONCE // (4 * batch * patches))
     for start in range(0, patches, rows_at_once):
         affinities = features[:, start : start + rows_at_once] @ features.mT  # (B, R, N)
-        bins = affinities.mul_(scale).add_(BINS / 2).clamp_(0, BINS - 1).long()
-        counts.scatter_add_(1, bins.flatten(1), torch.ones_like(bins.flatten(1)))
-        own = bins.diagonal(offset=start, dim1=1, dim2=2)  # p = q
-        counts.scatter_add_(1, own, -torch.ones_like(own))
+        affinities.mul_(scale).clamp_(-1, 1)
+        affinities.diagonal(offset=start, dim1=1, dim2=2).fill_(2)  # p = q, out of range
+        # histc counts in the features' type: exact, since there are fewer than 2**24 affinities
+        counts += torch.stack([torch.histc(one, BINS, -1, 1) for one in affinities]).long()
     return counts

@@ -101,6 +101,7 @@ class PatchFeatures:
     extents_hw: the height and width of each image in patches. The grid covers the padded image, so these can
         be up to one patch smaller.
     parts: how many facets or layers are concatenated in the values; all have the same width.
+    norms: (B, parts, N), the L2 norms of several parts, which are normalised before they are concatenated.
     attention: (B, heads, N), how much the class token attends to each patch in the deepest of the features'
         layers; only for methods that ask for it, see `Method.class_attention`.
     """
@@ -109,6 +110,7 @@ class PatchFeatures:
     grid_hw: tuple[int, int]
     extents_hw: Sequence[tuple[float, float]]
     parts: int = 1
+    norms: Tensor | None = None
     attention: Tensor | None = None
 
     @property
@@ -137,6 +139,13 @@ def compose(parts: Mapping[Part, Tensor], config: FeatureConfig) -> Tensor:
         return _normalized(chosen[0]) if config.normalize else chosen[0]
     joined = torch.cat([_normalized(one) for one in chosen], dim=2)
     return _normalized(joined) if config.normalize else joined
+
+
+def part_norms(parts: Mapping[Part, Tensor], config: FeatureConfig) -> Tensor | None:
+    """The norms of the parts that `compose` joins, (B, P, N) float32; None if there is only one."""
+    if len(config.parts) == 1:
+        return None
+    return torch.stack([parts[part].float().norm(dim=2) for part in config.parts], dim=1)
 
 
 def _centered(features: Tensor) -> Tensor:

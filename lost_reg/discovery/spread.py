@@ -25,6 +25,7 @@ from lost_reg.lazy import np, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+_ARTIFACT = 3.0  # times the median norm
 _LEAST_DEVIATION = 1e-12
 
 
@@ -47,44 +48,73 @@ class SpreadMaps:
 
 def spread_maps(features: PatchFeatures) -> SpreadMaps:
     """Compute prior and spread, without waiting for the device; each facet has a graph of its own."""
-    places = _standardised(
-        torch.from_numpy(nearness_to_centre(features.grid_hw))[None].to(features.values.device)
-    )
+    sound = sound_patches(features)  # (B, N)
+    centre = torch.from_numpy(nearness_to_centre(features.grid_hw)).to(features.values.device)
+    places = _standardised(centre.expand_as(sound), sound)
     if features.attention is not None:
-        places = places + _standardised(features.attention.float().mean(dim=1))
-    border = torch.from_numpy(rim(features.grid_hw)).to(features.values.device)
-    prior, spread = places, torch.zeros_like(features.values[:, :, 0], dtype=torch.float32)
+        places = places + _standardised(features.attention.float().mean(dim=1), sound)
+    border = torch.from_numpy(rim(features.grid_hw)).to(features.values.device) * sound
+    prior, spread = places, torch.zeros_like(sound)
     for part in features.values.float().chunk(features.parts, dim=2):
         units = torch.nn.functional.normalize(part, dim=2)
-        background = units[:, border].mean(dim=1, keepdim=True)  # (B, 1, D)
-        unlike_rim = _standardised(-torch.linalg.vecdot(units, background))
+        background = torch.bmm(border[:, None], units)  # (B, 1, D)
+        unlike_rim = _standardised(-torch.linalg.vecdot(units, background), sound)
         prior = prior + unlike_rim / features.parts
-        spread = spread + _standardised(mean_over_similar(units, places + unlike_rim))
-    return SpreadMaps(prior.expand_as(spread), spread, spread > otsu_split(spread)[:, None])
+        spread = spread + _standardised(mean_over_similar(units, places + unlike_rim, sound), sound)
+    spread = _filled(spread, sound, features.grid_hw)
+    return SpreadMaps(prior, spread, spread > otsu_split(spread)[:, None])
 
 
-def mean_over_similar(units: Tensor, values: Tensor) -> Tensor:
-    """For each patch the mean value of the patches similar to it, itself among them: (B, N).
+def sound_patches(features: PatchFeatures) -> Tensor:
+    """1 for each patch that is no artifact, 0 for one: (B, N) float32.
+
+    Artifacts are tokens of large norm that say little about their patch (Darcet et al. 2024); most have at
+    least three times the median norm. One part of a patch with such a norm is enough.
+    """
+    norms = features.norms
+    if norms is None:
+        norms = features.values.float().norm(dim=2)[:, None]
+    medians = norms.median(dim=2, keepdim=True).values
+    sound = (norms <= _ARTIFACT * medians).all(dim=1)
+    return torch.where(sound.any(dim=1, keepdim=True), sound, True).float()
+
+
+def mean_over_similar(units: Tensor, values: Tensor, sound: Tensor) -> Tensor:
+    """For each patch the mean value of the sound patches that are similar to it, itself among them: (B, N).
 
     Args:
-        units: (B, N, D) float32, L2-normalised. values: (B, N).
+        units: (B, N, D) float32, L2-normalised. values: (B, N). sound: (B, N), 1 or 0.
     """
     batch, patches, _ = units.shape
     taus = -otsu_bias(units)
+    sums = torch.stack([values * sound, sound], dim=2)  # (B, N, 2)
     means = torch.empty_like(values)
     rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))
     for start in range(0, patches, rows_at_once):
         rows = slice(start, start + rows_at_once)
         similar = (torch.bmm(units[:, rows], units.mT) > taus[:, None, None]).float()  # (B, R, N)
         similar.diagonal(offset=start, dim1=1, dim2=2).fill_(1)
-        means[:, rows] = torch.bmm(similar, values[:, :, None])[:, :, 0] / similar.sum(dim=2)
+        total, count = torch.bmm(similar, sums).unbind(dim=2)
+        means[:, rows] = total / count.clamp(min=1)
     return means
 
 
-def _standardised(values: Tensor) -> Tensor:
-    """(B, N) with mean 0 and deviation 1; 0 where all are equal."""
-    centred = values - values.mean(dim=1, keepdim=True)
-    return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + _LEAST_DEVIATION)
+def _standardised(values: Tensor, sound: Tensor) -> Tensor:
+    """(B, N) with mean 0 and deviation 1 over the sound patches; 0 elsewhere, and where all are equal."""
+    count = sound.sum(dim=1, keepdim=True)
+    centred = (values - (values * sound).sum(dim=1, keepdim=True) / count) * sound
+    deviation = (centred.square().sum(dim=1, keepdim=True) / count).sqrt()
+    return centred / (deviation + _LEAST_DEVIATION)
+
+
+def _filled(values: Tensor, sound: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """(B, N) with the mean of its sound neighbours, 3 x 3, for each patch that is not sound.
+
+    Patches amid others that are not sound stay 0, the mean.
+    """
+    around = torch.stack([values * sound, sound], dim=1).reshape(len(values), 2, *grid_hw)
+    sums = torch.nn.functional.avg_pool2d(around, 3, stride=1, padding=1).flatten(2)
+    return torch.where(sound > 0, values, sums[:, 0] / sums[:, 1].clamp(min=1 / 9))
 
 
 def discover(features: PatchFeatures, config: SpreadConfig) -> Deferred:

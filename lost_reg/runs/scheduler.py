@@ -19,6 +19,7 @@ from lost_reg.discovery.features import (
     PatchFeatures,
     compose,
     finite_images,
+    part_norms,
     without_images,
 )
 from lost_reg.discovery.maps import Maps
@@ -116,7 +117,8 @@ def _start(
         if _uses_attention(setting, backbone):
             attention = without_images(parts[_attention_of(config, backbone)][:, 0], finite)
         values = without_images(compose(parts, config), finite)
-        return PatchFeatures(values, grid_hw, extents_hw, len(config.parts), attention)
+        norms = part_norms(parts, config)
+        return PatchFeatures(values, grid_hw, extents_hw, len(config.parts), norms, attention)
 
     found = _start_each(features_of, settings)
     if on_maps:
