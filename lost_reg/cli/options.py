@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,7 +153,7 @@ def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
     if isinstance(item.default, bool):
         declared = f"--{name}/--{facts.get('off', f'no-{name}')}"
     else:
-        kind = _type_of(item)
+        kind = _type_of(list(owners.values()))
     text = f"{facts.get('help', '')}  [{_defaults(owners)}]"
     return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
@@ -175,8 +175,9 @@ def _shown_default(item: Field[Any]) -> str:
     return str(item.metadata.get("shown_default", item.default))
 
 
-def _type_of(item: Field[Any]) -> click.ParamType:
-    """The type of an option, from the annotation of its field and its metadata."""
+def _type_of(owners: Sequence[Field[Any]]) -> click.ParamType:
+    """The type of an option, from the annotation of its fields and their metadata."""
+    item = owners[0]
     if "choices" in item.metadata:
         return click.Choice(item.metadata["choices"])
     written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
@@ -185,7 +186,8 @@ def _type_of(item: Field[Any]) -> click.ParamType:
         return Layers()
     number: click.ParamType | None = None
     if "int" in kinds:
-        number = click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
+        least = [one.metadata["min"] for one in owners if "min" in one.metadata]
+        number = click.IntRange(min=min(least)) if least else click.INT
     elif "float" in kinds:
         number = click.FLOAT
     if number:

@@ -32,6 +32,10 @@ class PatchObject:
     clipped: bool = True
 
 
+MAX_OBJECTS = (
+    "Find up to N objects per image; CorLoc counts only the first. MaskCut: 0 for as many as there are."
+)
+
 # Returns the objects of each image of a batch, after waiting for the device if it is still computing them.
 Deferred = Callable[[], list[list[PatchObject]]]
 
