@@ -128,6 +128,7 @@ BACKGROUND = Method(
     discover=discover,
     maps=background_maps,
     main_option="threshold",
+    unaffected_by=("normalize",),
     class_attention="needed",
     operations=lambda patches, width, config: 4.0 * patches * width,
     peak_bytes=lambda images, patches: 8192.0 * images * patches,  # features of 1,024 numbers, twice,
