@@ -215,6 +215,12 @@ def dataset_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [spec.name for spec in SPECS if spec.name.startswith(incomplete)]
 
 
+def method_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Completions of the last of several methods' names, separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in METHODS if name.startswith(last)]
+
+
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     """A decorator that gives a command several options, in this order in its help."""
 

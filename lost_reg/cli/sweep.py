@@ -19,6 +19,7 @@ from lost_reg.cli.options import (
     load,
     loader_options,
     max_side_option,
+    method_names,
     model_options,
     one_of_json_and_csv,
     values_given,
@@ -49,6 +50,7 @@ _AS_PUBLISHED = "[default: as each method is published]"
 @click.option(
     "--method",
     "methods",
+    shell_complete=method_names,
     default="lost",
     show_default=True,
     metavar="NAMES",

@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.sweep_folder import read_sweep
@@ -174,3 +176,11 @@ def test_a_sweep_that_is_refused_keeps_the_scores(sweep, tmp_path):
     before = (tmp_path / "s" / "corloc.json").read_bytes()
     assert "other settings" in sweep("--bias", "0,1", "--resume").stderr
     assert (tmp_path / "s" / "corloc.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("sp", ["spread"]), ("lost,to", ["lost,tokencut"]), ("lost,tokencut,x", [])]
+)
+def test_the_last_of_several_methods_is_completed(typed, completed):
+    found = ShellComplete(main, {}, "lost-reg", "_COMPLETE").get_completions(["sweep", "--method"], typed)
+    assert [one.value for one in found] == completed
