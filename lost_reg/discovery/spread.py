@@ -140,7 +140,6 @@ SPREAD = Method(
     discover=discover,
     maps=maps,
     class_attention="used",
-    unaffected_by=("normalize",),
     operations=lambda patches, width, config: 4.0 * patches**2 * width,
     peak_bytes=affinity_bytes,
     presets={

@@ -109,7 +109,7 @@ def test_a_smaller_size_is_said_where_a_method_is_otherwise_as_published(sweep):
         (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2}),
         (["--method", "tokencut"], {"tau": 7, "normalize": 1}),
         (["--method", "lost-rim"], {"share": 9, "normalize": 1}),
-        (["--method", "spread", "--facet", "k,qkv"], {"facet": 2}),
+        (["--method", "spread"], {"facet": 1, "normalize": 1}),
     ],
     ids=str,
 )

@@ -112,7 +112,7 @@ def test_settings_that_are_not_tried_twice_find_the_same(photos, random_backbone
         features["facet"] = ["k", "v"]
     options = {"head": [2]} if method == "dino-seg" else {}
     kept = grid_of_settings(Grid(method, features, options))
-    counts = {"lost": 6, "lost-rim": 6, "dino-seg": 1}
+    counts = {"lost": 6, "lost-rim": 6, "spread": 6, "dino-seg": 1}
     assert len(kept) == counts.get(method, 4)
     base = with_changes(kept[0], {"facet": "k", "center": False, "normalize": False})
     every = [with_changes(base, dict(zip(features, one))) for one in itertools.product(*features.values())]
