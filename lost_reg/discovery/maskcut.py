@@ -140,6 +140,7 @@ MASKCUT = Method(
     config=MaskCutConfig,
     discover=discover,
     main_option="tau",
+    unaffected_by=("normalize",),
     operations=maskcut_operations,
     peak_bytes=graph_bytes,
     presets={
