@@ -77,7 +77,19 @@ def session(photos: Path, out: Path, log: Path, *options: str) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        command = ["run", str(photos), "--out", str(out), "--resume", "--backbone", "tiny", "--device", "cpu"]
+        command = [
+            "run",
+            str(photos),
+            "--out",
+            str(out),
+            "--resume",
+            "--method",
+            "lost",
+            "--backbone",
+            "tiny",
+            "--device",
+            "cpu",
+        ]
         lost_reg_command([*command, *options])
     except SystemExit as error:
         os._exit(error.code if isinstance(error.code, int) else 0)

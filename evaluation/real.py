@@ -27,6 +27,8 @@ from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons, write_neurons
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.lost import LostConfig
 from lost_reg.discovery.methods import Setting, describe_setting, preset_setting, with_changes
 from lost_reg.plausibility import WHOLE_IMAGE, implausible
 from lost_reg.runs.options import LoaderOptions, RunOptions
@@ -35,6 +37,7 @@ from lost_reg.runs.sweep import sweep
 from lost_reg.runs.sweep_folder import SweepResults, read_sweep
 from lost_reg.scoring.corloc import Score, score
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, ground_truth
+from lost_reg.types import AUTO
 
 BACKBONE = "dinov2_vits14"
 
@@ -151,13 +154,13 @@ def found_neurons(path: Path, model: VitBackbone, dataset: Dataset) -> RegisterN
 
 
 def swept_in(folder: Path, backbone: VitBackbone, dataset: Dataset) -> SweepResults:
-    """LOST at SETTINGS on all images of a dataset."""
+    """All settings on all images of a dataset."""
     sweep(source_of_dataset(dataset), backbone, folder, settings(), RunOptions(resume=True))
     return read_sweep(folder)
 
 
 def settings() -> Sequence[Setting]:
-    """LOST as published, and settings that do better with DINOv2."""
+    """LOST as published and settings that do better with DINOv2, and other methods."""
     changes = [
         {},
         {"center": True},
@@ -166,7 +169,9 @@ def settings() -> Sequence[Setting]:
         {"facet": "qk", "center": True},
         {"facet": "qkv", "center": True},
     ]
-    return [with_changes(Setting(), one) for one in changes] + [preset_setting("lost", "registers")]
+    normalised = Setting(FeatureConfig(normalize=True), LostConfig(bias=AUTO))
+    others = [preset_setting(name) for name in ("tokencut", "lost-rim", "spread")]
+    return [*(with_changes(Setting(), one) for one in changes), normalised, *others]
 
 
 if __name__ == "__main__":

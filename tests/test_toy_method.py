@@ -142,7 +142,7 @@ def test_it_is_listed_with_its_options(lost_reg):
     assert list_methods()["toy"] == TOY.about
     assert "toy" in lost_reg("methods")
     text = " ".join(lost_reg("run --help").split())
-    assert "--margin" in text and "Patches by which the box is larger on each side. [default: 1]" in text
+    assert "--margin" in text and "Patches by which the box is larger on each side. [toy; default: 1]" in text
 
 
 def test_it_is_called_from_python_by_its_options(truths, tmp_path):
@@ -199,10 +199,10 @@ def test_its_types_need_not_be_postponed(lost_reg, refused, truths, tmp_path, mo
     [
         ("--method toy --k-patches 9", "the method toy has no option --k-patches"),
         ("--method toy --bias auto", "the method toy has no option --bias"),
-        ("--margin 2", "the method lost has no option --margin"),
+        ("--margin 2", "the method lost has no option --margin: it is one of --method toy"),
         ("--method toy --margin -1", "-1 is not in the range x>=0"),
         ("--method toy --margin much", "'much' is not a valid integer"),
-        ("--method toy --preset registers", "toy has no preset 'registers': choose among published"),
+        ("--method toy --preset best", "toy has no preset 'best': choose among published"),
     ],
 )
 def test_options_that_it_does_not_have_are_refused(refused, truths, tmp_path, options, words):

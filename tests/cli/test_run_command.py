@@ -98,7 +98,7 @@ def test_pictures_are_not_made_of_shards(refused, photos, tmp_path):
 
 def test_the_command_and_the_library_find_the_same(lost_reg, photos, tmp_path):
     lost_reg("run", photos, "--out", tmp_path / "out")
-    found = discover([photos / "a.jpg"], load_backbone("tiny"), "lost")
+    found = discover([photos / "a.jpg"], load_backbone("tiny"))
     row = next(row for row in lines_of(tmp_path / "out") if row["image"] == "a.jpg")
     assert [
         FoundObject(tuple(one["box_xyxy"]), one["score"], tuple(one["seed"]), one["details"])

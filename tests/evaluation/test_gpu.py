@@ -11,7 +11,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "evaluation" / "gpu.sh"
 TITLES = [
-    "Tests that need CUDA", "Agreement of GPU and CPU", "What a sweep costs", "Test-time registers",
+    "Methods beside the backbone", "Tests that need CUDA", "Agreement of GPU and CPU", "What a sweep costs", "Test-time registers",
     "Too little memory", "Decoding alone",
 ]  # fmt: skip
 BACKBONES = ["dino_vits16", "dinov2_vitb14_reg", "dinov2_vitl14_reg"]
@@ -52,6 +52,7 @@ def test_every_step_runs_on_the_cpu_at_small_size(tmp_path):
     assert list(found) == [f"{END_TO_END}tiny", *TITLES]
     whole = found[f"{END_TO_END}tiny"]
     assert "### tiny, fp32" in whole and "| without the start | " in whole
+    assert "| tokencut, dense eigh | " in found["Methods beside the backbone"]
     assert "2 passed" in found["Tests that need CUDA"]
     assert "| tiny | " in found["Agreement of GPU and CPU"]
     assert "85 settings take " in found["What a sweep costs"]
@@ -80,7 +81,7 @@ def test_a_step_that_fails_or_hangs_says_so_and_the_next_one_runs(tmp_path, stan
         .endswith("**Failed (exit code 3):** reading\nError: no images")
     )
     sweep = found["What a sweep costs"]
-    assert "costs.py sweep --device cuda" in sweep and sweep.rstrip().endswith("**Cut off after 50 s.**")
+    assert "costs.py sweep --device cuda" in sweep and sweep.rstrip().endswith("**Cut off after 45 s.**")
     assert "costs.py registers" in found["Test-time registers"] and "**" not in found["Test-time registers"]
 
 

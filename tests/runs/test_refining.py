@@ -77,4 +77,4 @@ def test_discover_takes_a_whole_setting():
     (plain,) = discover(pixels, backbone, setting.config, setting.features, masks=True)
     (found,) = discover(pixels, backbone, setting)
     assert plain.objects[0].mask.size_hw == plain.grid_hw and found.objects[0].mask.size_hw == (50, 75)
-    assert "leave out `features`" in refusal(discover, pixels, backbone, setting, FeatureConfig())
+    assert "leave out its argument" in refusal(discover, pixels, backbone, setting, FeatureConfig())

@@ -199,9 +199,10 @@ def test_a_run_writes_maps_on_request_and_a_resumed_one_those_that_are_missing(t
     for index, name in enumerate(("a.jpg", "sub/b.png", "c.png")):
         save_scene(tmp_path / "photos" / name, seed=index)
     out = tmp_path / "out"
-    assert lost_reg("run", tmp_path / "photos", "--out", out, "--limit", 1).exit_code == 0
+    run = ("run", tmp_path / "photos", "--method", "lost", "--out", out)
+    assert lost_reg(*run, "--limit", 1).exit_code == 0
     assert "maps" not in names(out)
-    result = lost_reg("run", tmp_path / "photos", "--out", out, "--resume", "--save-maps")
+    result = lost_reg(*run, "--resume", "--save-maps")
     assert result.exit_code == 0
     assert "images done before (1) have pictures and maps only if" in result.stderr
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
