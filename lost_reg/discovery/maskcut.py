@@ -148,6 +148,7 @@ MASKCUT = Method(
             "MaskCut as published, without its CRF: keys of the last layer, 480 x 480 pixels, 3 masks",
             FeatureConfig(square=480),
             MaskCutConfig(),
-        )
+        ),
+        "native": Preset("the same at native resolution", FeatureConfig(), MaskCutConfig()),
     },
 )

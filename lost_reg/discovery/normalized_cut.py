@@ -5,8 +5,8 @@ D = diag(A 1), the eigenvector v of the second smallest eigenvalue of (D - A) v 
 in two. With y = D^(1/2) v it is the eigenvector of the second largest eigenvalue, 1 - lambda, of
 M = D^(-1/2) A D^(-1/2). The largest is 1, with the eigenvector D^(1/2) 1, so it is known and taken out.
 
-The graph is TokenCut's (Wang et al., "TokenCut: Segmenting Objects in Images and Videos with Self-Supervised
-Transformer and Normalized Cut", CVPR 2022): a weight is 1 if the cosine of two patches exceeds tau, and a
+The graph is TokenCut's (Wang et al., "Self-Supervised Transformers for Unsupervised Object Discovery
+using Normalized Cut", CVPR 2022): a weight is 1 if the cosine of two patches exceeds tau, and a
 small eps otherwise. Its ones and zeros are all that is stored of it.
 """
 

@@ -1,7 +1,7 @@
 """TokenCut: the object is one side of a normalised cut of the patches, batched over images of one grid.
 
-Wang et al., "TokenCut: Segmenting Objects in Images and Videos with Self-Supervised Transformer and
-Normalized Cut" (CVPR 2022), as its published code (YangtaoWANG95/TokenCut, object_discovery.py) computes it.
+Wang et al., "Self-Supervised Transformers for Unsupervised Object Discovery using Normalized Cut" (CVPR
+2022), as its published code (YangtaoWANG95/TokenCut, object_discovery.py) computes it.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "evaluation" / "gpu.sh"
 TITLES = [
-    "Methods beside the backbone", "Tests that need CUDA", "Agreement of GPU and CPU", "What a sweep costs", "Test-time registers",
-    "Too little memory", "Decoding alone",
+    "Methods beside the backbone", "Tests that need CUDA", "Agreement of GPU and CPU", "What a sweep costs",
+    "Test-time registers", "Too little memory", "Decoding alone",
 ]  # fmt: skip
 BACKBONES = ["dino_vits16", "dinov2_vitb14_reg", "dinov2_vitl14_reg"]
 END_TO_END = "End to end beside the backbone alone: "
