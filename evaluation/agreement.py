@@ -65,7 +65,7 @@ class Task:
     def found(self, backbone: VitBackbone, **loader) -> list[Prediction]:
         """What lost-reg finds."""
         options = LoaderOptions(apply_exif=False, **loader)
-        return discover(self.files, backbone, features=self.features, loader=options)
+        return discover(self.files, backbone, "lost", features=self.features, loader=options)
 
     def corloc(self, backbone: VitBackbone) -> float:
         found = zip(self.images.images, self.found(backbone), strict=True)

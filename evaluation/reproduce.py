@@ -233,7 +233,7 @@ def lines_of(cell: Cell) -> list[Line]:
     """The three lines of a cell."""
     scores, rest = cell.scores, cell.scores.images_scored
     plain, swept = published_of(cell)
-    as_published = scores.as_published
+    as_published = scores.as_published["lost"]
     everything = as_published.tuned + as_published.found, scores.images_tuned + rest
     chosen, hindsight = chosen_of(scores), hindsight_of(scores)
     return [

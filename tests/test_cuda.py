@@ -125,7 +125,7 @@ def test_images_without_finite_features_are_failures_and_others_are_not():
     backbone.facets = facets
     images = zip("abc", noise(3))
     outcomes = {}
-    for outcome in discover_stream(images, backbone, loader=LoaderOptions(workers=0)):
+    for outcome in discover_stream(images, backbone, "lost", loader=LoaderOptions(workers=0)):
         outcomes[outcome.image] = outcome
     assert [name for name, one in outcomes.items() if isinstance(one, Failure)] == ["b"]
 

@@ -40,7 +40,7 @@ def score_scenes(backbones: dict[str, Backbone], count: int) -> None:
         unseen = pool.map(scenes.make_scene, range(UNSEEN_SEEDS, UNSEEN_SEEDS + count), chunksize=10)
     print(f"{count} unseen scenes of 224 x 224 pixels")
     for name, backbone in backbones.items():
-        found = discover([s.image for s in unseen], backbone)
+        found = discover([s.image for s in unseen], backbone, "lost")
         print(f"  {name:<15} CorLoc {scenes_corloc([one.box_xyxy for one in found], unseen):.1f}")
     centred = {side: scenes_corloc([centred_box((224, 224), side)] * count, unseen) for side in SIDES}
     best = max(centred, key=centred.get)
@@ -54,7 +54,7 @@ def score_photos(backbones: dict[str, Backbone], annotations: Path, images: Path
     print(f"{len(names)} photos of {annotations.name}")
     loader = LoaderOptions(apply_exif=False)
     for name, backbone in backbones.items():
-        found = discover([images / image for image in names], backbone, loader=loader)
+        found = discover([images / image for image in names], backbone, "lost", loader=loader)
         boxes = {image: one.box_xyxy for image, one in zip(names, found, strict=True)}
         areas = [
             (x1 - x0) * (y1 - y0) / np.prod(one.size_hw) for one in found for x0, y0, x1, y1 in [one.box_xyxy]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,6 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import (
     METHODS,
     Setting,
-    find_method,
     with_changes,
 )
 from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
@@ -71,31 +70,33 @@ class SweepCommand(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         *own, help_option = super().get_params(ctx)
-        return [*own, _method_option(), *map(_values_option, _swept_fields().values()), help_option]
+        return [*own, *map(_values_option, _swept_fields().values()), help_option]
 
 
-def _swept_fields() -> dict[str, Field[Any]]:
-    """The options of all methods that a sweep can vary."""
-    of_methods = (item for method in METHODS.values() for item in fields(method.config))
-    return {item.name: item for item in of_methods if item.metadata.get("sweep") is not False}
+def _swept_fields() -> dict[str, dict[str, Field[Any]]]:
+    """The options that a sweep can vary: as in `_setting_fields`, without those of the features."""
+    return {
+        name: owners
+        for name, owners in _setting_fields().items()
+        if "" not in owners and all(item.metadata.get("sweep") is not False for item in owners.values())
+    }
 
 
-def _values_option(item: Field[Any]) -> click.Option:
-    name, facts = item.name.replace("_", "-"), item.metadata
-    text = f"{facts.get('help', '')}  [default: {facts.get('sweep', item.default)}]"
-    return click.Option([f"--{name}"], default=None, metavar="VALUES", help=text)
+def _values_option(owners: dict[str, Field[Any]]) -> click.Option:
+    item = next(iter(owners.values()))
+    shown = {owner: str(one.metadata.get("sweep", one.default)).lower() for owner, one in owners.items()}
+    text = f"{item.metadata.get('help', '')}  [{_by_owner(shown)}]"
+    return click.Option([f"--{item.name.replace('_', '-')}"], default=None, metavar="VALUES", help=text)
 
 
-def values_to_try(options: Mapping[str, Any]) -> dict[str, str]:
-    """The values to try, as text, for each option of the chosen method, and any other option given."""
-    own = {item.name: item for item in fields(find_method(options["method"]).config)}
-    by_default = {name: item.metadata["sweep"] for name, item in own.items() if item.metadata.get("sweep")}
-    return {**by_default, **given(options, _swept_fields())}
+def values_given(options: Mapping[str, Any]) -> dict[str, str]:
+    """The values to try, as text, of the methods' options that were given."""
+    return given(options, _swept_fields())
 
 
-def _method_option(default: str | None = "lost") -> click.Option:
+def _method_option() -> click.Option:
     return click.Option(
-        ["--method"], type=click.Choice(list(METHODS)), default=default, show_default=default is not None,
+        ["--method"], type=click.Choice(list(METHODS)), default=None,
         help="The discovery method; see `lost-reg methods`.",
     )  # fmt: skip
 
@@ -103,7 +104,7 @@ def _method_option(default: str | None = "lost") -> click.Option:
 def setting_options() -> list[click.Parameter]:
     """--method, --preset, and an option for each field of the features and of the methods' options."""
     return [
-        _method_option(default=None),
+        _method_option(),
         click.Option(
             ["--preset"], type=click.Choice(preset_names()),
             help="A named method with its features and options; the options below override it.  [default: "
@@ -153,14 +154,18 @@ def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
     if isinstance(item.default, bool):
         declared = f"--{name}/--{facts.get('off', f'no-{name}')}"
     else:
-        kind = _type_of(item)
+        kind = _type_of(list(owners.values()))
     text = f"{facts.get('help', '')}  [{_defaults(owners)}]"
     return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
 
 def _defaults(owners: dict[str, Field[Any]]) -> str:
     """Which methods have an option, and its default in each."""
-    shown = {owner: _shown_default(item) for owner, item in owners.items()}
+    return _by_owner({owner: _shown_default(item) for owner, item in owners.items()})
+
+
+def _by_owner(shown: dict[str, str]) -> str:
+    """Defaults by the method that has them, in words."""
     if "" in shown:
         return f"default: {shown['']}"
     if len(set(shown.values())) == 1:
@@ -175,8 +180,9 @@ def _shown_default(item: Field[Any]) -> str:
     return str(item.metadata.get("shown_default", item.default))
 
 
-def _type_of(item: Field[Any]) -> click.ParamType:
-    """The type of an option, from the annotation of its field and its metadata."""
+def _type_of(owners: Sequence[Field[Any]]) -> click.ParamType:
+    """The type of an option, from the annotation of its fields and their metadata."""
+    item = owners[0]
     if "choices" in item.metadata:
         return click.Choice(item.metadata["choices"])
     written = item.type.__name__ if isinstance(item.type, type) else str(item.type)
@@ -185,7 +191,8 @@ def _type_of(item: Field[Any]) -> click.ParamType:
         return Layers()
     number: click.ParamType | None = None
     if "int" in kinds:
-        number = click.IntRange(min=item.metadata["min"]) if "min" in item.metadata else click.INT
+        least = [one.metadata["min"] for one in owners if "min" in one.metadata]
+        number = click.IntRange(min=min(least)) if least else click.INT
     elif "float" in kinds:
         number = click.FLOAT
     if number:
@@ -208,6 +215,12 @@ def dataset_names(ctx: click.Context, param: click.Parameter, incomplete: str) -
     from lost_reg.datasets.catalog import SPECS
 
     return [spec.name for spec in SPECS if spec.name.startswith(incomplete)]
+
+
+def method_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Completions of the last of several methods' names, separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in METHODS if name.startswith(last)]
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:

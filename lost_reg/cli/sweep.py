@@ -15,18 +15,21 @@ from lost_reg.cli.options import (
     data_root_option,
     dataset_names,
     default_name,
+    given,
     load,
     loader_options,
     max_side_option,
+    method_names,
     model_options,
     one_of_json_and_csv,
-    values_to_try,
+    values_given,
 )
 from lost_reg.cli.output import as_options, print_line, print_message, print_note
 from lost_reg.cli.run import progress_of_run
 from lost_reg.runs.options import RunOptions
 
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
+_AS_PUBLISHED = "[default: as each method is published]"
 
 
 @click.command(cls=SweepCommand)
@@ -45,28 +48,27 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
     help="The sweep folder.  [default: results/DATASET-BACKBONE-sweep]",
 )  # fmt: skip
 @click.option(
-    "--facet",
-    "facets",
-    default="k",
+    "--method",
+    "methods",
+    shell_complete=method_names,
+    default="lost",
     show_default=True,
-    metavar="VALUES",
-    help="Facets to try: k, q, v, or several concatenated, such as qkv.",
+    metavar="NAMES",
+    help="Discovery methods to try, separated by commas, such as lost,tokencut; see `lost-reg methods`.",
 )
 @click.option(
-    "--layer",
-    "layers",
-    default="-1",
-    show_default=True,
+    "--facet",
     metavar="VALUES",
-    help="Layers to try: -4:-1.",
+    help=f"Facets to try: k, q, v, or several concatenated, such as qkv.  {_AS_PUBLISHED}",
 )
+@click.option("--layer", metavar="VALUES", help=f"Layers to try: -4:-1.  {_AS_PUBLISHED}")
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
-    help="L2-normalise the features, or not, or try both.",
+    help="L2-normalise the features, or not, or try both where that makes a difference.",
 )  # fmt: skip
 @click.option(
-    "--center", type=click.Choice(list(_EACH)), default="no", show_default=True,
-    help="Subtract the image's mean patch feature, or not, or try both.",
+    "--center", type=click.Choice(list(_EACH)),
+    help=f"Subtract the image's mean patch feature, or not, or try both.  {_AS_PUBLISHED}",
 )  # fmt: skip
 @max_side_option
 @model_options
@@ -92,9 +94,10 @@ _EACH = {"yes": [True], "no": [False], "both": [False, True]}
 def sweep(
     backbone: str, dataset: str, out: Path | None, as_json: bool, as_csv: bool, **options: Any
 ) -> None:  # fmt: skip
-    """Try many settings in one pass, and choose one fairly.
+    """Try many settings, of one method or several, in one pass, and choose one fairly.
 
-    All settings share one forward pass per image. One setting is chosen on a small share of the images and
+    All settings share one forward pass per image, and one size of the images. An option applies to the
+    methods that have it. One setting is chosen on a small share of the images and
     scored on the rest. The best setting in hindsight is shown for comparison. corloc.json in the sweep folder
     has every setting's CorLoc.
 
@@ -104,11 +107,10 @@ def sweep(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
-    from lost_reg.runs.sweep_grid import grid_of_settings
     from lost_reg.scoring import sweep_scores
 
     one_of_json_and_csv(as_json, as_csv)
-    settings = grid_of_settings(_grid(options))
+    settings = _settings(options)
     find_spec(backbone)
     out = out or Path("results", f"{default_name(short_name(dataset), backbone)}-sweep")
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
@@ -157,18 +159,12 @@ def _run_sweep(
         print_message("Warning", failed_summary(summary))
 
 
-def _grid(options: dict[str, Any]) -> Any:
-    """The grid of settings that the command's options ask for."""
-    from lost_reg.runs.sweep_grid import Grid, parse_values
+def _settings(options: dict[str, Any]) -> Any:
+    """The settings that the command's options ask for."""
+    from lost_reg.runs.sweep_grid import parse_values, settings_of_methods
 
-    return Grid(
-        method=options["method"],
-        features={
-            "facet": parse_values(options["facets"]),
-            "layer": parse_values(options["layers"]),
-            "center": _EACH[options["center"]],
-            "normalize": _EACH[options["normalize"]],
-        },
-        options={name: parse_values(text) for name, text in values_to_try(options).items()},
-        max_side=options["max_side"],
-    )
+    listed = {name: parse_values(text) for name, text in given(options, ("facet", "layer")).items()}
+    chosen = {name: _EACH[word] for name, word in given(options, ("center", "normalize")).items()}
+    of_methods = {name: parse_values(text) for name, text in values_given(options).items()}
+    methods = [name.strip() for name in options["methods"].split(",")]
+    return settings_of_methods(methods, {**listed, **chosen}, of_methods, options["max_side"])

@@ -129,6 +129,7 @@ BACKGROUND = Method(
     discover=discover,
     maps=background_maps,
     main_option="threshold",
+    unaffected_by=("normalize",),
     class_attention="needed",
     operations=lambda patches, width, config: 4.0 * patches * width,
     peak_bytes=lambda images, patches: 2 * copy_bytes(images, patches),

@@ -132,6 +132,7 @@ DINO_SEG = Method(
     discover=discover,
     maps=dino_seg_maps,
     main_option="head",
+    unaffected_by=("facet", "center", "normalize"),
     class_attention="needed",
     operations=lambda patches, width, config: 0.0,
     peak_bytes=lambda images, patches: 32.0 * images * patches,

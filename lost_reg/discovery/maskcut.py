@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lost_reg.discovery.affinities import seed_cosines
 from lost_reg.discovery.components import box_of
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
-from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
+from lost_reg.discovery.method import MAX_OBJECTS, Deferred, Method, PatchObject, Preset
 from lost_reg.discovery.normalized_cut import graph_bytes
 from lost_reg.discovery.tokencut import (
     EPS,
@@ -36,7 +36,6 @@ from lost_reg.lazy import np, torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-MAX_OBJECTS = "Find up to N objects per image; 0: until nothing is left."
 _SAME = 0.5  # IoU with the mask before, above which a mask is that one again
 _LEAST = 0.01  # share of the patches, up to which a mask is too small
 _CORNERS = 3  # on the object's side, from which it is the background
@@ -141,6 +140,7 @@ MASKCUT = Method(
     config=MaskCutConfig,
     discover=discover,
     main_option="tau",
+    unaffected_by=("normalize",),
     operations=maskcut_operations,
     peak_bytes=graph_bytes,
     presets={

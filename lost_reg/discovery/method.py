@@ -32,6 +32,8 @@ class PatchObject:
     clipped: bool = True
 
 
+MAX_OBJECTS = "Find up to N objects per image; CorLoc counts only the first. MaskCut: 0 for all there are."
+
 # Returns the objects of each image of a batch, after waiting for the device if it is still computing them.
 Deferred = Callable[[], list[list[PatchObject]]]
 
@@ -66,6 +68,8 @@ class Method:
         `PatchFeatures`: not at all without it, or also without it.
     main_option: the option that is tuned first, such as LOST's bias: a description names it even at its
         default, and a chart of a sweep has it on the axis.
+    unaffected_by: fields of `FeatureConfig` that change nothing, such as "normalize" where the method itself
+        normalises; a sweep does not vary them.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Method:
     why_whole_image: Callable[[Iterable[Prediction]], str | None] | None = None
     class_attention: Literal["", "used", "needed"] = ""
     main_option: str | None = None
+    unaffected_by: tuple[str, ...] = ()
 
     def boxes_by_each(self, features: PatchFeatures, configs: Sequence[Any]) -> list[Deferred]:
         """Start each of several configurations on the same features."""

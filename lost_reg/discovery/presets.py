@@ -29,11 +29,15 @@ class PresetAcrossMethods:
     max_side: int | None = None
 
     def setting(self, family: str) -> Setting:
-        """Its setting for a backbone of a family, see `BackboneSpec.family`."""
+        """Its setting for a backbone of a family, see `BackboneSpec.family`; "" for a user's function.
+
+        A function has no facets to choose from.
+        """
         if self.dino_like and family in DINO_LIKE:
             return preset_setting(self.dino_like)
         setting = preset_setting(self.method)
-        return replace(setting, features=replace(setting.features, max_side=self.max_side))
+        facet = setting.features.facet if family else "k"
+        return replace(setting, features=replace(setting.features, facet=facet, max_side=self.max_side))
 
 
 ACROSS_METHODS = {

@@ -218,6 +218,7 @@ TOKENCUT = Method(
     discover=discover,
     maps=tokencut_maps,
     main_option="tau",
+    unaffected_by=("normalize",),
     operations=cut_operations,
     peak_bytes=graph_bytes,
     presets={

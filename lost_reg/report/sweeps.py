@@ -1,7 +1,8 @@
-"""The section on sweeps: CorLoc over the bias or another option, for each layer and kind of registers."""
+"""The section on sweeps: CorLoc over the bias or another option, by method, layer and kind of registers."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.found_boxes import REGISTER_KINDS
-from lost_reg.scoring.sweep_scores import SettingScore, choice_rows
+from lost_reg.scoring.sweep_scores import SettingScore, choice_rows, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """The curves of one chart: one model, with and without registers, one dataset, one kind of features."""
+    """The curves of a chart: one model, with and without registers, one dataset, method and features."""
 
     curves: tuple[Curve, ...]
 
@@ -88,12 +89,13 @@ class Panel:
 
     @property
     def title(self) -> str:
-        """The backbone, the dataset and the features that all curves share."""
+        """The backbone, the dataset, the method if there are several, and the features of all curves."""
         sweep = self.curves[0].sweep
         names = {curve.sweep.scores.backbone for curve in self.curves}
         name = names.pop() if len(names) == 1 else model_of(sweep) + " (RANDOM WEIGHTS)" * sweep.is_random
         one = next(iter(self.curves[0].settings.values()))
-        return f"{name} on {sweep.scores.dataset} {sweep.scores.split}: {_features(one, self.axis)}"
+        method = f"{title_of(one)}, " if any(len(of.sweep.scores.methods) > 1 for of in self.curves) else ""
+        return f"{name} on {sweep.scores.dataset} {sweep.scores.split}: {method}{_features(one, self.axis)}"
 
     @property
     def numbers(self) -> list[float]:
@@ -113,23 +115,26 @@ class Panel:
 
 
 def panels_of(sweeps: Sequence[ReportSweep]) -> list[Panel]:
-    """The curves of each chart; two sweeps of one model with the same kind of registers share no chart."""
+    """The curves of each chart; two sweeps of a model and method with equal kinds of registers share none."""
     panels: dict[tuple, list[Curve]] = {}
-    keys = [(model_of(sweep), _conditions(sweep)) for sweep in sweeps]
-    kinds = [(*key, sweep.kind) for key, sweep in zip(keys, sweeps)]
-    for index, (sweep, key) in enumerate(zip(sweeps, keys)):
-        repetition = kinds[:index].count(kinds[index])
-        for features, curve in _curves(sweep):
-            panels.setdefault((*key, repetition, features), []).append(curve)
+    swept: Counter[tuple] = Counter()
+    for sweep in sweeps:
+        for method in sweep.scores.methods:
+            key = model_of(sweep), _conditions(sweep), method
+            repetition = swept[key, sweep.kind]
+            swept[key, sweep.kind] += 1
+            for features, curve in _curves(sweep, method):
+                panels.setdefault((key, repetition, features), []).append(curve)
     return [Panel(tuple(curves)) for curves in panels.values()]
 
 
-def _curves(sweep: ReportSweep) -> Iterator[tuple[tuple, Curve]]:
-    """The curves of a sweep, each preceded by what it shares with the other curves of its chart."""
-    options = [_options(one) for one in sweep.scores.settings]
-    axis = _axis(options, main_option(sweep.scores.method))
+def _curves(sweep: ReportSweep, method: str) -> Iterator[tuple[tuple, Curve]]:
+    """A method's curves in a sweep, each preceded by what it shares with the other curves of its chart."""
+    of_method = [one for one in sweep.scores.settings if one.setting["method"] == method]
+    options = [_options(one) for one in of_method]
+    axis = _axis(options, main_option(method))
     curves: dict[tuple, dict[Any, SettingScore]] = {}
-    for one, setting in zip(options, sweep.scores.settings):
+    for one, setting in zip(options, of_method):
         value, layer = one.pop(axis, ""), one.pop("layer", None)
         features = (axis, *sorted(one.items(), key=str))
         curves.setdefault((features, layer), {})[value] = setting
@@ -175,7 +180,7 @@ def _conditions(sweep: ReportSweep) -> tuple:
     """What is equal between sweeps that differ only in their registers."""
     scores = sweep.scores
     same_images = scores.dataset, scores.split, scores.images_scored, scores.tune_fraction, scores.seed
-    return (*same_images, sweep.settings["method"], sweep.settings["precision"], sweep.is_random)
+    return (*same_images, sweep.settings["precision"], sweep.is_random)
 
 
 def _features(one: SettingScore, axis: str) -> str:
@@ -282,7 +287,7 @@ def _values(panel: Panel) -> Table:
 
 
 def _choices(sweeps: Sequence[ReportSweep]) -> Table:
-    """The choice of each sweep, its best in hindsight, and its method as published."""
+    """The choice of each sweep, its best in hindsight, and its methods as published."""
     rows = []
     for scores in (sweep.scores for sweep in sweeps):
         of_sweep = {"backbone": scores.backbone, "dataset": f"{scores.dataset} {scores.split}"}

@@ -110,7 +110,7 @@ def discover_stream(
 def _setting(backbone: Backbone, method: str | Any, features: FeatureConfig | None) -> Setting:
     if isinstance(method, Setting):
         if features is not None:
-            raise LostRegError("a Setting has features of its own: leave out `features`")
+            raise LostRegError("a Setting has features of its own: leave out its argument")
         return method
     if method == BEST:
         chosen = chosen_preset(None, BEST, backbone.family)

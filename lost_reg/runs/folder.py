@@ -62,13 +62,13 @@ class CommonSettings:
     backbone: str
     weights: _Weights
     precision: str
-    method: str
 
 
 @dataclass(frozen=True)
 class RunSettings(CommonSettings):
     """Settings of a run in run.json, which may hold more."""
 
+    method: str
     features: FeatureConfig
     options: dict[str, Any]
     refine: str | None = None

@@ -16,6 +16,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize
 from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.forecast import setting_operations
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.run import Note, Work, counted_from_last, no_note, write_folder
 from lost_reg.runs.scheduler import discover_by_each
@@ -23,6 +24,8 @@ from lost_reg.runs.sessions import RunSummary
 from lost_reg.runs.sources import Source
 from lost_reg.runs.sweep_folder import SCORES_FILE, SWEEP_LAYOUT, SweptImage
 from lost_reg.types import Failure, Prediction
+
+_SIZE_HW = 448, 448  # of an image on which the costs of settings are compared
 
 
 def sweep(
@@ -38,18 +41,16 @@ def sweep(
     """Discover objects in all images of a source with each of several settings, and write a sweep folder.
 
     Args:
-        settings: of one method and one `max_side`, such as those from `grid_of_settings`.
+        settings: all with the same `max_side` and `square`, such as those from `settings_of_methods`.
         The others: see `run`.
 
     Raises:
-        LostRegError: no settings, settings of several methods, one that the backbone does not support, or
-            a folder that cannot be written.
+        LostRegError: no settings, one that the backbone does not support, settings with different sizes, or a
+            folder that cannot be written.
     """
     options = options or RunOptions()
     if not settings:
         raise LostRegError("a sweep needs at least one setting")
-    if len({setting.method.name for setting in settings}) > 1:
-        raise LostRegError("the settings of a sweep need the same method")
     settings = [counted_from_last(setting, backbone) for setting in settings]
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
@@ -58,16 +59,21 @@ def sweep(
         for outcome in discover_by_each(images, backbone, settings, loader, batch_size=size):
             yield outcome if isinstance(outcome, Failure) else _swept(outcome)
 
-    deepest = max(settings, key=lambda setting: max(setting.features.layers))
-    work = Work(_recorded(settings), discover, costliest=deepest, layout=SWEEP_LAYOUT)
+    def cost(setting: Setting) -> tuple[int, float]:
+        return max(setting.features.layers), setting_operations(backbone, setting, _SIZE_HW)
+
+    work = Work(_recorded(settings), discover, costliest=max(settings, key=cost), layout=SWEEP_LAYOUT)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 
 
 def _recorded(settings: Sequence[Setting]) -> dict[str, object]:
+    """The settings as in sweep.json; a single method is recorded once, as in earlier versions."""
     tried = [setting.recorded() for setting in settings]
-    method = tried[0]["method"]
+    methods = {one["method"] for one in tried}
+    if len(methods) > 1:
+        return {"tried": tried}
     return {
-        "method": method,
+        "method": methods.pop(),
         "tried": [{"features": one["features"], "options": one["options"]} for one in tried],
     }
 

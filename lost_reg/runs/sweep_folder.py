@@ -26,17 +26,30 @@ class SweptImage:
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting of a sweep as recorded: features and options of the sweep's method."""
+    """A setting of a sweep as recorded.
+
+    method: None if it is recorded once, for all settings.
+    """
 
     features: FeatureConfig
     options: dict[str, Any]
+    method: str | None = None
 
 
 @dataclass(frozen=True)
 class SweepSettings(CommonSettings):
-    """Settings of a sweep in sweep.json, which may hold more."""
+    """Settings of a sweep in sweep.json, which may hold more.
+
+    method: that of all settings; None if each has its own.
+    """
 
     tried: list[Tried]
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a setting without a method."""
+        if not all(one.method or self.method for one in self.tried):
+            raise ValueError("a setting has no method")
 
 
 SWEEP_LAYOUT = Layout(SWEEP_FILE, BOXES_FILE, SweptImage, SweepSettings)
@@ -67,7 +80,7 @@ def read_sweep(folder: Path) -> SweepResults:
     if not (folder / SWEEP_FILE).is_file():
         raise LostRegError(f"no sweep in {str(folder)!r}: no {SWEEP_FILE} in it; `lost-reg sweep` makes one")
     results = read_run(folder, SWEEP_LAYOUT)
-    method = results.settings["method"]
+    method = results.settings.get("method")
     settings = tuple({"method": method, **one} for one in results.settings["tried"])
     for name, one in results.predictions.items():
         if len(one.boxes_xyxy) != len(settings):

@@ -6,10 +6,12 @@ import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from lost_reg.discovery.methods import Setting, preset_setting, with_changes
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.method import Method
+from lost_reg.discovery.methods import METHODS, Setting, find_method, preset_setting, with_changes
 from lost_reg.errors import LostRegError
 
 MOST_SETTINGS = 10_000
@@ -62,9 +64,11 @@ def _value(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Grid:
-    """What the settings of a sweep differ in: the values for fields of the features and method options.
+    """What the settings of a method differ in: the values for fields of the features and method options.
 
-    max_side: the same for all settings.
+    What is not named is as the method is published, but for the size of the images.
+
+    max_side: the same for all settings of a sweep, in place of the size that a method is published with.
     """
 
     method: str = "lost"
@@ -76,13 +80,70 @@ class Grid:
 def grid_of_settings(grid: Grid) -> list[Setting]:
     """All combinations, grouped by features, with the options in their order.
 
+    Of settings that cannot differ in what they find, such as normalised and raw features for a method that
+    normalises them itself, the first is kept.
+
     Raises:
         LostRegError: an option that the method does not have, an invalid value, or more combinations than
             MOST_SETTINGS.
     """
-    base = with_changes(preset_setting(grid.method), {"max_side": grid.max_side})
+    base = with_changes(preset_setting(grid.method), {"max_side": grid.max_side, "square": None})
     axes = {**grid.features, **grid.options}
     count = math.prod(len(values) for values in axes.values())
+    _check_count(count)
+    settings = (with_changes(base, dict(zip(axes, values))) for values in itertools.product(*axes.values()))
+    kept: dict[Setting, Setting] = {}
+    for setting in settings:
+        kept.setdefault(_without_effectless(setting), setting)
+    return list(kept.values())
+
+
+def settings_of_methods(
+    methods: Sequence[str],
+    features: Mapping[str, Sequence[Any]],
+    options: Mapping[str, Sequence[Any]],
+    max_side: int | None = None,
+) -> list[Setting]:
+    """The settings of a sweep, one method's after the other's; see `Grid`.
+
+    Args:
+        options: each applies to the methods that have it. Others have the values that their fields name under
+            "sweep", if any.
+
+    Raises:
+        LostRegError: an unknown method, an option that none of the methods has, an invalid value, or more
+            settings than MOST_SETTINGS.
+    """
+    chosen = [find_method(name) for name in dict.fromkeys(methods)]
+    _check_options(chosen, options)
+    settings: list[Setting] = []
+    for method in chosen:
+        own = {item.name: item.metadata.get("sweep") for item in fields(method.config)}
+        by_default = {name: parse_values(values) for name, values in own.items() if values}
+        given = {name: values for name, values in options.items() if name in own}
+        settings += grid_of_settings(Grid(method.name, features, {**by_default, **given}, max_side))
+    _check_count(len(settings))
+    return settings
+
+
+def _check_options(methods: Sequence[Method], options: Mapping[str, Any]) -> None:
+    """Check that at least one of the methods has each option."""
+    for name in options:
+        owners = [one for one in METHODS.values() if name in one.config.__dataclass_fields__]
+        if not any(method in owners for method in methods):
+            have = "the method {} has no" if len(methods) == 1 else "none of the methods {} has the"
+            of = f": it is one of `method` {' and '.join(one.name for one in owners)}" if owners else ""
+            raise LostRegError(f"{have.format(', '.join(m.name for m in methods))} option `{name}`{of}")
+
+
+def _check_count(count: int) -> None:
     if count > MOST_SETTINGS:
         raise LostRegError(f"{count:,} settings are too many: at most {MOST_SETTINGS:,}")
-    return [with_changes(base, dict(zip(axes, values))) for values in itertools.product(*axes.values())]
+
+
+def _without_effectless(setting: Setting) -> Setting:
+    """The setting with the features' defaults in place of values that change nothing."""
+    features = setting.features
+    names = {*setting.method.unaffected_by, *(["normalize"] if len(features.parts) > 1 else [])}
+    defaults = {name: getattr(FeatureConfig(), name) for name in names}
+    return replace(setting, features=replace(features, **defaults))

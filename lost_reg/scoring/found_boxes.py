@@ -10,6 +10,7 @@ from typing import Any
 
 from lost_reg.backbones.zoo import SPECS, backbone_label
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results
@@ -159,9 +160,11 @@ def split_title(dataset: Dataset, options: ScoringOptions) -> str:
 def describe_backbone(settings: dict[str, Any]) -> str:
     """A backbone's name, with all differences from its published weights and from LOST as published.
 
-    The settings of a sweep have no single features and options, so the label has none.
+    The settings of a sweep have no single features and options, and may have several methods: the label has
+    none of these.
     """
-    notes = departures({"features": {}, "options": {}, **settings})
+    method = settings.get("method") or LOST.name
+    notes = departures({"features": {}, "options": {}, **settings, "method": method})
     if settings["precision"] != "fp32":
         notes.append(settings["precision"])
     return backbone_label(

@@ -86,20 +86,20 @@ class SweepScores:
         return max(self.settings, key=lambda one: one.found)
 
     @property
-    def method(self) -> str:
-        """The name of the method of all settings."""
-        return str(self.settings[0].setting["method"])
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods, in the order in which they were tried."""
+        return tuple(dict.fromkeys(one.setting["method"] for one in self.settings))
 
     @property
-    def as_published(self) -> SettingScore | None:
-        """The method as published, if it was among the settings (at any `max_side`) and is installed."""
-        if self.method not in METHODS:
-            return None
-        published = preset_setting(self.method).recorded()
-        for one in self.settings:
-            if {**one.setting, "features": {**one.setting["features"], "max_side": None}} == published:
-                return one
-        return None
+    def as_published(self) -> dict[str, SettingScore]:
+        """By name, the methods that are installed and were tried as published, at any `max_side`."""
+        published = {name: preset_setting(name).recorded() for name in self.methods if name in METHODS}
+        return {
+            one.setting["method"]: one
+            for one in self.settings
+            if {**one.setting, "features": {**one.setting["features"], "max_side": None}}
+            == published.get(one.setting["method"])
+        }
 
     def corloc(self, one: SettingScore) -> float:
         """CorLoc in percent, on the images not used for tuning."""
@@ -191,31 +191,41 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
 
 
 def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
-    """The choice, the best in hindsight and the method as published, as rows of a table."""
-    title = METHODS[scores.method].title if scores.method in METHODS else scores.method
-    chosen = {
+    """The choice, the best in hindsight and each method as published, as rows of a table."""
+    shown = {
         f"chosen on {text.counted(scores.images_tuned, 'other image')}": scores.chosen,
         "best in hindsight": scores.hindsight,
-        f"{title} as published": scores.as_published,
+        **{f"{title_of(one)} as published{_size(one)}": one for one in scores.as_published.values()},
     }
     return [
         {
             "which": which,
-            "setting": describe_setting(one.setting),
+            "setting": f"{title_of(one)}: " * (len(scores.methods) > 1) + describe_setting(one.setting),
             "CorLoc": f"{scores.corloc(one):.1f}",
             "95 % interval": "{:.1f} to {:.1f}".format(*scores.interval(one)),
         }
-        for which, one in chosen.items()
-        if one
+        for which, one in shown.items()
     ]
 
 
+def title_of(one: SettingScore) -> str:
+    """The name of a setting's method as papers write it, if it is installed."""
+    name = str(one.setting["method"])
+    return METHODS[name].title if name in METHODS else name
+
+
+def _size(one: SettingScore) -> str:
+    """How the images' size departs from the native one that methods are published with."""
+    side = one.setting["features"].get("max_side")
+    return f", but at max side {side}" if side else ""
+
+
 def text_table(scores: SweepScores) -> str:
-    """The choice, the best in hindsight and the method as published, as text."""
+    """The choice, the best in hindsight and each method as published, as text."""
     return "\n".join(
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: "
-            f"{text.counted(len(scores.settings), 'setting')}, "
+            f"{text.counted(len(scores.settings), 'setting')}{_of_methods(scores)}, "
             f"CorLoc on {text.counted(scores.images_scored, 'image')}",
             text.text_table(choice_rows(scores)),
             f"The choice was made on {text.counted(scores.images_tuned, 'other image')} (`tune_fraction` "
@@ -224,6 +234,10 @@ def text_table(scores: SweepScores) -> str:
             f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",
         ]
     )
+
+
+def _of_methods(scores: SweepScores) -> str:
+    return f" of {len(scores.methods)} methods" if len(scores.methods) > 1 else ""
 
 
 def json_text(scores: SweepScores) -> str:
@@ -242,12 +256,14 @@ def json_text(scores: SweepScores) -> str:
 
 
 def csv_text(scores: SweepScores) -> str:
-    """A line for each setting, with a header."""
-    rows = []
-    for one in scores.settings:
-        setting = {"method": one.setting["method"], **one.setting["features"], **one.setting["options"]}
-        rows.append({**setting, **_numbers(scores, one)})
-    return text.csv_text(rows)
+    """A line for each setting, with a header; empty where a setting's method does not have an option."""
+    settings = [
+        {"method": one.setting["method"], **one.setting["features"], **one.setting["options"]}
+        for one in scores.settings
+    ]
+    numbers = [_numbers(scores, one) for one in scores.settings]
+    header = dict.fromkeys(name for row in (*settings, *numbers) for name in row)
+    return text.csv_text([{**one, **of_one} for one, of_one in zip(settings, numbers)], header)
 
 
 def _numbers(scores: SweepScores, one: SettingScore) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_pictures_are_not_made_of_shards(refused, photos, tmp_path):
 
 def test_the_command_and_the_library_find_the_same(lost_reg, photos, tmp_path):
     lost_reg("run", photos, "--out", tmp_path / "out")
-    found = discover([photos / "a.jpg"], load_backbone("tiny"))
+    found = discover([photos / "a.jpg"], load_backbone("tiny"), "lost")
     row = next(row for row in lines_of(tmp_path / "out") if row["image"] == "a.jpg")
     assert [
         FoundObject(tuple(one["box_xyxy"]), one["score"], tuple(one["seed"]), one["details"])
@@ -135,7 +135,7 @@ def test_run_json_says_how_to_repeat_the_run(lost_reg, voc, tmp_path):
 
 
 def test_further_objects_are_asked_for_by_number(lost_reg, photos, tmp_path):
-    run = ("run", photos, "--weights", "random", "--max-objects", 3, "--center")
+    run = ("run", photos, "--method", "lost", "--weights", "random", "--max-objects", 3, "--center")
     assert lost_reg(*run, "--out", tmp_path / "three").exit_code == 0
     found = read_run(tmp_path / "three")
     assert found.settings["options"]["max_objects"] == 3
@@ -148,9 +148,10 @@ def test_further_objects_are_asked_for_by_number(lost_reg, photos, tmp_path):
 
 def test_runs_of_another_number_of_objects_are_not_continued(lost_reg, refused, photos, tmp_path):
     out = tmp_path / "out"
-    lost_reg("run", photos, "--out", out, "--max-objects", 2, "--limit", 1)
-    assert "max_objects" in refused("run", photos, "--out", out, "--resume")
-    assert lost_reg("run", photos, "--out", out, "--max-objects", 2, "--resume").exit_code == 0
+    run = ("run", photos, "--method", "lost", "--out", out)
+    lost_reg(*run, "--max-objects", 2, "--limit", 1)
+    assert "max_objects" in refused(*run, "--resume")
+    assert lost_reg(*run, "--max-objects", 2, "--resume").exit_code == 0
     assert len(lines_of(out)) == 2
 
 
@@ -175,11 +176,11 @@ def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save
         Image.new("RGB", (96, 64)).save(tmp_path / f"{name}.png")
     images = [tmp_path / "a.png", save_scene(tmp_path / "d.jpg"), tmp_path / "b.png", tmp_path / "c.png"]
     (tmp_path / "list").write_text("".join(f"{image}\n" for image in images))
-    run = ("run", "--files-from", tmp_path / "list", "--out", tmp_path / "out")
+    run = ("run", "--files-from", tmp_path / "list", "--method", "lost", "--out", tmp_path / "out")
     assert "Warning: 1 of 2 boxes are the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
     line = (
         "Warning: 3 of 4 boxes are the whole image: 100 % of the affinities in these images are positive, so "
-        "all patches tie for the lowest degree and the seed is arbitrary; try --center with --facet qk; "
+        "all patches tie for the lowest degree and the seed is arbitrary; try --preset best; "
         "`lost-reg sweep` compares settings\n"
     )
     assert lost_reg(*run, "--resume").stderr == line  # of all sessions, as is what a finished run says

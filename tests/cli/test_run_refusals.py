@@ -80,7 +80,9 @@ def test_a_name_that_is_too_long(refused, photos, tmp_path):
 
 
 def test_a_bias_that_is_no_number(refused, photos, tmp_path):
-    assert "finite --bias or 'auto'" in refused("run", photos, "--bias", "nan", "--out", tmp_path / "out")
+    assert "finite --bias or 'auto'" in refused(
+        "run", photos, "--method", "lost", "--bias", "nan", "--out", tmp_path / "out"
+    )
 
 
 def test_output_path_is_a_file(refused, photos, tmp_path):

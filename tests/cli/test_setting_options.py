@@ -16,9 +16,10 @@ from lost_reg.cli.options import chosen_setting
 from lost_reg.discovery import methods
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.lost import LostConfig
-from lost_reg.discovery.methods import Setting
+from lost_reg.discovery.methods import Setting, preset_setting, with_changes
+from lost_reg.discovery.presets import ACROSS_METHODS, chosen_preset
 
-CONFIGS = (FeatureConfig, LostConfig)
+CONFIGS = (FeatureConfig, *(method.config for method in methods.METHODS.values()))
 FIELDS = [field for config in CONFIGS for field in dataclasses.fields(config)]
 
 
@@ -27,19 +28,19 @@ def run_options() -> dict[str, click.Parameter]:
     return {option.name: option for option in command.get_params(click.Context(command))}
 
 
-@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: f"{field.name} {field.default}")
 def test_every_field_has_an_option_with_its_help_and_its_default(field):
     option = run_options()[field.name]
     assert f"--{field.name.replace('_', '-')}" in option.opts
     assert field.metadata["help"] and option.help.startswith(field.metadata["help"])
-    shown = re.search(r"\[default: (.*)\]$", option.help)[1]
+    shown = re.search(r"\[.*default: (.*)\]$", option.help)[1]
     if isinstance(field.default, bool):
         (off,) = option.secondary_opts
-        assert not field.default and f"--{shown}" == off
+        assert f"--{shown}" == off if not field.default else shown == field.name
     elif field.default is None:
-        assert shown == "native resolution"
+        assert shown == field.metadata["shown_default"]
     else:
-        assert shown == str(field.default)
+        assert str(field.default) in re.split(" for [a-z-]+,? ?|, ", shown)
     wide = click.Context(main.commands["run"], terminal_width=1000, max_content_width=1000)
     assert option.help in main.commands["run"].get_help(wide)
 
@@ -54,17 +55,29 @@ def recorded(out) -> dict:
     return {name: settings[name] for name in Setting().recorded()}
 
 
+def spread(**changes) -> Setting:
+    return with_changes(chosen_preset(None, "best", "bundled"), changes)
+
+
+def tokencut(**changes) -> Setting:
+    return with_changes(preset_setting("tokencut"), changes)
+
+
 @pytest.mark.parametrize(
     "options, expected",
     [
-        ([], setting()),
-        (["--preset", "registers"], setting(normalize=True, bias="auto")),
-        (["--preset", "registers", "--raw", "--bias", "-0.2"], setting(bias=-0.2)),
-        (["--preset", "registers", "--bias", "0"], setting(normalize=True)),
-        (["--center", "--normalize"], setting(center=True, normalize=True)),
-        (["--layer", "-2", "--facet", "v", "--k-patches", "7"], setting(facet="v", layer=-2, k_patches=7)),
-        (["--facet", "qk"], setting(facet="qk")),
-        (["--layer", "-2,-1"], setting(layer=(-2, -1))),
+        ([], chosen_preset(None, "best", "bundled")),
+        (["--preset", "best", "--max-side", "64"], spread(max_side=64)),
+        (["--preset", "lost", "--bias", "-0.2"], setting(bias=-0.2)),
+        (["--preset", "published"], setting()),
+        (["--method", "tokencut", "--tau", "auto"], tokencut(tau="auto")),
+        (["--method", "lost"], setting()),
+        (["--method", "lost", "--center", "--normalize"], setting(center=True, normalize=True)),
+        (
+            ["--method", "lost", "--layer", "-2", "--facet", "v", "--k-patches", "7"],
+            setting(facet="v", layer=-2, k_patches=7),
+        ),
+        (["--facet", "qk", "--layer", "-2,-1"], spread(facet="qk", layer=(-2, -1))),
         (["--method", "lost", "--max-side", "64", "--max-objects", "2"], setting(max_side=64, max_objects=2)),
     ],
     ids=str,
@@ -76,21 +89,13 @@ def test_parts_are_changed_one_by_one(lost_reg, tmp_path, save_scene, options, e
     assert recorded(tmp_path / "out") == expected.recorded()
 
 
-@pytest.mark.parametrize("backbone, facet", [("openclip", "v"), ("tiny", "k")])
-def test_the_registers_preset_uses_the_facet_that_the_papers_use_for_the_backbone(
-    lost_reg, tmp_path, save_scene, backbone, facet
-):
-    save_scene(tmp_path / "a.jpg", size_hw=(32, 48), box_xyxy=(8, 8, 24, 24))
-    run = ("run", tmp_path / "a.jpg", "--backbone", backbone, "--weights", "random", "--device", "cpu")
-    assert lost_reg(*run, "--preset", "registers", "--out", tmp_path / "out").exit_code == 0
-    assert recorded(tmp_path / "out") == setting(facet=facet, normalize=True, bias="auto").recorded()
-
-
-def test_the_published_preset_is_lost_as_published_for_every_backbone():
-    given = {"method": "lost", "preset": "published"} | {field.name: None for field in FIELDS}
-    for facet in ("k", "v"):
-        assert chosen_setting(dict(given), facet) == setting()
-    assert chosen_setting({**given, "preset": "registers", "facet": "q"}, "v").features.facet == "q"
+def test_datasets_are_run_as_published_and_your_own_images_with_the_best_preset():
+    given = {"method": None, "preset": None} | {field.name: None for field in FIELDS}
+    assert chosen_setting(dict(given), "DINOv2", own_images=False) == setting()
+    best = chosen_setting(dict(given), "DINOv2", own_images=True)
+    assert best == chosen_preset(None, "best", "DINOv2") != setting()
+    as_published = {**given, "method": "lost"}
+    assert chosen_setting(as_published, "DINOv2", own_images=True) == setting()
 
 
 def test_several_layers_are_run_and_resumed(lost_reg, photos, tmp_path):
@@ -156,10 +161,10 @@ def other_method(monkeypatch):
 class TestOtherMethod:
     def test_its_options_are_there_with_their_defaults(self):
         options = run_options()
-        assert options["steps"].help == "Steps.  [default: 0]"
+        assert options["steps"].help == "Steps.  [other; default: 0]"
         assert options["softly"].secondary_opts == ["--no-softly"]
-        assert options["softly"].help == "Softly.  [default: softly]"
-        assert options["method"].type.choices == ("lost", "other")
+        assert options["softly"].help == "Softly.  [other; default: softly]"
+        assert options["method"].type.choices == tuple(methods.METHODS)
 
     def test_they_reach_the_run(self, lost_reg, photos, tmp_path):
         given = ("--method", "other", "--steps", "-3", "--step-size", "2", "--no-softly", "--start", "there")
@@ -170,19 +175,18 @@ class TestOtherMethod:
 
     def test_an_option_that_the_method_does_not_have_is_refused(self, refused, photos, tmp_path):
         out = ("--out", tmp_path / "out")
-        line = refused("run", photos, *out, "--steps", 3)
-        assert line == "Error: the method lost has no option --steps"
+        line = refused("run", photos, *out, "--method", "lost", "--steps", 3)
+        assert line == "Error: the method lost has no option --steps: it is one of --method other"
         line = refused("run", photos, *out, "--method", "other", "--k-patches", 3)
-        assert line == "Error: the method other has no option --k-patches"
-        line = refused("run", photos, *out, "--method", "other", "--preset", "registers")
-        assert line == "Error: other has no preset 'registers': choose among published"
+        assert line == "Error: the method other has no option --k-patches: it is one of --method lost"
+        line = refused("run", photos, *out, "--method", "other", "--preset", "best")
+        assert line == "Error: other has no preset 'best': choose among published"
         assert "--method" in refused("run", photos, *out, "--method", "third", exit_code=2)
         assert not (tmp_path / "out").exists()
 
     def test_methods_lists_it(self, lost_reg):
-        rows = [line.split("  ") for line in lost_reg("methods").stdout.splitlines()]
         text = lost_reg("methods").stdout
-        assert "another method" in text and "the other way" in text and len(rows) == 2 + 3 + 2
+        assert "another method" in text and "the other way" in text
 
 
 def test_methods_lists_what_there_is(lost_reg):
@@ -190,6 +194,9 @@ def test_methods_lists_what_there_is(lost_reg):
     assert result.exit_code == 0
     header, _, *rows = result.stdout.splitlines()
     assert header.split() == ["method", "preset", "about"]
-    assert rows[0].startswith("lost") and methods.METHODS["lost"].about in rows[0]
-    for row, (name, preset) in zip(rows[1:], methods.METHODS["lost"].presets.items(), strict=True):
-        assert row.split()[0] == name and preset.about in row
+    for name, method in methods.METHODS.items():
+        assert any(row.startswith(name) and method.about in row for row in rows)
+        for preset, one in method.presets.items():
+            assert any(row.split()[0] == preset and one.about in row for row in rows)
+    for name, one in ACROSS_METHODS.items():
+        assert any(row.split()[:2] == ["any", name] and one.about in row for row in rows)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from lost_reg.cli.app import main
 from lost_reg.datasets.catalog import find_dataset
+from lost_reg.runs.folder import read_run
 from lost_reg.runs.sweep_folder import read_sweep
 from lost_reg.scoring.corloc import score
 
@@ -50,13 +54,48 @@ def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "s" / "corloc.json").read_text())
     boxes, truths = read_sweep(tmp_path / "s").boxes, find_dataset(str(voc), tmp_path).truths
-    assert scores["images_scored"] == 7 and len(scores["settings"]) == 18
+    assert scores["images_scored"] == 7 and len(scores["settings"]) == 15  # joined, they are normalised
     found = set()
     for index, one in enumerate(scores["settings"]):
         alone = score({name: all_boxes[index] for name, all_boxes in boxes.items()}, truths)
         found.add(alone.found)
         assert one["found"] + one["tuned"] == alone.found
     assert len(found) > 1
+
+
+def test_several_methods_in_one_sweep_find_what_each_finds_alone(lost_reg, sweep, voc, tmp_path):
+    methods = ("--method", "lost,tokencut,spread", "--bias", "0,auto", "--tau", "0.2", "--normalize", "no")
+    result = sweep(*methods, "--tune-fraction", "0.3")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "tiny on voc trainval: 4 settings of 3 methods, CorLoc on 7 images"
+    for title in ("LOST", "TokenCut", "Spread"):
+        assert any(
+            re.match(rf"{title} as published +{title}: q?kv? of layer -1, raw", line) for line in lines
+        )
+    swept = read_sweep(tmp_path / "s")
+    assert [one["method"] for one in swept.settings] == ["lost", "lost", "tokencut", "spread"]
+    for index, method in ((0, "lost"), (2, "tokencut"), (3, "spread")):
+        out = tmp_path / method
+        assert lost_reg("run", "--dataset", voc, "--method", method, "--out", out).exit_code == 0
+        alone = {name: one.box_xyxy for name, one in read_run(out).predictions.items()}
+        assert {name: boxes[index] for name, boxes in swept.boxes.items()} == alone, method
+    rows = list(
+        csv.DictReader(sweep(*methods, "--resume", "--csv", "--tune-fraction", "0.3").stdout.splitlines())
+    )
+    assert [(row["method"], row["bias"], row["tau"]) for row in rows] == [
+        ("lost", "0.0", ""), ("lost", "auto", ""), ("tokencut", "", "0.2"), ("spread", "", ""),
+    ]  # fmt: skip
+    assert "other settings" in sweep("--method", "lost", "--resume").stderr
+
+
+def test_a_smaller_size_is_said_where_a_method_is_otherwise_as_published(sweep):
+    methods = ("--method", "lost,maskcut", "--bias", "0", "--tau", "0.15", "--normalize", "no")
+    result = sweep(*methods, "--max-side", "64", "--tune-fraction", "0.3")
+    assert result.exit_code == 0, result.output
+    assert "LOST as published, but at max side 64 " in result.stdout
+    assert "LOST as published " not in result.stdout
+    assert "MaskCut as published" not in result.stdout  # which is at 480 x 480
 
 
 @pytest.mark.parametrize(
@@ -68,6 +107,9 @@ def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
         (["--k-patches", "1,5", "--bias", "0", "--normalize", "yes"], {"k_patches": 2}),
         (["--facet", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2}),
         (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2}),
+        (["--method", "tokencut"], {"tau": 7, "normalize": 1}),
+        (["--method", "lost-rim"], {"share": 9, "normalize": 1}),
+        (["--method", "spread"], {"facet": 1, "normalize": 1}),
     ],
     ids=str,
 )
@@ -92,7 +134,11 @@ def test_what_is_tried(sweep, tmp_path, options, expected):
         (["--k-patches", "0,5"], "expected --k-patches of at least 1"),
         (["--k-patches", "2.5"], "--k-patches cannot be 2.5"),
         (["--max-objects", "2"], "No such option '--max-objects'"),
-        (["--method", "tokencut"], "Invalid value for '--method'"),
+        (["--method", "tokencut"], "the method tokencut has no option --bias: it is one of --method lost"),
+        (["--method", "tokencut,spread"], "none of the methods tokencut, spread has the option --bias"),
+        (["--method", "lost,gone"], "unknown method 'gone': choose among lost, tokencut"),
+        (["--method", "lost,"], "unknown method ''"),
+        (["--method", "lost,tokencut", "--tau", "2"], "expected a --tau from -1 to 1"),
         (["--tune-fraction", "0.001"], "cannot be split"),
         (["--tune-fraction", "1"], "--tune-fraction"),
         (["--dataset", "nowhere"], "unknown dataset"),
@@ -130,3 +176,11 @@ def test_a_sweep_that_is_refused_keeps_the_scores(sweep, tmp_path):
     before = (tmp_path / "s" / "corloc.json").read_bytes()
     assert "other settings" in sweep("--bias", "0,1", "--resume").stderr
     assert (tmp_path / "s" / "corloc.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"), [("sp", ["spread"]), ("lost,to", ["lost,tokencut"]), ("lost,tokencut,x", [])]
+)
+def test_the_last_of_several_methods_is_completed(typed, completed):
+    found = ShellComplete(main, {}, "lost-reg", "_COMPLETE").get_completions(["sweep", "--method"], typed)
+    assert [one.value for one in found] == completed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 
 import pytest
 from helpers import refusal, setting
@@ -23,6 +23,7 @@ from lost_reg.discovery.methods import (
     preset_setting,
     with_changes,
 )
+from lost_reg.discovery.presets import chosen_preset
 
 
 @dataclass(frozen=True)
@@ -52,53 +53,54 @@ def test_each_method_has_what_a_row_needs(method):
     assert "published" in method.presets
     for preset in method.presets.values():
         assert type(preset.config) is method.config and preset.about
-        assert method.operations(100, 64, preset.config) > 0
+        assert method.operations(100, 64, preset.config) >= 0
     assert 0 < method.peak_bytes(1, 100) < method.peak_bytes(2, 100)
 
 
 def test_methods_are_found_by_name_and_by_their_options(other):
     assert find_method("lost") is LOST is method_of(LostConfig(bias=-0.2))
     assert method_of(OtherConfig()).name == "other"
-    assert list_methods() == {"lost": LOST.about, "other": LOST.about}
+    assert list_methods() == {name: method.about for name, method in METHODS.items()}
+    assert list_methods()["other"] == LOST.about
 
 
 def test_unknown_methods_are_refused_with_those_there_are(other):
-    assert refusal(find_method, "x") == "unknown method 'x': choose among lost, other"
+    assert refusal(find_method, "x") == "unknown method 'x': choose among " + ", ".join(METHODS)
     for wrong in (FeatureConfig(), "lost", None):
         text = refusal(method_of, wrong)
-        assert text == (
-            "expected a method's options (LostConfig, OtherConfig), but got a " + type(wrong).__name__
-        )
+        assert text.startswith("expected a method's options (LostConfig, TokenCutConfig, ")
+        assert text.endswith(f", OtherConfig), but got a {type(wrong).__name__}")
 
 
 # Presets
 
 
-def test_lost_is_as_published_for_every_backbone():
+def test_lost_is_as_published():
     expected = Setting(
         FeatureConfig(facet="k", layer=-1, center=False, normalize=False, max_side=None),
         LostConfig(k_patches=100, bias=0.0, max_objects=1),
     )
     assert Setting() == expected
-    for name in ("dino", "dinov2_reg", "openclip", "timm:vit_tiny_patch16_224"):
-        assert preset_setting("lost", "published", find_spec(name).facet) == expected
+    assert preset_setting("lost", "published") == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "facet"), [("dinov2_reg", "k"), ("dino", "k"), ("deit3", "v"), ("openclip", "v"), ("tiny", "k")]
-)
-def test_registers_takes_values_where_the_papers_do(name, facet):
-    expected = Setting(FeatureConfig(facet=facet, normalize=True), LostConfig(bias="auto"))
-    assert preset_setting("lost", "registers", find_spec(name).facet) == expected
+def test_presets_across_methods_choose_the_method_for_the_backbone():
+    dino, other = find_spec("dino").family, find_spec("dinov2_reg").family
+    assert chosen_preset(None, "lost", dino) == chosen_preset(None, "lost", "bundled") == Setting()
+    assert chosen_preset(None, "lost", other).method.name == "lost-rim"
+    for family in (dino, other, "OpenCLIP"):
+        best = chosen_preset(None, "best", family)
+        assert (best.method.name, best.features) == ("spread", FeatureConfig("qkv", max_side=336))
+    # a function of the user's has one kind of features
+    assert chosen_preset(None, "best", "").features == FeatureConfig(max_side=336)
+    assert chosen_preset("spread", "best", other) == chosen_preset(None, "best", other)
+    assert chosen_preset(None, None, other) == chosen_preset("lost", None, other) == Setting()
+    assert refusal(chosen_preset, "tokencut", "best", other).startswith("tokencut has no preset 'best'")
 
 
 def test_unknown_presets_are_refused_with_those_there_are(other):
-    assert refusal(preset_setting, "lost", "x") == (
-        "lost has no preset 'x': choose among published, registers"
-    )
-    assert refusal(preset_setting, "other", "registers") == (
-        "other has no preset 'registers': choose among published"
-    )
+    assert refusal(preset_setting, "lost", "x") == ("lost has no preset 'x': choose among published")
+    assert refusal(preset_setting, "other", "best") == ("other has no preset 'best': choose among published")
     assert "unknown method 'x'" in refusal(preset_setting, "x")
 
 
@@ -169,7 +171,7 @@ def test_another_method_departs_from_its_own_published_setting(other):
 def test_a_method_that_is_not_installed_is_described_by_all_its_options():
     record = {
         "method": "gone",
-        "features": asdict(FeatureConfig(normalize=True)),
+        "features": FeatureConfig(normalize=True).recorded(),
         "options": {"tau": 0.25, "steps": 3},
     }
     assert describe_setting(record) == "k of layer -1, normalised, tau 0.25, steps 3"
@@ -189,9 +191,11 @@ def test_changes_reach_features_and_options_and_nothing_else():
 
 
 def test_options_of_another_method_are_refused(other):
-    assert refusal(with_changes, Setting(), {"steps": 2}) == "the method lost has no option `steps`"
+    assert refusal(with_changes, Setting(), {"steps": 2}) == (
+        "the method lost has no option `steps`: it is one of `method` other"
+    )
     assert refusal(with_changes, preset_setting(other), {"layer": -1, "bias": 0.1}) == (
-        "the method other has no option `bias`"
+        "the method other has no option `bias`: it is one of `method` lost"
     )
 
 

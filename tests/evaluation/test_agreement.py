@@ -30,7 +30,7 @@ def files(tmp_path):
 )
 def test_the_plain_pipeline_and_ours_find_the_same(files, name):
     backbone = load_backbone(name, weights="random", device="cpu")
-    found = discover(files, backbone)
+    found = discover(files, backbone, "lost")
     expected = [plain.discover(path, backbone) for path in files]
     assert [one.box_xyxy for one in found] == [one.box_xyxy for one in expected]
     assert [one.objects[0].seed for one in found] == [one.seed for one in expected]

@@ -661,6 +661,8 @@ def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tm
     write_run(tmp_path / "results" / "right", dataset, dict.fromkeys(OUTCOMES, RIGHT), backbone="deit3")
     page = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
     table, gallery = page.split('<section id="corloc"')[1].split('<section id="gallery"')
-    note = "<li>{}: 4 of 4 boxes are the whole image; `lost-reg sweep` compares settings</li>"
+    note = (
+        "<li>{}: 4 of 4 boxes are the whole image; try `preset` best; `lost-reg sweep` compares settings</li>"
+    )
     assert note.format("dinov2_vits14") in table and note.format("dino_vits16") in gallery
     assert page.count("the whole image;") == 2

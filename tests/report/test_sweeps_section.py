@@ -22,6 +22,7 @@ from report_cases import (
     write_sweep,
 )
 
+from lost_reg.discovery.methods import preset_setting, with_changes
 from lost_reg.errors import LostRegError
 from lost_reg.report.loading import load_sweeps
 from lost_reg.scoring.found_boxes import REGISTER_KINDS, register_kind
@@ -111,6 +112,35 @@ def test_a_sweep_of_a_method_that_is_not_installed_is_drawn_over_its_option(tmp_
     (chart,) = charts_of(text)
     assert chart.get("aria-label").startswith("dinov2_vits14 on voc07 trainval: k, raw: CorLoc over tau")
     assert rows_of(text, "Sweeps")[1][3] == "k of layer -1, raw, tau 0.4"
+
+
+def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
+    settings = [setting(bias=bias).recorded() for bias in (-0.2, 0.0)]
+    cuts = [with_changes(preset_setting("tokencut"), {"tau": tau}).recorded() for tau in (0.1, 0.2, 0.4)]
+    settings += [*cuts, preset_setting("spread").recorded()]
+    write_recorded(tmp_path / "results" / "1", settings, method=None)
+    write_settings(tmp_path / "results" / "2", [{"bias": bias} for bias in (-0.5, 0.0)])
+    text = page_of(tmp_path)
+    titles = re.findall("<figcaption>(.*?)</figcaption>", text)
+    name = "dinov2_vits14 on voc07 trainval: "
+    assert titles == [
+        f"{name}{one}" for one in ("LOST, k, raw", "TokenCut, k, raw", "Spread, qkv, raw", "k, raw")
+    ]
+    lost, cut, alone = charts_of(text)
+    assert "CorLoc over bias;" in lost.get("aria-label") and "CorLoc over tau;" in cut.get("aria-label")
+    assert [len(drawn(chart, "dinov2_vits14, layer -1")[0]) for chart in (lost, cut, alone)] == [2, 3, 2]
+    assert rows_of(text, f"CorLoc over tau, {titles[1]}") == [
+        ["0.1", "10.0"],
+        ["0.2", "15.0"],
+        ["0.4", "20.0"],
+    ]
+    assert rows_of(text, f"CorLoc over settings, {titles[2]}") == [["CorLoc", "25.0"]]
+    assert [row[2:4] for row in rows_of(text, "Sweeps")][1:5] == [
+        ["best in hindsight", "Spread: qkv of layer -1, raw"],
+        ["LOST as published", "LOST: k of layer -1, raw, bias 0"],
+        ["TokenCut as published", "TokenCut: k of layer -1, raw, tau 0.2"],
+        ["Spread as published", "Spread: qkv of layer -1, raw"],
+    ]
 
 
 def test_all_values_and_the_choice_are_in_tables(tmp_path):

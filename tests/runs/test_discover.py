@@ -143,14 +143,14 @@ def test_paths_and_arrays_are_accepted_and_their_order_kept(tmp_path, colours):
     Image.fromarray(arrays[1]).save(tmp_path / "one.png")
     Image.fromarray(arrays[2]).save(tmp_path / "two.png")
     images = [arrays[0], str(tmp_path / "one.png"), tmp_path / "two.png", arrays[1][:, :, 0]]
-    found = discover(images, colours)
+    found = discover(images, colours, "lost")
     assert [one.image for one in found] == ["[0]", images[1], str(images[2]), "[3]"]
     assert [one.box_xyxy for one in found] == [(16, 8, 40, 24), (0, 0, 8, 8), (8, 24, 24, 40), (0, 0, 8, 8)]
     assert [one.size_hw for one in found] == [(48, 64), (32, 32), (48, 64), (32, 32)]
 
 
 def test_an_object_has_box_seed_score_and_details(colours):
-    (found,) = discover([planted()], colours)
+    (found,) = discover([planted()], colours, "lost")
     # 3 x 2 of 6 x 8 patches are white; each patch is similar to the others of the very same colour only
     share = pytest.approx((6 * 5 + 42 * 41) / (48 * 47), abs=1e-6)
     white = found_object((16, 8, 40, 24), seed=(1, 2), degree=5, positive_share=share, score=1.0)
@@ -159,7 +159,7 @@ def test_an_object_has_box_seed_score_and_details(colours):
 
 
 def test_an_array_of_images_is_a_list_of_images(colours):
-    found = discover(np.stack([planted(), planted(box_xyxy=(0, 0, 8, 8))]), colours)
+    found = discover(np.stack([planted(), planted(box_xyxy=(0, 0, 8, 8))]), colours, "lost")
     assert [one.box_xyxy for one in found] == [(16, 8, 40, 24), (0, 0, 8, 8)]
 
 
@@ -168,26 +168,30 @@ def test_one_image_of_any_kind_is_a_list_of_one(tmp_path, colours):
     Image.fromarray(planted()).save(path)
     tensor = torch.from_numpy(planted()).permute(2, 0, 1)
     for image in (path, str(path), planted(), Image.open(path), tensor, tensor / 255):
-        (found,) = discover(image, colours)
+        (found,) = discover(image, colours, "lost")
         assert found.box_xyxy == (16, 8, 40, 24)
 
 
 def test_one_path_may_be_given_twice(photos, random_backbone):
-    found = discover([photos[0], photos[1], photos[0]], random_backbone)
+    found = discover([photos[0], photos[1], photos[0]], random_backbone, "lost")
     assert found[0] == found[2] and found[0].image == str(photos[0])
 
 
 def test_no_images_give_no_predictions(colours):
-    assert discover([], colours) == []
+    assert discover([], colours, "lost") == []
 
 
 def test_a_method_is_chosen_by_name_or_by_its_options(photos, random_backbone):
     published = discover(photos, random_backbone, "lost")
-    assert published == discover(photos, random_backbone) == discover(photos, random_backbone, LostConfig())
+    assert (
+        published
+        == discover(photos, random_backbone, "lost")
+        == discover(photos, random_backbone, LostConfig())
+    )
     features = FeatureConfig(facet="v", normalize=True)
     expected = find(photos, random_backbone, setting(facet="v", normalize=True, bias=-0.2))
     assert discover(photos, random_backbone, LostConfig(bias=-0.2), features) == expected != published
-    assert discover(photos, random_backbone, features=features) == find(
+    assert discover(photos, random_backbone, "lost", features=features) == find(
         photos, random_backbone, setting(facet="v", normalize=True)
     )
 
@@ -232,20 +236,20 @@ def test_few_images_are_decoded_in_this_process_whatever_the_batches(colours, mo
         return decode(images, decoding, workers=0)
 
     monkeypatch.setattr(batches, "decode", counting)
-    discover([planted()] * 31, colours)
-    discover([planted()] * 31, colours, loader=LoaderOptions(batch_size=2))
-    discover([planted()] * 32, colours)
-    discover([planted()] * 32, colours, loader=LoaderOptions(workers=0))
-    discover([planted()] * 31, colours, loader=LoaderOptions(workers=2))
+    discover([planted()] * 31, colours, "lost")
+    discover([planted()] * 31, colours, "lost", loader=LoaderOptions(batch_size=2))
+    discover([planted()] * 32, colours, "lost")
+    discover([planted()] * 32, colours, "lost", loader=LoaderOptions(workers=0))
+    discover([planted()] * 31, colours, "lost", loader=LoaderOptions(workers=2))
     assert workers == [0, 0, None, 0, 2]
 
 
 def test_an_unreadable_image_is_an_error_with_its_name(tmp_path, colours):
     (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(UnreadableImage, match=r"bad\.jpg: not an image"):
-        discover([planted(), tmp_path / "bad.jpg"], colours)
+        discover([planted(), tmp_path / "bad.jpg"], colours, "lost")
     with pytest.raises(UnreadableImage, match=r"\[1\]: expected an array of shape"):
-        discover([planted(), np.zeros((4, 4, 7), np.uint8)], colours)
+        discover([planted(), np.zeros((4, 4, 7), np.uint8)], colours, "lost")
 
 
 def test_a_function_that_gives_another_number_of_patches_is_refused():
@@ -253,7 +257,7 @@ def test_a_function_that_gives_another_number_of_patches_is_refused():
         lambda images: patch_means(images)[:, 1:], preprocessing=Preprocessing(PATCH), device="cpu"
     )
     with pytest.raises(LostRegError, match=r"features of shape \(1, 48, D\) .* but got \(1, 47, 3\)"):
-        discover([planted()], backbone)
+        discover([planted()], backbone, "lost")
 
 
 # --- scores ------------------------------------------------------------------------------------------
@@ -266,7 +270,7 @@ def test_the_score_is_of_the_features_as_they_are_compared(colours):
     raw = np.where(pixels[4, 4::8] > 0, 1.0, -1.0)
     scores = []
     for center in (False, True):
-        (found,) = discover([pixels], colours, features=FeatureConfig(center=center))
+        (found,) = discover([pixels], colours, "lost", features=FeatureConfig(center=center))
         expected = oracle_lost(raw - raw.mean(axis=0) * center, (1, 8))
         assert found.box_xyxy == (16, 0, 32, 8) == tuple(8 * np.array(expected.box) * (1, 1, 1, 1))
         scores.append(found.objects[0].score)
@@ -284,13 +288,13 @@ def test_black_pixels_are_not_mistaken_for_padding(colours):
 
 def test_boxes_are_clipped_to_the_image(colours):
     # the object's last patches reach over the border: 45 is 5.6 patches, 60 is 7.5
-    (found,) = discover([planted((45, 60), (40, 32, 60, 45))], colours)
+    (found,) = discover([planted((45, 60), (40, 32, 60, 45))], colours, "lost")
     assert found.box_xyxy == (40, 32, 60, 45) and found.grid_hw == (6, 8)
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (5, 3), (16, 15)])
 def test_an_image_smaller_than_a_patch_is_its_own_box(random_backbone, size_hw):
-    (found,) = discover([np.full((*size_hw, 3), 77, np.uint8)], random_backbone)
+    (found,) = discover([np.full((*size_hw, 3), 77, np.uint8)], random_backbone, "lost")
     height, width = size_hw
     whole = found_object((0, 0, width, height), degree=0, positive_share=0.0, score=1.0)
     assert found == Prediction("[0]", size_hw, (1, 1), (whole,))
@@ -334,7 +338,7 @@ def test_a_path_with_the_name_of_an_image_in_memory_is_another_image(photos, ran
     (photos[0].parent / "[1]").write_bytes(photos[0].read_bytes())
     monkeypatch.chdir(photos[0].parent)
     pixels = np.array(Image.open(photos[1]))
-    first, second = discover(["[1]", pixels], random_backbone)
+    first, second = discover(["[1]", pixels], random_backbone, "lost")
     assert first.image == second.image == "[1]" and first.size_hw != second.size_hw
 
 

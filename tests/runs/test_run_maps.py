@@ -132,7 +132,7 @@ def test_maps_cost_nothing_where_they_are_not_asked_for(random_backbone, monkeyp
 
     monkeypatch.setattr(random_backbone, "facets", recording)
     monkeypatch.setattr(scheduler, "_hand_over_maps", fail)
-    assert len(list(discover_stream([("a", smooth((64, 64)))], random_backbone))) == 1
+    assert len(list(discover_stream([("a", smooth((64, 64)))], random_backbone, "lost"))) == 1
     assert asked == [[("k", -1)]]
 
 
@@ -144,7 +144,7 @@ def test_images_without_usable_features_get_no_maps():
     dark, light = np.zeros((16, 24, 3), np.uint8), np.full((16, 24, 3), 200, np.uint8)
     found: dict = {}
     stream = [("a", light), ("b", dark), ("c", light)]
-    outcomes = list(discover_stream(stream, colour_backbone(dark_is_nan), on_maps=found.__setitem__))
+    outcomes = list(discover_stream(stream, colour_backbone(dark_is_nan), "lost", on_maps=found.__setitem__))
     assert len(outcomes) == 3 and set(found) == {"a", "c"}
     norms = found["c"].values["norms"]
     assert norms == pytest.approx(np.full((2, 3), norms[0, 0])) and norms[0, 0] > 0
@@ -174,7 +174,9 @@ def test_a_method_that_finds_nothing_has_an_empty_mask_and_no_box(colours, monke
     )
     monkeypatch.setitem(methods.METHODS, "lost", nothing)
     found: dict = {}
-    (outcome,) = discover_stream([("a", np.zeros((16, 24, 3), np.uint8))], colours, on_maps=found.__setitem__)
+    (outcome,) = discover_stream(
+        [("a", np.zeros((16, 24, 3), np.uint8))], colours, "lost", on_maps=found.__setitem__
+    )
     assert outcome.objects == () and not found["a"].mask.any() and found["a"].mask.shape == (2, 3)
 
 

@@ -64,7 +64,7 @@ def test_outcomes_are_given_as_they_are_done(tmp_path, colours):
     Image.fromarray(planted()).save(tmp_path / "0.png")
     Image.fromarray(planted()).save(tmp_path / "1.png")
     images = [("0", tmp_path / "0.png"), ("1", tmp_path / "1.png")]
-    stream = discover_stream(images, colours, loader=LoaderOptions(batch_size=1, workers=0))
+    stream = discover_stream(images, colours, "lost", loader=LoaderOptions(batch_size=1, workers=0))
     assert next(stream).image == "0"
     (tmp_path / "1.png").unlink()
     assert next(stream) == Failure("1", "no such file")
@@ -75,7 +75,7 @@ def test_an_unreadable_image_is_a_failure_and_the_others_go_on(tmp_path, colours
     (tmp_path / "bad.jpg").write_text("no image")
     images = [planted(), tmp_path / "bad.jpg", tmp_path / "gone.jpg", planted(box_xyxy=(0, 0, 8, 8))]
     stream = zip(["a", "bad", "gone", "b"], images)
-    outcomes = list(discover_stream(stream, colours, loader=LoaderOptions(workers=workers)))
+    outcomes = list(discover_stream(stream, colours, "lost", loader=LoaderOptions(workers=workers)))
     failed = {one.image: one.reason for one in outcomes if isinstance(one, Failure)}
     assert failed == {
         "bad": "not an image, or of a format that is not supported",
@@ -162,18 +162,18 @@ def test_features_that_are_not_finite_fail_their_image_alone(value):
     grey[0, 0] = 128
     images = [planted(), grey, planted(box_xyxy=(0, 0, 8, 8))]
     backbone = overflowing("fp16", value)
-    outcomes = list(discover_stream(zip(["a", "grey", "b"], images), backbone, loader=HERE))
+    outcomes = list(discover_stream(zip(["a", "grey", "b"], images), backbone, "lost", loader=HERE))
     failures = [one for one in outcomes if isinstance(one, Failure)]
     assert failures == [Failure("grey", "its features are not finite in fp16: use `precision` fp32")]
     boxes = {one.image: one.box_xyxy for one in outcomes if isinstance(one, Prediction)}
     assert boxes == {"a": (16, 8, 40, 24), "b": (0, 0, 8, 8)}
     # all of a batch
-    assert list(discover_stream([("grey", grey)], backbone, loader=HERE)) == failures
+    assert list(discover_stream([("grey", grey)], backbone, "lost", loader=HERE)) == failures
 
 
 def test_no_other_precision_is_advised_where_float32_is_not_finite():
     grey = np.full((48, 64, 3), 128, np.uint8)
-    (failure,) = discover_stream([("grey", grey)], overflowing("fp32", math.nan), loader=HERE)
+    (failure,) = discover_stream([("grey", grey)], overflowing("fp32", math.nan), "lost", loader=HERE)
     assert failure == Failure("grey", "its features are not finite in fp32")
 
 
@@ -221,12 +221,14 @@ def test_larger_images_go_in_smaller_batches_after_the_memory_did_not_suffice():
 def test_another_error_is_not_mistaken_for_a_lack_of_memory(random_backbone, monkeypatch):
     scarce(random_backbone, monkeypatch, RuntimeError("shapes do not agree"))
     with pytest.raises(RuntimeError, match="shapes do not agree"):
-        discover([planted()], random_backbone)
+        discover([planted()], random_backbone, "lost")
 
 
 def test_an_image_that_does_not_fit_the_memory_is_a_failure(random_backbone, monkeypatch):
     scarce(random_backbone, monkeypatch, torch.OutOfMemoryError("too much"))
-    (outcome,) = discover_stream([("a", np.zeros((32, 48, 3), np.uint8))], random_backbone, loader=HERE)
+    (outcome,) = discover_stream(
+        [("a", np.zeros((32, 48, 3), np.uint8))], random_backbone, "lost", loader=HERE
+    )
     assert outcome == Failure("a", "out of memory on cpu at 48 x 32 pixels: scale it down with `max_side`")
 
 
@@ -234,7 +236,10 @@ def test_maps_that_do_not_fit_the_memory_are_made_in_smaller_batches(random_back
     tried = scarce(random_backbone, monkeypatch, torch.OutOfMemoryError("too much"), most=2)
     found: dict = {}
     images = zip("abcde", noise(5))
-    assert len(list(discover_stream(images, random_backbone, loader=HERE, on_maps=found.__setitem__))) == 5
+    assert (
+        len(list(discover_stream(images, random_backbone, "lost", loader=HERE, on_maps=found.__setitem__)))
+        == 5
+    )
     assert set(found) == set("abcde") and tried == [5, 2, 2, 1]
 
 

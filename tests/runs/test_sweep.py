@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,13 @@ from PIL import Image
 
 from lost_reg import LoaderOptions
 from lost_reg.datasets.catalog import find_dataset
-from lost_reg.discovery import methods
+from lost_reg.discovery.methods import METHODS, preset_setting, with_changes
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sources import source_of_dataset
 from lost_reg.runs.sweep import sweep
 from lost_reg.runs.sweep_folder import read_sweep
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, settings_of_methods
 
 GRID = grid_of_settings(
     Grid(
@@ -72,6 +72,67 @@ def test_each_setting_finds_what_a_run_of_its_own_finds(photos, random_backbone)
         assert where(found[str(path)][index] for path in photos) == where(alone), chosen
 
 
+SEVERAL = settings_of_methods(
+    [*METHODS],
+    {"layer": [-3, -1], "normalize": [False, True]},
+    {
+        "bias": [-0.2, "auto"],
+        "tau": [0.3, "auto"],
+        "head": [2],
+        "threshold": [0.3, 0.5],
+        "share": [0.05, 0.1],
+    },
+)
+
+
+def test_settings_of_several_methods_share_one_forward_pass(photos, random_backbone, monkeypatch):
+    passes = []
+    facets = random_backbone.facets
+    monkeypatch.setattr(
+        random_backbone, "facets", lambda images, parts: passes.append(images) or facets(images, parts)
+    )
+    loader = LoaderOptions(batch_size=5, workers=0)
+    outcomes = discover_by_each(zip(map(str, photos), photos), random_backbone, SEVERAL, loader)
+    found = {outcome[0].image: outcome for outcome in outcomes}
+    assert sum(map(len, passes)) == len(found) == 5
+    monkeypatch.undo()
+    assert {one.method.name for one in SEVERAL} == {*METHODS}
+    for index, chosen in enumerate(SEVERAL):
+        alone = find(photos, random_backbone, chosen, batch_size=5)
+        assert [found[str(path)][index].box_xyxy for path in photos] == [one.box_xyxy for one in alone], (
+            chosen
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_that_are_not_tried_twice_find_the_same(photos, random_backbone, method):
+    """Each combination of features finds what one of the grid with it finds, or is of the grid."""
+    features = {"facet": ["k", "qk"], "center": [False, True], "normalize": [False, True]}
+    if method == "background":
+        features["facet"] = ["k", "v"]
+    options = {"head": [2]} if method == "dino-seg" else {}
+    kept = grid_of_settings(Grid(method, features, options))
+    counts = {"lost": 6, "lost-rim": 6, "spread": 6, "dino-seg": 1}
+    assert len(kept) == counts.get(method, 4)
+    base = with_changes(kept[0], {"facet": "k", "center": False, "normalize": False})
+    every = [with_changes(base, dict(zip(features, one))) for one in itertools.product(*features.values())]
+    loader = LoaderOptions(batch_size=5, workers=0)
+    outcomes = discover_by_each(zip(map(str, photos), photos), random_backbone, every, loader)
+    boxes = list(zip(*([one.box_xyxy for one in outcome] for outcome in outcomes)))
+    of_kept = {boxes[every.index(one)] for one in kept}
+    assert of_kept == set(boxes)
+
+
+def test_sweep_json_of_several_methods_has_that_of_each_setting(source, tmp_path, random_backbone):
+    settings = [setting(), preset_setting("spread")]
+    sweep(source, random_backbone, tmp_path / "s", settings, options(limit=2))
+    recorded = json.loads((tmp_path / "s" / "sweep.json").read_text())["settings"]
+    assert "method" not in recorded and recorded["tried"] == [one.recorded() for one in settings]
+    assert read_sweep(tmp_path / "s").settings == tuple(one.recorded() for one in settings)
+    again = options(resume=True)
+    assert sweep(source, random_backbone, tmp_path / "s", settings, again).done_before == 2
+
+
 def test_a_sweep_that_was_cut_short_ends_as_one_that_was_not(source, tmp_path, random_backbone):
     sweep(source, random_backbone, tmp_path / "whole", GRID, options())
     sweep(source, random_backbone, tmp_path / "cut", GRID, options(limit=4))
@@ -102,18 +163,14 @@ def test_sweep_json_has_what_was_tried_once_and_layers_counted_from_the_last(
     assert sweep(source, random_backbone, tmp_path / "s", settings, again).done_before == 1
 
 
-def test_settings_that_are_no_sweep_are_refused(source, tmp_path, random_backbone, monkeypatch):
+def test_settings_that_are_no_sweep_are_refused(source, tmp_path, random_backbone):
     def swept(*settings):
         return sweep(source, random_backbone, tmp_path / "s", settings, options())
 
     assert "at least one setting" in refusal(swept)
     assert "has no layer -9" in refusal(swept, setting(layer=-9))
-    other = type("OtherConfig", (), {})
-    monkeypatch.setitem(
-        methods.METHODS, "other", replace(methods.METHODS["lost"], name="other", config=other)
-    )
-    assert "need the same method" in refusal(swept, setting(), replace(setting(), config=other()))
     assert not (tmp_path / "s").exists()
+    assert "need the same `max_side` and `square`" in refusal(swept, setting(), setting(square=64))
 
 
 def test_scores_do_not_outlive_a_sweep_that_goes_on(source, tmp_path, random_backbone):
@@ -155,6 +212,13 @@ def test_a_missing_sweep_and_a_malformed_line_are_named(folder, tmp_path):
 def test_an_image_in_which_a_setting_found_nothing_has_no_box(folder):
     (folder / "boxes.jsonl").write_text('{"image": "a", "size_hw": [1, 1], "boxes_xyxy": [null]}\n')
     assert read_sweep(folder).boxes == {"a": (None,)}
+
+
+def test_a_setting_without_a_method_is_one_line(folder):
+    record = json.loads((folder / "sweep.json").read_text())
+    del record["settings"]["method"]
+    (folder / "sweep.json").write_text(json.dumps(record))
+    assert "does not hold the settings of a run: a setting has no method" in refusal(read_sweep, folder)
 
 
 @pytest.mark.parametrize("tried", [None, [5], [{"features": {}}], [{"features": {}, "options": 5}]], ids=str)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers import refusal, setting
 
-from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values
+from lost_reg.discovery.methods import preset_setting, with_changes
+from lost_reg.runs.sweep_grid import Grid, grid_of_settings, parse_values, settings_of_methods
 
 
 @pytest.mark.parametrize(
@@ -87,9 +88,50 @@ def test_facets_that_do_not_exist_are_refused():
 
 def test_what_the_method_cannot_have_is_refused():
     assert "unknown method 'x': choose among lost" in refusal(grid_of_settings, Grid(method="x"))
-    assert "the method lost has no option `tau`" in refusal(grid_of_settings, Grid(options={"tau": [1]}))
+    assert "the method lost has no option `tau`: it is one of `method` tokencut and" in refusal(
+        grid_of_settings, Grid(options={"tau": [1]})
+    )
     assert "`k_patches` of at least 1" in refusal(grid_of_settings, Grid(options={"k_patches": [0]}))
     for value in (2.5, "abc", True):
         text = refusal(grid_of_settings, Grid(options={"k_patches": [value]}))
         assert text == f"`k_patches` cannot be {value!r}"
     assert refusal(grid_of_settings, Grid(features={"layer": [1.5]})) == "`layer` cannot be 1.5"
+
+
+# --- several methods ---------------------------------------------------------------------------------
+
+
+def test_an_option_applies_to_the_methods_that_have_it_and_defaults_to_the_others():
+    settings = settings_of_methods(["tokencut", "lost", "maskcut", "spread"], {}, {"tau": [0.2, "auto"]})
+    biases = [round(-1 + 0.05 * index, 2) for index in range(21)]
+    assert settings == [
+        *(with_changes(preset_setting("tokencut"), {"tau": tau}) for tau in (0.2, "auto")),
+        *(setting(bias=bias) for bias in biases),
+        *(with_changes(preset_setting("maskcut"), {"tau": tau, "square": None}) for tau in (0.2, "auto")),
+        preset_setting("spread"),  # on its own features: qkv
+    ]
+    assert settings[0] == preset_setting("tokencut") and settings[-1].features.facet == "qkv"
+
+
+def test_features_and_size_are_those_of_all_methods():
+    features = {"facet": ["v"], "normalize": [False, True]}
+    settings = settings_of_methods(["lost", "tokencut"], features, {"bias": [0], "tau": [0.5]}, max_side=64)
+    assert settings == [
+        setting(facet="v", max_side=64),
+        setting(facet="v", max_side=64, normalize=True),
+        with_changes(preset_setting("tokencut"), {"facet": "v", "max_side": 64, "tau": 0.5}),
+    ]
+    assert settings_of_methods(["lost", "lost"], {}, {}) == settings_of_methods(["lost"], {}, {})
+    (normalised,) = settings_of_methods(["tokencut"], {"normalize": [True]}, {"tau": [0.2]})
+    assert normalised.features.normalize  # asked for alone, it is tried
+
+
+def test_options_that_none_of_several_methods_has_are_refused():
+    refused = refusal(settings_of_methods, ["lost", "spread"], {}, {"k_patches": [5], "tau": [0.1]})
+    assert refused == (
+        "none of the methods lost, spread has the option `tau`: it is one of `method` tokencut and maskcut"
+    )
+    assert "has the option `x`" in refusal(settings_of_methods, ["lost", "spread"], {}, {"x": [1]})
+    assert "unknown method 'x'" in refusal(settings_of_methods, ["lost", "x"], {}, {})
+    many = {"bias": [index / 9000 for index in range(9000)], "tau": [index / 9000 for index in range(1001)]}
+    assert "10,001 settings are too many" in refusal(settings_of_methods, ["lost", "tokencut"], {}, many)

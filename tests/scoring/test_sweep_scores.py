@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lost_reg.boxes import is_found
+from lost_reg.discovery.methods import preset_setting
 from lost_reg.errors import LostRegError
 from lost_reg.scoring.corloc import score
 from lost_reg.scoring.sweep_scores import (
@@ -74,7 +75,8 @@ def test_the_choice_is_made_on_images_that_it_is_not_scored_on(voc, tmp_path):
     assert (scores.images_tuned, scores.images_scored) == (3, 7)
     assert bias_of(scores.chosen) == -1.0 and scores.corloc(scores.chosen) == 0.0
     assert bias_of(scores.hindsight) == -2.0 and scores.corloc(scores.hindsight) == 100.0
-    assert scores.as_published.setting == helpers.setting().recorded() and scores.as_published.found == 0
+    as_published = scores.as_published["lost"]
+    assert as_published.setting == helpers.setting().recorded() and as_published.found == 0
     assert scores.by_image.images == tuple(names) and scores.by_image.tuning.sum() == 3
 
 
@@ -122,8 +124,42 @@ def test_as_published_is_lost_with_its_defaults_at_any_size(voc, tmp_path):
         ("method", {"method": "other"}, False),
     ):
         scores = score_sweep(planted_sweep(tmp_path / name, voc, found, **other), tune_fraction=0.3)
-        assert (scores.as_published is not None) == is_published, name
+        assert ("lost" in scores.as_published) == is_published, name
         assert ("LOST as published" in text_table(scores)) == is_published
+        assert ("LOST as published, but at max side 64 " in text_table(scores)) == (name == "small")
+
+
+def test_one_setting_is_chosen_over_all_methods_and_each_as_published_is_shown(voc, tmp_path):
+    tried = [
+        helpers.setting(bias=-0.1).recorded(),
+        helpers.setting().recorded(),
+        preset_setting("tokencut").recorded(),
+        {**_tried(), "method": "gone", "options": {"depth": 3}},
+    ]
+    found = {f"{i:06}.jpg": [i < 2, i < 4, True, i == 0] for i in range(11)}
+    folder = planted_sweep(tmp_path / "s", voc, found, method=None, tried=tried)
+    scores = score_sweep(folder, tune_fraction=0.3)
+    assert scores.methods == ("lost", "tokencut", "gone") and scores.backbone == "tiny"
+    assert scores.chosen.setting == scores.hindsight.setting == tried[2]
+    assert {name: one.setting for name, one in scores.as_published.items()} == {
+        "lost": tried[1],
+        "tokencut": tried[2],
+    }
+    lines = text_table(scores).splitlines()
+    assert lines[0] == "tiny on voc trainval: 4 settings of 3 methods, CorLoc on 7 images"
+    assert [line.split("  ")[0] for line in lines[3:7]] == [
+        "chosen on 3 other images",
+        "best in hindsight",
+        "LOST as published",
+        "TokenCut as published",
+    ]
+    assert "TokenCut: k of layer -1, raw, tau 0.2" in lines[3] and "LOST: k of" in lines[5]
+    write_scores(scores)
+    assert read_scores(folder) == scores
+    rows = list(csv.DictReader(io.StringIO(csv_text(scores))))
+    assert [(row["method"], row["bias"], row["tau"], row["depth"]) for row in rows] == [
+        ("lost", "-0.1", "", ""), ("lost", "0.0", "", ""), ("tokencut", "", "0.2", ""), ("gone", "", "", "3"),
+    ]  # fmt: skip
 
 
 def _tried(**changes) -> dict:
