@@ -15,17 +15,16 @@ find_objects samples --backbone tiny --dataset samples --data-root data
 python data/skimage_photos.py data/skimage
 if python evaluation/real_weights.py --data-root "$data"; then
     model=(--backbone dinov2_vits14 --weights "$data/dinov2_vits14.safetensors")
-    find_objects photos-as-published "${model[@]}" --dataset data/skimage
-    model+=(--facet qk --center)  # as published, LOST finds whole images with DINOv2
+    find_objects photos-as-published "${model[@]}" --dataset data/skimage  # LOST finds whole images
 else
     echo "Going on without DINOv2: the photos are searched with tiny, which was not made for photos." >&2
     model=(--backbone tiny)
 fi
-find_objects photos "${model[@]}" --dataset data/skimage
+find_objects photos "${model[@]}" --preset best --dataset data/skimage
 lost-reg corloc "$out" --data-root data
 echo "In five of the six photos the object fills the image, so whole images score well: see the whole image's"
 echo "column. evaluation/results/real.md has the scores on 128 photos."
-[ -z "$photos" ] || find_objects yours "${model[@]}" --max-side 640 "$photos"
+[ -z "$photos" ] || find_objects yours "${model[@]}" "$photos"
 lost-reg report "$out" --data-root data --out "$out/report"
 
 echo
