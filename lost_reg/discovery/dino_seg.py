@@ -135,7 +135,7 @@ DINO_SEG = Method(
     unaffected_by=("facet", "center", "normalize"),
     class_attention="needed",
     operations=lambda patches, width, config: 0.0,
-    peak_bytes=lambda images, patches: 32.0 * images * patches,
+    peak_bytes=lambda images, patches: 64.0 * images * patches,
     presets={
         "published": Preset(
             "DINO-seg as in LOST's paper: head 4, 60 % of the mass", FeatureConfig(), DinoSegConfig()

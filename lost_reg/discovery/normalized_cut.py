@@ -31,6 +31,8 @@ _STEPS_BETWEEN_CHECKS = 8
 _BITS = 12  # of a part of a vector: float32 sums of 0s and such parts are exact for up to 2**12 patches
 _PARTS = 3
 _ROUNDING = 1e-10
+_TINY = 1e-300
+_GOLDEN_ANGLE = 2.399963  # radians; its multiples never repeat
 _SQUARINGS = 40  # separate eigenvalues that differ by more than 2**-40
 
 
@@ -40,21 +42,21 @@ class Graph:
 
     ones: (B, N, N) float32, 1 where the weight is 1, and 0 where it is eps.
     eps: the weight elsewhere.
-    degrees: (B, N) float64, the sums of the weights.
+    roots: (B, N) float64, D^(1/2) 1: the square roots of the degrees, the sums of the weights.
+    largest: (B, N) float64, the eigenvector of M's largest eigenvalue, of length 1.
     """
 
     ones: Tensor
     eps: float
-    degrees: Tensor
+    roots: Tensor
+    largest: Tensor
 
     def scaled_product(self, vectors: Tensor) -> Tensor:
         """M times vectors (B, N) float64, without the part along the largest eigenvector."""
-        roots = self.degrees.sqrt()
-        inner = vectors / roots
+        inner = vectors / self.roots
         weighted = (1 - self.eps) * self._sums(inner) + self.eps * inner.sum(dim=1, keepdim=True)
-        product = weighted / roots
-        largest = roots / self.degrees.sum(dim=1, keepdim=True).sqrt()
-        return product - (product * largest).sum(dim=1, keepdim=True) * largest
+        product = weighted / self.roots
+        return product - (product * self.largest).sum(dim=1, keepdim=True) * self.largest
 
     def _sums(self, vectors: Tensor) -> Tensor:
         """(B, N) float64: the ones times vectors, exact but for 2**-36 of the largest number.
@@ -62,7 +64,7 @@ class Graph:
         The vectors are cut into parts of a few bits, whose float32 sums are exact: nearly disconnected graphs
         have eigenvalues that differ by less than the rounding of float32.
         """
-        scale = 2.0 ** (_BITS - 1) / vectors.abs().amax(dim=1, keepdim=True).clamp(min=1e-300)
+        scale = 2.0 ** (_BITS - 1) / vectors.abs().amax(dim=1, keepdim=True).clamp(min=_TINY)
         left, parts = vectors * scale, []
         for _ in range(_PARTS):
             parts.append(left.round())
@@ -120,8 +122,8 @@ def binary_graph(features: Tensor, tau: Tensor, eps: float) -> Graph:
         cosines = torch.bmm(features[:, rows], features.mT)
         ones[:, rows] = cosines > tau[:, None, None]
     ones.diagonal(dim1=1, dim2=2).copy_(features.any(dim=2))
-    degrees = (1 - eps) * ones.sum(dim=2).double() + eps * patches
-    return Graph(ones, eps, degrees)
+    roots = ((1 - eps) * ones.sum(dim=2).double() + eps * patches).sqrt()
+    return Graph(ones, eps, roots, torch.nn.functional.normalize(roots, dim=1))
 
 
 def second_eigenvectors(graph: Graph, steps: int = MOST_STEPS) -> Eigenvectors:
@@ -133,8 +135,10 @@ def second_eigenvectors(graph: Graph, steps: int = MOST_STEPS) -> Eigenvectors:
     Args:
         steps: so many, without waiting for the device; or MOST_STEPS, until all have converged.
     """
-    steps = min(steps, graph.degrees.shape[1])
-    basis = [_unit(graph.scaled_product(_unit(_start(graph.degrees))))]
+    most = min(MOST_STEPS, graph.roots.shape[1])
+    asking = steps >= most
+    steps = min(steps, most)
+    basis = [_unit(graph.scaled_product(_start(graph.roots)))]
     columns: list[Tensor] = []  # of the projection of M onto the basis, each (B, its length)
     for step in range(1, steps + 1):
         product = graph.scaled_product(basis[-1])
@@ -143,8 +147,7 @@ def second_eigenvectors(graph: Graph, steps: int = MOST_STEPS) -> Eigenvectors:
         columns.append(along[:, :, 0])
         product = product - torch.bmm(known.mT, along)[:, :, 0]
         product = product - torch.bmm(known.mT, torch.bmm(known, product[:, :, None]))[:, :, 0]
-        asked = steps < min(MOST_STEPS, graph.degrees.shape[1]) or step % _STEPS_BETWEEN_CHECKS
-        if step == steps or not asked:
+        if step == steps or (asking and step % _STEPS_BETWEEN_CHECKS == 0):
             weights = _largest_eigenvectors(_symmetric(columns), known)
             left = product.norm(dim=1) * weights[:, -1].abs()
             if step == steps or (left <= RESIDUAL).all():
@@ -160,8 +163,8 @@ def _rayleigh(graph: Graph, scaled: Tensor) -> Eigenvectors:
     values = (scaled * products).sum(dim=1, keepdim=True)
     residuals = (products - values * scaled).norm(dim=1)
     # One step of the power method, after which v is precise also where degrees are near zero.
-    scaled = torch.where(values.abs() > 1e-6, products / values, scaled)
-    return Eigenvectors(scaled / graph.degrees.sqrt(), 1 - values[:, 0], residuals)
+    scaled = torch.where(values.abs() > _ROUNDING, products / values, scaled)
+    return Eigenvectors(scaled / graph.roots, 1 - values[:, 0], residuals)
 
 
 def _symmetric(columns: Sequence[Tensor]) -> Tensor:
@@ -181,17 +184,17 @@ def _largest_eigenvectors(matrices: Tensor, basis: Tensor) -> Tensor:
     shift = torch.diag_embed(there) * 1.001  # eigenvalues are at least -1
     powers = matrices * there[:, :, None] * there[:, None] + shift
     for _ in range(_SQUARINGS):
-        powers = powers / powers.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)
+        powers = powers / powers.abs().amax(dim=(1, 2), keepdim=True).clamp(min=_TINY)
         powers = torch.bmm(powers, powers)
     column = powers.diagonal(dim1=1, dim2=2).argmax(dim=1)
     chosen = powers.gather(2, column[:, None, None].expand(-1, powers.shape[1], 1))[:, :, 0]
-    return _unit(chosen / chosen.abs().amax(dim=1, keepdim=True).clamp(min=1e-300))
+    return _unit(chosen / chosen.abs().amax(dim=1, keepdim=True).clamp(min=_TINY))
 
 
-def _start(degrees: Tensor) -> Tensor:
-    """(B, N): a start that is no eigenvector, the same on every device and for every batch."""
-    numbers = torch.arange(degrees.shape[1], device=degrees.device, dtype=torch.float64)
-    return (numbers * 2.399963).cos().expand_as(degrees) + 0.5
+def _start(like: Tensor) -> Tensor:
+    """(B, N): a start of length 1 that is no eigenvector, the same on every device and for every batch."""
+    numbers = torch.arange(like.shape[1], device=like.device, dtype=torch.float64)
+    return _unit(((numbers * _GOLDEN_ANGLE).cos() + 0.5).expand_as(like))
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from lost_reg.errors import UnreadableImage
-from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_image, scaled
+from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_image, scaled, scaled_size
 
 ORIENTATION = 0x0112
 RGB = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[0, 0, 0], [10, 20, 30], [200, 100, 50]]], np.uint8)
@@ -306,3 +306,11 @@ def test_padding_is_at_the_bottom_and_the_right(size_hw, padded_hw):
     assert padded.shape == (*padded_hw, 3)
     assert (padded[: size_hw[0], : size_hw[1]] == 9).all()
     assert padded.sum() == pixels.sum()
+
+
+def test_a_square_has_both_sides_and_lanczos_pixels():
+    assert scaled_size((48, 200), None, 32) == (32, 32)
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 200, 3), dtype=np.uint8)
+    expected = Image.fromarray(pixels).resize((32, 32), Image.Resampling.LANCZOS)
+    assert (scaled(pixels, None, 32) == np.asarray(expected)).all()
+    assert scaled(pixels[:32, :32], None, 32).tolist() == pixels[:32, :32].tolist()
