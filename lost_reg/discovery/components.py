@@ -42,7 +42,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray | None:
     return component
 
 
-def components(mask: np.ndarray) -> list[np.ndarray]:
-    """The 4-connected components of a (rows, columns) mask, each such a mask, from top to bottom."""
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    return [labels == label for label in range(1, count)]
+def component_labels(mask: np.ndarray) -> np.ndarray:
+    """The 4-connected components of a (rows, columns) mask, numbered from 1, with 0 for what is not in it."""
+    labels: np.ndarray = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[1]
+    return labels

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes, copy_bytes
 from lost_reg.discovery.bias import otsu_bias, otsu_split
-from lost_reg.discovery.components import box_of, components
+from lost_reg.discovery.components import box_of, component_labels
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
@@ -130,25 +130,32 @@ def discover(features: PatchFeatures, config: SpreadConfig) -> Deferred:
 
 
 def _object(prior: np.ndarray, spread: np.ndarray, mask: np.ndarray) -> PatchObject:
-    """The component that correlates most with the prior; the correlation is its score.
+    """The component whose mask correlates most with the prior; the correlation is its score.
 
-    Its seed is the patch with the highest average.
+    Its seed is the patch with the highest average. Where nothing is high, all of the image is the object.
     """
-    found = components(mask) or [np.ones_like(mask)]
-    agreement = [_correlation(one, prior) for one in found]
-    best = found[int(np.argmax(agreement))]
+    labels = component_labels(mask if mask.any() else np.ones_like(mask))
+    agreement = correlations(labels, prior)
+    best = labels == 1 + int(agreement.argmax())
     row, column = map(int, np.unravel_index(np.where(best, spread, -np.inf).argmax(), best.shape))
-    return PatchObject(box_of(best), (row, column), round(max(agreement), 4), mask=best)
+    return PatchObject(box_of(best), (row, column), round(float(agreement.max()), 4), mask=best)
 
 
-def _correlation(mask: np.ndarray, prior: np.ndarray) -> float:
-    """Pearson's correlation of a mask with the prior; 0 where one of them is constant."""
-    inside, outside = int(mask.sum()), int((~mask).sum())
-    deviation = float(prior.std())
-    if not outside or not deviation:
-        return 0.0
-    difference = float(prior[mask].mean() - prior[~mask].mean())
-    return float(difference * (inside * outside) ** 0.5 / (inside + outside) / deviation)
+def correlations(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the mask of each label, 1 to n, with the prior; 0 where one is constant.
+
+    Args:
+        labels, prior: (rows, columns).
+
+    Returns:
+        (n,) float64.
+    """
+    flat, deviations = labels.ravel(), (prior - prior.mean(dtype="float64")).ravel()
+    inside = np.bincount(flat)[1:]
+    sums = np.bincount(flat, weights=deviations)[1:]
+    scale = np.sqrt(inside * (flat.size - inside) * np.square(deviations).mean())
+    found: np.ndarray = np.divide(sums, scale, out=np.zeros_like(sums), where=scale > 0)
+    return found
 
 
 def maps(features: PatchFeatures, config: SpreadConfig) -> list[Maps]:

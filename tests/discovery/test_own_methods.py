@@ -12,7 +12,7 @@ from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
 from lost_reg.discovery.lost_rim import BIASES, LostRimConfig, elected
 from lost_reg.discovery.methods import METHODS
-from lost_reg.discovery.spread import SpreadConfig, sound_patches, spread_maps
+from lost_reg.discovery.spread import SpreadConfig, correlations, sound_patches, spread_maps
 from lost_reg.errors import LostRegError
 from tests import cut_oracle
 
@@ -110,6 +110,15 @@ def test_spread_is_the_mean_prior_of_similar_patches():
         expected = (similar @ prior) / similar.sum(axis=1)
         expected = (expected - expected.mean()) / expected.std()
         assert np.corrcoef(expected, maps.spread[image].numpy())[0, 1] > 0.999
+
+
+def test_the_component_that_correlates_most_with_the_prior_is_chosen():
+    rng = np.random.default_rng(0)
+    prior, labels = rng.normal(size=GRID), rng.integers(0, 4, GRID)
+    expected = [np.corrcoef((labels == one).ravel(), prior.ravel())[0, 1] for one in (1, 2, 3)]
+    assert correlations(labels, prior).tolist() == pytest.approx(expected)
+    assert correlations(np.ones(GRID, int), prior).tolist() == [0.0]
+    assert correlations(labels, np.ones(GRID)).tolist() == [0.0] * 3
 
 
 def test_artifacts_take_no_part():
