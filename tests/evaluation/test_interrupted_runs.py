@@ -15,7 +15,7 @@ def interrupted(tmp_path, save_scene):
     """A run of two images that nothing happened to, and a copy that is not complete."""
     for name, box_xyxy in {"a.png": (32, 16, 96, 64), "b.png": (0, 0, 40, 40)}.items():
         save_scene(tmp_path / "photos" / name, box_xyxy=box_xyxy)
-    command = ["run", str(tmp_path / "photos"), "--backbone", "tiny", "--device", "cpu"]
+    command = ["run", str(tmp_path / "photos"), "--method", "lost", "--backbone", "tiny", "--device", "cpu"]
     for name, more in (("reference", []), ("run", ["--limit", "1"])):
         with contextlib.suppress(SystemExit):
             lost_reg_command([*command, "--save-maps", "--out", str(tmp_path / name), *more])
