@@ -67,8 +67,7 @@ def head_weights(attention: Tensor) -> Tensor:
 def background_cosines(features: PatchFeatures, weighted: bool) -> tuple[Tensor, Tensor]:
     """The cosine of each patch to the image's background patch, (B, N), and which one that is, (B,).
 
-    Raises:
-        LostRegError: features that do not consist of one part for each head, such as joined facets.
+    Each of several joined facets or layers is weighted by head.
     """
     attention = features.class_attention.float()  # (B, heads, N)
     values = features.values.float()

@@ -110,6 +110,16 @@ def test_the_background_is_founds(threshold):
         assert one.box_xyxy == cut_oracle.box_of(one.mask)
 
 
+def test_each_of_several_joined_facets_is_weighted_by_head():
+    features = batch(5)
+    twice = torch.cat([features.values, features.values], dim=2)
+    joined = PatchFeatures(twice, GRID, features.extents_hw, 2, attention=features.attention)
+    alone, both = (METHODS["background"].discover(one, BackgroundConfig())() for one in (features, joined))
+    assert [[one.box_xyxy for one in found] for found in alone] == [
+        [one.box_xyxy for one in found] for found in both
+    ]
+
+
 def test_a_head_that_attends_to_little_weighs_more():
     attention = torch.full((1, 2, 8), 0.01)
     attention[0, 0, :4] = 0.2  # half of the patches
@@ -141,6 +151,3 @@ def test_what_a_method_needs_and_does_not_get_is_said():
     without = PatchFeatures(features.values, GRID, features.extents_hw)
     with pytest.raises(LostRegError, match="class token"):
         METHODS["background"].discover(without, BackgroundConfig())
-    joined = PatchFeatures(features.values, GRID, features.extents_hw, 2, attention=features.attention)
-    with pytest.raises(LostRegError, match="one `facet` of one `layer`"):
-        METHODS["background"].discover(joined, BackgroundConfig())
