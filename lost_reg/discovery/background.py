@@ -73,12 +73,9 @@ def background_cosines(features: PatchFeatures, weighted: bool) -> tuple[Tensor,
     values = features.values.float()
     heads = attention.shape[1]
     weights = head_weights(attention) if weighted else torch.ones_like(attention[:, :, 0])
-    if values.shape[2] % heads or features.parts > 1:
-        raise LostRegError("the background rule weights the heads of one `facet` of one `layer`")
-    by_head = (
-        values.reshape(*values.shape[:2], heads, -1) * weights[:, None, :, None]
-    )  # (B, N, heads, D / heads)
-    units = torch.nn.functional.normalize(by_head.flatten(2), dim=2)
+    by_head = values.reshape(*values.shape[:2], features.parts, heads, -1)
+    weighted_heads = by_head * weights[:, None, None, :, None]  # (B, N, parts, heads, D / parts / heads)
+    units = torch.nn.functional.normalize(weighted_heads.flatten(2), dim=2)
     least = (attention * weights[:, :, None]).sum(dim=1).argmin(dim=1)  # (B,)
     reference = units.gather(1, least[:, None, None].expand(-1, 1, units.shape[2]))
     return torch.linalg.vecdot(units, reference), least
