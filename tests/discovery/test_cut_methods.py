@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lost_reg.discovery.features import PatchFeatures
-from lost_reg.discovery.maskcut import MaskCutConfig
+from lost_reg.discovery.maskcut import MaskCutConfig, _Search
+from lost_reg.discovery.method import PatchObject
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.tokencut import TokenCutConfig
 from lost_reg.errors import LostRegError
@@ -101,6 +102,25 @@ def test_maskcut_goes_on_until_nothing_is_left():
     for some, found in zip(few, most):
         assert [one.box_xyxy for one in found[: len(some)]] == [one.box_xyxy for one in some]
     assert max(map(len, most)) > 2 and all(len(found) < 9 for found in most)
+
+
+def test_a_second_mask_of_a_hundredth_of_the_patches_is_dropped():
+    search = _Search((10, 10))
+    tiny, small, large = (np.zeros((10, 10), bool) for _ in range(3))
+    tiny[0, 0] = small[5, 5:7] = large[1:3, 1:5] = True
+    kept = [search.add(PatchObject((0, 0, 1, 1), (0, 0), mask=mask)) for mask in (tiny, large, tiny, small)]
+    assert kept == [True, True, False, True]  # the first is kept, however small
+    assert [one.box_xyxy for one in search.objects] == [(0, 0, 1, 1), (1, 1, 5, 3), (5, 5, 7, 6)]
+
+
+def test_a_mask_like_the_one_before_is_dropped():
+    search = _Search((10, 10))
+    one, alike = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
+    one[2:6, 2:6] = alike[2:6, 2:7] = True
+    objects = [PatchObject((0, 0, 1, 1), (2, 2), mask=mask) for mask in (one, alike, alike)]
+    # the third is compared with the emptied mask, as in MaskCut's code; it keeps what is new in it
+    assert [search.add(each) for each in objects] == [True, False, True]
+    assert [each.box_xyxy for each in search.objects] == [(2, 2, 6, 6), (6, 2, 7, 6)]
 
 
 @pytest.mark.parametrize(

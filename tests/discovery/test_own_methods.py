@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lost_reg.discovery.bias import otsu_split
+from lost_reg.discovery.bias import otsu_bias, otsu_split
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
 from lost_reg.discovery.lost_rim import BIASES, LostRimConfig, elected
@@ -100,8 +100,7 @@ def test_spread_is_the_mean_prior_of_similar_patches():
     for image in range(4):
         units = cut_oracle.unit(features.values[image].double().numpy())
         cosines = units @ units.T
-        others = cosines[~np.eye(len(units), dtype=bool)]
-        tau = float(otsu_split(torch.tensor(others)[None])[0])
+        tau = -float(otsu_bias(torch.tensor(units)[None])[0])
         away = -units @ units[rim(GRID)].mean(axis=0)
         attention = features.attention[image, 0].double().numpy()
         prior = sum((one - one.mean()) / one.std() for one in (nearness_to_centre(GRID), attention, away))
@@ -109,7 +108,7 @@ def test_spread_is_the_mean_prior_of_similar_patches():
         similar = (cosines > tau) | np.eye(len(units), dtype=bool)
         expected = (similar @ prior) / similar.sum(axis=1)
         expected = (expected - expected.mean()) / expected.std()
-        assert np.corrcoef(expected, maps.spread[image].numpy())[0, 1] > 0.999
+        assert maps.spread[image].numpy() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_component_that_correlates_most_with_the_prior_is_chosen():
@@ -163,6 +162,11 @@ def test_otsus_split_separates_the_two_groups_that_differ_most(values):
         return len(low) * len(high) * (low.mean() - high.mean()) ** 2
 
     assert between(at) == pytest.approx(max(map(between, values)), rel=1e-6, abs=1e-9)
+
+
+def test_otsus_split_is_midway_between_the_groups():
+    values = torch.tensor([[0.0, 1.0, 0.0, 1.0], [12.0, 0.0, 10.0, 1.0], [3.0, 3.0, 3.0, 3.0]])
+    assert otsu_split(values).tolist() == [0.5, 5.5, 3.0]
 
 
 def test_rim_and_centre():
