@@ -35,7 +35,9 @@ from harness import (
     markdown_table,
     measure_rounds,
     median_and_range,
+    peak_memory,
     ratios,
+    resident_bytes,
     run_script,
     seconds,
     source_of_folder,
@@ -48,6 +50,7 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.discovery.features import Part, PatchFeatures
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import METHODS, Setting
+from lost_reg.discovery.tokencut import TokenCutConfig
 from lost_reg.images.decoding import Decoding, decode
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.options import LoaderOptions, RunOptions
@@ -245,6 +248,8 @@ def refusing(backbone: VitBackbone, most: int) -> Iterator[None]:
 # --- methods -----------------------------------------------------------------------------------------
 
 SIZE_HW = (384, 512)  # pixels
+MANY_HW = (50, 100)  # patches
+MANY = (5000, 384)  # patches, and the width of their features
 CLUSTERS, NOISE = 6, 0.6  # of features, so that graphs are neither empty nor complete
 
 
@@ -277,6 +282,12 @@ def methods_cost(folder: Path, options: argparse.Namespace) -> None:
     grid = "{} x {} patches".format(*grid_hw)
     print(f"{options.backbone}, {options.precision}, batches of {len(images)}, {grid}\n")
     print(markdown_table(["", "ms an image", "times the backbone"], rows))
+    if options.device.type == "cpu":
+        features = PatchFeatures(clustered(keys.new_empty(1, *MANY)), MANY_HW, [MANY_HW])
+        with peak_memory() as peak:
+            before = resident_bytes()
+            METHODS["tokencut"].discover(features, TokenCutConfig())()
+        print(f"\nTokenCut of {MANY[0]:,} patches takes {(peak() - before) / MIB:,.0f} MiB.")
 
 
 def clustered(like: torch.Tensor) -> torch.Tensor:
