@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cut_oracle
 import numpy as np
 import onnx_keys
 import original_vits
@@ -37,6 +38,9 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.boxes import iou
 from lost_reg.cli.app import main
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE
+from lost_reg.discovery.methods import preset_setting, with_changes
+from lost_reg.discovery.presets import chosen_preset
+from lost_reg.plausibility import WHOLE_IMAGE, implausible
 from lost_reg.types import Prediction
 
 DATA = Path(__file__).parent.parent / "data"
@@ -216,12 +220,36 @@ def test_planted_artifacts_are_found_and_a_register_takes_them(stream, backbone)
     assert largest_norm(repaired) < 1.2 * largest_norm(backbone)
 
 
+# --- other methods -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("facet", "tau"), [("qkv", "auto"), ("qkv", 0.5), ("v", 0.3)])
+def test_tokencut_is_that_of_a_dense_eigensolver(backbone, photos, facet, tau):
+    chosen = with_changes(preset_setting("tokencut"), {"facet": facet, "tau": tau})
+    for path, found in zip(photos, find(photos, backbone, chosen)):
+        image = padded(path)
+        parts = [backbone.features(image, one)[0].double().numpy() for one in facet]
+        joined = np.concatenate([cut_oracle.unit(one) for one in parts], axis=1)
+        (one,) = found.objects
+        mask, seed = cut_oracle.tokencut(joined, found.grid_hw, one.details["tau"])
+        xmin, ymin, xmax, ymax = (PATCH * side for side in cut_oracle.box_of(mask))
+        height, width = found.size_hw
+        assert one.seed == seed and one.box_xyxy == (xmin, ymin, min(xmax, width), min(ymax, height))
+
+
+@pytest.mark.parametrize("preset", ["lost", "best"])
+def test_the_presets_for_dinov2_rarely_find_whole_photos(backbone, photos, preset):
+    found = find(photos, backbone, chosen_preset(None, preset, backbone.family))
+    whole = [implausible(one.box_xyxy, one.size_hw, one.grid_hw) == WHOLE_IMAGE for one in found]
+    assert sum(whole) <= 2  # the astronaut and the cat fill their photos
+
+
 # --- from the command line ---------------------------------------------------------------------------
 
 
 def test_a_run_and_its_report_from_the_command_line(photos, tmp_path):
     run, page = tmp_path / "results" / "photos", tmp_path / "report"
-    options = ["--backbone", "dinov2_vits14", "--weights", WEIGHTS, "--facet", "qk", "--center"]
+    options = ["--backbone", "dinov2_vits14", "--weights", WEIGHTS]  # and the preset best
     for arguments in (
         ["run", photos[0].parent, *options, "--out", run, "--save-maps"],
         ["report", tmp_path / "results", "--out", page],
@@ -231,5 +259,5 @@ def test_a_run_and_its_report_from_the_command_line(photos, tmp_path):
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["weights"]["name"] == real_weights.NAME
     text = (page / "index.html").read_text()
-    assert "dinov2_vits14 (dinov2_vits14.safetensors, facet=qk, center=True)" in text
+    assert "dinov2_vits14 (dinov2_vits14.safetensors, spread, max_side=336)" in text
     assert all(path.name in text for path in photos)

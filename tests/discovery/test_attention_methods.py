@@ -1,5 +1,6 @@
 """DINO-seg and FOUND's background rule, against plain implementations and by hand."""
 
+import cut_oracle
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,6 @@ from lost_reg.discovery.dino_seg import CODE, MEAN, DinoSegConfig, attended
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.methods import METHODS
 from lost_reg.errors import LostRegError
-from tests import cut_oracle
 
 GRID = (7, 9)
 PATCHES = GRID[0] * GRID[1]

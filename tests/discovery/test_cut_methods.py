@@ -1,5 +1,6 @@
 """TokenCut and MaskCut, against plain implementations with a dense eigensolver."""
 
+import cut_oracle
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,6 @@ from lost_reg.discovery.method import PatchObject
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.tokencut import TokenCutConfig
 from lost_reg.errors import LostRegError
-from tests import cut_oracle
 
 GRID = (9, 12)
 

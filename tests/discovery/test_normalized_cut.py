@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from cut_oracle import EPS, second_eigenpair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lost_reg.discovery import normalized_cut
 from lost_reg.discovery.normalized_cut import RESIDUAL, binary_graph, graph_bytes, second_eigenvectors
 from lost_reg.discovery.tokencut import eigenvectors_of, unit_features
-from tests.cut_oracle import EPS, second_eigenpair
 
 
 def clustered(

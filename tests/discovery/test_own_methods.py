@@ -1,5 +1,6 @@
 """The two rules of this project, lost-rim and spread, against plain implementations."""
 
+import cut_oracle
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from lost_reg.discovery.lost_rim import BIASES, LostRimConfig, elected
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.spread import SpreadConfig, correlations, sound_patches, spread_maps
 from lost_reg.errors import LostRegError
-from tests import cut_oracle
 
 GRID = (9, 11)
 

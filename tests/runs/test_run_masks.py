@@ -4,11 +4,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+from helpers import refusal, setting
 
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.masks.grids import cells, in_pixels
 from lost_reg.runs.folder import read_run
-from tests.helpers import refusal, setting
 
 
 def run_with(tmp_path, name, **options):
