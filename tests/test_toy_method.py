@@ -199,10 +199,10 @@ def test_its_types_need_not_be_postponed(lost_reg, refused, truths, tmp_path, mo
     [
         ("--method toy --k-patches 9", "the method toy has no option --k-patches"),
         ("--method toy --bias auto", "the method toy has no option --bias"),
-        ("--margin 2", "the method lost has no option --margin: it is one of --method toy"),
+        ("--margin 2", "the method lost has no option --margin: it belongs to --method toy"),
         ("--method toy --margin -1", "-1 is not in the range x>=0"),
         ("--method toy --margin much", "'much' is not a valid integer"),
-        ("--method toy --preset best", "toy has no preset 'best': choose among published"),
+        ("--method toy --preset best", "stands for the method spread with this backbone: leave out --method"),
     ],
 )
 def test_options_that_it_does_not_have_are_refused(refused, truths, tmp_path, options, words):

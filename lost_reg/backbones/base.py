@@ -37,7 +37,7 @@ class Backbone(ABC):
         mean, std: for normalising images in [0, 1].
         weights: which weights it has.
         device, precision: where, and in which dtype, it runs.
-        depth: how many blocks it has.
+        depth: how many blocks it has. heads: how many attention heads each has, 0 if it has no attention.
         prefix_tokens: the tokens before the patches whose attention it can give, such as ("class",
             "register 1"). All test-time registers of an image are alike, so only one is among them.
         registers: its test-time registers, or None.
@@ -53,6 +53,7 @@ class Backbone(ABC):
     device: torch.device
     precision: str
     depth: int
+    heads: int = 0
     prefix_tokens: tuple[str, ...] = ()
     registers: AddedRegisters | None = None
     cost: ModelCost | None = None

@@ -59,6 +59,7 @@ class VitBackbone(Backbone):
         config: Any = model.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.depth = len(model.blocks)
+        self.heads = int(getattr(model.blocks[0].attn, "num_heads", 0))
         self.registers = registers
         self.num_prefix_tokens = model.num_prefix_tokens + (registers.count if registers else 0)
         if registers:

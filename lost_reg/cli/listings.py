@@ -64,5 +64,7 @@ def methods() -> None:
             *({"method": "", "preset": key, "about": one.about} for key, one in method.presets.items()),
         )
     ]
-    rows += [{"method": "any", "preset": name, "about": one.about} for name, one in ACROSS_METHODS.items()]
+    rows += [
+        {"method": "(by preset)", "preset": name, "about": one.about} for name, one in ACROSS_METHODS.items()
+    ]
     click.echo(text_table(rows))

@@ -167,7 +167,7 @@ def _defaults(owners: dict[str, Field[Any]]) -> str:
 def _by_owner(shown: dict[str, str]) -> str:
     """Defaults by the method that has them, in words."""
     if "" in shown:
-        return f"default: {shown['']}"
+        return "default: the preset's"
     if len(set(shown.values())) == 1:
         return f"{', '.join(shown)}; default: {next(iter(shown.values()))}"
     return f"default: {', '.join(f'{default} for {owner}' for owner, default in shown.items())}"

@@ -17,12 +17,13 @@ AFFINITIES_AT_ONCE = 2**25
 def affinity_bytes(images: int, patches: int) -> float:
     """Memory for the affinities of a batch that are held at one time, and for what is computed from them."""
     held = max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
-    return 2.0 * 4 * held + 64.0 * images * patches
+    of_patches = 64.0 * images * patches  # degrees, sums and masks
+    return 2.0 * 4 * held + of_patches
 
 
 def copy_bytes(images: int, patches: int) -> float:
-    """Memory for a normalised copy of a batch's features: of three joined facets of a large model."""
-    return 4.0 * 3 * 1024 * images * patches
+    """Memory for a normalised copy of a batch's features: of three joined facets of a ViT-g."""
+    return 4.0 * 3 * 1536 * images * patches
 
 
 def patch_degrees(features: Tensor, bias: Tensor | None, remaining: Tensor | None = None) -> Tensor:

@@ -58,10 +58,14 @@ def head_attention(features: PatchFeatures, head: int | str) -> Tensor:
     attention = features.class_attention  # (B, heads, N)
     if isinstance(head, str):
         return attention.mean(dim=1)
-    heads = attention.shape[1]
-    if head >= heads:
-        raise LostRegError(f"there is no `head` {head}: the backbone's layer has heads 0 to {heads - 1}")
+    check_heads(DinoSegConfig(head=head), attention.shape[1])
     return attention[:, head]
+
+
+def check_heads(config: DinoSegConfig, heads: int) -> None:
+    """Raises LostRegError for a head that a backbone with so many does not have."""
+    if config.head != MEAN and int(config.head) >= heads:
+        raise LostRegError(f"there is no `head` {config.head}: the backbone has heads 0 to {heads - 1}")
 
 
 def attended(attention: Tensor, mass: float) -> Tensor:
@@ -134,6 +138,7 @@ DINO_SEG = Method(
     main_option="head",
     unaffected_by=("facet", "center", "normalize"),
     class_attention="needed",
+    check_heads=check_heads,
     operations=lambda patches, width, config: 0.0,
     peak_bytes=lambda images, patches: 64.0 * images * patches,
     presets={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -168,12 +168,15 @@ def without_images(features: Tensor, kept: Tensor) -> Tensor:
     return torch.where(kept[:, None, None], features, 0)
 
 
-def describe_features(config: FeatureConfig) -> str:
-    """The features in a few words, such as "k of layer -1, normalised"."""
-    layers = " and ".join(map(str, config.layers))
-    words = [f"{config.facet} of layer{'s' * (len(config.layers) > 1)} {layers}"]
-    words += ["centred"] * config.center
-    words.append("normalised" if config.normalize else "raw")
+def describe_features(config: FeatureConfig, without: Collection[str] = ()) -> str:
+    """The features in a few words, such as "k of layer -1, normalised".
+
+    without: the fields that a method does not depend on, see `Method.unaffected_by`.
+    """
+    layers = f"layer{'s' * (len(config.layers) > 1)} {' and '.join(map(str, config.layers))}"
+    words = [layers if "facet" in without else f"{config.facet} of {layers}"]
+    words += ["centred"] * (config.center and "center" not in without)
+    words += ["normalised" if config.normalize else "raw"] * ("normalize" not in without)
     words += [f"max side {config.max_side}"] * (config.max_side is not None)
     words += [f"{config.square} x {config.square}"] * (config.square is not None)
     return ", ".join(words)

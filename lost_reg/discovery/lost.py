@@ -24,7 +24,7 @@ from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images, option
 from lost_reg.discovery.further_objects import Graph, with_further_objects
 from lost_reg.discovery.maps import Maps
-from lost_reg.discovery.method import MAX_OBJECTS, Deferred, Method, PatchObject, Preset
+from lost_reg.discovery.method import MAX_OBJECTS_HELP, Deferred, Method, PatchObject, Preset
 from lost_reg.discovery.whole_image import why_whole_image
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
@@ -57,7 +57,7 @@ class LostConfig:
     )
     max_objects: int = option(
         1,
-        MAX_OBJECTS,
+        MAX_OBJECTS_HELP,
         metavar="N",
         min=1,
         sweep=False,

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from lost_reg.discovery.affinities import seed_cosines
 from lost_reg.discovery.components import box_of
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
-from lost_reg.discovery.method import MAX_OBJECTS, Deferred, Method, PatchObject, Preset
+from lost_reg.discovery.method import MAX_OBJECTS_HELP, Deferred, Method, PatchObject, Preset
 from lost_reg.discovery.normalized_cut import graph_bytes
 from lost_reg.discovery.tokencut import (
-    EPS,
-    TAU,
+    EPS_HELP,
+    TAU_HELP,
     Cuts,
     check_graph_options,
     cut,
@@ -45,9 +45,9 @@ _CORNERS = 3  # on the object's side, from which it is the background
 class MaskCutConfig:
     """Options of MaskCut; the defaults are MaskCut as published."""
 
-    tau: float | str = option(0.15, TAU, metavar="X|auto", sweep="0.1:0.6:0.1,auto")
-    eps: float = option(1e-5, EPS, sweep=False)
-    max_objects: int = option(3, MAX_OBJECTS, metavar="N", min=0, sweep=False)
+    tau: float | str = option(0.15, TAU_HELP, metavar="X|auto", sweep="0.1:0.6:0.1,auto")
+    eps: float = option(1e-5, EPS_HELP, sweep=False)
+    max_objects: int = option(3, MAX_OBJECTS_HELP, metavar="N", min=0, sweep=False)
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an invalid value."""

@@ -32,7 +32,7 @@ class PatchObject:
     clipped: bool = True
 
 
-MAX_OBJECTS = "Find up to N objects per image; CorLoc counts only the first. MaskCut: 0 for all there are."
+MAX_OBJECTS_HELP = "Find up to N objects per image; CorLoc counts only the first. MaskCut: 0 for all."
 
 # Returns the objects of each image of a batch, after waiting for the device if it is still computing them.
 Deferred = Callable[[], list[list[PatchObject]]]
@@ -66,6 +66,7 @@ class Method:
         not know. The images are streamed.
     class_attention: "needed" or "used" if it works with the attention of the class token, see
         `PatchFeatures`: not at all without it, or also without it.
+    check_heads: raises LostRegError for options that a backbone with so many attention heads cannot serve.
     main_option: the option that is tuned first, such as LOST's bias: a description names it even at its
         default, and a chart of a sweep has it on the axis.
     unaffected_by: fields of `FeatureConfig` that change nothing, such as "normalize" where the method itself
@@ -84,6 +85,7 @@ class Method:
     maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
     why_whole_image: Callable[[Iterable[Prediction]], str | None] | None = None
     class_attention: Literal["", "used", "needed"] = ""
+    check_heads: Callable[[Any, int], None] | None = None
     main_option: str | None = None
     unaffected_by: tuple[str, ...] = ()
 

@@ -93,7 +93,10 @@ def preset_setting(method: str, preset: str = PUBLISHED) -> Setting:
     """
     found = find_method(method)
     if preset not in found.presets:
-        raise LostRegError(f"{method} has no preset {preset!r}: choose among {', '.join(found.presets)}")
+        owners = [name for name, one in METHODS.items() if preset in one.presets]
+        reason = f"it belongs to `method` {' and '.join(owners)}" if owners else ""
+        reason = reason or f"choose among {', '.join(found.presets)}"
+        raise LostRegError(f"{method} has no preset {preset!r}: {reason}")
     chosen = found.presets[preset]
     return Setting(chosen.features, chosen.config)
 
@@ -111,7 +114,8 @@ def describe_setting(record: Mapping[str, Any]) -> str:
 
     Options at their default are left out, except the method's main one.
     """
-    words = [describe_features(convert(record["features"], FeatureConfig))]
+    without = METHODS[record["method"]].unaffected_by if record["method"] in METHODS else ()
+    words = [describe_features(convert(record["features"], FeatureConfig), without)]
     published = _published(record["method"])["options"]
     for name, value in record["options"].items():
         if name == main_option(record["method"]) or (name, value) not in published.items():
@@ -150,11 +154,15 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
     """
     of_features = {name for name in FeatureConfig.__dataclass_fields__}
     of_method = {name for name in setting.method.config.__dataclass_fields__}
+    if changes.get("max_side") and "square" not in changes:
+        changes = {**changes, "square": None}  # of two sizes, the one that is given counts
+    elif changes.get("square") and "max_side" not in changes:
+        changes = {**changes, "max_side": None}
     unknown = [name for name in changes if name not in of_features | of_method]
     if unknown:
-        owners = [one.name for one in METHODS.values() if unknown[0] in one.config.__dataclass_fields__]
-        of_others = f": it is one of `method` {' and '.join(owners)}" if owners else ""
-        raise LostRegError(f"the method {setting.method.name} has no option `{unknown[0]}`{of_others}")
+        raise LostRegError(
+            f"the method {setting.method.name} has no option `{unknown[0]}`{whose_option(unknown[0])}"
+        )
     try:
         return replace(
             setting,
@@ -165,6 +173,12 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
         place = re.search(r"\$\.(\w+)", str(error))
         reason = f"`{place[1]}` cannot be {changes.get(place[1])!r}" if place else reason_of(error)
         raise LostRegError(reason) from None
+
+
+def whose_option(name: str) -> str:
+    """Which methods have an option, as the end of a sentence; empty if none has."""
+    owners = [one.name for one in METHODS.values() if name in one.config.__dataclass_fields__]
+    return f": it belongs to `method` {' and '.join(owners)}" if owners else ""
 
 
 def _named(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:

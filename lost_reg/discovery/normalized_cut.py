@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _GRAPHS_AT_ONCE = 2**27
 RESIDUAL = 1e-8  # |M y - mu y| for |y| = 1 at which an eigenvector counts as found
 MOST_STEPS = 300
+STEPS_AHEAD = 24  # that a GPU takes without being asked whether it is done: more than most images need
 _STEPS_BETWEEN_CHECKS = 8
 _BITS = 12  # of a part of a vector: float32 sums of 0s and such parts are exact for up to 2**12 patches
 _PARTS = 3
@@ -102,7 +103,7 @@ def images_at_once(features: Tensor) -> int:
 def graph_bytes(images: int, patches: int) -> float:
     """Memory for the graphs of a batch that are held at one time, and for what is computed from them."""
     held = max(patches**2, min(_GRAPHS_AT_ONCE, images * patches**2))
-    basis = 8.0 * images * patches * _STEPS_BETWEEN_CHECKS * 4
+    basis = 8.0 * images * patches * 2 * STEPS_AHEAD
     return 4.0 * held + affinity_bytes(images, patches) / 4 + basis + copy_bytes(images, patches)
 
 
@@ -126,35 +127,34 @@ def binary_graph(features: Tensor, tau: Tensor, eps: float) -> Graph:
     return Graph(ones, eps, roots, torch.nn.functional.normalize(roots, dim=1))
 
 
-def second_eigenvectors(graph: Graph, steps: int = MOST_STEPS) -> Eigenvectors:
+def second_eigenvectors(graph: Graph, steps: int | None = None) -> Eigenvectors:
     """Find the second eigenvectors by the Lanczos method, with full reorthogonalisation.
 
     Lanczos, "An Iteration Method for the Solution of the Eigenvalue Problem of Linear Differential and
     Integral Operators" (1950).
 
     Args:
-        steps: so many, without waiting for the device; or MOST_STEPS, until all have converged.
+        steps: so many, without waiting for the device; None: until all have converged, at most MOST_STEPS.
     """
-    most = min(MOST_STEPS, graph.roots.shape[1])
-    asking = steps >= most
-    steps = min(steps, most)
-    basis = [_unit(graph.scaled_product(_start(graph.roots)))]
+    batch, patches = graph.roots.shape
+    most = min(steps or MOST_STEPS, patches)
+    basis = graph.roots.new_empty(batch, most, patches)
+    basis[:, 0] = _unit(graph.scaled_product(_start(graph.roots)))
     columns: list[Tensor] = []  # of the projection of M onto the basis, each (B, its length)
-    for step in range(1, steps + 1):
-        product = graph.scaled_product(basis[-1])
-        known = torch.stack(basis, dim=1)  # (B, step, N)
+    for step in range(1, most + 1):
+        known = basis[:, :step]
+        product = graph.scaled_product(known[:, -1])
         along = torch.bmm(known, product[:, :, None])  # (B, step, 1)
         columns.append(along[:, :, 0])
         product = product - torch.bmm(known.mT, along)[:, :, 0]
         product = product - torch.bmm(known.mT, torch.bmm(known, product[:, :, None]))[:, :, 0]
-        if step == steps or (asking and step % _STEPS_BETWEEN_CHECKS == 0):
+        if step == most or (steps is None and step % _STEPS_BETWEEN_CHECKS == 0):
             weights = _largest_eigenvectors(_symmetric(columns), known)
             left = product.norm(dim=1) * weights[:, -1].abs()
-            if step == steps or (left <= RESIDUAL).all():
+            if step == most or (left <= RESIDUAL).all():
                 break
-        basis.append(_unit(product))
-    scaled = (weights[:, :, None] * known).sum(dim=1)
-    return _rayleigh(graph, scaled)
+        basis[:, step] = _unit(product)
+    return _rayleigh(graph, (weights[:, :, None] * known).sum(dim=1))
 
 
 def _rayleigh(graph: Graph, scaled: Tensor) -> Eigenvectors:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting
+from lost_reg.errors import LostRegError
 
 BEST = "best"
 DINO_LIKE = ("DINO", "bundled")  # families whose keys LOST finds objects in as published
@@ -73,5 +74,8 @@ def chosen_preset(method: str | None, preset: str | None, family: str) -> Settin
         return preset_setting(method or "lost", preset or PUBLISHED)
     setting = ACROSS_METHODS[preset].setting(family)
     if method not in (None, setting.method.name):
-        return preset_setting(method, preset)  # which has none of that name
+        raise LostRegError(
+            f"the preset {preset!r} stands for the method {setting.method.name} with this backbone: "
+            "leave out `method`"
+        )
     return setting

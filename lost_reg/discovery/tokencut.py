@@ -19,8 +19,8 @@ from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.discovery.normalized_cut import (
-    MOST_STEPS,
     RESIDUAL,
+    STEPS_AHEAD,
     Eigenvectors,
     binary_graph,
     graph_bytes,
@@ -36,19 +36,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TIE = 1e-6  # relative
-_STEPS_AHEAD = 24  # that a GPU takes without being asked whether it is done: more than most images need
 
 
-TAU = "Cosine above which two patches are similar; auto: Otsu's threshold of each image's cosines."
-EPS = "Weight between patches that are not similar."
+TAU_HELP = "Cosine above which two patches are similar; auto: Otsu's threshold of each image's cosines."
+EPS_HELP = "Weight between patches that are not similar."
 
 
 @dataclass(frozen=True)
 class TokenCutConfig:
     """Options of TokenCut; the defaults are TokenCut as published."""
 
-    tau: float | str = option(0.2, TAU, metavar="X|auto", sweep="0.1:0.6:0.1,auto")
-    eps: float = option(1e-5, EPS, sweep=False)
+    tau: float | str = option(0.2, TAU_HELP, metavar="X|auto", sweep="0.1:0.6:0.1,auto")
+    eps: float = option(1e-5, EPS_HELP, sweep=False)
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an invalid value."""
@@ -131,7 +130,7 @@ def strongest(values: Tensor) -> Tensor:
     return first
 
 
-def eigenvectors_of(features: Tensor, taus: Tensor, eps: float, steps: int = MOST_STEPS) -> Eigenvectors:
+def eigenvectors_of(features: Tensor, taus: Tensor, eps: float, steps: int | None = None) -> Eigenvectors:
     """The second eigenvectors of B images, with the memory of a few graphs at a time.
 
     Args:
@@ -154,7 +153,7 @@ def discover(features: PatchFeatures, config: TokenCutConfig) -> Deferred:
     """Start finding the object of each image; see `Method.discover`."""
     units = unit_features(features.values)
     taus = thresholds(units, config.tau)
-    steps = _STEPS_AHEAD if units.is_cuda else MOST_STEPS
+    steps = STEPS_AHEAD if units.is_cuda else None
     first = cut(eigenvectors_of(units, taus, config.eps, steps), units, taus)
     wait = to_host(list(vars(first).values()))
 

@@ -173,10 +173,12 @@ def counted_from_last(setting: Setting, backbone: Backbone) -> Setting:
     """The setting with its layers as negative indices, so that a layer has only one name in results.
 
     Raises:
-        LostRegError: a layer, or a class token, that the backbone does not have.
+        LostRegError: a layer, a class token, or an attention head that the backbone does not have.
     """
     if setting.method.class_attention == "needed" and backbone.prefix_tokens[:1] != (CLASS_TOKEN,):
         raise LostRegError(f"{backbone.name} has no class token, whose attention {setting.method.name} needs")
+    if setting.method.check_heads and backbone.heads:
+        setting.method.check_heads(setting.config, backbone.heads)
     layers = tuple(backbone.from_last(layer) for layer in setting.features.layers)
     layer = layers[0] if isinstance(setting.features.layer, int) else layers
     return replace(setting, features=replace(setting.features, layer=layer))

@@ -11,7 +11,7 @@ from typing import Any
 
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.method import Method
-from lost_reg.discovery.methods import METHODS, Setting, find_method, preset_setting, with_changes
+from lost_reg.discovery.methods import Setting, find_method, preset_setting, whose_option, with_changes
 from lost_reg.errors import LostRegError
 
 MOST_SETTINGS = 10_000
@@ -129,11 +129,10 @@ def settings_of_methods(
 def _check_options(methods: Sequence[Method], options: Mapping[str, Any]) -> None:
     """Check that at least one of the methods has each option."""
     for name in options:
-        owners = [one for one in METHODS.values() if name in one.config.__dataclass_fields__]
-        if not any(method in owners for method in methods):
+        if not any(name in method.config.__dataclass_fields__ for method in methods):
             have = "the method {} has no" if len(methods) == 1 else "none of the methods {} has the"
-            of = f": it is one of `method` {' and '.join(one.name for one in owners)}" if owners else ""
-            raise LostRegError(f"{have.format(', '.join(m.name for m in methods))} option `{name}`{of}")
+            names = ", ".join(method.name for method in methods)
+            raise LostRegError(f"{have.format(names)} option `{name}`{whose_option(name)}")
 
 
 def _check_count(count: int) -> None:

@@ -1,4 +1,4 @@
-"""What to tell the user of a run that found hardly more than whole images."""
+"""What to tell the user of a run that found hardly more than whole images, or nothing at all."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.presets import ACROSS_METHODS, BEST
 from lost_reg.plausibility import WHOLE_IMAGE, implausible
+from lost_reg.text import counted
 from lost_reg.types import Prediction
 
 
 def whole_images_line(read: Callable[[], Iterable[Prediction]], settings: dict[str, Any]) -> str | None:
-    """One line if the box is the whole image in at least half of the images: why, and what to try.
+    """One line if most images have no object, or at least half of the boxes are the whole image: what to try.
 
     Args:
         read: streams the run's predictions; called twice if there is a line.
@@ -21,18 +22,22 @@ def whole_images_line(read: Callable[[], Iterable[Prediction]], settings: dict[s
     Returns:
         None if more than half of the boxes are smaller.
     """
-    with_box = whole = 0
+    images = with_box = whole = 0
     for image in read():
+        images += 1
         with_box += bool(image.objects)
         whole += _is_whole(image)
+    other = "" if settings["method"] == ACROSS_METHODS[BEST].method else "try `preset` best; "
+    advice = f"{other}`lost-reg sweep` compares settings"
+    if 2 * with_box < images:
+        return f"nothing was found in {images - with_box:,} of {counted(images, 'image')}; {advice}"
     if not whole or 2 * whole < with_box:
         return None
     boxes = "the box is" if with_box == 1 else f"{whole:,} of {with_box:,} boxes are"
     method = METHODS.get(settings["method"])
     ask = method and method.why_whole_image
     why = ask(image for image in read() if _is_whole(image)) if ask else None
-    other = "" if settings["method"] == ACROSS_METHODS[BEST].method else "try `preset` best; "
-    return f"{boxes} the whole image{f': {why}' if why else ''}; {other}`lost-reg sweep` compares settings"
+    return f"{boxes} the whole image{f': {why}' if why else ''}; {advice}"
 
 
 def _is_whole(image: Prediction) -> bool:

@@ -35,6 +35,7 @@ class AllScores:
     masks: scores of the first object's mask against that of the largest true object; mask_ap: AP of all
         masks. None if the dataset or the run has no masks.
     lacks_masks: whether the dataset has masks, but the run has none.
+    lacks_true_masks: whether the run has masks, but the dataset has none.
     """
 
     run: ScoredRun
@@ -42,6 +43,7 @@ class AllScores:
     masks: MaskScores | None = None
     mask_ap: AveragePrecision | None = None
     lacks_masks: bool = False
+    lacks_true_masks: bool = False
 
 
 def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[AllScores], list[LostRegError]]:
@@ -75,9 +77,10 @@ def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: S
     failures = match_images(results.failures, dataset.truths)
     done = [image for image in dataset.truths if image in predictions or image in failures]
     boxes = _box_ap(done, predictions, dataset, options)
+    masks = [one.mask for prediction in predictions.values() for one in prediction.objects]
     if dataset.masks_of is None:
-        return AllScores(run, boxes)
-    if not all(one.mask for prediction in predictions.values() for one in prediction.objects):
+        return AllScores(run, boxes, lacks_true_masks=any(masks))
+    if not all(masks):
         return AllScores(run, boxes, lacks_masks=True)
     try:
         return AllScores(run, boxes, *_mask_scores(done, predictions, dataset))

@@ -14,6 +14,7 @@ from lost_reg.scoring.mask_scores import Estimate
 from lost_reg.scoring.score_runs import cells, flat
 
 NO_MASKS = "its objects have no masks, so these are not scored: run with `masks`"
+NO_TRUE_MASKS = "the dataset has no masks, so those that were found are not scored"
 _AP = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@1": "ar1", "AR@10": "ar10", "AR@100": "ar100"}
 _MASK_AP = {title: _AP[title] for title in ("AP", "AP50", "AP75", "AR@100")}  # as a line has an end
 _OF_MASKS = {"IoU": "iou", "max F": "f_beta", "accuracy": "accuracy"}
@@ -52,8 +53,8 @@ def _notes(row: AllScores) -> list[str]:
     lines = [f"95 % intervals: {', '.join(notes)}"]
     if run.published:
         lines.append(f"published CorLoc {run.published.corloc:.1f} ({run.published.source})")
-    if row.lacks_masks:
-        lines.append(NO_MASKS)
+    if note := _note_on_masks(row):
+        lines.append(note)
     if run.score.not_done:
         lines.append(f"{text.counted(run.score.not_done, 'image')} not done (left out)")
     if run.other_size:
@@ -61,6 +62,11 @@ def _notes(row: AllScores) -> list[str]:
             f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
         )
     return lines
+
+
+def _note_on_masks(row: AllScores) -> str | None:
+    """Why masks are not scored, where either the run or the dataset has some."""
+    return NO_MASKS if row.lacks_masks else NO_TRUE_MASKS if row.lacks_true_masks else None
 
 
 def _interval(estimate: Estimate) -> str:
@@ -89,5 +95,5 @@ def _flat(row: AllScores) -> dict[str, Any]:
         **{f"box_{name}": value for name, value in asdict(row.boxes).items()},
         **masks,
         **{f"mask_{name}": getattr(row.mask_ap, name, None) for name in _AP.values()},
-        "note": NO_MASKS if row.lacks_masks else None,
+        "note": _note_on_masks(row),
     }

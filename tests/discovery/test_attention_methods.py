@@ -146,7 +146,7 @@ def test_impossible_options_are_refused(kind, options, word):
 
 def test_what_a_method_needs_and_does_not_get_is_said():
     features = batch(1)
-    with pytest.raises(LostRegError, match="`head` 3: the backbone's layer has heads 0 to 2"):
+    with pytest.raises(LostRegError, match="`head` 3: the backbone has heads 0 to 2"):
         METHODS["dino-seg"].discover(features, DinoSegConfig(head=3))
     without = PatchFeatures(features.values, GRID, features.extents_hw)
     with pytest.raises(LostRegError, match="class token"):

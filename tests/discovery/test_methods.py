@@ -95,7 +95,11 @@ def test_presets_across_methods_choose_the_method_for_the_backbone():
     assert chosen_preset(None, "best", "").features == FeatureConfig(max_side=336)
     assert chosen_preset("spread", "best", other) == chosen_preset(None, "best", other)
     assert chosen_preset(None, None, other) == chosen_preset("lost", None, other) == Setting()
-    assert refusal(chosen_preset, "tokencut", "best", other).startswith("tokencut has no preset 'best'")
+    assert refusal(chosen_preset, "tokencut", "best", other) == (
+        "the preset 'best' stands for the method spread with this backbone: leave out `method`"
+    )
+    text = refusal(chosen_preset, None, "native", other)
+    assert text == "lost has no preset 'native': it belongs to `method` maskcut"
 
 
 def test_unknown_presets_are_refused_with_those_there_are(other):
@@ -192,10 +196,10 @@ def test_changes_reach_features_and_options_and_nothing_else():
 
 def test_options_of_another_method_are_refused(other):
     assert refusal(with_changes, Setting(), {"steps": 2}) == (
-        "the method lost has no option `steps`: it is one of `method` other"
+        "the method lost has no option `steps`: it belongs to `method` other"
     )
     assert refusal(with_changes, preset_setting(other), {"layer": -1, "bias": 0.1}) == (
-        "the method other has no option `bias`: it is one of `method` lost"
+        "the method other has no option `bias`: it belongs to `method` lost"
     )
 
 

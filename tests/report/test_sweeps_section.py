@@ -138,7 +138,7 @@ def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
     assert [row[2:4] for row in rows_of(text, "Sweeps")][1:5] == [
         ["best in hindsight", "Spread: qkv of layer -1, raw"],
         ["LOST as published", "LOST: k of layer -1, raw, bias 0"],
-        ["TokenCut as published", "TokenCut: k of layer -1, raw, tau 0.2"],
+        ["TokenCut as published", "TokenCut: k of layer -1, tau 0.2"],
         ["Spread as published", "Spread: qkv of layer -1, raw"],
     ]
 

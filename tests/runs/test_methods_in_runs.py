@@ -11,7 +11,8 @@ from lost_reg.backbones.base import ATTENTION
 from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.discovery.features import FeatureConfig, compose, part_norms
 from lost_reg.discovery.lost import LostConfig
-from lost_reg.discovery.methods import METHODS, Setting, preset_setting
+from lost_reg.discovery.methods import METHODS, Setting, preset_setting, with_changes
+from lost_reg.discovery.presets import chosen_preset
 from lost_reg.discovery.spread import SpreadConfig
 from lost_reg.images.decoding import Decoding
 from lost_reg.masks.grids import in_pixels
@@ -78,3 +79,16 @@ def test_without_a_class_token_a_method_that_needs_one_is_refused_and_spread_goe
         assert text == f"means has no class token, whose attention {name} needs"
     (found,) = discover(noise((48, 64)), backbone)  # the preset best
     assert len(found.objects) == 1
+
+
+def test_of_two_sizes_the_one_that_is_given_counts():
+    maskcut, best = preset_setting("maskcut"), chosen_preset(None, "best", "DINOv2")
+    assert with_changes(maskcut, {"max_side": 200}).features == FeatureConfig(max_side=200)
+    assert with_changes(best, {"square": 300}).features == FeatureConfig("qkv", square=300)
+    assert "not to both" in refusal(with_changes, best, {"square": 300, "max_side": 200})
+
+
+def test_a_head_that_the_backbone_does_not_have_is_refused_before_the_run(tiny):
+    text = "there is no `head` 4: the backbone has heads 0 to 2"
+    assert refusal(counted_from_last, preset_setting("dino-seg"), tiny) == text
+    assert refusal(discover, noise((48, 64)), tiny, "dino-seg") == text

@@ -88,7 +88,7 @@ def test_facets_that_do_not_exist_are_refused():
 
 def test_what_the_method_cannot_have_is_refused():
     assert "unknown method 'x': choose among lost" in refusal(grid_of_settings, Grid(method="x"))
-    assert "the method lost has no option `tau`: it is one of `method` tokencut and" in refusal(
+    assert "the method lost has no option `tau`: it belongs to `method` tokencut and" in refusal(
         grid_of_settings, Grid(options={"tau": [1]})
     )
     assert "`k_patches` of at least 1" in refusal(grid_of_settings, Grid(options={"k_patches": [0]}))
@@ -129,7 +129,7 @@ def test_features_and_size_are_those_of_all_methods():
 def test_options_that_none_of_several_methods_has_are_refused():
     refused = refusal(settings_of_methods, ["lost", "spread"], {}, {"k_patches": [5], "tau": [0.1]})
     assert refused == (
-        "none of the methods lost, spread has the option `tau`: it is one of `method` tokencut and maskcut"
+        "none of the methods lost, spread has the option `tau`: it belongs to `method` tokencut and maskcut"
     )
     assert "has the option `x`" in refusal(settings_of_methods, ["lost", "spread"], {}, {"x": [1]})
     assert "unknown method 'x'" in refusal(settings_of_methods, ["lost", "x"], {}, {})

@@ -37,6 +37,14 @@ def test_a_line_where_at_least_half_are_whole(boxes, text):
     assert line(*images(*boxes)) == (text and f"{text}; {HINT}")
 
 
+def test_a_line_where_most_images_have_no_object():
+    empty = [prediction(f"{index}.jpg") for index in range(3)]
+    assert line(*empty) == f"nothing was found in 3 of 3 images; {HINT}"
+    assert line(*empty, *images(PART, PART)) == f"nothing was found in 3 of 5 images; {HINT}"
+    assert line(*empty, *images(PART, PART, PART)) is None
+    assert line(*empty, method="spread").endswith("images; `lost-reg sweep` compares settings")
+
+
 def test_only_the_first_box_of_an_image_that_has_any_counts():
     first, further = prediction("a.jpg", WHOLE, PART, PART), prediction("b.jpg", PART, WHOLE)
     assert line(first, further, prediction("c.jpg")).startswith("1 of 2 boxes")

@@ -153,7 +153,7 @@ def test_one_setting_is_chosen_over_all_methods_and_each_as_published_is_shown(v
         "LOST as published",
         "TokenCut as published",
     ]
-    assert "TokenCut: k of layer -1, raw, tau 0.2" in lines[3] and "LOST: k of" in lines[5]
+    assert "TokenCut: k of layer -1, tau 0.2" in lines[3] and "LOST: k of" in lines[5]
     write_scores(scores)
     assert read_scores(folder) == scores
     rows = list(csv.DictReader(io.StringIO(csv_text(scores))))
