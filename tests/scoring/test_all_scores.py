@@ -144,8 +144,23 @@ def test_datasets_without_masks_have_no_columns_of_masks(tmp_path, make_voc):
     (row,) = scored(run)
     assert row.masks is None and not row.lacks_masks and "mask" not in text_table([row]).splitlines()[0]
     assert row.boxes.ap50 == pytest.approx(100 * 51 / 101)
+    assert "the dataset has no masks" not in text_table([row])
     (row,) = scored(run, count_hard=False)
     assert row.boxes.ar1 == pytest.approx(100) and row.run.score.corloc == 100
+
+
+def test_masks_of_a_run_that_the_dataset_has_no_truth_for_are_said_not_to_be_scored(tmp_path, make_voc):
+    root = tmp_path / "root"
+    make_voc(root / "VOCdevkit" / "VOC2007", {"1": [("dog", 33, 17, 96, 64)]})
+    write_run(tmp_path / "run", root, {"1.jpg": LARGE})
+    lines = tmp_path / "run" / "predictions.jsonl"
+    mask = {"size_hw": [1, 1], "counts": "01", "spans_hw": list(map(float, SIZE))}
+    content = json.loads(lines.read_text())
+    content["objects"][0]["mask"] = mask
+    lines.write_text(json.dumps(content) + "\n")
+    (row,) = scored(tmp_path / "run")
+    assert row.masks is None and row.lacks_true_masks
+    assert "the dataset has no masks, so those that were found are not scored" in text_table([row])
 
 
 def test_incomplete_runs(tmp_path, masks):
