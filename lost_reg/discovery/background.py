@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import copy_bytes
-from lost_reg.discovery.components import box_of, largest_component
+from lost_reg.discovery.components import largest_component
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
 from lost_reg.discovery.maps import Maps, maps_of
@@ -19,6 +19,7 @@ from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor

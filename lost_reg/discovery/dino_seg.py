@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lost_reg.discovery.components import box_of, largest_component
+from lost_reg.discovery.components import largest_component
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
 from lost_reg.discovery.maps import Maps, maps_of
@@ -18,6 +18,7 @@ from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import cv2, np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor
