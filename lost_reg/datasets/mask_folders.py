@@ -20,9 +20,9 @@ import numpy as np
 from lost_reg.datasets.base import Dataset, DatasetSpec
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import SUFFIXES, image_size, read_image
-from lost_reg.masks.grids import stored
+from lost_reg.masks.grids import box_of, stored
 from lost_reg.text import shown_names
-from lost_reg.types import Box, ImageTruth, Mask
+from lost_reg.types import ImageTruth, Mask
 
 ANY = "masks"  # `masks=FOLDER`: a user's own
 LABEL = "object"
@@ -145,7 +145,7 @@ def _read_object(folder: Path, image: str, mask: Path) -> _Object:
     if is_object.shape != size_hw:
         sizes = [f"{width} x {height}" for height, width in (is_object.shape, size_hw)]
         raise LostRegError(f"{mask} has {sizes[0]} pixels, but its image {image} has {sizes[1]}")
-    boxes = _extent(is_object)
+    boxes = (box_of(is_object),) if is_object.any() else ()
     truth = ImageTruth(
         image=image,
         image_id=Path(image).stem,
@@ -155,14 +155,6 @@ def _read_object(folder: Path, image: str, mask: Path) -> _Object:
         hard=(False,) * len(boxes),
     )
     return truth, tuple(stored(is_object, size_hw) for _ in boxes)
-
-
-def _extent(is_object: np.ndarray) -> tuple[Box, ...]:
-    """The box of a mask, none if it is empty."""
-    if not is_object.any():
-        return ()
-    (top, bottom), (left, right) = (np.flatnonzero(is_object.any(axis=axis))[[0, -1]] for axis in (1, 0))
-    return ((int(left), int(top), int(right) + 1, int(bottom) + 1),)
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import copy_bytes
-from lost_reg.discovery.components import box_of, largest_component
+from lost_reg.discovery.components import largest_component
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
-from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.maps import Maps, maps_of
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SHARE = 1e-10  # added to each head's share of attended patches
+_LEAST_SHARE = 1e-10  # added to each head's share of attended patches
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ def head_weights(attention: Tensor) -> Tensor:
     """
     attention = attention.float()
     means = attention.mean(dim=(1, 2), keepdim=True)
-    shares = (attention > means).float().mean(dim=2) + _SHARE
+    shares = (attention > means).float().mean(dim=2) + _LEAST_SHARE
     return (shares.sum(dim=1, keepdim=True) / shares).log()
 
 
-def background_cosines(features: PatchFeatures, weighted: bool) -> tuple[Tensor, Tensor]:
-    """The cosine of each patch to the image's background patch, (B, N), and which one that is, (B,).
+def background_cosines(features: PatchFeatures, weighted: bool) -> Tensor:
+    """The cosine of each patch to the image's background patch, (B, N).
 
     Each of several joined facets or layers is weighted by head.
     """
@@ -78,13 +79,13 @@ def background_cosines(features: PatchFeatures, weighted: bool) -> tuple[Tensor,
     units = torch.nn.functional.normalize(weighted_heads.flatten(2), dim=2)
     least = (attention * weights[:, :, None]).sum(dim=1).argmin(dim=1)  # (B,)
     reference = units.gather(1, least[:, None, None].expand(-1, 1, units.shape[2]))
-    return torch.linalg.vecdot(units, reference), least
+    cosines: Tensor = torch.linalg.vecdot(units, reference)
+    return cosines
 
 
 def discover(features: PatchFeatures, config: BackgroundConfig) -> Deferred:
     """Start finding the object of each image, the largest component; see `Method.discover`."""
-    cosines, _ = background_cosines(features, config.weighted)
-    wait = to_host([cosines])
+    wait = to_host([background_cosines(features, config.weighted)])
 
     def objects() -> list[list[PatchObject]]:
         (on_host,) = wait()
@@ -108,12 +109,11 @@ def _objects(cosines: np.ndarray, threshold: float) -> list[PatchObject]:
 
 
 def background_maps(features: PatchFeatures, config: BackgroundConfig) -> list[Maps]:
-    """The cosines to the background, the seed being the background patch, and the object masks."""
-    cosines, least = background_cosines(features, config.weighted)
-    columns = features.grid_hw[1]
+    """The cosines to the background patch, and what is not background, of B images."""
+    (cosines,) = to_host([background_cosines(features, config.weighted)])()
     return [
-        Maps({"background": one}, one <= config.threshold, divmod(seed, columns))
-        for one, seed in zip(cosines.reshape(-1, *features.grid_hw).cpu().numpy(), least.tolist())
+        maps_of({"background": one}, _objects(one, config.threshold), one <= config.threshold)
+        for one in cosines.reshape(-1, *features.grid_hw).numpy()
     ]
 
 

@@ -23,12 +23,6 @@ def component_of(mask: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, P
     return filled == 2, (x, y, x + width, y + height)
 
 
-def box_of(mask: np.ndarray) -> PatchBox:
-    """The box of a mask's true patches, half-open xyxy; the mask, (rows, columns) bool, is not empty."""
-    rows, columns = mask.nonzero()
-    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-
-
 def largest_component(mask: np.ndarray) -> np.ndarray | None:
     """The 4-connected component of a (rows, columns) mask with most patches; the first of several such.
 

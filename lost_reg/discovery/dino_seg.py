@@ -6,17 +6,19 @@ the class token's attention; Siméoni et al. (LOST, BMVC 2021) box the largest c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lost_reg.discovery.components import box_of, largest_component
+from lost_reg.discovery.components import largest_component
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
-from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.maps import Maps, maps_of
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import cv2, np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ PLAIN, CODE = "plain", "code"
 class DinoSegConfig:
     """Options of DINO-seg; the defaults are those of LOST's script, but for its quirks.
 
-    See `boxes_of_code` for rule "code".
+    See `_of_code` for rule "code".
     """
 
     head: int | str = option(
@@ -78,15 +80,21 @@ def attended(attention: Tensor, mass: float) -> Tensor:
 
 def discover(features: PatchFeatures, config: DinoSegConfig) -> Deferred:
     """Start finding the object of each image; see `Method.discover`."""
-    attention = head_attention(features, config.head)
-    wait = to_host([attention, attended(attention, config.mass)])
-    grid_hw, find = features.grid_hw, _of_code if config.rule == CODE else _largest
+    wait = _attended(features, config)
 
     def objects() -> list[list[PatchObject]]:
-        weights, masks = (one.reshape(-1, *grid_hw).numpy() for one in wait())
-        return [find(mask, weight) for mask, weight in zip(masks, weights)]
+        return [_FIND[config.rule](mask, weights) for weights, mask in wait()]
 
     return objects
+
+
+def _attended(
+    features: PatchFeatures, config: DinoSegConfig
+) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:
+    """Start computing the attention and the mask of each image; both are (rows, columns)."""
+    attention = head_attention(features, config.head)
+    wait, grid_hw = to_host([attention, attended(attention, config.mass)]), features.grid_hw
+    return lambda: list(zip(*(one.reshape(-1, *grid_hw).numpy() for one in wait())))
 
 
 def _largest(mask: np.ndarray, weights: np.ndarray) -> list[PatchObject]:
@@ -116,15 +124,14 @@ def _object(component: np.ndarray, weights: np.ndarray, *, clipped: bool = True)
     return PatchObject(box_of(component), (row, column), round(share, 6), mask=component, clipped=clipped)
 
 
+_FIND = {PLAIN: _largest, CODE: _of_code}
+
+
 def dino_seg_maps(features: PatchFeatures, config: DinoSegConfig) -> list[Maps]:
-    """The attention and the mask of B images."""
-    attention = head_attention(features, config.head)
-    masks = attended(attention, config.mass).reshape(-1, *features.grid_hw).cpu().numpy()
-    weights = attention.reshape(-1, *features.grid_hw).float().cpu().numpy()
-    found = discover(features, config)()
+    """The attention and the mask of B images; where the background is boxed, the mask is that."""
     return [
-        Maps({"attention": weight}, mask, one[0].seed if one else (0, 0))
-        for weight, mask, one in zip(weights, masks, found)
+        maps_of({"attention": weights}, _FIND[config.rule](mask, weights), mask)
+        for weights, mask in _attended(features, config)()
     ]
 
 

@@ -17,7 +17,7 @@ from lost_reg.discovery.components import component_of
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
 from lost_reg.discovery.grids import rim
-from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.maps import Maps, maps_of
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
@@ -92,7 +92,8 @@ def _votes(units: Tensor, border: Tensor, count: int) -> tuple[Tensor, Tensor, T
 def rim_degrees(affinities: Tensor, border: Tensor) -> Tensor:
     """How many patches of the rim each patch is similar to, summed over `BIASES`: (B, N) float32.
 
-    Of patches with as many, the one that is similar to more patches of the whole image has the lower degree.
+    Of two patches similar to equally many, the one similar to more patches of the whole image has the lower
+    degree.
     """
     patches = affinities.shape[1]
     degrees = affinities.new_zeros(affinities.shape[:2])
@@ -133,15 +134,16 @@ def elected(seeds: list[int], masks: np.ndarray) -> PatchObject:
 
 
 def lost_rim_maps(features: PatchFeatures, config: LostRimConfig) -> list[Maps]:
-    """The degrees, and how many of the seeds' masks hold each patch, of B images."""
-    found, grid_hw = votes(features, config), features.grid_hw
-    objects = discover(features, config)()
-    degrees = found.degrees.reshape(-1, *grid_hw).cpu().numpy()
-    counted = found.masks.float().mean(dim=1).reshape(-1, *grid_hw).cpu().numpy()
-    return [
-        Maps({"degrees": degree, "votes": voted}, np.asarray(one.mask), one.seed)
-        for degree, voted, (one,) in zip(degrees, counted, objects)
-    ]
+    """The degrees, and the share of the seeds' masks that hold each patch, of B images."""
+    degrees, seeds, masks = to_host(list(vars(votes(features, config)).values()))()
+    degrees_hw = degrees.reshape(-1, *features.grid_hw).numpy()
+    masks_hw = masks.reshape(*masks.shape[:2], *features.grid_hw).numpy()
+    made = []
+    for degree, places, grown in zip(degrees_hw, seeds.tolist(), masks_hw):
+        one = elected(places, grown)
+        voted = grown.mean(axis=0, dtype="float32")
+        made.append(maps_of({"degrees": degree, "votes": voted}, [one], np.asarray(one.mask)))
+    return made
 
 
 def gram_bytes(images: int, patches: int) -> float:

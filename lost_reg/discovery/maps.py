@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from lost_reg.discovery.method import PatchObject
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,18 @@ class Maps:
         covered = tuple(side / cells for side, cells in zip(extent_hw, self.mask.shape))
         values = {"norms": norms, **self.values}
         return replace(self, values=values, attention=attention, covered_hw=covered)
+
+
+def maps_of(values: dict[str, np.ndarray], objects: Sequence[PatchObject], mask: np.ndarray) -> Maps:
+    """The maps of one image in which these objects were found, the first of which has a mask.
+
+    Args:
+        values: see `Maps`.
+        mask: all patches that were candidates for the object, (rows, columns) bool. If its component at the
+            seed is not the object, as where an empty one stands for the whole image, the object's is taken.
+    """
+    if not objects:
+        return Maps(values, mask & False, (0, 0))
+    first = objects[0]
+    assert first.mask is not None
+    return Maps(values, mask if mask[first.seed] else first.mask, first.seed)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import seed_cosines
-from lost_reg.discovery.components import box_of
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
 from lost_reg.discovery.method import MAX_OBJECTS_HELP, Deferred, Method, PatchObject, Preset
 from lost_reg.discovery.normalized_cut import graph_bytes
@@ -32,6 +31,7 @@ from lost_reg.discovery.tokencut import (
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor

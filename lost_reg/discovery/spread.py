@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes, copy_bytes
 from lost_reg.discovery.bias import otsu_bias, otsu_split
-from lost_reg.discovery.components import box_of, component_labels
+from lost_reg.discovery.components import component_labels
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
-from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.maps import Maps, maps_of
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
 from lost_reg.lazy import np, torch
+from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,12 +161,10 @@ def correlations(labels: np.ndarray, prior: np.ndarray) -> np.ndarray:
 
 def maps(features: PatchFeatures, config: SpreadConfig) -> list[Maps]:
     """Prior, spread and mask of B images."""
-    found = spread_maps(features)
-    arrays = (one.reshape(-1, *features.grid_hw).cpu().numpy() for one in vars(found).values())
-    objects = discover(features, config)()
+    found = to_host(list(vars(spread_maps(features)).values()))()
     return [
-        Maps({"prior": prior, "spread": spread}, mask, one.seed)
-        for prior, spread, mask, (one,) in zip(*arrays, objects)
+        maps_of({"prior": prior, "spread": spread}, [_object(prior, spread, mask)], mask)
+        for prior, spread, mask in zip(*(one.reshape(-1, *features.grid_hw).numpy() for one in found))
     ]
 
 

@@ -7,6 +7,7 @@ has one, too, but only in opencv-contrib-python, which cannot be installed besid
 from __future__ import annotations
 
 from lost_reg.lazy import np
+from lost_reg.masks.grids import unless_far
 
 SIGMA_SPATIAL, SIGMA_LUMA, SIGMA_CHROMA = 16, 16, 8  # pixels, and levels of 256
 SMOOTHNESS = 256.0  # the paper's lambda
@@ -71,7 +72,7 @@ class BilateralSolver:
         labels, count = ndimage.label(inside)
         largest = 1 + np.bincount(labels.ravel())[1:].argmax() if count else 0
         refined = labels == largest
-        return refined if 2 * (refined & coarse).sum() >= (refined | coarse).sum() else coarse
+        return unless_far(refined, coarse)
 
 
 def bilateral_grid(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lost_reg.lazy import np
+from lost_reg.masks.grids import unless_far
 
 ITERATIONS = 10
 GAUSSIAN = {"sxy": 3, "compat": 7}
@@ -38,4 +39,4 @@ class DenseCrf:
         crf.addPairwiseBilateral(**BILATERAL, rgbim=self._pixels)
         likely = np.array(crf.inference(ITERATIONS)).argmax(axis=0).reshape(height, width) > 0
         refined = ndimage.binary_fill_holes(likely)
-        return refined if 2 * (refined & coarse).sum() >= (refined | coarse).sum() else coarse
+        return unless_far(refined, coarse)

@@ -30,7 +30,7 @@ def cells(mask: Mask) -> np.ndarray:
     """
     from pycocotools import mask as coco
 
-    _check_number(mask.size_hw)
+    _check_cell_count(mask.size_hw)
     rows, columns = mask.size_hw
     _check_runs(mask.counts, rows * columns)
     decoded: np.ndarray = coco.decode({"size": [rows, columns], "counts": mask.counts.encode("ascii")}) > 0
@@ -49,8 +49,8 @@ def in_pixels(mask: Mask, size_hw: tuple[int, int], scaled_hw: tuple[int, int] |
             or runs that do not add up to the cells.
     """
     wanted_hw = scaled_hw or size_hw
-    _check_number(wanted_hw)
-    _check_number(mask.size_hw, most=max(_FEW_CELLS, math.prod(size_hw)))
+    _check_cell_count(wanted_hw)
+    _check_cell_count(mask.size_hw, most=max(_FEW_CELLS, math.prod(size_hw)))
     grid = cells(mask)
     if mask.size_hw == tuple(wanted_hw) == mask.spans_hw:
         return grid
@@ -60,6 +60,17 @@ def in_pixels(mask: Mask, size_hw: tuple[int, int], scaled_hw: tuple[int, int] |
     ]
     pixels: np.ndarray = grid[at[0]][:, at[1]]  # several times as fast as both at once
     return pixels
+
+
+def box_of(cells: np.ndarray) -> tuple[int, int, int, int]:
+    """The extent of a mask, (rows, columns) bool with any true cell: half-open xyxy, in cells."""
+    (top, bottom), (left, right) = (np.flatnonzero(cells.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0))
+    return left, top, right + 1, bottom + 1
+
+
+def unless_far(refined: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """A refined mask, or the coarse one that it was made from, if their IoU is below 0.5; both are bool."""
+    return refined if 2 * (refined & coarse).sum() >= (refined | coarse).sum() else coarse
 
 
 def coco_segmentation(mask: Mask, size_hw: tuple[int, int]) -> dict[str, Any]:
@@ -75,7 +86,7 @@ def coco_segmentation(mask: Mask, size_hw: tuple[int, int]) -> dict[str, Any]:
     return {"size": [height, width], "counts": stored(in_pixels(mask, size_hw), (height, width)).counts}
 
 
-def _check_number(size_hw: tuple[int, int], most: int = MOST_CELLS) -> None:
+def _check_cell_count(size_hw: tuple[int, int], most: int = MOST_CELLS) -> None:
     """Check this before the cells need memory."""
     rows, columns = size_hw
     if rows * columns > most:

@@ -15,6 +15,7 @@ from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
+from lost_reg.report.map_words import explanations, titles
 from lost_reg.report.page import Section
 from lost_reg.report.pictures import Pictures, ramp
 from lost_reg.report.runs import paired_by_registers, whole_image_notes
@@ -61,6 +62,7 @@ def write_gallery(
         "threshold": IOU_THRESHOLD,
         "items": items,
         "without_picture": pictures.failed,
+        "map_titles": titles(_map_names(items)),
     }
 
 
@@ -87,12 +89,18 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
         for index, colour in enumerate(colours)
     ]
-    return Section("gallery", "Gallery", {"notes": notes, "stops": stops})
+    explained = explanations(_map_names(gallery["items"]))
+    return Section("gallery", "Gallery", {"notes": notes, "stops": stops, "explanations": explained})
 
 
 def has_maps(item: dict[str, Any]) -> bool:
     """Whether any run has maps for an image of the gallery."""
     return any("maps" in entry for entry in item["entries"].values())
+
+
+def _map_names(items: Sequence[dict[str, Any]]) -> set[str]:
+    entries = (entry for item in items for entry in item["entries"].values())
+    return {name for entry in entries if "maps" in entry for name in entry["maps"]["names"]}
 
 
 def _images_of(run: ReportRun) -> str:

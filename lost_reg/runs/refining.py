@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from lost_reg.boxes import box_in_original
 from lost_reg.images.batching import DecodedImage
-from lost_reg.masks.grids import in_pixels, stored
+from lost_reg.masks.grids import box_of, in_pixels, stored
 from lost_reg.masks.refiners import REFINERS, Refiner
 from lost_reg.types import FoundObject, Prediction
 
@@ -36,11 +34,9 @@ def _refined(found: FoundObject, image: DecodedImage, refiner: Refiner) -> Found
     mask = refiner.refine(in_pixels(found.mask, image.original_hw, image.size_hw))
     if not mask.any():
         return found
-    extents = [np.flatnonzero(mask.any(axis=axis)) for axis in (0, 1)]  # columns, rows
-    corners = [int(one[0]) for one in extents] + [int(one[-1]) + 1 for one in extents]
     height, width = image.original_hw
     return replace(
         found,
-        box_xyxy=box_in_original(corners, image.size_hw, image.original_hw),
+        box_xyxy=box_in_original(box_of(mask), image.size_hw, image.original_hw),
         mask=stored(mask, (height, width)),
     )

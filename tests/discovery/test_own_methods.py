@@ -94,21 +94,28 @@ def test_spread_finds_the_rectangle():
     assert np.mean([(one.mask & mask).sum() >= 0.8 * mask.sum() for (one,), mask in zip(found, truth)]) > 0.9
 
 
-def test_spread_is_the_mean_prior_of_similar_patches():
-    features = scenes(4)
+@pytest.mark.parametrize("parts", [1, 3])
+def test_spread_is_the_mean_prior_of_similar_patches(parts):
+    """Each part has a graph and an unlikeness to the rim of its own."""
+    features = scenes(4, parts=parts)
     maps = spread_maps(features)
     for image in range(4):
-        units = cut_oracle.unit(features.values[image].double().numpy())
-        cosines = units @ units.T
-        tau = -float(otsu_bias(torch.tensor(units)[None])[0])
-        away = -units @ units[rim(GRID)].mean(axis=0)
         attention = features.attention[image, 0].double().numpy()
-        prior = sum((one - one.mean()) / one.std() for one in (nearness_to_centre(GRID), attention, away))
+        places = standardised(nearness_to_centre(GRID)) + standardised(attention)
+        prior, spread = places.copy(), np.zeros(len(places))
+        for part in np.split(features.values[image].double().numpy(), parts, axis=1):
+            units = cut_oracle.unit(part)
+            away = standardised(-units @ units[rim(GRID)].mean(axis=0))
+            tau = -float(otsu_bias(torch.tensor(units)[None])[0])
+            similar = (units @ units.T > tau) | np.eye(len(units), dtype=bool)
+            prior += away / parts
+            spread += standardised(similar @ (places + away) / similar.sum(axis=1))
         assert maps.prior[image].numpy() == pytest.approx(prior, abs=1e-4)
-        similar = (cosines > tau) | np.eye(len(units), dtype=bool)
-        expected = (similar @ prior) / similar.sum(axis=1)
-        expected = (expected - expected.mean()) / expected.std()
-        assert maps.spread[image].numpy() == pytest.approx(expected, abs=1e-3)
+        assert maps.spread[image].numpy() == pytest.approx(spread, abs=1e-3)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    return (values - values.mean()) / values.std()
 
 
 def test_the_component_that_correlates_most_with_the_prior_is_chosen():

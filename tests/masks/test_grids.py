@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from lost_reg.masks.grids import cells, coco_segmentation, in_pixels, stored
+from lost_reg.masks.grids import box_of, cells, coco_segmentation, in_pixels, stored, unless_far
 from lost_reg.types import Mask
 
 GRIDS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -25,6 +25,19 @@ def test_a_patch_covers_its_pixels(grid, patch, data):
     mask = stored(grid, (rows * patch, columns * patch))
     expected = np.kron(grid, np.ones((patch, patch), bool))[:height, :width]
     assert (in_pixels(mask, (height, width)) == expected).all()
+
+
+@given(GRIDS)
+def test_a_box_is_the_extent_of_a_mask(grid):
+    assume(grid.any())
+    rows, columns = grid.nonzero()
+    assert box_of(grid) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def test_a_refined_mask_is_kept_from_an_iou_of_a_half():
+    coarse, half, less = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 0, 1, 0]], bool)[:, None]
+    assert unless_far(half, coarse) is half
+    assert unless_far(less, coarse) is coarse
 
 
 def test_a_grid_of_a_smaller_image_is_scaled_up():

@@ -116,7 +116,7 @@ def test_it_loads_and_shows_all_images_with_all_their_parts(two, open_page):
     assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dinov2_vits14_reg")
     card = page.locator(".card").first
     captions = [text.split(",")[0] for text in card.locator("figcaption").all_text_contents()]
-    of_one_run = ["Token norm", "Degree", "Affinity to the seed", "Expansion mask", "Boxes"]
+    of_one_run = ["Token norm", "Degree", "Affinity to the seed", "Mask", "Boxes"]
     assert captions == ["Input", *of_one_run, *of_one_run]
     assert card.locator(".badge").all_text_contents() == ["found, IoU 0.83", "found, IoU 1.00"]
     assert card.locator(".difference").text_content() == "IoU B \N{MINUS SIGN} A +0.17"
@@ -228,11 +228,14 @@ def test_an_image_where_nothing_was_found_says_so(tmp_path, make_coco, open_page
 def test_maps_of_other_methods_are_shown_by_their_names(tmp_path, make_coco, open_page):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
     one = some_maps()
-    maps = Maps({"norms": one.values["norms"], "<b>cut": one.values["degrees"]}, one.mask, one.seed)
+    names = ("norms", "eigenvector", "<b>cut", "constructor")
+    maps = Maps(dict.fromkeys(names, one.values["degrees"]), one.mask, one.seed)
     write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps={"a.jpg": maps})
     page = open_page(report(tmp_path / "run", tmp_path / "out").page)
     captions = page.locator(".panels figcaption").all_text_contents()
-    assert captions == ["Token norm, 20 to 67", "<b>cut, 0 to 47", "Expansion mask", "Boxes"]
+    titles = ["Token norm", "Eigenvector", "<b>cut", "constructor"]
+    assert captions == [*(f"{title}, 0 to 47" for title in titles), "Mask", "Boxes"]
+    assert page.locator(".about dt").all_text_contents() == ["Token norm", "Eigenvector", "Mask"]
     until(page, "[...document.images].every((one) => one.complete && one.naturalWidth)")
 
 
@@ -490,7 +493,7 @@ def test_captions_say_from_where_to_where_each_map_goes(two, open_page):
         "Token norm, 20 to 67",
         "Degree, 0 to 47",
         "Affinity to the seed, up to 6",
-        "Expansion mask",
+        "Mask",
         "Boxes",
     ]
 

@@ -186,12 +186,7 @@
     svg.append(...boxes.flatMap(([box, kind]) => rectangle(box, kind)));
     return svg;
   };
-  const MAPS = {
-    norms: ["Token norm", "token norms"],
-    "attention of class": ["Attention of the class token", "attention of the class token"],
-    degrees: ["Degree", "degrees"],
-    affinities: ["Affinity to the seed", "affinities to the seed"],
-  };
+  const titleOf = (map) => (Object.hasOwn(data.map_titles, map) ? data.map_titles[map] : map);
   const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
 
   const headsOf = (item, entry, name) => {
@@ -219,13 +214,13 @@
     const { names, ranges } = entry.maps;
     const layer = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
     const maps = names.map((map, row) => {
-      const [title, what] = MAPS[map] || [map, map];
+      const title = titleOf(map);
       const isAttention = map.startsWith("attention of ");
       const range = map === "affinities" || isAttention ? `up to ${ranges[row][1]}` : `${ranges[row][0]} to ${ranges[row][1]}`;
       const marks = map === "norms" || isAttention ? [] : [overlay(seeds)]; // a mark would hide artifacts
-      return panel(`${title}, ${range}`, pane(item, layer(row, what), ...marks));
+      return panel(`${title}, ${range}`, pane(item, layer(row, title), ...marks));
     });
-    const mask = panel("Expansion mask", pane(item, photo(item, ""), layer(names.length, "expansion mask"), overlay([...seeds, ...found])));
+    const mask = panel("Mask", pane(item, photo(item, ""), layer(names.length, "Mask"), overlay([...seeds, ...found])));
     return make("div", "panels", ...maps, mask, result);
   };
   const badge = (entry) => {
