@@ -123,9 +123,7 @@ def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
     text = page_of(tmp_path)
     titles = re.findall("<figcaption>(.*?)</figcaption>", text)
     name = "dinov2_vits14 on voc07 trainval: "
-    assert titles == [
-        f"{name}{one}" for one in ("LOST, k, raw", "TokenCut, k, raw", "Spread, qkv, raw", "k, raw")
-    ]
+    assert titles == [f"{name}{one}" for one in ("LOST, k, raw", "TokenCut, k", "Spread, qkv, raw", "k, raw")]
     lost, cut, alone = charts_of(text)
     assert "CorLoc over bias;" in lost.get("aria-label") and "CorLoc over tau;" in cut.get("aria-label")
     assert [len(drawn(chart, "dinov2_vits14, layer -1")[0]) for chart in (lost, cut, alone)] == [2, 3, 2]
