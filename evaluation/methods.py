@@ -135,7 +135,7 @@ def run_all(options: argparse.Namespace) -> None:
 def print_scores(rows: dict[str, AllScores], runs: dict[str, Results], dataset: Dataset) -> None:
     with_masks = any(row.masks for row in rows.values())
     header = ["setting", "CorLoc", "95 % interval", "half A", "half B", "over 85 %", "objects", "box AP50"]
-    header += ["mask IoU", "max F"] * with_masks + ["ms an image"]
+    header += ["mask IoU", "max F"] * with_masks
     table = []
     for name, row in rows.items():
         predictions, score = runs[name].predictions, row.run.score
@@ -151,13 +151,12 @@ def print_scores(rows: dict[str, AllScores], runs: dict[str, Results], dataset: 
             if one.box_xyxy
         ]
         cells = [name, f"{score.corloc:.1f}", "{:.1f} to {:.1f}".format(*score.interval)]
-        cells += [f"{half:.1f}" for half in halves] + [f"{100 * np.mean(whole):.1f} %"]
+        cells += [f"{half:.1f}" for half in halves] + [f"{100 * np.mean(whole):.1f} %" if whole else ""]
         objects = np.mean([len(one.objects) for one in predictions.values()])
         cells += [f"{objects:.1f}", f"{row.boxes.ap50:.1f}"]
         if with_masks:
             cells += [f"{row.masks.iou.value:.1f}", f"{row.masks.f_beta.value:.1f}"]
-        session = runs[name].record["sessions"][-1]
-        table.append([*cells, f"{1000 * session['seconds'] / max(1, session['images']):.0f}"])
+        table.append(cells)
     print(markdown_table(header, table))
     first = next(iter(rows.values())).run.score
     print(f"\n{first.images} images. A centred box: {first.centred:.1f}. The whole image: {first.whole:.1f}.")
