@@ -29,7 +29,7 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.lost import LostConfig
-from lost_reg.discovery.methods import Setting, describe_setting, preset_setting, with_changes
+from lost_reg.discovery.methods import METHODS, Setting, describe_setting, preset_setting, with_changes
 from lost_reg.plausibility import WHOLE_IMAGE, implausible
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.sources import source_of_dataset
@@ -140,7 +140,7 @@ def print_planted(options: argparse.Namespace) -> None:
         models[f"and a register at {number} neurons"] = planted.with_registers(model, added)
     swept = [swept_in(options.folder / name.replace(" ", "-"), one, dataset) for name, one in models.items()]
     columns = [[corloc(one) for one in scores_of(results)] for results in swept]
-    names = map(describe_setting, swept[0].settings)
+    names = [f"{METHODS[one['method']].title}: {describe_setting(one)}" for one in swept[0].settings]
     print(markdown_table(["setting", *models], list(zip(names, *columns))))
 
 
