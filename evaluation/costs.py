@@ -23,8 +23,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import scipy.linalg
 import torch
 from harness import (
     MIB,
@@ -42,6 +40,7 @@ from harness import (
     seconds,
     source_of_folder,
 )
+from plain import dense_cut
 
 from lost_reg.backbones.base import PRECISIONS
 from lost_reg.backbones.loading import load_backbone
@@ -302,14 +301,6 @@ def clustered(like: torch.Tensor) -> torch.Tensor:
 
 def timed_method(method: Method, features: PatchFeatures, config: object, device: torch.device) -> float:
     return seconds(lambda: method.discover(features, config)(), device)
-
-
-def dense_cut(features: np.ndarray, tau: float = 0.2, eps: float = 1e-5) -> np.ndarray:
-    """The second eigenvector as TokenCut's code computes it: a dense float64 problem on the CPU."""
-    units = features / np.linalg.norm(features, axis=1, keepdims=True)
-    weights = np.where(units @ units.T > tau, 1.0, eps)
-    degrees = np.diag(weights.sum(axis=1))
-    return scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])[1][:, 0]
 
 
 PARTS = {

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.linalg
 import scipy.ndimage
 from harness import argument_parser, describe_machine, markdown_table, run_script
+from plain import dense_cut
 from tiny import scenes
 
 from lost_reg.backbones.base import normalized
@@ -196,18 +196,14 @@ def compare_solver(options: argparse.Namespace) -> None:
 
 def dense_box(features: np.ndarray, grid_hw: tuple[int, int], tau: float) -> tuple[tuple[int, ...], float]:
     """TokenCut's box in patches, and the gap between the second and the third eigenvalue."""
-    units = features / np.linalg.norm(features, axis=1, keepdims=True)
-    weights = np.where(units @ units.T > tau, 1.0, 1e-5)
-    degrees = np.diag(weights.sum(axis=1))
-    values, vectors = scipy.linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])
-    vector = vectors[:, 0]
+    vector, gap = dense_cut(features, tau)
     strength = np.abs(vector)
     seed = int(np.flatnonzero(strength >= strength.max() * (1 - SAME_PATCHES))[0])
     side = vector > vector.mean()
     labels, _ = scipy.ndimage.label((side if side[seed] else ~side).reshape(grid_hw))
     rows, columns = np.nonzero(labels == labels[divmod(seed, grid_hw[1])])
     box = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-    return box, float(values[1] - values[0])
+    return box, gap
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What a careful user would write from the papers: timm with a hook, one image at a time.
 
-The reference for agreement.py and the "plain" of benchmark.py. It shares no code with lost_reg but the table
-of backbones (mean, std, patch size and weights are read from a loaded backbone).
+The reference for agreement.py and the "plain" of benchmark.py; and TokenCut's eigenvector, for methods.py and
+costs.py. It shares no code with lost_reg but the table of backbones (mean, std, patch size and weights are
+read from a loaded backbone).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy import ndimage
+from scipy import linalg, ndimage
 
 K_PATCHES = 100
 
@@ -130,3 +131,19 @@ def lost(
     return Plain(
         features.cpu().numpy(), affinities.cpu().numpy(), degrees.cpu().numpy(), (row, column), box, grid_hw
     )
+
+
+def dense_cut(features: np.ndarray, tau: float = 0.2, eps: float = 1e-5) -> tuple[np.ndarray, float]:
+    """TokenCut's eigenvector as its code computes it, from a dense float64 problem, and its eigenvalue's gap.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        (N,), and how far the third eigenvalue is from the second.
+    """
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    weights = np.where(units @ units.T > tau, 1.0, eps)
+    degrees = np.diag(weights.sum(axis=1))
+    values, vectors = linalg.eigh(degrees - weights, degrees, subset_by_index=[1, 2])
+    return vectors[:, 0], float(values[1] - values[0])
