@@ -48,6 +48,8 @@ class FoundObject:
     seed: (row, column) in the patch grid of the patch that the object was grown from.
     details: further numbers from the method, such as LOST's {"degree": 12, "positive_share": 0.4}.
     mask: which patches, or pixels, it consists of; None if it was not kept.
+    label: its class: the name of a cluster, or of a class that a detector was trained on; None without
+        classes.
     """
 
     box_xyxy: Box
@@ -55,6 +57,7 @@ class FoundObject:
     seed: tuple[_Index, _Index]
     details: dict[str, Number] = field(default_factory=dict)
     mask: Mask | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)

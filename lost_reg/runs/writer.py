@@ -287,4 +287,4 @@ def _digest(name: str) -> bytes:
 
 def _fields(value: Any) -> dict[str, Any]:
     """The fields of a dataclass; those that may be missing are left out where they are."""
-    return {name: one for name, one in vars(value).items() if not (one is None and name == "mask")}
+    return {name: one for name, one in vars(value).items() if not (one is None and name in ("mask", "label"))}
