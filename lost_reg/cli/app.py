@@ -23,6 +23,7 @@ from lost_reg.cli.run import run
 from lost_reg.cli.score import score
 from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.sweep import sweep
+from lost_reg.cli.train import train
 from lost_reg.errors import LostRegError
 from lost_reg.version import __version__
 
@@ -87,7 +88,7 @@ def main() -> None:
 
 
 for command in (
-    run, sweep, corloc, score, compare, report, export, artifacts, register_neurons, methods, backbones,
+    run, sweep, corloc, score, compare, report, export, train, artifacts, register_neurons, methods, backbones,
     datasets,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,10 @@
+"""The commands `train ...`: what is learned from a run."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def train() -> None:
+    """Learn from the objects of a run: a head, or a detector."""
