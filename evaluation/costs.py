@@ -267,7 +267,7 @@ def methods_cost(folder: Path, options: argparse.Namespace) -> None:
         features = PatchFeatures(
             torch.cat([keys] * parts, dim=2), grid_hw, [grid_hw] * len(images), parts, None, attention
         )
-        config = replace(preset.config, head="mean") if name == "dino-seg" else preset.config
+        config = replace(preset.config, attention_head="mean") if name == "dino-seg" else preset.config
         tasks[name] = partial(timed_method, method, features, config, options.device)
     if options.device.type == "cpu":
         tasks["tokencut, dense eigh"] = lambda: len(keys) * seconds(lambda: dense_cut(keys[0].numpy()))

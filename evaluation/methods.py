@@ -102,7 +102,7 @@ def settings_to_try() -> dict[str, Setting]:
     as_published = ("lost", "tokencut", "maskcut", "background")
     return {
         **{f"{name} as published": preset_setting(name) for name in as_published},
-        "dino-seg, mean of the heads": with_changes(preset_setting("dino-seg"), {"head": "mean"}),
+        "dino-seg, mean of the heads": with_changes(preset_setting("dino-seg"), {"attention_head": "mean"}),
         "lost, qk centred": with_changes(Setting(), {"facet": "qk", "center": True}),
         "tokencut, qkv, tau 0.5": Setting(joined, TokenCutConfig(tau=0.5)),
         "tokencut, qkv, tau auto": Setting(joined, TokenCutConfig(tau="auto")),

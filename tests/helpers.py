@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.head import Head, HeadConfig
+from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import Setting, with_changes
 from lost_reg.errors import LostRegError
 from lost_reg.runs.discover import discover
@@ -24,6 +27,18 @@ def refusal(call, *args, **kwargs) -> str:
     text = str(caught.value)
     assert text and "\n" not in text
     return text
+
+
+def made_up_head(width: int, **changes) -> Head:
+    """A head of `tiny` with weights of no meaning."""
+    weight = tuple(torch.randn(width, generator=torch.Generator().manual_seed(5)).tolist())
+    fields = {"backbone": "tiny", "weights_name": "random", "weights_sha256": None, "kernel": 1, "bias": 0.1}
+    return Head(**{**fields, "features": FeatureConfig(), "weight": weight, **changes})
+
+
+def config_of(method: Method, width: int):
+    """The options of a method as published; for features of this width, if it is the method `head`."""
+    return HeadConfig(head=made_up_head(width)) if method.name == "head" else method.config()
 
 
 def batches_of(stream, backbone) -> list:

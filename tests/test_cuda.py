@@ -13,7 +13,7 @@ import planted
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import find, setting
+from helpers import config_of, find, setting
 from lost_cases import lost, same
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
@@ -199,7 +199,7 @@ def features_for(
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda one: one.name)
 def test_a_method_finds_what_it_finds_on_the_cpu(method):
-    config = method.presets["published"].config
+    config = config_of(method, 48)
     here, there = (
         method.discover(features_for(method, 6, (18, 22), 48, device), config)() for device in ("cpu", DEVICE)
     )
@@ -214,7 +214,7 @@ def test_a_method_needs_at_most_the_memory_that_was_expected(method):
     features = features_for(method, 8, (60, 50), 768, DEVICE)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    method.discover(features, method.presets["published"].config)()
+    method.discover(features, config_of(method, 768))()
     assert torch.cuda.max_memory_allocated() - before <= method.peak_bytes(8, 3000)
 
 

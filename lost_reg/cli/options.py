@@ -54,6 +54,17 @@ class Layers(click.ParamType):
         return layers[0] if len(layers) == 1 else layers
 
 
+class HeadFolder(click.ParamType):
+    """A folder with a head, which is read."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from lost_reg.runs.heads import read_head
+
+        return read_head(value) if isinstance(value, str) else value
+
+
 # --- a setting: features, method and the method's options --------------------------------------------
 
 
@@ -189,6 +200,8 @@ def _type_of(owners: Sequence[Field[Any]]) -> click.ParamType:
     kinds = {part.strip() for part in written.split("|")}
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
+    if "Head" in kinds:
+        return HeadFolder()
     number: click.ParamType | None = None
     if "int" in kinds:
         least = [one.metadata["min"] for one in owners if "min" in one.metadata]

@@ -34,7 +34,7 @@ class DinoSegConfig:
     See `_of_code` for rule "code".
     """
 
-    head: int | str = option(
+    attention_head: int | str = option(
         4, "Attention head, from 0; mean: the mean of all heads.", metavar="N|mean", word=MEAN, min=0
     )
     mass: float = option(0.6, "Share of the class token's attention that the mask holds.")
@@ -43,8 +43,9 @@ class DinoSegConfig:
     def __post_init__(self) -> None:
         """Raises LostRegError for an invalid value."""
         check_fields(self)
-        if self.head != MEAN and not (isinstance(self.head, int) and self.head >= 0):
-            raise LostRegError(f"expected a `head` from 0, or {MEAN!r}, but got {self.head}")
+        head = self.attention_head
+        if head != MEAN and not (isinstance(head, int) and head >= 0):
+            raise LostRegError(f"expected an `attention_head` from 0, or {MEAN!r}, but got {head}")
         if not 0 < self.mass < 1:
             raise LostRegError(f"expected a `mass` between 0 and 1, but got {self.mass}")
         if self.rule not in (PLAIN, CODE):
@@ -60,14 +61,15 @@ def head_attention(features: PatchFeatures, head: int | str) -> Tensor:
     attention = features.class_attention  # (B, heads, N)
     if isinstance(head, str):
         return attention.mean(dim=1)
-    check_heads(DinoSegConfig(head=head), attention.shape[1])
+    check_heads(DinoSegConfig(attention_head=head), attention.shape[1])
     return attention[:, head]
 
 
 def check_heads(config: DinoSegConfig, heads: int) -> None:
     """Raises LostRegError for a head that a backbone with so many does not have."""
-    if config.head != MEAN and int(config.head) >= heads:
-        raise LostRegError(f"there is no `head` {config.head}: the backbone has heads 0 to {heads - 1}")
+    head = config.attention_head
+    if head != MEAN and int(head) >= heads:
+        raise LostRegError(f"there is no `attention_head` {head}: the backbone has heads 0 to {heads - 1}")
 
 
 def attended(attention: Tensor, mass: float) -> Tensor:
@@ -92,7 +94,7 @@ def _attended(
     features: PatchFeatures, config: DinoSegConfig
 ) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:
     """Start computing the attention and the mask of each image; both are (rows, columns)."""
-    attention = head_attention(features, config.head)
+    attention = head_attention(features, config.attention_head)
     wait, grid_hw = to_host([attention, attended(attention, config.mass)]), features.grid_hw
     return lambda: list(zip(*(one.reshape(-1, *grid_hw).numpy() for one in wait())))
 
@@ -142,7 +144,7 @@ DINO_SEG = Method(
     config=DinoSegConfig,
     discover=discover,
     maps=dino_seg_maps,
-    main_option="head",
+    main_option="attention_head",
     unaffected_by=("facet", "center", "normalize"),
     class_attention="needed",
     check_heads=check_heads,

@@ -11,6 +11,7 @@ from typing import Any
 from lost_reg.discovery.background import BACKGROUND
 from lost_reg.discovery.dino_seg import DINO_SEG
 from lost_reg.discovery.features import FeatureConfig, describe_features
+from lost_reg.discovery.head import HEAD, Head
 from lost_reg.discovery.lost import LOST, LostConfig
 from lost_reg.discovery.lost_rim import LOST_RIM
 from lost_reg.discovery.maskcut import MASKCUT
@@ -22,7 +23,7 @@ from lost_reg.json_files import MALFORMED, convert, reason_of
 from lost_reg.masks.refiners import check_refiner
 
 METHODS: dict[str, Method] = {
-    one.name: one for one in (LOST, TOKENCUT, MASKCUT, DINO_SEG, BACKGROUND, LOST_RIM, SPREAD)
+    one.name: one for one in (LOST, TOKENCUT, MASKCUT, DINO_SEG, BACKGROUND, LOST_RIM, SPREAD, HEAD)
 }
 
 PUBLISHED = "published"
@@ -55,10 +56,15 @@ class Setting:
         record = {
             "method": self.method.name,
             "features": self.features.recorded(),
-            "options": asdict(self.config),
+            "options": {name: _recorded(value) for name, value in vars(self.config).items()},
             **({"refine": self.refine} if self.refine else {}),
         }
         return dict(json.loads(json.dumps(record)))
+
+
+def _recorded(value: Any) -> Any:
+    """An option's value as in run.json: a head without its numbers."""
+    return value.recorded() if isinstance(value, Head) else value
 
 
 def find_method(name: str) -> Method:
@@ -119,9 +125,15 @@ def describe_setting(record: Mapping[str, Any]) -> str:
     published = _published(record["method"])["options"]
     for name, value in record["options"].items():
         if name == main_option(record["method"]) or (name, value) not in published.items():
-            words.append(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}")
+            shown = _named(value)
+            words.append(f"{name} {shown:g}" if isinstance(shown, float) else f"{name} {shown}")
     words += [f"refine {record['refine']}"] if record.get("refine") else []
     return ", ".join(words)
+
+
+def _named(value: Any) -> Any:
+    """A recorded option as it is shown: a head by its digest."""
+    return value.get("digest") if isinstance(value, Mapping) else value
 
 
 def main_option(method: str) -> str | None:
@@ -135,7 +147,7 @@ def departures(record: Mapping[str, Any]) -> list[str]:
     plain = {**published["features"], **published["options"]}
     refine = {"refine": record["refine"]} if record.get("refine") else {}
     values = {**record["features"], **record["options"], **refine}
-    changed = [f"{key}={value}" for key, value in values.items() if (key, value) not in plain.items()]
+    changed = [f"{key}={_named(value)}" for key, value in values.items() if (key, value) not in plain.items()]
     return changed if record["method"] == LOST.name else [record["method"], *changed]
 
 
@@ -166,8 +178,8 @@ def with_changes(setting: Setting, changes: Mapping[str, Any]) -> Setting:
     try:
         return replace(
             setting,
-            features=convert({**asdict(setting.features), **_named(of_features, changes)}, FeatureConfig),
-            config=convert({**asdict(setting.config), **_named(of_method, changes)}, setting.method.config),
+            features=convert({**asdict(setting.features), **_of_names(of_features, changes)}, FeatureConfig),
+            config=convert({**vars(setting.config), **_of_names(of_method, changes)}, setting.method.config),
         )
     except MALFORMED as error:
         place = re.search(r"\$\.(\w+)", str(error))
@@ -181,5 +193,5 @@ def whose_option(name: str) -> str:
     return f": it belongs to `method` {' and '.join(owners)}" if owners else ""
 
 
-def _named(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+def _of_names(names: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in names}

@@ -13,6 +13,7 @@ from lost_reg.discovery.presets import BEST, chosen_preset
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.in_memory import Image, named_images
+from lost_reg.runs.heads import fitted
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.scheduler import MapsHandler, discover_by_each
 from lost_reg.types import Failure, Prediction
@@ -101,7 +102,7 @@ def discover_stream(
         )
     if features is not None and not isinstance(features, FeatureConfig):
         raise LostRegError(f"expected a FeatureConfig as features, but got a {type(features).__name__}")
-    setting = _setting(backbone, method, features)
+    setting = fitted(_setting(backbone, method, features), backbone)
     loader = loader or LoaderOptions()
     for outcome in discover_by_each(images, backbone, [setting], loader, on_maps=on_maps, with_masks=masks):
         yield outcome if isinstance(outcome, Failure) else outcome[0]

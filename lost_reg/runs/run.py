@@ -18,6 +18,7 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
 from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout
 from lost_reg.runs.forecast import SAMPLED, forecast
+from lost_reg.runs.heads import fitted, other_weights
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.pictures import save_picture
@@ -56,7 +57,9 @@ def run(
         LostRegError: a setting that the backbone does not support, or a folder that cannot be written.
     """
     options = options or RunOptions()
-    setting = counted_from_last(setting or Setting(), backbone)
+    setting = settled(setting or Setting(), backbone)
+    if line := other_weights(setting, backbone):
+        note(line)
     if options.visualize:
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
@@ -169,12 +172,16 @@ def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
     return lambda image, maps: write_maps(maps_path(folder, image), maps)
 
 
-def counted_from_last(setting: Setting, backbone: Backbone) -> Setting:
-    """The setting with its layers as negative indices, so that a layer has only one name in results.
+def settled(setting: Setting, backbone: Backbone) -> Setting:
+    """The setting as it is for a backbone, and recorded: a head chosen, and layers as negative indices.
+
+    So a layer has only one name in results.
 
     Raises:
-        LostRegError: a layer, a class token, or an attention head that the backbone does not have.
+        LostRegError: a layer, a class token, or an attention head that the backbone does not have, or a head
+            that does not fit it.
     """
+    setting = fitted(setting, backbone)
     if setting.method.class_attention == "needed" and backbone.prefix_tokens[:1] != (CLASS_TOKEN,):
         raise LostRegError(f"{backbone.name} has no class token, whose attention {setting.method.name} needs")
     if setting.method.check_heads and backbone.heads:

@@ -18,7 +18,7 @@ from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.forecast import setting_operations
 from lost_reg.runs.options import RunOptions
-from lost_reg.runs.run import Note, Work, counted_from_last, no_note, write_folder
+from lost_reg.runs.run import Note, Work, no_note, settled, write_folder
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sessions import RunSummary
 from lost_reg.runs.sources import Source
@@ -51,7 +51,7 @@ def sweep(
     options = options or RunOptions()
     if not settings:
         raise LostRegError("a sweep needs at least one setting")
-    settings = [counted_from_last(setting, backbone) for setting in settings]
+    settings = [settled(setting, backbone) for setting in settings]
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[SweptImage | Failure]:

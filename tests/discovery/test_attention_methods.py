@@ -40,15 +40,15 @@ def drawn(*rows: str, rule: str) -> tuple | None:
     weights = torch.tensor([[1.0 if char == "o" else 1e-6 for row in rows for char in row]])[:, None]
     grid_hw = len(rows), len(rows[0])
     features = PatchFeatures(torch.zeros(1, weights.shape[2], 4), grid_hw, [grid_hw], attention=weights)
-    (found,) = METHODS["dino-seg"].discover(features, DinoSegConfig(head=0, rule=rule, mass=0.99))()
+    (found,) = METHODS["dino-seg"].discover(features, DinoSegConfig(attention_head=0, rule=rule, mass=0.99))()
     return found[0].box_xyxy if found else None
 
 
 @pytest.mark.parametrize("head", [0, 2])
 def test_dino_seg_is_that_of_the_papers(head):
     features = batch()
-    plain = METHODS["dino-seg"].discover(features, DinoSegConfig(head=head))()
-    of_code = METHODS["dino-seg"].discover(features, DinoSegConfig(head=head, rule=CODE))()
+    plain = METHODS["dino-seg"].discover(features, DinoSegConfig(attention_head=head))()
+    of_code = METHODS["dino-seg"].discover(features, DinoSegConfig(attention_head=head, rule=CODE))()
     differ = 0
     for image, ((one,), (quirky,)) in enumerate(zip(plain, of_code)):
         weights = features.attention[image, head].double().numpy()
@@ -62,7 +62,7 @@ def test_dino_seg_is_that_of_the_papers(head):
 
 def test_the_mean_of_the_heads():
     features = batch()
-    found = METHODS["dino-seg"].discover(features, DinoSegConfig(head=MEAN))()
+    found = METHODS["dino-seg"].discover(features, DinoSegConfig(attention_head=MEAN))()
     for image, (one,) in enumerate(found):
         weights = features.attention[image].mean(dim=0).double().numpy()
         assert one.box_xyxy == cut_oracle.dino_seg_boxes(weights, GRID)[0]
@@ -78,7 +78,7 @@ def test_the_script_never_takes_the_last_component_and_boxes_the_background_of_a
 
 
 def test_boxes_of_the_script_are_not_clipped_to_the_image():
-    (one,) = METHODS["dino-seg"].discover(batch(1), DinoSegConfig(head=0, rule=CODE))()[0]
+    (one,) = METHODS["dino-seg"].discover(batch(1), DinoSegConfig(attention_head=0, rule=CODE))()[0]
     assert not one.clipped
 
 
@@ -133,8 +133,8 @@ def test_a_head_that_attends_to_little_weighs_more():
 @pytest.mark.parametrize(
     ("kind", "options", "word"),
     [
-        (DinoSegConfig, {"head": -1}, "head"),
-        (DinoSegConfig, {"head": "median"}, "head"),
+        (DinoSegConfig, {"attention_head": -1}, "attention_head"),
+        (DinoSegConfig, {"attention_head": "median"}, "attention_head"),
         (DinoSegConfig, {"mass": 0.0}, "mass"),
         (DinoSegConfig, {"rule": "other"}, "rule"),
         (BackgroundConfig, {"threshold": 1.5}, "threshold"),
@@ -147,8 +147,8 @@ def test_impossible_options_are_refused(kind, options, word):
 
 def test_what_a_method_needs_and_does_not_get_is_said():
     features = batch(1)
-    with pytest.raises(LostRegError, match="`head` 3: the backbone has heads 0 to 2"):
-        METHODS["dino-seg"].discover(features, DinoSegConfig(head=3))
+    with pytest.raises(LostRegError, match="`attention_head` 3: the backbone has heads 0 to 2"):
+        METHODS["dino-seg"].discover(features, DinoSegConfig(attention_head=3))
     without = PatchFeatures(features.values, GRID, features.extents_hw)
     with pytest.raises(LostRegError, match="class token"):
         METHODS["background"].discover(without, BackgroundConfig())

@@ -4,6 +4,7 @@ import cut_oracle
 import numpy as np
 import pytest
 import torch
+from helpers import config_of
 
 from lost_reg.discovery import background, dino_seg, lost_rim, spread
 from lost_reg.discovery.background import BackgroundConfig
@@ -11,19 +12,19 @@ from lost_reg.discovery.dino_seg import CODE, DinoSegConfig
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.methods import METHODS
 
-GRID = (5, 6)
+GRID, WIDTH = (5, 6), 8
 CONFIGS = [
-    *((name, one.config()) for name, one in METHODS.items() if one.maps and name != "dino-seg"),
+    *((name, config_of(one, WIDTH)) for name, one in METHODS.items() if one.maps and name != "dino-seg"),
     ("background", BackgroundConfig(threshold=0.6)),
-    ("dino-seg", DinoSegConfig(head=0)),
-    ("dino-seg", DinoSegConfig(head=0, rule=CODE)),
+    ("dino-seg", DinoSegConfig(attention_head=0)),
+    ("dino-seg", DinoSegConfig(attention_head=0, rule=CODE)),
 ]
 
 
 def images() -> PatchFeatures:
     """Random features and attention, then two blocks with the attention, one block, and equal patches."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(8, 30, 8, generator=generator)
+    values = torch.randn(8, 30, WIDTH, generator=generator)
     attention = torch.rand(8, 2, *GRID, generator=generator) ** 4 + 1e-6
     attention[5:] = 1e-6
     attention[5:, :, 2:4, 2:4] = 1
@@ -48,7 +49,7 @@ def test_the_component_at_the_seed_is_the_object(name, config):
 
 
 def test_where_the_script_boxes_the_background_the_mask_is_the_background():
-    one = METHODS["dino-seg"].maps(images(), DinoSegConfig(head=0, mass=0.99, rule=CODE))[6]
+    one = METHODS["dino-seg"].maps(images(), DinoSegConfig(attention_head=0, mass=0.99, rule=CODE))[6]
     block = np.zeros(GRID, bool)
     block[2:4, 2:4] = True
     assert (one.mask == ~block).all() and one.seed == (0, 0)
@@ -66,5 +67,7 @@ def test_where_the_script_boxes_the_background_the_mask_is_the_background():
 def test_maps_are_computed_once(name, module, work, monkeypatch):
     calls, plain = [], getattr(module, work)
     monkeypatch.setattr(module, work, lambda *arguments: calls.append(1) or plain(*arguments))
-    METHODS[name].maps(images(), METHODS[name].config(**({"head": 0} if name == "dino-seg" else {})))
+    METHODS[name].maps(
+        images(), METHODS[name].config(**({"attention_head": 0} if name == "dino-seg" else {}))
+    )
     assert len(calls) == 1

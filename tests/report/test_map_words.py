@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import config_of
 
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.methods import METHODS
@@ -14,7 +15,7 @@ def test_each_map_of_each_method_has_a_title_and_an_explanation(name):
     if method.maps is None:
         return
     features = PatchFeatures(torch.eye(12)[None], (3, 4), [(3, 4)], attention=torch.ones(1, 6, 12))
-    (maps,) = method.maps(features, method.config())
+    (maps,) = method.maps(features, config_of(method, 12))
     assert maps.values and set(maps.values) <= set(MAPS)
 
 

@@ -17,7 +17,7 @@ from lost_reg.discovery.spread import SpreadConfig
 from lost_reg.images.decoding import Decoding
 from lost_reg.masks.grids import in_pixels
 from lost_reg.runs.discover import discover
-from lost_reg.runs.run import counted_from_last
+from lost_reg.runs.run import settled
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_without_a_class_token_a_method_that_needs_one_is_refused_and_spread_goe
 
     backbone = load_backbone(means, device="cpu", preprocessing=Preprocessing(patch_size=16))
     for name in ("dino-seg", "background"):
-        text = refusal(counted_from_last, preset_setting(name), backbone)
+        text = refusal(settled, preset_setting(name), backbone)
         assert text == f"means has no class token, whose attention {name} needs"
     (found,) = discover(noise((48, 64)), backbone)  # the preset best
     assert len(found.objects) == 1
@@ -89,6 +89,6 @@ def test_of_two_sizes_the_one_that_is_given_counts():
 
 
 def test_a_head_that_the_backbone_does_not_have_is_refused_before_the_run(tiny):
-    text = "there is no `head` 4: the backbone has heads 0 to 2"
-    assert refusal(counted_from_last, preset_setting("dino-seg"), tiny) == text
+    text = "there is no `attention_head` 4: the backbone has heads 0 to 2"
+    assert refusal(settled, preset_setting("dino-seg"), tiny) == text
     assert refusal(discover, noise((48, 64)), tiny, "dino-seg") == text

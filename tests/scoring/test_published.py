@@ -56,9 +56,10 @@ FEATURES = {"facet", "layer", "center", "normalize", "max_side"}
 OPTIONS = {
     "lost": {"bias", "k_patches"},
     "tokencut": {"tau", "eps"},
-    "dino-seg": {"head", "mass", "rule"},
+    "dino-seg": {"attention_head", "mass", "rule"},
 }
 TOKENCUT_OPTIONS = {"tau": 0.2, "eps": 1e-5}
+DINO_SEG_OPTIONS = {"attention_head": 4, "mass": 0.6, "rule": "code"}
 
 
 def run_settings(weights="timm/vit_small_patch16_224.dino", *, source="hub", **changes):
@@ -228,7 +229,12 @@ def other_run(method, options, weights="timm/vit_small_patch16_224.dino", **chan
         ("tokencut", {**TOKENCUT_OPTIONS, "max_objects": 1}, "facebook/dino-vits16", (68.8, 72.1, 58.8)),
         ("tokencut", TOKENCUT_OPTIONS, "dino_deitsmall8_300ep_pretrain.pth", (67.3, 71.6, 60.7)),
         ("tokencut", TOKENCUT_OPTIONS, "facebook/dino-vitb16", (68.8, 72.4, 59.0)),
-        ("dino-seg", {"head": 4, "mass": 0.6, "rule": "code"}, "facebook/dino-vits16", (45.8, 46.2, 42.1)),
+        (
+            "dino-seg",
+            {"attention_head": 4, "mass": 0.6, "rule": "code"},
+            "facebook/dino-vits16",
+            (45.8, 46.2, 42.1),
+        ),
     ],
 )
 def test_other_methods_as_published_are_comparable(method, options, weights, figures):
@@ -242,8 +248,8 @@ def test_other_methods_as_published_are_comparable(method, options, weights, fig
     [
         ("tokencut", {**TOKENCUT_OPTIONS, "tau": "auto"}),
         ("tokencut", {**TOKENCUT_OPTIONS, "tau": 0.5}),
-        ("dino-seg", {"head": 4, "mass": 0.6, "rule": "plain"}),
-        ("dino-seg", {"head": "mean", "mass": 0.6, "rule": "code"}),
+        ("dino-seg", {"attention_head": 4, "mass": 0.6, "rule": "plain"}),
+        ("dino-seg", {"attention_head": "mean", "mass": 0.6, "rule": "code"}),
     ],
 )
 def test_other_methods_in_another_setting_are_not(method, options):

@@ -1,0 +1,104 @@
+"""Heads as files, those that come with lost-reg, and whether a head fits a backbone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.head import Head, HeadConfig
+from lost_reg.discovery.methods import Setting
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, parse_json, reason_of
+
+HEAD_FILE = "head.json"
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def read_head(path: str | Path) -> Head:
+    """Read the head in a folder that `lost-reg train head` wrote, or in its file.
+
+    Raises:
+        LostRegError: no head there, or a malformed file.
+    """
+    file = Path(path)
+    file = file / HEAD_FILE if file.is_dir() else file
+    try:
+        return parse_json(file.read_bytes(), Head)
+    except FileNotFoundError:
+        unfinished = file.parent.is_dir() and any(file.parent.glob("*.jsonl"))
+        reason = (
+            "its training has not finished: `resume` continues it" if unfinished else f"no {file.name} in it"
+        )
+        raise LostRegError(f"no head in {str(path)!r}: {reason}") from None
+    except OSError as error:
+        raise LostRegError(f"cannot read the head {str(path)!r}: {error.strerror}") from None
+    except (*MALFORMED, LostRegError) as error:
+        raise LostRegError(f"{file} is not a head: {reason_of(error)}") from None
+
+
+def write_head(head: Head, folder: Path) -> None:
+    """Write a head into a folder, in place of one that is there.
+
+    Raises:
+        LostRegError: the file cannot be written.
+    """
+    with whole_file(folder / HEAD_FILE, "the head", durable=True) as part:
+        part.write_text(json.dumps(asdict(head)) + "\n", encoding="utf-8")
+
+
+def bundled_heads() -> list[str]:
+    """The backbones for which a head comes with lost-reg."""
+    return sorted(file.stem for file in BUNDLED.glob("*.json"))
+
+
+def fitted(setting: Setting, backbone: Backbone) -> Setting:
+    """A setting of the method `head` with its head, and the features that the head takes.
+
+    A size of the images that the setting has stays; otherwise it is the one that the head was trained on.
+    Settings of other methods are returned as they are.
+
+    Raises:
+        LostRegError: a head of another backbone, none for this backbone, or features that it does not take.
+    """
+    config = setting.config
+    if not isinstance(config, HeadConfig):
+        return setting
+    head = config.head or _bundled_head(backbone)
+    if head.backbone != backbone.name:
+        raise LostRegError(
+            f"the head was trained on features of {head.backbone}, not of {backbone.name}: "
+            f"choose that `backbone`, or train one for this"
+        )
+    asked, scale = setting.features, ("max_side", "square")
+    chosen = replace(asked, **{name: getattr(FeatureConfig(), name) for name in scale})
+    if chosen not in (FeatureConfig(), replace(head.features, max_side=None, square=None)):
+        raise LostRegError(
+            "a head takes the features that it was trained on: leave out facet, layer and the like"
+        )
+    given = {name: getattr(asked, name) for name in scale} if asked.max_side or asked.square else {}
+    return replace(setting, features=replace(head.features, **given), config=replace(config, head=head))
+
+
+def other_weights(setting: Setting, backbone: Backbone) -> str | None:
+    """A line if a setting's head was trained on features of other weights than the backbone has."""
+    head = getattr(setting.config, "head", None)
+    if not isinstance(head, Head) or head.weights_sha256 == backbone.weights.sha256:
+        return None
+    return (
+        f"the head was trained on features of {head.weights_name}, whose weights are not those of "
+        f"{backbone.weights.name}: it may find less"
+    )
+
+
+def _bundled_head(backbone: Backbone) -> Head:
+    if backbone.name not in bundled_heads():
+        known = ", ".join(bundled_heads())
+        raise LostRegError(
+            f"no head comes with lost-reg for {backbone.name}, only for {known}: give one as `head`; "
+            "`lost-reg train head` makes it"
+        )
+    return read_head(BUNDLED / f"{backbone.name}.json")
