@@ -67,7 +67,6 @@ def test_where_the_script_boxes_the_background_the_mask_is_the_background():
 def test_maps_are_computed_once(name, module, work, monkeypatch):
     calls, plain = [], getattr(module, work)
     monkeypatch.setattr(module, work, lambda *arguments: calls.append(1) or plain(*arguments))
-    METHODS[name].maps(
-        images(), METHODS[name].config(**({"attention_head": 0} if name == "dino-seg" else {}))
-    )
+    options = {"attention_head": 0} if name == "dino-seg" else {}
+    METHODS[name].maps(images(), METHODS[name].config(**options))
     assert len(calls) == 1

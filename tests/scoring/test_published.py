@@ -229,12 +229,7 @@ def other_run(method, options, weights="timm/vit_small_patch16_224.dino", **chan
         ("tokencut", {**TOKENCUT_OPTIONS, "max_objects": 1}, "facebook/dino-vits16", (68.8, 72.1, 58.8)),
         ("tokencut", TOKENCUT_OPTIONS, "dino_deitsmall8_300ep_pretrain.pth", (67.3, 71.6, 60.7)),
         ("tokencut", TOKENCUT_OPTIONS, "facebook/dino-vitb16", (68.8, 72.4, 59.0)),
-        (
-            "dino-seg",
-            {"attention_head": 4, "mass": 0.6, "rule": "code"},
-            "facebook/dino-vits16",
-            (45.8, 46.2, 42.1),
-        ),
+        ("dino-seg", DINO_SEG_OPTIONS, "facebook/dino-vits16", (45.8, 46.2, 42.1)),
     ],
 )
 def test_other_methods_as_published_are_comparable(method, options, weights, figures):
