@@ -12,6 +12,11 @@ _SECONDS_BETWEEN_LINES = 15.0
 Progress = Callable[[int, int, int | None], None]  # (done, failed, total if known), in images
 
 
+def no_phases(what: str) -> Progress:
+    """Report nothing of any phase."""
+    return no_progress
+
+
 def no_progress(done: int, failed: int, total: int | None) -> None:
     """Report nothing."""
 
@@ -19,8 +24,19 @@ def no_progress(done: int, failed: int, total: int | None) -> None:
 @contextmanager
 def image_progress(what: str) -> Iterator[Progress]:
     """A Progress to call after each image."""
+    with progress_of_phases() as phase:
+        yield phase(what)
+
+
+@contextmanager
+def progress_of_phases() -> Iterator[Callable[[str], Progress]]:
+    """A function from the name of a phase of the work to its Progress."""
     with _shown() as show:
-        yield lambda done, failed, total: show(what, done + failed, total, "images")
+
+        def phase(what: str) -> Progress:
+            return lambda done, failed, total: show(what, done + failed, total, "images")
+
+        yield phase
 
 
 @contextmanager

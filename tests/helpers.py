@@ -32,7 +32,7 @@ def refusal(call, *args, **kwargs) -> str:
 def made_up_head(width: int, **changes) -> Head:
     """A head of `tiny` with weights of no meaning."""
     weight = tuple(torch.randn(width, generator=torch.Generator().manual_seed(5)).tolist())
-    fields = {"backbone": "tiny", "weights_name": "random", "weights_sha256": None, "kernel": 1, "bias": 0.1}
+    fields = {"backbone": "tiny", "weights_name": "random", "weights_sha256": None, "bias": 0.1}
     return Head(**{**fields, "features": FeatureConfig(), "weight": weight, **changes})
 
 

@@ -170,6 +170,30 @@ def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
     return click.Option([declared], type=kind, default=None, metavar=facts.get("metavar"), help=text)
 
 
+def options_of(config: type[Any], **defaults: Any) -> Callable[[F], F]:
+    """A decorator that gives a command an option for each field of a configuration that has a help text.
+
+    Args:
+        defaults: those that are shown, where they are not the fields' own.
+    """
+    items = [item for item in fields(config) if "help" in item.metadata]
+    return together(*(_option_of_field(item, defaults.get(item.name, item.default)) for item in items))
+
+
+def _option_of_field(item: Field[Any], default: Any) -> Callable[[F], F]:
+    """The option for a field; it is None unless given, so that the field's default applies."""
+    name, facts = item.name.replace("_", "-"), item.metadata
+    flag = isinstance(item.default, bool)
+    shown = _shown_default(item) if default == item.default else default
+    return click.option(
+        f"--{name}/--{facts.get('off', f'no-{name}')}" if flag else f"--{name}",
+        type=None if flag else _type_of([item]),
+        default=None,
+        metavar=facts.get("metavar"),
+        help=f"{facts['help']}  [default: {shown}]",
+    )
+
+
 def _defaults(owners: dict[str, Field[Any]]) -> str:
     """Which methods have an option, and its default in each."""
     return _by_owner({owner: _shown_default(item) for owner, item in owners.items()})

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
+from lost_reg.cli.train_head import head
+
 
 @click.group()
 def train() -> None:
     """Learn from the objects of a run: a head, or a detector."""
+
+
+train.add_command(head)

@@ -9,6 +9,7 @@ from lost_reg.lazy import np
 from lost_reg.types import Mask
 
 MOST_CELLS = 200_000_000  # as many pixels as the largest image that is read
+_PROBES = 4  # points along each side of a cell at which a mask is looked up
 _FEW_CELLS = 1_000_000  # a mask may have them whatever its image: a small one can have been scaled up
 
 
@@ -60,6 +61,27 @@ def in_pixels(mask: Mask, size_hw: tuple[int, int], scaled_hw: tuple[int, int] |
     ]
     pixels: np.ndarray = grid[at[0]][:, at[1]]  # several times as fast as both at once
     return pixels
+
+
+def on_grid(mask: Mask, grid_hw: tuple[int, int], spans_hw: tuple[float, float]) -> np.ndarray:
+    """The cells of another grid of which a stored mask covers at least half: (rows, columns) bool.
+
+    Args:
+        grid_hw: rows and columns of the other grid.
+        spans_hw: the height and width that it covers, as in `Mask`.
+
+    Raises:
+        ValueError: see `cells`.
+    """
+    grid = cells(mask)
+    at = [
+        (np.arange(count * _PROBES) + 0.5) / (count * _PROBES) * span / mask_span * mask_count
+        for count, span, mask_span, mask_count in zip(grid_hw, spans_hw, mask.spans_hw, mask.size_hw)
+    ]
+    rows, columns = (one.astype(int).clip(max=count - 1) for one, count in zip(at, mask.size_hw))
+    probes = grid[rows][:, columns].reshape(grid_hw[0], _PROBES, grid_hw[1], _PROBES)
+    covered: np.ndarray = probes.mean(axis=(1, 3)) >= 0.5
+    return covered
 
 
 def box_of(cells: np.ndarray) -> tuple[int, int, int, int]:

@@ -43,7 +43,7 @@ MAPS = {
         "The class token's attention, nearness to the centre and unlikeness to the rim, each standardised, "
         "and summed.",
     ),
-    "logits": ("Logits of the head", "Above 0 a patch is object."),
+    "objectness": ("Objectness", "What the head says: above 0, a patch is object."),
     "spread": ("Spread prior", "The mean prior of all patches that are similar to a patch."),
 }
 MASK = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from lost_reg.files import whole_file
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
 
 HEAD_FILE = "head.json"
+WORK_FOLDER = "unfinished"  # in the folder of a head, until it is finished
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -29,7 +32,7 @@ def read_head(path: str | Path) -> Head:
     try:
         return parse_json(file.read_bytes(), Head)
     except FileNotFoundError:
-        unfinished = file.parent.is_dir() and any(file.parent.glob("*.jsonl"))
+        unfinished = (file.parent / WORK_FOLDER).is_dir()
         reason = (
             "its training has not finished: `resume` continues it" if unfinished else f"no {file.name} in it"
         )
@@ -48,6 +51,22 @@ def write_head(head: Head, folder: Path) -> None:
     """
     with whole_file(folder / HEAD_FILE, "the head", durable=True) as part:
         part.write_text(json.dumps(asdict(head)) + "\n", encoding="utf-8")
+
+
+def check_free_for_head(out: Path, *, resume: bool) -> None:
+    """Check that a head may be written to a folder.
+
+    Raises:
+        LostRegError: a file, a folder with a head, or with an unfinished one although `resume` is not given.
+    """
+    if out.exists() and not out.is_dir():
+        raise LostRegError(f"cannot write a head to {str(out)!r}: it is a file; choose a folder as `out`")
+    if (out / HEAD_FILE).exists():
+        raise LostRegError(f"{str(out)!r} holds a head already: choose another `out`")
+    if (out / WORK_FOLDER).exists() and not resume:
+        raise LostRegError(
+            f"{str(out)!r} holds an unfinished training: `resume` continues it, or choose another `out`"
+        )
 
 
 def bundled_heads() -> list[str]:
@@ -81,6 +100,21 @@ def fitted(setting: Setting, backbone: Backbone) -> Setting:
         )
     given = {name: getattr(asked, name) for name in scale} if asked.max_side or asked.square else {}
     return replace(setting, features=replace(head.features, **given), config=replace(config, head=head))
+
+
+def drawing(seed: int) -> Callable[[str], float]:
+    """A function from an image's name to a number from 0 to 1, as if drawn at random, but always the same."""
+
+    def number(image: str) -> float:
+        digest = hashlib.blake2b(f"{seed} {image}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    return number
+
+
+def is_held_out(image: str, share: float, seed: int) -> bool:
+    """Whether an image is among the share that a head is not trained on."""
+    return drawing(seed)(image) < share
 
 
 def other_weights(setting: Setting, backbone: Backbone) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.base import CLASS_TOKEN, Backbone
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError, UnreadableImage
@@ -173,9 +174,7 @@ def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
 
 
 def settled(setting: Setting, backbone: Backbone) -> Setting:
-    """The setting as it is for a backbone, and recorded: a head chosen, and layers as negative indices.
-
-    So a layer has only one name in results.
+    """The setting as it is for a backbone, and recorded: with a head, and with negative layers.
 
     Raises:
         LostRegError: a layer, a class token, or an attention head that the backbone does not have, or a head
@@ -186,6 +185,14 @@ def settled(setting: Setting, backbone: Backbone) -> Setting:
         raise LostRegError(f"{backbone.name} has no class token, whose attention {setting.method.name} needs")
     if setting.method.check_heads and backbone.heads:
         setting.method.check_heads(setting.config, backbone.heads)
-    layers = tuple(backbone.from_last(layer) for layer in setting.features.layers)
-    layer = layers[0] if isinstance(setting.features.layer, int) else layers
-    return replace(setting, features=replace(setting.features, layer=layer))
+    return replace(setting, features=layers_from_last(setting.features, backbone))
+
+
+def layers_from_last(features: FeatureConfig, backbone: Backbone) -> FeatureConfig:
+    """The features with layers as negative indices, so that a layer has only one name in results.
+
+    Raises:
+        LostRegError: a layer that the backbone does not have.
+    """
+    layers = tuple(backbone.from_last(layer) for layer in features.layers)
+    return replace(features, layer=layers[0] if isinstance(features.layer, int) else layers)

@@ -1,0 +1,83 @@
+"""The command `train head`."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.imports import import_models
+from lost_reg.cli.options import chosen_loader, given, load, loader_options, model_options, options_of
+from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.text import counted, shown_names
+from lost_reg.training.head_config import FEATURES, HeadTraining
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path), default="head", show_default=True,
+    help="The folder of the head.",
+)  # fmt: skip
+@options_of(HeadTraining)
+@options_of(FeatureConfig, **vars(FEATURES))
+@model_options
+@loader_options
+@click.option(
+    "--image-root", type=click.Path(path_type=Path),
+    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
+)  # fmt: skip
+@click.option("--resume", is_flag=True, help="Continue a training that was interrupted.")
+def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options: Any) -> None:
+    """Train one linear layer to see what a run found.
+
+    RUN is the folder of a run with --masks, of any method. The layer learns from its masks, without labels,
+    and then from its own predictions; --limit takes images at random. `lost-reg run --method head --head
+    HEAD` finds objects with it. Some images are held out: on them, `lost-reg score` of such a run says how it
+    compares with the run that it learned from.
+    """
+    from lost_reg.runs.folder import read_run
+    from lost_reg.runs.heads import check_free_for_head
+    from lost_reg.training.head_images import images_to_train_on
+    from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
+
+    training = HeadTraining(**given(options, [item.name for item in fields(HeadTraining)]))
+    changes = given(options, [item.name for item in fields(FeatureConfig)])
+    features = replace(FEATURES, **({"max_side": None} if "square" in changes else {}), **changes)
+    check_free_for_head(out, resume=resume)
+    results = read_run(run)
+    images_to_train_on(results, training, image_root)  # says what is wrong with them before reading weights
+    backbone, weights = backbone_and_weights(results, None, options["weights"])
+    import_models()
+
+    from lost_reg.progress import progress_of_phases
+    from lost_reg.training.head import train_head
+
+    loaded = load(backbone, {**options, "weights": weights}, print_note)
+    if not options["weights"]:
+        check_same_weights(results, loaded)
+    context = click.get_current_context().find_root().obj
+    context.message = lambda: f"what was done is in {out}; --resume continues"
+    with progress_of_phases() as progress:
+        trained = train_head(
+            results, loaded, out, training, features,
+            loader=chosen_loader(options), limit=options["limit"], image_root=image_root, resume=resume,
+            progress=progress,
+        )  # fmt: skip
+    _print(trained, out)
+
+
+def _print(trained: Any, out: Path) -> None:
+    if trained.failures:
+        count, reasons = len(trained.failures), (f"{name} ({why})" for name, why in trained.failures.items())
+        print_message(
+            "Warning", f"{counted(count, 'image')} could not be used: {shown_names(reasons, of=count)}"
+        )
+    print_line(
+        f"a head of {len(trained.head.weight):,} weights, trained on {counted(trained.images, 'image')}; "
+        f"{counted(trained.held_out, 'image')} held out; in {out}"
+    )
+    print_line(f"`lost-reg run IMAGES --backbone {trained.head.backbone} --method head --head {out}` uses it")

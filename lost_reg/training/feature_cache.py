@@ -1,0 +1,149 @@
+"""Patch features of images on disk, within a budget: computed once, read many times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import MALFORMED, parse_json
+
+_VALUES_FILE, _INDEX_FILE = "features.bin", "features.jsonl"
+_TYPE = np.dtype("<f2")
+_LARGEST = float(np.finfo(_TYPE).max)
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """The features of one image.
+
+    values: (N, D) float32, patches in row-major order.
+    grid_hw: rows and columns of patches. spans_hw: the height and width that they cover, in pixels of the
+        original image; see `Mask`.
+    """
+
+    image: str
+    values: np.ndarray
+    grid_hw: tuple[int, int]
+    spans_hw: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A line of the index: an image, and where its features begin in the file, in bytes."""
+
+    image: str
+    start: int
+    width: int
+    grid_hw: tuple[int, int]
+    spans_hw: tuple[float, float]
+
+    @property
+    def end(self) -> int:
+        rows, columns = self.grid_hw
+        return self.start + rows * columns * self.width * _TYPE.itemsize
+
+
+class FeatureCache:
+    """Features in a folder, as float16; what a killed process left is used again.
+
+    Args:
+        folder: created if missing.
+        budget: bytes of features that it may hold.
+
+    Raises:
+        LostRegError: a folder that cannot be written.
+    """
+
+    def __init__(self, folder: Path, budget: float):
+        self._folder, self._budget = folder, budget
+        self._entries: dict[str, _Entry] = {}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._values = (folder / _VALUES_FILE).open("a+b")
+            self._index = (folder / _INDEX_FILE).open("a+b")
+            self._recover()
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def __enter__(self) -> FeatureCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._values.close()
+        self._index.close()
+
+    def __contains__(self, image: str) -> bool:
+        return image in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes of features it holds."""
+        return max((one.end for one in self._entries.values()), default=0)
+
+    def add(self, features: ImageFeatures) -> bool:
+        """Keep the features of an image.
+
+        Returns:
+            Whether they fit in the budget; if not, nothing is kept.
+
+        Raises:
+            LostRegError: the disk is full, or the like.
+        """
+        entry = _Entry(
+            features.image, self.bytes, features.values.shape[1], features.grid_hw, features.spans_hw
+        )
+        if entry.end > self._budget:
+            return False
+        try:
+            # the index last: what it names is whole
+            self._values.write(features.values.clip(-_LARGEST, _LARGEST).astype(_TYPE).tobytes())
+            self._values.flush()
+            self._index.write((json.dumps(vars(entry)) + "\n").encode())
+            self._index.flush()
+        except OSError as error:
+            raise self._cannot_write(error) from None
+        self._entries[entry.image] = entry
+        return True
+
+    def get(self, image: str) -> ImageFeatures:
+        """The features of an image that is in the cache."""
+        entry = self._entries[image]
+        self._values.seek(entry.start)
+        content = self._values.read(entry.end - entry.start)
+        values = np.frombuffer(content, _TYPE).reshape(-1, entry.width).astype(np.float32)
+        return ImageFeatures(image, values, entry.grid_hw, entry.spans_hw)
+
+    def _recover(self) -> None:
+        """Read the index up to the first line that is not whole, and cut off what follows."""
+        length, whole = (self._folder / _VALUES_FILE).stat().st_size, 0
+        for entry, line_end in self._lines():
+            if entry.start != self.bytes or entry.end > length:
+                break
+            self._entries[entry.image], whole = entry, line_end
+        self._index.truncate(whole)
+        self._values.truncate(self.bytes)
+
+    def _lines(self) -> Iterator[tuple[_Entry, int]]:
+        """The entries of the index, and where the line of each ends."""
+        self._index.seek(0)
+        end = 0
+        for line in self._index:
+            end += len(line)
+            try:
+                yield parse_json(line, _Entry), end
+            except MALFORMED:
+                return
+
+    def _cannot_write(self, error: OSError) -> LostRegError:
+        return LostRegError(
+            f"cannot write to {str(self._folder)!r}: {error.strerror or error}; what was done is kept, "
+            "`resume` continues"
+        )

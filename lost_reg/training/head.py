@@ -1,0 +1,239 @@
+"""Training a head on the masks of a run: `lost-reg train head` as a function.
+
+As FOUND does (Siméoni et al., CVPR 2023), one linear layer on frozen features learns from masks that a method
+found, and then from its own predictions. How it differs, and what that gave, is in docs/learn.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.head import Head
+from lost_reg.discovery.methods import describe_setting
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.progress import Progress, no_phases
+from lost_reg.runs.folder import Results
+from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.runs.run import layers_from_last
+from lost_reg.runs.sessions import now
+from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
+from lost_reg.training.head_config import FEATURES, HeadTraining
+from lost_reg.training.head_fit import (
+    Layer,
+    Moments,
+    covariance_with,
+    moments,
+    own_target,
+    ridge,
+    with_threshold,
+)
+from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
+from lost_reg.version import __version__
+
+_SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
+_IMAGES_FOR_THRESHOLD = 1000
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """A head, and how its training went.
+
+    images: how many it learned from. held_out: how many were kept out. failures: those that could not be
+        used, and why.
+    """
+
+    head: Head
+    images: int
+    held_out: int
+    failures: dict[str, str]
+
+
+def train_head(
+    results: Results,
+    backbone: Backbone,
+    out: Path,
+    training: HeadTraining | None = None,
+    features: FeatureConfig = FEATURES,
+    *,
+    loader: LoaderOptions | None = None,
+    limit: int | None = None,
+    image_root: Path | None = None,
+    resume: bool = False,
+    progress: Callable[[str], Progress] = no_phases,
+) -> TrainedHead:
+    """Train a head on the masks of a run, and write it into a folder.
+
+    1. The targets are the patches that the objects of the run cover.
+    2. Ridge regression of the targets on the features, with channels standardised; each image counts alike.
+    3. The mean over images of Otsu's threshold of its values is subtracted: above 0 is object.
+    4. In each further round, the targets are the head's own first object in each image.
+
+    Args:
+        results: the run, whose objects have masks.
+        features: which features the head takes, and the size of the images.
+        limit: how many images to learn from at most, drawn at random.
+        image_root: the folder of the run's images, if they have moved.
+        resume: continue a training that was interrupted.
+        progress: from the name of a phase to its Progress, in images.
+
+    Returns:
+        The head; its `trained_on` says from which run it learned, with which options and images.
+
+    Raises:
+        LostRegError: a run without masks, too few images, or none that can be read; a folder that holds a
+            head, or that cannot be written.
+    """
+    training = training or HeadTraining()
+    features = layers_from_last(features, backbone)
+    images = images_to_train_on(results, training, image_root, limit)
+    settings = _settings(results, backbone, training, features, limit)
+    with _work_folder(out, settings, resume) as work:
+        loader = upright_as_in_run(loader or LoaderOptions(), results)
+        with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
+            source = FeatureSource(images, backbone, features, loader, cache)
+            source.fill(progress("features"))
+            layer = _layer(source, training, work / _STATE_FILE, progress("learning"))
+        count, held_out = len(source.names), len(images.held_out)
+        trained_on = {**settings, "images": count, "held_out": held_out, **_provenance(results)}
+        head = Head(
+            backbone.name,
+            backbone.weights.name,
+            backbone.weights.sha256,
+            features,
+            tuple(layer.weight.float().tolist()),
+            float(layer.bias),
+            json.loads(json.dumps(trained_on)),
+        )
+        write_head(head, out)
+        shutil.rmtree(work, ignore_errors=True)
+    return TrainedHead(head, count, held_out, source.failures)
+
+
+def _settings(
+    results: Results, backbone: Backbone, training: HeadTraining, features: FeatureConfig, limit: int | None
+) -> dict[str, Any]:
+    """What the head depends on besides the images: a training with other settings is not continued."""
+    return {
+        "run": str(results.folder.absolute()),
+        "method": results.settings["method"],
+        "setting": describe_setting(results.settings),
+        "dataset": results.settings["dataset"],
+        "root": results.record["root"],
+        "weights": backbone.weights.recorded(),
+        "precision": backbone.precision,
+        "features": features.recorded(),
+        "limit": limit,
+        "options": {name: value for name, value in asdict(training).items() if name != "cache_gib"},
+    }
+
+
+def _provenance(results: Results) -> dict[str, Any]:
+    versions = {"lost-reg": __version__, "torch": torch.__version__}
+    return {"created": now(), "versions": versions, "run_created": results.record.get("created")}
+
+
+def _layer(source: FeatureSource, training: HeadTraining, state_file: Path, progress: Progress) -> Layer:
+    """The layer after all rounds; continues after the last round that was finished."""
+    device = source.backbone.device
+    if not source.names:
+        name, reason = next(iter(source.failures.items()))
+        raise LostRegError(f"not one of {len(source.failures)} images could be used: {name} ({reason})")
+    state = _read_state(state_file, device)
+    total = (training.rounds + 2) * len(source.names)
+    done = 0 if state is None else (state.rounds + 2) * len(source.names)
+
+    def one_pass() -> Iterator[ImageFeatures]:
+        nonlocal done
+        for features in source:
+            yield features
+            done += 1
+            progress(done, 0, total)
+
+    if state is None:
+        state = _State(moments(one_pass(), device), None, -1)
+    target = source.images.target if state.layer is None else own_target(state.layer)
+    while state.rounds < training.rounds:
+        covariance = covariance_with(one_pass(), target, state.moments)
+        weight = ridge(state.moments, covariance, training.ridge)
+        layer = with_threshold(weight, source.sample(_IMAGES_FOR_THRESHOLD))
+        state = _State(state.moments, layer, state.rounds + 1)
+        _write_state(state_file, state)
+        target = own_target(layer)
+    return state.layer
+
+
+# --- what an interrupted training leaves ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _State:
+    """rounds: how many of its own the layer has learned from; -1 for no layer yet."""
+
+    moments: Moments
+    layer: Layer | None
+    rounds: int
+
+
+def _write_state(file: Path, state: _State) -> None:
+    tensors = {
+        "mean": state.moments.mean,
+        "products": state.moments.products,
+        "weight": state.layer.weight,
+        "numbers": torch.tensor([state.layer.bias, state.rounds], dtype=torch.float64),
+    }
+    with whole_file(file, "the state of the training") as part:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, part)
+
+
+def _read_state(file: Path, device: torch.device) -> _State | None:
+    """The state that was written last; None if there is none that can be read."""
+    try:
+        tensors = load_file(file, device=str(device))
+        bias, rounds = tensors["numbers"].tolist()
+        layer = Layer(tensors["weight"], bias)
+        return _State(Moments(tensors["mean"], tensors["products"]), layer, int(rounds))
+    except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[Path]:
+    """The folder of an unfinished training, locked; `resume` continues one with the same settings.
+
+    Raises:
+        LostRegError: a finished head, an unfinished one without `resume` or with other settings, or a folder
+            that cannot be written or is in use.
+    """
+    work = out / WORK_FOLDER
+    check_free_for_head(out, resume=resume)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LostRegError(f"{str(out)!r} is being written by another training: wait for it") from None
+    except OSError as error:
+        raise LostRegError(f"cannot write to {str(out)!r}: {error.strerror or error}") from None
+    with lock:
+        text = json.dumps(settings, indent=2)
+        file = work / _SETTINGS_FILE
+        if file.exists() and file.read_text() != text:
+            raise LostRegError(f"{str(out)!r} holds a training with other settings: choose another `out`")
+        with whole_file(file) as part:
+            part.write_text(text)
+        yield work

@@ -1,0 +1,36 @@
+"""The options of a head's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lost_reg.discovery.features import FeatureConfig, option
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import check_fields
+
+FEATURES = FeatureConfig(facet="v", max_side=336)  # that a head takes by default
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """How a head is trained."""
+
+    rounds: int = option(10, "Rounds in which it learns from its own predictions, after the masks.", min=0)
+    ridge: float = option(1.0, "Strength of the ridge: what is added to the channels' correlations.")
+    holdout: float = option(0.2, "Share of the images that is drawn and kept out, for `lost-reg score`.")
+    seed: int = option(0, "Random seed of that draw, and of the order of the images.", min=0)
+    cache_gib: float = option(
+        8.0, "Disk space for features in GiB; those that do not fit are computed anew in each round."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for a value that is not possible."""
+        check_fields(self)
+        if self.rounds < 0:
+            raise LostRegError(f"expected at least 0 `rounds`, but got {self.rounds}")
+        if not 0 < self.ridge < 1e6:
+            raise LostRegError(f"expected a `ridge` above 0, but got {self.ridge}")
+        if not 0 <= self.holdout < 1:
+            raise LostRegError(f"expected a `holdout` from 0 to below 1, but got {self.holdout}")
+        if not self.cache_gib >= 0:
+            raise LostRegError(f"expected a `cache_gib` of at least 0, but got {self.cache_gib}")

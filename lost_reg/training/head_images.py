@@ -1,0 +1,159 @@
+"""The images that a head is trained on: which they are, their targets, and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from lost_reg.backbones.base import Backbone, normalized
+from lost_reg.discovery.features import FeatureConfig, compose, finite_images
+from lost_reg.errors import LostRegError
+from lost_reg.export.base import ImageFiles
+from lost_reg.images.batching import DecodedImage
+from lost_reg.masks.grids import on_grid
+from lost_reg.progress import Progress
+from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
+from lost_reg.runs.folder import Results
+from lost_reg.runs.heads import drawing, is_held_out
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.text import counted
+from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
+from lost_reg.training.head_config import HeadTraining
+from lost_reg.types import Failure, Mask
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The images of a run that a head learns from, in random order, and those kept out.
+
+    masks: those of each image's objects. paths: their files. held_out: the names of the others.
+    """
+
+    masks: dict[str, list[Mask]]
+    paths: dict[str, Path]
+    held_out: frozenset[str]
+
+    def target(self, features: ImageFeatures) -> np.ndarray:
+        """Which patches the run's objects cover, (rows, columns) bool."""
+        grids = [on_grid(mask, features.grid_hw, features.spans_hw) for mask in self.masks[features.image]]
+        return np.any(grids, axis=0)
+
+
+def images_to_train_on(
+    results: Results, training: HeadTraining, root: Path | None, limit: int | None = None
+) -> TrainingImages:
+    """The images of a run whose objects have masks, without a share that is drawn and kept out.
+
+    Args:
+        training: its `holdout` is the share that is kept out, about; its `seed` that of the draw.
+        root: the folder of the images, if they have moved since the run.
+        limit: how many to train on at most, drawn at random.
+
+    Raises:
+        LostRegError: a run without masks, fewer than two images, or images that are no longer there.
+    """
+    with_objects = {name: one.objects for name, one in results.predictions.items() if one.objects}
+    masks = {name: [one.mask for one in objects if one.mask] for name, objects in with_objects.items()}
+    if not any(masks.values()):
+        reason = "its objects have no masks: run again with `masks`" if masks else "it found no objects"
+        raise LostRegError(f"nothing can be learned from {results.folder}: {reason}")
+    held_out = frozenset(name for name in masks if is_held_out(name, training.holdout, training.seed))
+    left = (name for name in masks if masks[name] and name not in held_out)
+    names = sorted(left, key=drawing(training.seed))[:limit]
+    if len(names) < 2:
+        raise LostRegError(
+            f"{results.folder} leaves {counted(len(names), 'image')} to learn from, of {len(masks)} with "
+            "objects: a head needs two or more; a smaller `holdout` keeps fewer out"
+        )
+    files = ImageFiles(root or Path(results.record["root"]))
+    paths = {name: path for name in names if (path := files.find(name))}
+    if not paths:
+        raise LostRegError(
+            f"no image of {results.folder} is in {files.root}: if they moved, give `image_root`; tar shards "
+            "must be unpacked"
+        )
+    return TrainingImages({name: masks[name] for name in names}, paths, held_out)
+
+
+@dataclass
+class FeatureSource:
+    """The features of training images: from a cache, and beyond its budget computed each time.
+
+    failures: the images that could not be used.
+    """
+
+    images: TrainingImages
+    backbone: Backbone
+    features: FeatureConfig
+    loader: LoaderOptions
+    cache: FeatureCache
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The images that can be used, in their order."""
+        return [name for name in self.images.paths if name not in self.failures]
+
+    def fill(self, progress: Progress) -> None:
+        """Compute the features that are not in the cache, up to its budget."""
+        missing = [name for name in self.images.paths if name not in self.cache]
+        total, done = len(self.images.paths), len(self.images.paths) - len(missing)
+        progress(done, 0, total)
+        for features in self._computed(missing):
+            if not self.cache.add(features):
+                return
+            done += 1
+            progress(done, len(self.failures), total)
+
+    def __iter__(self) -> Iterator[ImageFeatures]:
+        """One pass over the images: those in the cache first."""
+        yield from (self.cache.get(name) for name in self.names if name in self.cache)
+        yield from self._computed([name for name in self.names if name not in self.cache])
+
+    def sample(self, most: int) -> Iterator[ImageFeatures]:
+        """The first images in the cache, or of all if it is empty."""
+        cached = [name for name in self.names if name in self.cache][:most]
+        yield from (self.cache.get(name) for name in cached)
+        yield from () if cached else self._computed(self.names[:most])
+
+    def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
+        named = ((name, self.images.paths[name]) for name in names)
+        size = batch_size_for(self.backbone, self.loader.batch_size)
+        for batch in decoded_batches(named, self.backbone.patch_size, self.features, self.loader, size):
+            if isinstance(batch, Failure):
+                self.failures[batch.image] = batch.reason
+                continue
+            for part, values in in_parts(batch, size, self._values):
+                if values is None:
+                    self.failures[part[0].name] = too_large(part[0], self.backbone.device).reason
+                    continue
+                yield from self._usable(part, values)
+
+    def _values(self, batch: list[DecodedImage]) -> Tensor:
+        """(B, N, D) float32, on the device."""
+        images = normalized(batch, self.backbone)
+        parts = dict(zip(self.features.parts, self.backbone.facets(images, self.features.parts)))
+        return compose(parts, self.features).float()
+
+    def _usable(self, batch: list[DecodedImage], values: Tensor) -> Iterator[ImageFeatures]:
+        finite = finite_images(values).tolist()
+        patch = self.backbone.patch_size
+        for image, of_image, is_finite in zip(batch, values.cpu(), finite):
+            if not is_finite:
+                self.failures[image.name] = self.backbone.not_finite("its features are")
+                continue
+            rows, columns = (side // patch for side in image.pixels.shape[:2])
+            spans = [
+                cells * patch * original / scaled
+                for cells, original, scaled in zip((rows, columns), image.original_hw, image.size_hw)
+            ]
+            yield ImageFeatures(image.name, of_image.numpy(), (rows, columns), (spans[0], spans[1]))
+
+
+def upright_as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:
+    """Loader options that turn images by their EXIF data if the run did."""
+    return replace(loader, apply_exif=results.settings["apply_exif"])
