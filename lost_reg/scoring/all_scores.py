@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lost_reg.datasets.catalog import Dataset
@@ -19,6 +19,7 @@ from lost_reg.scoring.average_precision import (
 )
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
+from lost_reg.scoring.held_out import HeldOut, score_held_out
 from lost_reg.scoring.mask_pairs import found_segmentation, mask_pairs, true_segmentations
 from lost_reg.scoring.mask_scores import MaskScores, score_masks
 from lost_reg.scoring.prediction_files import match_images
@@ -36,6 +37,7 @@ class AllScores:
         masks. None if the dataset or the run has no masks.
     lacks_masks: whether the dataset has masks, but the run has none.
     lacks_true_masks: whether the run has masks, but the dataset has none.
+    held_out: for a run of a head, how it compares with the run that it learned from.
     """
 
     run: ScoredRun
@@ -44,6 +46,7 @@ class AllScores:
     mask_ap: AveragePrecision | None = None
     lacks_masks: bool = False
     lacks_true_masks: bool = False
+    held_out: HeldOut | None = None
 
 
 def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[AllScores], list[LostRegError]]:
@@ -65,7 +68,8 @@ def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[All
             key = results.settings["dataset"], found.data_root
             if key not in datasets:
                 datasets[key] = found_boxes.ground_truth(found, options)
-            rows.append(_score_run(results, found, datasets[key], options))
+            row = _score_run(results, found, datasets[key], options)
+            rows.append(replace(row, held_out=score_held_out(results, datasets[key], options)))
         except LostRegError as error:
             errors.append(error)
     return rows, errors

@@ -10,6 +10,7 @@ from typing import Any
 from lost_reg import text
 from lost_reg.errors import one_line
 from lost_reg.scoring.all_scores import AllScores
+from lost_reg.scoring.held_out import HeldOut
 from lost_reg.scoring.mask_scores import Estimate
 from lost_reg.scoring.score_runs import cells, flat
 
@@ -57,11 +58,27 @@ def _notes(row: AllScores) -> list[str]:
         lines.append(note)
     if run.score.not_done:
         lines.append(f"{text.counted(run.score.not_done, 'image')} not done (left out)")
+    if row.held_out:
+        lines.append(_on_held_out(row.held_out))
     if run.other_size:
         lines.append(
             f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
         )
     return lines
+
+
+def _on_held_out(held_out: HeldOut) -> str:
+    """How a head compares with the run that it learned from, in one line."""
+    learned_from = f"{held_out.run} ({held_out.method})"
+    paired = held_out.paired
+    if paired is None:
+        return f"not compared with {learned_from}, from which the head learned: {held_out.reason}"
+    low, high = paired.interval
+    return (
+        f"on the {text.counted(paired.images, 'image')} held out of the head's training, CorLoc "
+        f"{paired.corloc_b:.1f}; that of {learned_from}, from which it learned, {paired.corloc_a:.1f}; "
+        f"{paired.difference:+.1f} points (95 % {low:+.1f} to {high:+.1f}; McNemar p = {paired.p:.3f})"
+    )
 
 
 def _note_on_masks(row: AllScores) -> str | None:
@@ -95,5 +112,16 @@ def _flat(row: AllScores) -> dict[str, Any]:
         **{f"box_{name}": value for name, value in asdict(row.boxes).items()},
         **masks,
         **{f"mask_{name}": getattr(row.mask_ap, name, None) for name in _AP.values()},
+        **_flat_held_out(row.held_out),
         "note": _note_on_masks(row),
+    }
+
+
+def _flat_held_out(held_out: HeldOut | None) -> dict[str, Any]:
+    paired = held_out.paired if held_out else None
+    return {
+        "held_out_images": paired.images if paired else None,
+        "held_out_corloc": paired.corloc_b if paired else None,
+        "held_out_corloc_learned_from": paired.corloc_a if paired else None,
+        "held_out_p": paired.p if paired else None,
     }
