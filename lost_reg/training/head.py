@@ -25,7 +25,7 @@ from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
-from lost_reg.progress import Progress, no_phases
+from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
 from lost_reg.runs.options import LoaderOptions
@@ -107,7 +107,7 @@ def train_head(
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache)
             source.fill(progress("features"))
-            layer = _layer(source, training, work / _STATE_FILE, progress("learning"))
+            layer = fit(source, training, work / _STATE_FILE, progress("learning"))
         count, held_out = len(source.names), len(images.held_out)
         trained_on = {**settings, "images": count, "held_out": held_out, **_provenance(results)}
         head = Head(
@@ -132,6 +132,7 @@ def _settings(
         "run": str(results.folder.absolute()),
         "method": results.settings["method"],
         "setting": describe_setting(results.settings),
+        "predictions": len(results.predictions),
         "dataset": results.settings["dataset"],
         "root": results.record["root"],
         "weights": backbone.weights.recorded(),
@@ -147,13 +148,26 @@ def _provenance(results: Results) -> dict[str, Any]:
     return {"created": now(), "versions": versions, "run_created": results.record.get("created")}
 
 
-def _layer(source: FeatureSource, training: HeadTraining, state_file: Path, progress: Progress) -> Layer:
-    """The layer after all rounds; continues after the last round that was finished."""
+def fit(
+    source: FeatureSource,
+    training: HeadTraining,
+    state_file: Path | None = None,
+    progress: Progress = no_progress,
+) -> Layer:
+    """The layer of a head after all rounds; see `train_head`.
+
+    Args:
+        state_file: where each round is written, and after which one an interrupted training continues; None
+            keeps nothing.
+
+    Raises:
+        LostRegError: none of the images can be used, or a file that cannot be written.
+    """
     device = source.backbone.device
     if not source.names:
         name, reason = next(iter(source.failures.items()))
         raise LostRegError(f"not one of {len(source.failures)} images could be used: {name} ({reason})")
-    state = _read_state(state_file, device)
+    state = _read_state(state_file, device) if state_file else None
     total = (training.rounds + 2) * len(source.names)
     done = 0 if state is None else (state.rounds + 2) * len(source.names)
 
@@ -172,7 +186,8 @@ def _layer(source: FeatureSource, training: HeadTraining, state_file: Path, prog
         weight = ridge(state.moments, covariance, training.ridge)
         layer = with_threshold(weight, source.sample(_IMAGES_FOR_THRESHOLD))
         state = _State(state.moments, layer, state.rounds + 1)
-        _write_state(state_file, state)
+        if state_file:
+            _write_state(state_file, state)
         target = own_target(layer)
     return state.layer
 
