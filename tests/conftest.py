@@ -44,7 +44,7 @@ def random_backbone():
     return load_backbone("tiny", weights="random", device="cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def save_scene():
     """A function that writes a grey image with one coloured, textured rectangle in it."""
     return _save_scene

@@ -39,7 +39,7 @@ def as_options(text: str) -> str:
 
 
 def _option_names(group: click.Command) -> set[str]:
-    """The options of all commands."""
-    commands = group.commands.values() if isinstance(group, click.Group) else [group]
-    parameters = [parameter for one in commands for parameter in one.get_params(click.Context(one))]
-    return {option for parameter in parameters for option in parameter.opts}
+    """The options of a command, and of all below it."""
+    if isinstance(group, click.Group):
+        return set().union(*map(_option_names, group.commands.values()))
+    return {option for parameter in group.get_params(click.Context(group)) for option in parameter.opts}

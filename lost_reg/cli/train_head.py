@@ -13,7 +13,7 @@ from lost_reg.cli.options import chosen_loader, given, load, loader_options, mod
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.text import counted, shown_names
-from lost_reg.training.head_config import FEATURES, HeadTraining
+from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 
 
 @click.command()
@@ -44,12 +44,14 @@ def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options:
     from lost_reg.training.head_images import images_to_train_on
     from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
 
-    training = HeadTraining(**given(options, [item.name for item in fields(HeadTraining)]))
     changes = given(options, [item.name for item in fields(FeatureConfig)])
     features = replace(FEATURES, **({"max_side": None} if "square" in changes else {}), **changes)
+    names = [item.name for item in fields(HeadTraining)]
+    training = HeadTraining(features=features, **given(options, names))
     check_free_for_head(out, resume=resume)
     results = read_run(run)
-    images_to_train_on(results, training, image_root)  # says what is wrong with them before reading weights
+    chosen = TrainOptions(chosen_loader(options), options["limit"], image_root, resume)
+    images_to_train_on(results, training, chosen)  # says what is wrong with them before reading weights
     backbone, weights = backbone_and_weights(results, None, options["weights"])
     import_models()
 
@@ -62,11 +64,7 @@ def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options:
     context = click.get_current_context().find_root().obj
     context.message = lambda: f"what was done is in {out}; --resume continues"
     with progress_of_phases() as progress:
-        trained = train_head(
-            results, loaded, out, training, features,
-            loader=chosen_loader(options), limit=options["limit"], image_root=image_root, resume=resume,
-            progress=progress,
-        )  # fmt: skip
+        trained = train_head(results, loaded, out, training, chosen, progress=progress)
     _print(trained, out)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
@@ -96,7 +97,7 @@ def fitted(setting: Setting, backbone: Backbone) -> Setting:
     chosen = replace(asked, **{name: getattr(FeatureConfig(), name) for name in scale})
     if chosen not in (FeatureConfig(), replace(head.features, max_side=None, square=None)):
         raise LostRegError(
-            "a head takes the features that it was trained on: leave out facet, layer and the like"
+            "a head takes the features that it was trained on: leave out `facet`, `layer` and the like"
         )
     given = {name: getattr(asked, name) for name in scale} if asked.max_side or asked.square else {}
     return replace(setting, features=replace(head.features, **given), config=replace(config, head=head))
@@ -112,9 +113,9 @@ def drawing(seed: int) -> Callable[[str], float]:
     return number
 
 
-def is_held_out(image: str, share: float, seed: int) -> bool:
-    """Whether an image is among the share that a head is not trained on."""
-    return drawing(seed)(image) < share
+def is_held_out(image: str, trained_on: Mapping[str, Any]) -> bool:
+    """Whether an image was kept out when a head was trained; see `Head.trained_on`."""
+    return drawing(trained_on["options"]["seed"])(image) < trained_on["held_out_below"]
 
 
 def other_weights(setting: Setting, backbone: Backbone) -> str | None:

@@ -52,7 +52,10 @@ def score_held_out(results: Results, dataset: Dataset, options: ScoringOptions) 
         of_teacher = read_run(Path(teacher.run))
     except LostRegError as error:
         return _unknown(teacher, str(error))
-    names = _held_out_names(results, of_teacher, trained_on["options"])
+    try:
+        names = _held_out_names(results, of_teacher, trained_on)
+    except (KeyError, TypeError):
+        return _unknown(teacher, "which images were held out is not recorded")
     paired = _paired(names, of_teacher, results, dataset, options)
     return HeldOut(teacher.run, teacher.method, paired) if paired else _unknown(teacher, "no such image")
 
@@ -61,10 +64,10 @@ def _unknown(teacher: HeldOut, reason: str) -> HeldOut:
     return HeldOut(teacher.run, teacher.method, reason=reason)
 
 
-def _held_out_names(results: Results, of_teacher: Results, training: Mapping[str, Any]) -> list[str]:
+def _held_out_names(results: Results, of_teacher: Results, trained_on: Mapping[str, Any]) -> list[str]:
     """The images of both runs that the head was not trained on."""
     both = (name for name in results.predictions if name in of_teacher.predictions)
-    return [name for name in both if is_held_out(name, training["holdout"], training["seed"])]
+    return [name for name in both if is_held_out(name, trained_on)]
 
 
 def _paired(

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lost_reg.backbones.base import Backbone
-from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
@@ -28,11 +27,10 @@ from lost_reg.files import whole_file
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
-from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
-from lost_reg.training.head_config import FEATURES, HeadTraining
+from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
     Layer,
     Moments,
@@ -68,12 +66,8 @@ def train_head(
     backbone: Backbone,
     out: Path,
     training: HeadTraining | None = None,
-    features: FeatureConfig = FEATURES,
+    options: TrainOptions | None = None,
     *,
-    loader: LoaderOptions | None = None,
-    limit: int | None = None,
-    image_root: Path | None = None,
-    resume: bool = False,
     progress: Callable[[str], Progress] = no_phases,
 ) -> TrainedHead:
     """Train a head on the masks of a run, and write it into a folder.
@@ -85,10 +79,6 @@ def train_head(
 
     Args:
         results: the run, whose objects have masks.
-        features: which features the head takes, and the size of the images.
-        limit: how many images to learn from at most, drawn at random.
-        image_root: the folder of the run's images, if they have moved.
-        resume: continue a training that was interrupted.
         progress: from the name of a phase to its Progress, in images.
 
     Returns:
@@ -98,18 +88,19 @@ def train_head(
         LostRegError: a run without masks, too few images, or none that can be read; a folder that holds a
             head, or that cannot be written.
     """
-    training = training or HeadTraining()
-    features = layers_from_last(features, backbone)
-    images = images_to_train_on(results, training, image_root, limit)
-    settings = _settings(results, backbone, training, features, limit)
-    with _work_folder(out, settings, resume) as work:
-        loader = upright_as_in_run(loader or LoaderOptions(), results)
+    training, options = training or HeadTraining(), options or TrainOptions()
+    features = layers_from_last(training.features, backbone)
+    images = images_to_train_on(results, training, options)
+    settings = _settings(results, backbone, replace(training, features=features), options.limit)
+    with _work_folder(out, settings, options.resume) as work:
+        loader = upright_as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache)
             source.fill(progress("features"))
             layer = fit(source, training, work / _STATE_FILE, progress("learning"))
-        count, held_out = len(source.names), len(images.held_out)
-        trained_on = {**settings, "images": count, "held_out": held_out, **_provenance(results)}
+        counts = {"images": len(source.names), "held_out": images.held_out}
+        drawn = {"held_out_below": images.held_out_below}
+        trained_on = {**settings, **counts, **drawn, **_provenance(results)}
         head = Head(
             backbone.name,
             backbone.weights.name,
@@ -121,11 +112,11 @@ def train_head(
         )
         write_head(head, out)
         shutil.rmtree(work, ignore_errors=True)
-    return TrainedHead(head, count, held_out, source.failures)
+    return TrainedHead(head, failures=source.failures, **counts)
 
 
 def _settings(
-    results: Results, backbone: Backbone, training: HeadTraining, features: FeatureConfig, limit: int | None
+    results: Results, backbone: Backbone, training: HeadTraining, limit: int | None
 ) -> dict[str, Any]:
     """What the head depends on besides the images: a training with other settings is not continued."""
     return {
@@ -137,9 +128,11 @@ def _settings(
         "root": results.record["root"],
         "weights": backbone.weights.recorded(),
         "precision": backbone.precision,
-        "features": features.recorded(),
+        "features": training.features.recorded(),
         "limit": limit,
-        "options": {name: value for name, value in asdict(training).items() if name != "cache_gib"},
+        "options": {
+            name: value for name, value in vars(training).items() if name not in ("features", "cache_gib")
+        },
     }
 
 
@@ -184,7 +177,7 @@ def fit(
     while state.rounds < training.rounds:
         covariance = covariance_with(one_pass(), target, state.moments)
         weight = ridge(state.moments, covariance, training.ridge)
-        layer = with_threshold(weight, source.sample(_IMAGES_FOR_THRESHOLD))
+        layer = with_threshold(weight, source.first(_IMAGES_FOR_THRESHOLD))
         state = _State(state.moments, layer, state.rounds + 1)
         if state_file:
             _write_state(state_file, state)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from lost_reg.discovery.features import FeatureConfig, option
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
+from lost_reg.runs.options import LoaderOptions
 
 FEATURES = FeatureConfig(facet="v", max_side=336)  # that a head takes by default
 
 
 @dataclass(frozen=True)
 class HeadTraining:
-    """How a head is trained."""
+    """How a head is trained.
 
+    features: those that it takes, and the size of the images.
+    """
+
+    features: FeatureConfig = FEATURES
     rounds: int = option(10, "Rounds in which it learns from its own predictions, after the masks.", min=0)
     ridge: float = option(1.0, "Strength of the ridge: what is added to the channels' correlations.")
     holdout: float = option(0.2, "Share of the images that is drawn and kept out, for `lost-reg score`.")
@@ -34,3 +40,18 @@ class HeadTraining:
             raise LostRegError(f"expected a `holdout` from 0 to below 1, but got {self.holdout}")
         if not self.cache_gib >= 0:
             raise LostRegError(f"expected a `cache_gib` of at least 0, but got {self.cache_gib}")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How the images of a training are read, and whether it goes on.
+
+    limit: how many images to learn from at most, drawn at random.
+    image_root: the folder of the run's images, if they have moved.
+    resume: continue a training that was interrupted.
+    """
+
+    loader: LoaderOptions = field(default_factory=LoaderOptions)
+    limit: int | None = None
+    image_root: Path | None = None
+    resume: bool = False

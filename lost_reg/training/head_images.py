@@ -18,11 +18,11 @@ from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.folder import Results
-from lost_reg.runs.heads import drawing, is_held_out
+from lost_reg.runs.heads import drawing
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
-from lost_reg.training.head_config import HeadTraining
+from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.types import Failure, Mask
 
 
@@ -30,12 +30,15 @@ from lost_reg.types import Failure, Mask
 class TrainingImages:
     """The images of a run that a head learns from, in random order, and those kept out.
 
-    masks: those of each image's objects. paths: their files. held_out: the names of the others.
+    masks: those of each image's objects. paths: their files.
+    held_out: how many are kept out. held_out_below: those are the ones with a smaller number, see
+        `runs.heads.drawing`.
     """
 
     masks: dict[str, list[Mask]]
     paths: dict[str, Path]
-    held_out: frozenset[str]
+    held_out: int
+    held_out_below: float
 
     def target(self, features: ImageFeatures) -> np.ndarray:
         """Which patches the run's objects cover, (rows, columns) bool."""
@@ -43,15 +46,12 @@ class TrainingImages:
         return np.any(grids, axis=0)
 
 
-def images_to_train_on(
-    results: Results, training: HeadTraining, root: Path | None, limit: int | None = None
-) -> TrainingImages:
+def images_to_train_on(results: Results, training: HeadTraining, options: TrainOptions) -> TrainingImages:
     """The images of a run whose objects have masks, without a share that is drawn and kept out.
 
     Args:
-        training: its `holdout` is the share that is kept out, about; its `seed` that of the draw.
-        root: the folder of the images, if they have moved since the run.
-        limit: how many to train on at most, drawn at random.
+        training: its `holdout` is the share that is kept out, its `seed` that of the draw.
+        options: where the images are, and how many to learn from.
 
     Raises:
         LostRegError: a run without masks, fewer than two images, or images that are no longer there.
@@ -61,22 +61,24 @@ def images_to_train_on(
     if not any(masks.values()):
         reason = "its objects have no masks: run again with `masks`" if masks else "it found no objects"
         raise LostRegError(f"nothing can be learned from {results.folder}: {reason}")
-    held_out = frozenset(name for name in masks if is_held_out(name, training.holdout, training.seed))
-    left = (name for name in masks if masks[name] and name not in held_out)
-    names = sorted(left, key=drawing(training.seed))[:limit]
+    number = drawing(training.seed)
+    drawn = sorted(masks, key=number)
+    held_out = max(1, round(training.holdout * len(drawn))) if training.holdout else 0
+    below = number(drawn[held_out]) if held_out < len(drawn) else 1.0
+    names = [name for name in drawn[held_out:] if masks[name]][: options.limit]
     if len(names) < 2:
         raise LostRegError(
             f"{results.folder} leaves {counted(len(names), 'image')} to learn from, of {len(masks)} with "
             "objects: a head needs two or more; a smaller `holdout` keeps fewer out"
         )
-    files = ImageFiles(root or Path(results.record["root"]))
+    files = ImageFiles(options.image_root or Path(results.record["root"]))
     paths = {name: path for name in names if (path := files.find(name))}
     if not paths:
         raise LostRegError(
             f"no image of {results.folder} is in {files.root}: if they moved, give `image_root`; tar shards "
             "must be unpacked"
         )
-    return TrainingImages({name: masks[name] for name in names}, paths, held_out)
+    return TrainingImages({name: masks[name] for name in names}, paths, held_out, below)
 
 
 @dataclass
@@ -110,15 +112,14 @@ class FeatureSource:
             progress(done, len(self.failures), total)
 
     def __iter__(self) -> Iterator[ImageFeatures]:
-        """One pass over the images: those in the cache first."""
-        yield from (self.cache.get(name) for name in self.names if name in self.cache)
-        yield from self._computed([name for name in self.names if name not in self.cache])
+        """One pass over the images."""
+        return self.first(len(self.names))
 
-    def sample(self, most: int) -> Iterator[ImageFeatures]:
-        """The first images in the cache, or of all if it is empty."""
-        cached = [name for name in self.names if name in self.cache][:most]
-        yield from (self.cache.get(name) for name in cached)
-        yield from () if cached else self._computed(self.names[:most])
+    def first(self, count: int) -> Iterator[ImageFeatures]:
+        """The first images in their order, but those in the cache before those that are not."""
+        names = self.names[:count]
+        yield from (self.cache.get(name) for name in names if name in self.cache)
+        yield from self._computed([name for name in names if name not in self.cache])
 
     def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
         named = ((name, self.images.paths[name]) for name in names)

@@ -1,0 +1,51 @@
+"""Types of options that click does not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from lost_reg.types import AUTO
+
+
+class OrWord(click.ParamType):
+    """The values of another type, or one word."""
+
+    def __init__(self, other: click.ParamType, word: str = AUTO):
+        self.other, self.word = other, word
+        self.name = f"{other.name} or {word}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == self.word:
+            return value
+        try:
+            return self.other.convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is neither {self.word} nor a valid number", param, ctx)
+
+
+class Layers(click.ParamType):
+    """An integer, or several separated by commas."""
+
+    name = "layer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            layers = tuple(int(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a layer, such as -1, or layers, such as -4,-1", param, ctx)
+        return layers[0] if len(layers) == 1 else layers
+
+
+class HeadFolder(click.ParamType):
+    """A folder with a head, which is read."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from lost_reg.runs.heads import read_head
+
+        return read_head(value) if isinstance(value, str) else value
