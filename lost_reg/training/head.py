@@ -45,6 +45,7 @@ from lost_reg.version import __version__
 
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
 _IMAGES_FOR_THRESHOLD = 1000
+_ASIDE = ("features", "cache_gib")  # not among the recorded options
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ def fit(
         if state_file:
             _write_state(state_file, state)
         target = own_target(layer)
+    if not any(target(features).any() for features in source.first(_IMAGES_FOR_THRESHOLD)):
+        raise LostRegError(
+            "the head finds nothing in the images that it learned from: do the masks of the run cover whole "
+            "images? Train on a run of another `method`"
+        )
     return state.layer
 
 

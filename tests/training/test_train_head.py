@@ -17,6 +17,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.head import HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.images.sources import list_images
+from lost_reg.masks.grids import stored
 from lost_reg.progress import no_phases
 from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import Results, read_run
@@ -179,6 +180,16 @@ def test_a_run_that_nothing_can_be_learned_from_is_refused(results, tiny, tmp_pa
     assert "give `image_root`" in refusal(train, results, tiny, tmp_path, image_root=tmp_path / "x")
     (tmp_path / "file").write_text("")
     assert "it is a file" in refusal(train, results, tiny, tmp_path / "file")
+
+
+def test_masks_of_whole_images_teach_nothing(results, tiny, tmp_path):
+    predictions = {
+        name: replace(
+            one, objects=(replace(one.objects[0], mask=stored(np.ones((1, 1), bool), one.size_hw)),)
+        )
+        for name, one in results.predictions.items()
+    }
+    assert "finds nothing" in refusal(train, replace(results, predictions=predictions), tiny, tmp_path)
 
 
 @pytest.mark.parametrize(
