@@ -16,6 +16,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -204,11 +205,23 @@ def _faster_rcnn(config: DetectorConfig, classes: int, backbone: Any, **parts: A
         width = 4 * config.channels  # torchvision's 1024 for 256
         parts["box_head"] = TwoMLPHead(config.channels * 7**2, width)
         parts["box_predictor"] = FastRCNNPredictor(width, classes + 1)
-    before, after = config.proposals
-    return FasterRCNN(
+    proposed, kept = config.proposals
+    model = FasterRCNN(
         backbone,
-        rpn_pre_nms_top_n_test=before, rpn_post_nms_top_n_test=after,
+        rpn_pre_nms_top_n_test=proposed, rpn_post_nms_top_n_test=kept,
         box_score_thresh=config.score_threshold, box_nms_thresh=config.nms,
-        _skip_resize=True,  # `detector_data` scales images, by area
         **parts,
     )  # fmt: skip
+    given = model.transform
+    model.transform = _Normalisation(
+        given.min_size, given.max_size, given.image_mean, given.image_std, given.size_divisible
+    )
+    return model
+
+
+class _Normalisation(GeneralizedRCNNTransform):
+    """Normalises and batches images, but leaves their sizes: `detector_data` scales them, by area."""
+
+    def resize(self, image: Tensor, target: Any = None) -> tuple[Tensor, Any]:
+        """The image and its target, as they are."""
+        return image, target
