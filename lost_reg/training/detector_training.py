@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,11 @@ def train_detector(
             that do not fit; an image that cannot be read; a loss that is not finite; a full disk.
     """
     ranks = options.ranks
-    with _locked(out) if ranks.first else _no_lock():
+    if ranks.first:
+        check_trainable(out, resume=options.resume)
+    with _locked(out) if ranks.first else nullcontext():
         record = _record(data, config, options)
         if ranks.first:
-            check_trainable(out, resume=options.resume)
             _check_same(out, record)
         ranks.wait()  # none reads the folder before it is checked
         training = _Training(data, out, config, options)
@@ -138,11 +139,6 @@ def _locked(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _no_lock() -> Iterator[None]:
-    yield
 
 
 def _record(data: TrainingSet, config: DetectorConfig, options: TrainingOptions) -> dict[str, Any]:
