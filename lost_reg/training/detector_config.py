@@ -27,7 +27,7 @@ class DetectorConfig:
     """
 
     backbone: str = option(
-        VIT, "vit, the run's own backbone, frozen; or a ResNet, whose weights --weights gives.",
+        VIT, "vit, the run's own backbone, frozen; or a ResNet, whose weights can be given.",
         choices=(VIT, *RESNETS),
     )  # fmt: skip
     neck: str = option(
