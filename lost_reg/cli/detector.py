@@ -102,6 +102,8 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     changes = given(options, [item.name for item in _option_fields()])
     if options["min_size"]:
         changes["min_sizes"] = _sizes(options["min_size"])
+    if options["weights"] and options["preset"] == SMALL:
+        changes = {"norm": "frozen", **changes}
     config = chosen_config(options["preset"], **changes)
     if options["weights"] and config.backbone == "vit":
         raise LostRegError("`weights` are a ResNet's: choose one as `backbone`; vit has the run's weights")

@@ -35,7 +35,8 @@ class DetectorConfig:
         choices=("fpn", "c4"),
     )  # fmt: skip
     norm: str = option(
-        "group", "Normalisation of a ResNet: group; batch (over all ranks, on GPUs); or frozen.",
+        "group", "Normalisation of a ResNet: group; batch (over all ranks, on GPUs); or frozen, as it is in "
+        "the weights, which is the default with these.",
         choices=NORMS,
     )  # fmt: skip
     trainable_stages: int = option(

@@ -103,6 +103,8 @@ def _load_resnet(body: nn.Module, path: Path, name: str) -> None:
             raise LostRegError(f"{str(path)!r} does not fit {name}: {key} has shape {shapes}")
     unknown = [key for key in found if key not in wanted and key.startswith((*_STAGES, "bn1"))]
     unknown = [key for key in unknown if not key.endswith("num_batches_tracked")]
+    if any(key.endswith("running_mean") for key in unknown):
+        raise LostRegError(f"{str(path)!r} has batch norms: train with `norm` frozen or batch")
     if unknown:
         raise LostRegError(f"{str(path)!r} does not fit {name}: it also holds {unknown[0]}")
     body.load_state_dict({key: found[key] for key in wanted if key in found}, strict=False)

@@ -128,12 +128,12 @@ def detect(
         if isinstance(batch, Failure):
             yield batch
             continue
-        for part, found in in_parts(batch, size, lambda part: _detections(part, model)):
+        for part, found in in_parts(batch, size, lambda part: _detections(part, model, max_objects)):
             if found is None:
                 yield too_large(part[0], model.device)
                 continue
             for image, one in zip(part, found):
-                yield _prediction(image, one, model, max_objects)
+                yield _prediction(image, one, model)
 
 
 def _scaled_hw(image: DecodedImage, model: DetectorModel) -> tuple[int, int]:
@@ -142,10 +142,10 @@ def _scaled_hw(image: DecodedImage, model: DetectorModel) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def _detections(batch: list[DecodedImage], model: DetectorModel) -> list[dict[str, Tensor]]:
+def _detections(batch: list[DecodedImage], model: DetectorModel, max_objects: int) -> list[dict[str, Tensor]]:
     """For each image, its boxes in pixels of the scaled image, scores and labels, best first."""
     network = model.detector.model
-    network.roi_heads.detections_per_img = 10**6  # `max_objects` counts after boxes that are empty
+    network.roi_heads.detections_per_img = max_objects
     pixels = [as_tensor(image.pixels, _scaled_hw(image, model)) for image in batch]
     scaled = [one.to(model.device).float() / 255 for one in pixels]
     with torch.autocast(model.device.type, PRECISIONS[model.precision], model.precision != "fp32"):
@@ -153,9 +153,7 @@ def _detections(batch: list[DecodedImage], model: DetectorModel) -> list[dict[st
     return [{name: one.cpu() for name, one in of_image.items()} for of_image in found]
 
 
-def _prediction(
-    image: DecodedImage, found: dict[str, Tensor], model: DetectorModel, max_objects: int
-) -> Prediction | Failure:
+def _prediction(image: DecodedImage, found: dict[str, Tensor], model: DetectorModel) -> Prediction | Failure:
     """An image's objects, with boxes in pixels of the original."""
     if not all(bool(torch.isfinite(found[name]).all()) for name in ("boxes", "scores")):
         return Failure(image.name, model.not_finite("its boxes are"))
@@ -170,4 +168,4 @@ def _prediction(
         across, down = width / size_hw[1], height / size_hw[0]
         box_xyxy = xmin * across, ymin * down, min(xmax * across, width), min(ymax * down, height)
         objects.append(FoundObject(box_xyxy, score, seed, label=classes[label - 1] if classes else None))
-    return Prediction(image.name, image.original_hw, grid_hw, tuple(objects[:max_objects]))
+    return Prediction(image.name, image.original_hw, grid_hw, tuple(objects))

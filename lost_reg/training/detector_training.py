@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lost_reg.backbones.base import PRECISIONS
 from lost_reg.errors import LostRegError
+from lost_reg.files import file_digest
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.runs.sessions import now, versions
 from lost_reg.training.detector_config import VIT, DetectorConfig
@@ -143,7 +144,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _record(data: TrainingSet, config: DetectorConfig, options: TrainingOptions) -> dict[str, Any]:
     weights = options.weights
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights and weights.is_file() else None
+    digest = file_digest(weights, "sha256") if weights and weights.is_file() else None
     return {
         "created": now(),
         "finished": False,
@@ -192,6 +193,8 @@ class _Training:
         self._out, self._config, self._options = out, config, options
         self._steps = Steps(data, config, options.ranks)
         device, ranks = options.device, options.ranks
+        if device.index is not None:
+            torch.cuda.set_device(device)  # for nccl
         vit = load_vit(recorded_vit(data.settings, data.record), device) if config.backbone == VIT else None
         self._model = build_detector(config, len(data.classes), vit, options.weights).to(device)
         if ranks.count > 1 and device.type == "cuda" and config.norm == "batch":

@@ -165,6 +165,16 @@ def test_a_full_disk_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
     assert same(whole, train(data, tmp_path / "full", resume=True))
 
 
+def test_mixed_precision_is_near(data, tmp_path):
+    for precision in ("fp32", "bf16"):
+        train_detector(data, tmp_path / precision, small(), TrainingOptions(precision=precision))
+    near, exact = (float(losses(tmp_path / one)[0]["loss"]) for one in ("bf16", "fp32"))
+    assert near == pytest.approx(exact, rel=0.02) and near != exact
+    model = load_detector_model(tmp_path / "bf16", device="cpu", precision="bf16")
+    (found,) = detect([("0.png", data.root / "0.png")], model, LoaderOptions(workers=0), BatchSize(1))
+    assert found.objects
+
+
 def test_a_loss_that_is_not_finite_ends_the_training(data, tmp_path):
     assert "not finite" in refusal(train, data, tmp_path / "detector", lr=1e30, warmup=0, steps=20)
 
