@@ -61,6 +61,7 @@ def parse() -> argparse.Namespace:
             command.add_argument("folder", type=Path)
         if name == "scenes":
             command.add_argument("--count", type=int, default=SCENES)
+            command.add_argument("--first-seed", type=int, default=UNSEEN_SEEDS)
             continue
         command.add_argument("--dataset", required=True, help="as `lost-reg run` takes it")
         command.add_argument("--backbone", default="tiny")
@@ -77,7 +78,7 @@ def write_scenes(options: argparse.Namespace) -> None:
     images, annotations = [], []
     (options.folder / "images").mkdir(parents=True, exist_ok=True)
     for number in range(options.count):
-        scene, name = scenes.make_scene(UNSEEN_SEEDS + number), f"{number:04}.png"
+        scene, name = scenes.make_scene(options.first_seed + number), f"{number:04}.png"
         height, width = scene.image.shape[:2]
         cv2.imwrite(str(options.folder / "images" / name), scene.image[:, :, ::-1])
         images.append({"id": number, "file_name": name, "height": height, "width": width})

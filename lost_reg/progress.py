@@ -40,6 +40,13 @@ def progress_of_phases() -> Iterator[Callable[[str], Progress]]:
 
 
 @contextmanager
+def step_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, total) to call after each step of a training."""
+    with _shown() as show:
+        yield lambda done, total: show(what, done, total, "steps")
+
+
+@contextmanager
 def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """A function (what, done, total or None) to call repeatedly; done counts bytes, or images of "images"."""
     with _shown() as show:

@@ -52,8 +52,13 @@ def arguments_of(command: str) -> list[str] | None:
 
 
 def options_of(name: str) -> set[str]:
-    """The long options of a command, switches and their opposites."""
-    command = main.commands[name]
+    """The long options of a command or of those of a group, switches and their opposites."""
+    return _options(main.commands[name])
+
+
+def _options(command: click.Command) -> set[str]:
+    if isinstance(command, click.Group):
+        return set().union(*map(_options, command.commands.values()))
     parameters = command.get_params(click.Context(command))
     options = {one for parameter in parameters for one in (*parameter.opts, *parameter.secondary_opts)}
     return {one for one in options if one.startswith("--")}

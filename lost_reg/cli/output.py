@@ -38,8 +38,8 @@ def as_options(text: str) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, text)
 
 
-def _option_names(group: click.Command) -> set[str]:
-    """The options of a command, and of all below it."""
-    if isinstance(group, click.Group):
-        return set().union(*map(_option_names, group.commands.values()))
-    return {option for parameter in group.get_params(click.Context(group)) for option in parameter.opts}
+def _option_names(command: click.Command) -> set[str]:
+    """The options of a command, or of all commands of a group."""
+    if isinstance(command, click.Group):
+        return set().union(*map(_option_names, command.commands.values()))
+    return {option for parameter in command.get_params(click.Context(command)) for option in parameter.opts}

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.detector import apply_detector
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
@@ -26,6 +27,7 @@ from lost_reg.cli.options import (
     register_options,
 )
 from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.discovery.methods import DETECTOR, METHODS
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
@@ -33,7 +35,17 @@ from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import counted
 
 
-@click.command(cls=SettingCommand)
+class _RunCommand(SettingCommand):
+    """Besides the methods on features, a trained detector can be applied."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        params = super().get_params(ctx)
+        (method,) = (one for one in params if one.name == "method")
+        method.type = click.Choice([*METHODS, DETECTOR])
+        return params
+
+
+@click.command(cls=_RunCommand)
 @click.argument("inputs", nargs=-1, type=click.Path(), metavar="FILES_FOLDERS_GLOBS_SHARDS...")
 @click.option(
     "--backbone",
@@ -79,6 +91,10 @@ from lost_reg.text import counted
     help="Also save maps for `lost-reg report`: token norms, attention, and the method's own; with --resume, "
     "only of the remaining images.",
 )
+@click.option(
+    "--detector", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="The detector that --method detector applies, from `lost-reg train detector`.",
+)  # fmt: skip
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
     inputs: tuple[str, ...],
@@ -87,6 +103,7 @@ def run(
     out: Path | None,
     files_from: str | None,
     strict: bool,
+    detector: Path | None,
     **options: Any,
 ) -> None:
     """Find objects in a dataset or in your own images.
@@ -103,6 +120,9 @@ def run(
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
+    if detector or options["method"] == DETECTOR:
+        apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
+        return
     # Check everything that can be wrong before importing torch and reading weights.
     registers = added_registers(options)
     spec = find_spec(backbone)
@@ -119,11 +139,11 @@ def run(
     )
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, backbone))
-    source = _checked_source(inputs, files_from, dataset, root, out, options, chosen)
+    source = checked_source(inputs, files_from, dataset, root, out, options, chosen)
     _run(source, backbone, setting, out, chosen, {**options, "registers": registers}, strict)
 
 
-def _checked_source(
+def checked_source(
     inputs: tuple[str, ...],
     files_from: str | None,
     dataset: str | None,
@@ -198,10 +218,10 @@ def _run(
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:
-        _print_summary(summary, strict, asked_for_files=chosen.visualize or chosen.save_maps)
+        print_summary(summary, strict, asked_for_files=chosen.visualize or chosen.save_maps)
 
 
-def _print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
+def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary

@@ -19,10 +19,11 @@ from lost_reg.cli.output import as_options, print_message
 def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -> None:
     """Score runs by CorLoc, by AP of all boxes, and by their masks.
 
-    RUNS are folders: all runs in them are scored. AP and AR are COCO's, without classes, over all objects of
-    each image. If the dataset has masks (COCO, or a folder of PNG masks) and the run was made with --masks,
-    the first object's mask is compared with that of the largest true object (IoU, F-beta, pixel accuracy),
-    and AP of all masks is computed, too.
+    RUNS are folders, all runs in which are scored, or files: COCO-style detections (.json), as detectors of
+    other programs write them, or a LOST pickle, with --dataset. A file's images without a box are misses. AP
+    and AR are COCO's, without classes, over all objects of each image. If the dataset has masks (COCO, or a
+    folder of PNG masks) and the run was made with --masks, the first object's mask is compared with that of
+    the largest true object (IoU, F-beta, pixel accuracy), and AP of all masks is computed, too.
     """
     from lost_reg.scoring import all_scores_text
     from lost_reg.scoring.all_scores import score_runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from lost_reg.cli.train_detector import detector
 from lost_reg.cli.train_head import head
 
 
@@ -13,3 +14,4 @@ def train() -> None:
 
 
 train.add_command(head)
+train.add_command(detector)

@@ -27,6 +27,7 @@ METHODS: dict[str, Method] = {
 }
 
 PUBLISHED = "published"
+DETECTOR = "detector"  # the method that runs record which a trained detector made; it has no features
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def describe_setting(record: Mapping[str, Any]) -> str:
     Options at their default are left out, except the method's main one.
     """
     without = METHODS[record["method"]].unaffected_by if record["method"] in METHODS else ()
-    words = [describe_features(convert(record["features"], FeatureConfig), without)]
+    features = convert(record["features"], FeatureConfig)
+    words = [] if record["method"] == DETECTOR else [describe_features(features, without)]
     published = _published(record["method"])["options"]
     for name, value in record["options"].items():
         if name == main_option(record["method"]) or (name, value) not in published.items():

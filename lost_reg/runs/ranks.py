@@ -107,8 +107,10 @@ def ranks_of_environment() -> Ranks:
 
 
 @contextmanager
-def joined(ranks: Ranks) -> Iterator[Ranks]:
+def joined(ranks: Ranks, backend: str = "gloo") -> Iterator[Ranks]:
     """Connect the ranks to each other.
+
+    backend: torch.distributed's; "cpu:gloo,cuda:nccl" for work that exchanges tensors on GPUs.
 
     Raises:
         LostRegError: they cannot reach each other.
@@ -119,7 +121,7 @@ def joined(ranks: Ranks) -> Iterator[Ranks]:
     from torch import distributed
 
     try:
-        distributed.init_process_group("gloo", timeout=_PATIENCE, rank=ranks.rank, world_size=ranks.count)
+        distributed.init_process_group(backend, timeout=_PATIENCE, rank=ranks.rank, world_size=ranks.count)
     except (RuntimeError, ValueError) as error:  # distributed's own errors are RuntimeErrors
         reason = str(error).splitlines()[0]
         raise LostRegError(f"rank {ranks.rank} cannot join the others: {reason}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +22,9 @@ from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
 from lost_reg.scoring.held_out import HeldOut, score_held_out
 from lost_reg.scoring.mask_pairs import found_segmentation, mask_pairs, true_segmentations
 from lost_reg.scoring.mask_scores import MaskScores, score_masks
-from lost_reg.scoring.prediction_files import match_images
+from lost_reg.scoring.prediction_files import match_images, read_scored_boxes
 from lost_reg.scoring.score_runs import ScoredRun, score_found
-from lost_reg.types import Prediction
+from lost_reg.types import Box, Prediction
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AllScores:
 
 
 def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[AllScores], list[LostRegError]]:
-    """Score all runs at and below folders.
+    """Score all runs at and below folders, and files of boxes.
 
     Returns:
         The rows, and the errors of the runs that could not be scored: one bad run does not hide the others.
@@ -58,11 +58,14 @@ def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[All
     Raises:
         LostRegError: no such folder, or one without runs.
     """
-    folders = dict.fromkeys(folder for path in paths for folder in find_runs(path))
+    one_by_one = (one for path in paths for one in ([path] if path.is_file() else find_runs(path)))
     datasets: dict[tuple[str | None, str | None], Dataset] = {}  # annotations are read once for all runs
     rows, errors = [], []
-    for folder in folders:
+    for folder in dict.fromkeys(one_by_one):
         try:
+            if folder.is_file():
+                rows.append(score_file(folder, options))
+                continue
             results = read_run(folder)
             found = FoundBoxes.of_results(results)
             key = results.settings["dataset"], found.data_root
@@ -73,6 +76,27 @@ def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[All
         except LostRegError as error:
             errors.append(error)
     return rows, errors
+
+
+def score_file(path: Path, options: ScoringOptions) -> AllScores:
+    """Score a LOST pickle or COCO-style detections, such as a detector of another program writes.
+
+    Detectors write nothing for an image without a detection: such images count as misses.
+
+    Raises:
+        LostRegError: a file that cannot be read, no `dataset`, or images that it does not have.
+    """
+    found_boxes.check_boxes_file(path)
+    if not options.dataset:  # fail before reading the file
+        raise found_boxes.unknown_dataset(path)
+    found = read_scored_boxes(path)
+    first = {key: of_image[0][1] for key, of_image in found.items()}
+    of_file = FoundBoxes(path, path.name, None, None, first, {}, frozenset())
+    dataset = found_boxes.ground_truth(of_file, options)
+    matched = match_images(found, dataset.truths)
+    best = {image: matched[image][0][1] if image in matched else None for image in dataset.truths}
+    run = score_found(replace(of_file, boxes=best), dataset, options)
+    return AllScores(run, average_precision(BOXES, _true_boxes(dataset.truths, dataset, options), matched))
 
 
 def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> AllScores:
@@ -95,12 +119,18 @@ def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: S
 def _box_ap(
     done: Sequence[str], predictions: Mapping[str, Prediction], dataset: Dataset, options: ScoringOptions
 ) -> AveragePrecision:
-    truths = {
-        image: objects_that_count(dataset.truths[image], options.count_hard).boxes_xyxy for image in done
-    }
+    truths = _true_boxes(done, dataset, options)
     scored = scored_objects(predictions)
     found = {image: [(score, one.box_xyxy) for score, one in objects] for image, objects in scored.items()}
     return average_precision(BOXES, truths, found)
+
+
+def _true_boxes(
+    images: Iterable[str], dataset: Dataset, options: ScoringOptions
+) -> dict[str, tuple[Box, ...]]:
+    return {
+        image: objects_that_count(dataset.truths[image], options.count_hard).boxes_xyxy for image in images
+    }
 
 
 def _mask_scores(

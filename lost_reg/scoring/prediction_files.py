@@ -17,15 +17,24 @@ from lost_reg.types import Box, ImageTruth
 T = TypeVar("T")
 
 
+ScoredBox = tuple[float, Box]
+
+
 def read_boxes(path: Path) -> dict[str, Box]:
-    """Read one box per image from a LOST pickle or a COCO-style detections file (.json).
+    """The box of each image with the highest score; see `read_scored_boxes`."""
+    return {key: found[0][1] for key, found in read_scored_boxes(path).items()}
+
+
+def read_scored_boxes(path: Path) -> dict[str, list[ScoredBox]]:
+    """Read the boxes of images from a LOST pickle or a COCO-style detections file (.json).
 
     A LOST pickle (`preds.pkl`) is a dictionary from file name or image id to [xmin, ymin, xmax, ymax]. A
-    detections file is a list of {image_id, bbox [x, y, width, height], score}; each image's box with the
-    highest score counts.
+    detections file is a list of {image_id or file_name, bbox [x, y, width, height], score}, as pycocotools,
+    Ultralytics and others write it.
 
     Returns:
-        Boxes xyxy in pixels, by the file's name for the image (see `match_images`).
+        Scores, and boxes xyxy in pixels, best first, by the file's name for the image (see `match_images`).
+        The boxes of a pickle, one an image, have the score 1.
 
     Raises:
         LostRegError: a file that is missing or malformed, or a pickle that holds anything other than
@@ -37,7 +46,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
     is_json = path.suffix == ".json"
     try:
-        boxes = (_from_detections if is_json else boxes_from_pickle)(content)
+        boxes = _from_detections(content) if is_json else _scored(boxes_from_pickle(content))
     except LostRegError as error:
         raise LostRegError(f"{str(path)!r} is refused: {error}") from None
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -106,9 +115,18 @@ _KINDS_OF_NAMES = (
 class _Detection:
     """bbox: [x, y, width, height]."""
 
-    image_id: int | str
     bbox: Box
     score: float
+    image_id: int | str | None = None
+    file_name: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What names the image. Raises ValueError if nothing does."""
+        name = self.file_name if self.image_id is None else self.image_id
+        if name is None:
+            raise ValueError("a detection has neither an image_id nor a file_name")
+        return str(name)
 
 
 @dataclass(frozen=True)
@@ -133,11 +151,13 @@ def _reason(error: Exception) -> str:
     return reason_of(error)[:200]
 
 
-def _from_detections(content: bytes) -> dict[str, Box]:
-    best: dict[str, _Detection] = {}
-    for detection in parse_json(content, list[_Detection]):
-        key = str(detection.image_id)
-        if key not in best or detection.score > best[key].score:
-            best[key] = detection
-    boxes = {key: map(float, detection.bbox) for key, detection in best.items()}
-    return {key: (x, y, x + width, y + height) for key, (x, y, width, height) in boxes.items()}
+def _scored(boxes: Mapping[str, Box]) -> dict[str, list[ScoredBox]]:
+    return {key: [(1.0, box)] for key, box in boxes.items()}
+
+
+def _from_detections(content: bytes) -> dict[str, list[ScoredBox]]:
+    found: dict[str, list[ScoredBox]] = {}
+    for one in parse_json(content, list[_Detection]):
+        x, y, width, height = map(float, one.bbox)
+        found.setdefault(one.key, []).append((one.score, (x, y, x + width, y + height)))
+    return {key: sorted(boxes, key=lambda one: -one[0]) for key, boxes in found.items()}

@@ -92,3 +92,26 @@ def test_results_are_named_after_the_dataset(lost_reg, scenes, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert lost_reg("run", "--dataset", f"{name}=ECSSD", "--limit", 1).exit_code == 0
     assert [path.name for path in (tmp_path / "results").iterdir()] == [folder]
+
+
+def test_detections_of_other_programs(lost_reg, refused, tmp_path, make_coco):
+    """As Ultralytics writes them: numbers for the images, several boxes of each, none for one."""
+    truth = make_coco(tmp_path / "coco", {f"{number:06}.jpg": [(10, 10, 40, 30, 0)] for number in (1, 2, 3)})
+    detections = [
+        {"image_id": 1, "category_id": 3, "bbox": [60, 10, 9, 9], "score": 0.2},
+        {"image_id": 1, "category_id": 1, "bbox": [10, 10, 40, 30], "score": 0.9},
+        {"file_name": "000002.jpg", "category_id": 1, "bbox": [10, 10, 40, 30], "score": 0.4},
+        {"file_name": "000002.jpg", "category_id": 1, "bbox": [60, 60, 9, 9], "score": 0.8},
+    ]
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps(detections))
+    result = lost_reg("score", path, "--dataset", truth, "--json")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert row["corloc"] == pytest.approx(100 / 3)  # the best of 2 is wrong, and 3 has none
+    # precision 1 up to a recall of 1/3, then 2/3 at the third of the four boxes by score
+    assert row["box_ap"] == pytest.approx(100 * (34 + 33 * 2 / 3) / 101, abs=0.01)
+    assert (row["box_ar1"], row["box_ar10"]) == pytest.approx((100 / 3, 200 / 3))
+    assert "--dataset" in refused("score", path)
+    path.write_text(json.dumps([{"bbox": [0, 0, 1, 1], "score": 1}]))
+    assert "neither an image_id nor a file_name" in refused("score", path, "--dataset", truth)

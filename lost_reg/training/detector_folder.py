@@ -1,0 +1,254 @@
+"""The folder of a detector.
+
+detector.json       what it is and what it was trained on; written first, and again at the end
+model.safetensors   its weights, once it is trained; without those of a frozen ViT
+checkpoint.pt       the state of an unfinished training
+log.csv, loss.svg   the losses of its steps
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+from torchvision.models.detection import FasterRCNN
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.charts import COLOURS, chart_file
+from lost_reg.errors import LostRegError
+from lost_reg.files import file_digest, whole_file
+from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.text import first_sentence
+from lost_reg.training.detector_config import VIT, DetectorConfig
+from lost_reg.training.detector_models import build_detector
+
+DETECTOR_FILE, MODEL_FILE = "detector.json", "model.safetensors"
+CHECKPOINT_FILE, LOG_FILE, CHART_FILE = "checkpoint.pt", "log.csv", "loss.svg"
+
+LOG_COLUMNS = (
+    "step", "lr", "loss", "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
+    "images_per_second",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What detector.json holds, besides where it came from."""
+
+    config: dict[str, Any]
+    classes: tuple[str, ...] | None
+    vit: dict[str, Any] | None
+    finished: bool
+    trained_on: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector.
+
+    classes: the names of its classes; None for one class.
+    digest: of its weights. vit: the frozen ViT, if it has one.
+    """
+
+    path: Path
+    config: DetectorConfig
+    classes: tuple[str, ...] | None
+    model: FasterRCNN
+    digest: str
+    vit: Backbone | None
+
+
+def read_detector_record(folder: Path) -> dict[str, Any]:
+    """What detector.json holds.
+
+    Raises:
+        LostRegError: no detector in the folder, or a file that is malformed.
+    """
+    path = folder / DETECTOR_FILE
+    try:
+        record = parse_json(path.read_bytes(), dict[str, Any])
+        convert(record, _Record)
+    except (FileNotFoundError, NotADirectoryError):
+        raise LostRegError(
+            f"no detector in {str(folder)!r}: no {DETECTOR_FILE} in it; `lost-reg train detector` makes one"
+        ) from None
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+    except MALFORMED as error:
+        raise LostRegError(f"{path} is not the record of a detector: {reason_of(error)}") from None
+    return record
+
+
+def config_of(record: dict[str, Any], path: Path) -> DetectorConfig:
+    """The configuration in a record.
+
+    Raises:
+        LostRegError: it is malformed.
+    """
+    try:
+        return convert(record["config"], DetectorConfig)
+    except (*MALFORMED, LostRegError) as error:
+        raise LostRegError(f"{path} is not the record of a detector: {reason_of(error)}") from None
+
+
+def load_detector(folder: Path, device: torch.device) -> Detector:
+    """A trained detector, ready to be applied.
+
+    Raises:
+        LostRegError: no detector, one whose training is not finished, or files that are missing or do not
+            fit.
+    """
+    record = read_detector_record(folder)
+    config = config_of(record, folder / DETECTOR_FILE)
+    weights = folder / MODEL_FILE
+    if not record["finished"] or not weights.is_file():
+        raise LostRegError(
+            f"the detector in {str(folder)!r} is not finished: `lost-reg train detector` with `resume` "
+            "continues its training"
+        )
+    vit = load_vit(record["vit"], device) if config.backbone == VIT else None
+    classes = tuple(record["classes"]) if record["classes"] else None
+    model = build_detector(config, len(classes or "1"), vit)
+    try:
+        model.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = first_sentence(error)
+        raise LostRegError(f"{weights} does not hold the weights of this detector: {reason}") from None
+    return Detector(folder, config, classes, model.to(device).eval(), file_digest(weights, "sha256"), vit)
+
+
+def recorded_vit(settings: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a run's own backbone."""
+    return {
+        "backbone": settings["backbone"],
+        "weights": settings["weights"],
+        "weights_file": record.get("weights_file"),
+    }
+
+
+def load_vit(recorded: dict[str, Any], device: torch.device) -> Backbone:
+    """The frozen ViT of a detector, whose weights must be those of the run.
+
+    Raises:
+        LostRegError: weights that are missing or others, or a model without blocks.
+    """
+    source = recorded["weights"]["source"]
+    if source == "callable":
+        raise LostRegError("the run's features are a function of yours: choose a ResNet as `backbone`")
+    given = {"random": "random", "file": recorded["weights_file"]}.get(source)
+    vit = load_backbone(recorded["backbone"], weights=given, device=str(device))
+    if vit.weights.sha256 != recorded["weights"]["sha256"]:
+        raise LostRegError(
+            f"the weights of {vit.name} ({vit.weights.name}) are not those of the run: "
+            f"{recorded['weights']['name']} has changed"
+        )
+    return vit
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def write_detector_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write detector.json, whole or not at all."""
+    with whole_file(folder / DETECTOR_FILE, durable=True) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def write_model(folder: Path, model: nn.Module) -> None:
+    """Write the weights of a trained detector."""
+    with whole_file(folder / MODEL_FILE, durable=True) as part:
+        part.write_bytes(save({name: one.contiguous().cpu() for name, one in model.state_dict().items()}))
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write the state of an unfinished training, whole or not at all."""
+    path = folder / CHECKPOINT_FILE
+    with whole_file(path, durable=True) as part:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise LostRegError(
+                f"cannot write {path}: {first_sentence(error)}; the last one is kept, `resume` continues"
+            ) from None
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The state of an unfinished training; None if it has not got as far as writing one.
+
+    Raises:
+        LostRegError: it is damaged.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = first_sentence(error)
+        raise LostRegError(f"{path} is damaged ({reason}): delete it to begin again") from None
+
+
+class Log:
+    """log.csv, one row per step, without the rows of steps from `first` on that a killed training wrote."""
+
+    def __init__(self, folder: Path, first: int):
+        self._path, self._chart = folder / LOG_FILE, folder / CHART_FILE
+        rows = [row for row in _rows(self._path) if int(row["step"]) < first]
+        with whole_file(self._path) as part, part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, LOG_COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a step."""
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, LOG_COLUMNS).writerow(row)
+        try:
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                file.write(line.getvalue())
+        except OSError as error:
+            raise LostRegError(
+                f"cannot write {self._path}: {error.strerror}; the checkpoint is kept, `resume` continues"
+            ) from None
+
+    def draw(self) -> None:
+        """Draw the losses: each step's, and the mean of the steps around it."""
+        rows = _rows(self._path)
+        steps, losses = [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
+        around = max(1, len(losses) // 50)
+        windows = [losses[max(0, index - around) : index + around + 1] for index in range(len(losses))]
+
+        def draw(axes: Any) -> None:
+            axes.plot(steps, losses, color=COLOURS["line"], linewidth=1, label="each step")
+            means = [sum(window) / len(window) for window in windows]
+            axes.plot(steps, means, color=COLOURS["bar-with"], label="mean")
+            axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+
+        with whole_file(self._chart) as part:
+            part.write_text(chart_file([("Loss of the detector", draw)]), encoding="utf-8")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a log."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise LostRegError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from None
+    rows = csv.DictReader([line for line in lines if line.endswith("\n")])
+    return [row for row in rows if None not in row.values() and str(row.get("step", "")).isdecimal()]
+
+
+def plain(config: DetectorConfig) -> dict[str, Any]:
+    """A configuration as JSON gives it back."""
+    return dict(json.loads(json.dumps(asdict(config))))

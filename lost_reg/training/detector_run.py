@@ -1,0 +1,171 @@
+"""Applying a detector: a run folder as any method's, with several scored boxes an image."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from lost_reg.backbones.base import PRECISIONS, Backbone
+from lost_reg.backbones.loading import find_device
+from lost_reg.backbones.weights import Weights
+from lost_reg.discovery.features import FeatureConfig, Part
+from lost_reg.discovery.methods import DETECTOR, Setting
+from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.images.batching import BatchSize, DecodedImage
+from lost_reg.images.decoding import NamedImage
+from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.batches import decoded_batches, in_parts, too_large
+from lost_reg.runs.folder import PICTURES_FOLDER
+from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.pictures import save_picture
+from lost_reg.runs.run import Note, Work, no_note, write_folder
+from lost_reg.runs.sessions import RunSummary
+from lost_reg.runs.sources import Source, check_drawable
+from lost_reg.training.detector_data import as_tensor, scaled_hw
+from lost_reg.training.detector_folder import MODEL_FILE, Detector, load_detector
+from lost_reg.types import Failure, FoundObject, Prediction
+
+STRIDE = 16  # pixels of the scaled image in a cell of the grid that seeds are given in
+MAX_OBJECTS = 100
+
+
+class DetectorModel(Backbone):
+    """What a run records of a detector in the place of a backbone; it has no features."""
+
+    patch_size = STRIDE
+    depth = 0
+
+    def __init__(self, detector: Detector, device: torch.device, precision: str):
+        self.detector, self.device, self.precision = detector, device, precision
+        self.name = detector.vit.name if detector.vit else detector.config.backbone
+        path = detector.path / MODEL_FILE
+        self.weights = Weights("file", detector.path.name, path, detector.digest)
+
+    def facets(self, images: Tensor, parts: Sequence[Part]) -> NoReturn:
+        """Raises LostRegError: a detector gives objects, not features."""
+        raise LostRegError(f"the detector {str(self.detector.path)!r} has no features")
+
+
+def load_detector_model(folder: Path, *, device: str = "auto", precision: str = "fp32") -> DetectorModel:
+    """A trained detector, to be applied by `run_detector`.
+
+    Raises:
+        LostRegError: no detector, an unfinished one, files that do not fit, or an unknown device.
+    """
+    on = find_device(device)
+    if precision not in PRECISIONS:
+        raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
+    return DetectorModel(load_detector(folder, on), on, precision)
+
+
+def run_detector(
+    source: Source,
+    model: DetectorModel,
+    out: Path,
+    options: RunOptions | None = None,
+    *,
+    max_objects: int = MAX_OBJECTS,
+    progress: Progress = no_progress,
+    note: Note = no_note,
+) -> RunSummary:
+    """Detect objects in all images of a source and write a run folder; as `runs.run.run` does for methods.
+
+    Args:
+        max_objects: at most this many an image, those with the highest scores.
+
+    Raises:
+        LostRegError: a folder that cannot be written.
+    """
+    options = options or RunOptions()
+    if max_objects < 1:
+        raise LostRegError(f"expected `max_objects` of at least 1, but got {max_objects}")
+    if options.visualize:
+        check_drawable(source)
+    loader = replace(options.loader, apply_exif=source.apply_exif)
+
+    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
+        for outcome in detect(images, model, loader, size, max_objects):
+            if options.visualize and isinstance(outcome, Prediction):
+                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
+                    save_picture(
+                        source.images.root / outcome.image, outcome, out / PICTURES_FOLDER,
+                        apply_exif=source.apply_exif,
+                    )  # fmt: skip
+            yield outcome
+
+    config = model.detector.config
+    settings = {
+        "method": DETECTOR,
+        "features": FeatureConfig().recorded(),
+        "options": {
+            "detector": model.detector.digest[:12],
+            "max_objects": max_objects,
+            "score_threshold": config.score_threshold,
+            "nms": config.nms,
+            "min_size": max(config.min_sizes),
+            "max_size": config.max_size,
+        },
+    }
+    work = Work(settings, discover, costliest=Setting())
+    return write_folder(source, model, out, work, options, progress=progress, note=note)
+
+
+def detect(
+    images: Iterable[NamedImage | Failure],
+    model: DetectorModel,
+    loader: LoaderOptions,
+    size: BatchSize,
+    max_objects: int = MAX_OBJECTS,
+) -> Iterator[Prediction | Failure]:
+    """The objects of each image, best first. Only images of one size share a batch."""
+    for batch in decoded_batches(images, 1, FeatureConfig(), loader, size):
+        if isinstance(batch, Failure):
+            yield batch
+            continue
+        for part, found in in_parts(batch, size, lambda part: _detections(part, model, max_objects)):
+            if found is None:
+                yield too_large(part[0], model.device)
+                continue
+            for image, one in zip(part, found):
+                yield _prediction(image, one, model)
+
+
+def _scaled_hw(image: DecodedImage, model: DetectorModel) -> tuple[int, int]:
+    config = model.detector.config
+    return scaled_hw(image.original_hw, max(config.min_sizes), config.max_size)
+
+
+@torch.inference_mode()
+def _detections(batch: list[DecodedImage], model: DetectorModel, max_objects: int) -> list[dict[str, Tensor]]:
+    """For each image, its boxes in pixels of the scaled image, scores and labels, best first."""
+    network = model.detector.model
+    network.roi_heads.detections_per_img = max_objects
+    pixels = [as_tensor(image.pixels, _scaled_hw(image, model)) for image in batch]
+    scaled = [one.to(model.device).float() / 255 for one in pixels]
+    with torch.autocast(model.device.type, PRECISIONS[model.precision], model.precision != "fp32"):
+        found = network(scaled)
+    return [{name: one.cpu() for name, one in of_image.items()} for of_image in found]
+
+
+def _prediction(image: DecodedImage, found: dict[str, Tensor], model: DetectorModel) -> Prediction | Failure:
+    """An image's objects, with boxes in pixels of the original."""
+    if not all(bool(torch.isfinite(found[name]).all()) for name in ("boxes", "scores")):
+        return Failure(image.name, model.not_finite("its boxes are"))
+    size_hw, (height, width) = _scaled_hw(image, model), image.original_hw
+    grid_hw = -(-size_hw[0] // STRIDE), -(-size_hw[1] // STRIDE)
+    classes = model.detector.classes
+    objects = []
+    for box, score, label in zip(found["boxes"].tolist(), found["scores"].tolist(), found["labels"].tolist()):
+        xmin, ymin, xmax, ymax = box
+        seed = int((ymin + ymax) / 2 // STRIDE), int((xmin + xmax) / 2 // STRIDE)
+        seed = min(seed[0], grid_hw[0] - 1), min(seed[1], grid_hw[1] - 1)
+        across, down = width / size_hw[1], height / size_hw[0]
+        box_xyxy = xmin * across, ymin * down, min(xmax * across, width), min(ymax * down, height)
+        objects.append(FoundObject(box_xyxy, score, seed, label=classes[label - 1] if classes else None))
+    return Prediction(image.name, image.original_hw, grid_hw, tuple(objects))

@@ -1,0 +1,310 @@
+"""Training a detector on the boxes of a run, so that it can be killed at any time and continued.
+
+What is random in a step depends on the seed, the step and the rank alone, and the learning rate on the step.
+So a training that was killed and resumed from its last checkpoint ends at the same weights, bit for bit on
+one CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lost_reg.backbones.base import PRECISIONS
+from lost_reg.errors import LostRegError
+from lost_reg.files import file_digest
+from lost_reg.runs.ranks import ALONE, Ranks
+from lost_reg.runs.sessions import now, versions
+from lost_reg.training.detector_config import VIT, DetectorConfig
+from lost_reg.training.detector_data import Steps, Target, TrainingSet, steps_from
+from lost_reg.training.detector_folder import (
+    CHECKPOINT_FILE,
+    DETECTOR_FILE,
+    Log,
+    load_vit,
+    plain,
+    read_checkpoint,
+    read_detector_record,
+    recorded_vit,
+    write_checkpoint,
+    write_detector_record,
+    write_model,
+)
+from lost_reg.training.detector_models import build_detector, trained_parameters
+
+_CPU = torch.device("cpu")
+
+StepProgress = Callable[[int, int], None]  # steps done, in total
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs; its result does not depend on it, but for rounding.
+
+    weights: a ResNet's. workers: processes that read images; 0 reads in this one.
+    save_every: steps between checkpoints. resume: continue the training in the folder.
+    """
+
+    device: torch.device = _CPU
+    precision: str = "fp32"
+    weights: Path | None = None
+    workers: int = 0
+    save_every: int = 200
+    resume: bool = False
+    ranks: Ranks = ALONE
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a training ended: steps of this session, their seconds, and the last loss (None without steps)."""
+
+    folder: Path
+    steps: int
+    seconds: float
+    loss: float | None
+
+
+def train_detector(
+    data: TrainingSet,
+    out: Path,
+    config: DetectorConfig,
+    options: TrainingOptions,
+    progress: StepProgress = lambda done, total: None,
+) -> TrainingSummary:
+    """Train a detector on the boxes of a run, and write its folder.
+
+    Raises:
+        LostRegError: a folder that holds another training, or one although `resume` is not given; weights
+            that do not fit; an image that cannot be read; a loss that is not finite; a full disk.
+    """
+    ranks = options.ranks
+    if ranks.first:
+        check_trainable(out, resume=options.resume)
+    with _locked(out) if ranks.first else nullcontext():
+        record = _record(data, config, options)
+        if ranks.first:
+            _check_same(out, record)
+        ranks.wait()  # none reads the folder before it is checked
+        training = _Training(data, out, config, options)
+        if ranks.first and not (out / DETECTOR_FILE).exists():
+            write_detector_record(out, record)
+        summary = training.run(progress)
+        if ranks.first:
+            training.finish()
+        ranks.wait()
+    return summary
+
+
+def check_trainable(out: Path, *, resume: bool) -> None:
+    """Check that a detector may be trained in a folder.
+
+    Raises:
+        LostRegError: a file, other files in it, or a training although `resume` is not given.
+    """
+    if out.exists() and not out.is_dir():
+        raise LostRegError(f"cannot write a detector to {str(out)!r}: it is a file; choose a folder as `out`")
+    if (out / DETECTOR_FILE).exists():
+        if not resume:
+            raise LostRegError(
+                f"{str(out)!r} holds a detector already: `resume` continues it, or choose another `out`"
+            )
+    elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        raise LostRegError(f"{str(out)!r} holds other files: choose another `out`")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LostRegError(
+            f"{str(out)!r} is being written by another training: wait, or choose another `out`"
+        ) from None
+    except OSError as error:
+        raise LostRegError(f"cannot write a detector to {str(out)!r}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _record(data: TrainingSet, config: DetectorConfig, options: TrainingOptions) -> dict[str, Any]:
+    weights = options.weights
+    digest = file_digest(weights, "sha256") if weights and weights.is_file() else None
+    return {
+        "created": now(),
+        "finished": False,
+        "config": plain(config),
+        "classes": list(data.classes) if data.labelled else None,
+        "vit": recorded_vit(data.settings, data.record) if config.backbone == VIT else None,
+        "weights": {"name": weights.name, "sha256": digest} if weights else None,
+        "precision": options.precision,
+        "trained_on": {
+            "method": data.settings["method"], "backbone": data.settings["backbone"],
+            "dataset": data.settings.get("dataset"), "images": len(data.images), "boxes": data.boxes,
+            "sha256": data.digest,
+        },
+        "versions": {**versions(), "torchvision": torchvision.__version__},
+    }  # fmt: skip
+
+
+def _check_same(out: Path, record: dict[str, Any]) -> None:
+    """Check that the training in a folder, if any, is of the same boxes with the same options."""
+    if not (out / DETECTOR_FILE).exists():
+        return
+    earlier = read_detector_record(out)
+    before = {**earlier["config"], **{key: earlier.get(key) for key in _SAME}}
+    after = {**record["config"], **{key: record[key] for key in _SAME}}
+    other = [key for key in after if before.get(key) != after[key]]
+    if other:
+        shown = "; ".join(
+            f"{key.replace('trained_on', 'boxes')}: {_short(before.get(key))}, now {_short(after[key])}"
+            for key in other
+        )
+        raise LostRegError(f"{str(out)!r} holds another training ({shown}): choose another `out`")
+
+
+_SAME = ("classes", "vit", "weights", "precision", "trained_on")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+class _Training:
+    """A model, its optimizer and where its training stands."""
+
+    def __init__(self, data: TrainingSet, out: Path, config: DetectorConfig, options: TrainingOptions):
+        self._out, self._config, self._options = out, config, options
+        self._steps = Steps(data, config, options.ranks)
+        device, ranks = options.device, options.ranks
+        if device.index is not None:
+            torch.cuda.set_device(device)  # for nccl
+        vit = load_vit(recorded_vit(data.settings, data.record), device) if config.backbone == VIT else None
+        self._model = build_detector(config, len(data.classes), vit, options.weights).to(device)
+        if ranks.count > 1 and device.type == "cuda" and config.norm == "batch":
+            self._model = nn.SyncBatchNorm.convert_sync_batchnorm(self._model)
+        self._optimizer = torch.optim.SGD(
+            trained_parameters(self._model), lr=config.lr, momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )  # fmt: skip
+        self._scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
+        self._done = self._restore()
+        self._parallel: nn.Module = self._model
+        if ranks.count > 1:
+            devices = [device] if device.type == "cuda" else None
+            self._parallel = DistributedDataParallel(self._model, devices)
+
+    def _restore(self) -> int:
+        """Continue from the last checkpoint, if there is one; returns how many steps were done."""
+        if not (self._out / DETECTOR_FILE).exists():
+            return 0
+        if read_detector_record(self._out)["finished"]:
+            return self._config.steps
+        state = read_checkpoint(self._out)
+        if state is None:
+            return 0
+        try:
+            self._model.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            return int(state["step"])
+        except (KeyError, RuntimeError, ValueError, TypeError):
+            raise LostRegError(
+                f"{self._out / CHECKPOINT_FILE} is not of this training: delete it to begin again"
+            ) from None
+
+    def run(self, progress: StepProgress) -> TrainingSummary:
+        """Train the steps that are left."""
+        first, total, ranks = self._done, self._config.steps, self._options.ranks
+        log = Log(self._out, first) if ranks.first and first < total else None
+        began = before = time.perf_counter()
+        progress(first, total)
+        loss = None
+        self._parallel.train()
+        for step, images in zip(range(first, total), steps_from(self._steps, first, self._options.workers)):
+            losses = self._step(step, images)
+            loss = losses["loss"]
+            after = time.perf_counter()
+            if log:
+                rate = self._config.batch_size / (after - before)
+                log.add(
+                    {
+                        "step": step,
+                        "lr": self._config.lr_at(step),
+                        **losses,
+                        "images_per_second": f"{rate:.2f}",
+                    }
+                )
+            before = after
+            self._done = step + 1
+            if log and self._done % self._options.save_every == 0 and self._done < total:
+                self._save()
+                log.draw()
+            progress(self._done, total)
+        if log:
+            self._save()
+            log.draw()
+        return TrainingSummary(self._out, total - first, time.perf_counter() - began, loss)
+
+    def _step(self, step: int, images: list[tuple[Tensor, Target]]) -> dict[str, float]:
+        """One step of SGD; returns the losses of this rank."""
+        options = self._options
+        torch.manual_seed(_seed(self._config.seed, step, options.ranks.rank))
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._config.lr_at(step)
+        pixels = [image.to(options.device, non_blocking=True).float() / 255 for image, _ in images]
+        targets = [{name: one.to(options.device) for name, one in target.items()} for _, target in images]
+        with torch.autocast(options.device.type, PRECISIONS[options.precision], options.precision != "fp32"):
+            losses = self._parallel(pixels, targets)
+            loss = torch.stack(list(losses.values())).sum()
+        if not math.isfinite(value := loss.item()):
+            raise LostRegError(
+                f"the loss of step {step} is not finite: train with a smaller `lr`, or with `precision` "
+                "fp32, into another `out`"
+            )
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return {"loss": value, **{name: one.item() for name, one in losses.items()}}
+
+    def _save(self) -> None:
+        write_checkpoint(
+            self._out,
+            {
+                "step": self._done,
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "scaler": self._scaler.state_dict(),
+            },
+        )
+
+    def finish(self) -> None:
+        """Write the trained model, then its record, and delete the checkpoint."""
+        record = read_detector_record(self._out)
+        if record["finished"]:
+            return
+        write_model(self._out, self._model)
+        write_detector_record(self._out, {**record, "finished": True})
+        (self._out / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def _seed(*numbers: int) -> int:
+    """A seed for torch from several numbers."""
+    return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:8], "big") >> 1
