@@ -1,0 +1,41 @@
+"""The backbone of a run, loaded again: its name and weights as the run recorded them."""
+
+from __future__ import annotations
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.errors import LostRegError
+from lost_reg.runs.folder import Results
+
+
+def backbone_and_weights(
+    results: Results, backbone: str | None = None, weights: str | None = None
+) -> tuple[str, str | None]:
+    """The backbone and weights to load: those given, or else the run's own.
+
+    Raises:
+        LostRegError: the run's features were a user's function.
+    """
+    settings, recorded = results.settings, results.settings["weights"]
+    if backbone and backbone != settings["backbone"]:
+        return backbone, weights
+    if recorded["source"] == "callable":
+        raise LostRegError(f"the features of {results.folder} are a function's: name a `backbone`")
+    if weights is None and recorded["source"] == "file":
+        weights = results.record.get("weights_file") or recorded["name"]
+    elif weights is None and recorded["source"] in ("hub", "random"):
+        weights = recorded["name"]
+    return settings["backbone"], weights
+
+
+def check_same_weights(results: Results, backbone: Backbone) -> None:
+    """Check that a backbone has the weights of a run.
+
+    Raises:
+        LostRegError: their checksums differ.
+    """
+    recorded, now = results.settings["weights"].get("sha256"), backbone.weights.sha256
+    if recorded and now and recorded != now:
+        raise LostRegError(
+            f"{backbone.weights.name} is not the file that {results.folder} was made with: name the one to "
+            "use with `weights`"
+        )
