@@ -3,8 +3,8 @@
     python evaluation/methods.py scenes DATA --count 400          writes scenes, whose classes are their kinds
     python evaluation/learned_classes.py OUT --dataset DATASET    runs, clusters by several k, and scores
 
-A run that OUT holds already is only clustered and scored. The true boxes, clustered in the same way, show what
-remains of the error without discovery.
+A run that OUT holds already is only clustered and scored. The true boxes are clustered in the same way, which
+shows the errors that discovery does not cause.
 """
 
 from __future__ import annotations

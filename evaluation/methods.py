@@ -73,7 +73,10 @@ def parse() -> argparse.Namespace:
 
 
 def write_scenes(options: argparse.Namespace) -> None:
-    """Scenes as a COCO dataset whose categories are the objects' kinds: DATA/scenes.json, and the images beside it in DATA/images."""
+    """Scenes as a COCO dataset: DATA/scenes.json, and the images beside it in DATA/images.
+
+    Its categories are the kinds of objects.
+    """
     images, annotations = [], []
     kinds = {kind.__name__: number for number, kind in enumerate(scenes.KINDS, start=1)}
     (options.folder / "images").mkdir(parents=True, exist_ok=True)

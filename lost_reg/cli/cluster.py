@@ -65,10 +65,10 @@ def cluster(run: Path, names: Path | None, **options: Any) -> None:
     them with a dataset's classes. Clustering again replaces what there is; the tokens are kept.
     """
     from lost_reg.training.cluster_names import read_names
+    from lost_reg.training.cluster_record import has_clusters
     from lost_reg.training.cluster_run import (
         ClusterOptions,
         check_clusterable,
-        has_clusters,
         read_clusterable,
         rename_run,
     )
@@ -100,7 +100,7 @@ def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
         check_same_weights(results, loaded)
     context = click.get_current_context()
     context.find_root().obj.message = lambda: "the same command continues"
-    with image_progress("crops") as progress:
+    with image_progress("crops", "boxes") as progress:
         return cluster_run(results, loaded, chosen, progress)
 
 

@@ -18,7 +18,7 @@ from lost_reg.report.page import render_clusters
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.text import counted
 from lost_reg.training.cluster_names import default_names
-from lost_reg.training.cluster_run import boxes_by_cluster, has_clusters, image_files
+from lost_reg.training.cluster_record import boxes_by_cluster, has_clusters, image_files
 from lost_reg.types import Box
 
 CLUSTERS_PAGE = "clusters.html"

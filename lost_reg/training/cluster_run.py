@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.export.base import ImageFiles
 from lost_reg.export.run_export import images_left
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.labels import check_joined, relabel
 from lost_reg.text import shown_names
 from lost_reg.training.cluster_names import renamed
+from lost_reg.training.cluster_record import CLUSTER, DISTANCE, image_files, is_record
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
 from lost_reg.training.token_cache import TokenCache, box_key
-from lost_reg.types import FoundObject, Prediction
+from lost_reg.types import FoundObject
 
 if TYPE_CHECKING:
     from lost_reg.backbones.base import Backbone
 
-CLUSTER, DISTANCE = "cluster", "centre_distance"  # in an object's details
 BATCH_SIZE = 16
 
 
@@ -85,12 +84,6 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
             f"{len(gone):,} of {len(wanted):,} images of the run are no files in {str(files.root)!r} "
             f"({shown_names(gone)}): name their folder with `image_root`"
         )
-
-
-def image_files(results: Results, image_root: Path | None) -> ImageFiles:
-    """The image files of a run, in the folder given or else recorded."""
-    recorded = results.record.get("root")
-    return ImageFiles(image_root or (Path(recorded) if recorded else None))
 
 
 def cluster_run(
@@ -186,7 +179,7 @@ def rename_run(results: Results, wanted: dict[str, str]) -> ClusterSummary:
             written.
     """
     earlier = results.record.get(CLUSTERS)
-    if not _is_record(earlier):
+    if not is_record(earlier):
         raise LostRegError(f"{str(results.folder)!r} has no clusters to rename: cluster it with `k` first")
     names = renamed(earlier["k"], wanted, earlier["names"])
 
@@ -198,37 +191,9 @@ def rename_run(results: Results, wanted: dict[str, str]) -> ClusterSummary:
     return _summary(results, {**earlier, "names": names})
 
 
-def _is_record(clusters: Any) -> bool:
-    return (
-        isinstance(clusters, dict)
-        and isinstance(clusters.get("k"), int)
-        and isinstance(clusters.get("names"), list)
-        and len(clusters["names"]) == clusters["k"]
-        and isinstance(clusters.get("sizes"), list)
-    )
-
-
-def has_clusters(results: Results) -> bool:
-    """Whether a run was clustered."""
-    return _is_record(results.record.get(CLUSTERS))
-
-
 def _summary(results: Results, record: dict[str, Any]) -> ClusterSummary:
     sizes: Counter[str] = Counter()
     for name, size in zip(record["names"], record["sizes"]):
         sizes[name] += size
     is_finished = images_left(results) == 0
     return ClusterSummary(record["boxes"], record["k"], record["silhouette"], dict(sizes), is_finished)
-
-
-def boxes_by_cluster(results: Results) -> dict[int, list[tuple[float, Prediction, int]]]:
-    """The clustered boxes of a run by cluster, from 1: (distance, image, index), the nearest first."""
-    found: dict[int, list[tuple[float, Prediction, int]]] = {}
-    for one in results.predictions.values():
-        for index, each in enumerate(one.objects):
-            if number := each.details.get(CLUSTER):
-                found.setdefault(int(number), []).append((each.details.get(DISTANCE, 0.0), one, index))
-    return {
-        number: sorted(boxes, key=lambda box: (box[0], box[1].image, box[2]))
-        for number, boxes in sorted(found.items())
-    }
