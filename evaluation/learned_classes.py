@@ -30,7 +30,7 @@ from lost_reg.training.cluster_run import ClusterOptions, cluster_run
 from lost_reg.types import FoundObject, Prediction
 
 HEADER = (
-    "boxes", "k", "with a true object", "purity", "by chance", "above it", "NMI", "by chance", "above it",
+    "boxes", "class token", "k", "with a true object", "purity", "by chance", "above it", "NMI", "by chance", "above it",
     "AP50", "COCO AP50", "COCO AP",
 )  # fmt: skip
 
@@ -39,6 +39,9 @@ def main() -> None:
     options = parse()
     dataset = find_dataset(options.dataset, data_root())
     backbone = load_backbone(options.backbone, weights=options.weights, device="cpu")
+    of_crops = backbone
+    if options.crops_backbone:
+        of_crops = load_backbone(options.crops_backbone, weights=options.crops_weights, device="cpu")
     found, true = options.folder / "found", options.folder / "true"
     if not (found / RUN_FILE).exists():
         setting = preset_setting(options.method)
@@ -46,8 +49,9 @@ def main() -> None:
     if not (true / RUN_FILE).exists():
         write_true_boxes(found, true, dataset)
     rows = [
-        [name, str(k), *scored(folder, backbone, k)]
-        for name, folder in (("found", found), ("true", true))
+        [name, of_crops.name, str(k), *scored(folder, of_crops, k)]
+        for name, folder in {"found": found, "true": true}.items()
+        if name in options.boxes
         for k in options.k
     ]
     print(f"{describe_machine()}\n")
@@ -60,6 +64,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help="as `lost-reg run` takes it")
     parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--weights")
+    parser.add_argument("--crops-backbone", help="whose class token describes a crop; default: the run's")
+    parser.add_argument("--crops-weights")
+    parser.add_argument("--boxes", choices=["found", "true"], nargs="+", default=["found", "true"])
     parser.add_argument("--method", default="lost", help="of the run, as published or as its preset")
     parser.add_argument("--k", type=int, nargs="+", default=[4, 10, 20])
     return parser.parse_args()
