@@ -30,8 +30,8 @@ from lost_reg.training.cluster_run import ClusterOptions, cluster_run
 from lost_reg.types import FoundObject, Prediction
 
 HEADER = (
-    "boxes", "class token", "k", "with a true object", "purity", "by chance", "above it", "NMI", "by chance", "above it",
-    "AP50", "COCO AP50", "COCO AP",
+    "boxes", "class token", "k", "with a true object", "purity", "by chance", "above it",
+    "NMI", "by chance", "above it", "AP50", "COCO AP50", "COCO AP",
 )  # fmt: skip
 
 
