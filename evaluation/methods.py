@@ -74,23 +74,29 @@ def parse() -> argparse.Namespace:
 
 
 def write_scenes(options: argparse.Namespace) -> None:
-    """Scenes as a COCO dataset: DATA/scenes.json, and the images beside it in DATA/images."""
+    """Scenes as a COCO dataset: DATA/scenes.json, and the images beside it in DATA/images.
+
+    Its categories are the kinds of objects.
+    """
     images, annotations = [], []
+    kinds = {kind.__name__: number for number, kind in enumerate(scenes.KINDS, start=1)}
     (options.folder / "images").mkdir(parents=True, exist_ok=True)
     for number in range(options.count):
         scene, name = scenes.make_scene(options.first_seed + number), f"{number:04}.png"
         height, width = scene.image.shape[:2]
         cv2.imwrite(str(options.folder / "images" / name), scene.image[:, :, ::-1])
         images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for label, (xmin, ymin, xmax, ymax) in zip(scene.visible, scene.boxes_xyxy):
+        objects = zip(scene.visible, scene.labels, scene.boxes_xyxy)
+        for label, kind, (xmin, ymin, xmax, ymax) in objects:
             counts = stored(scene.instances == label, (height, width)).counts
             annotations.append({
-                "id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0,
+                "id": len(annotations) + 1, "image_id": number, "category_id": kinds[kind], "iscrowd": 0,
                 "bbox": [float(xmin), float(ymin), float(xmax - xmin), float(ymax - ymin)],
                 "area": float((scene.instances == label).sum()),
                 "segmentation": {"size": [height, width], "counts": counts},
             })  # fmt: skip
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
+    categories = [{"id": number, "name": name} for name, number in kinds.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
     (options.folder / "scenes.json").write_text(json.dumps(content))
 
 

@@ -22,10 +22,10 @@ def no_progress(done: int, failed: int, total: int | None) -> None:
 
 
 @contextmanager
-def image_progress(what: str) -> Iterator[Progress]:
-    """A Progress to call after each image."""
-    with progress_of_phases() as phase:
-        yield phase(what)
+def image_progress(what: str, unit: str = "images") -> Iterator[Progress]:
+    """A Progress to call after each image, or after each of another unit."""
+    with _shown() as show:
+        yield lambda done, failed, total: show(what, done + failed, total, unit)
 
 
 @contextmanager

@@ -95,6 +95,7 @@ class ImageTruth:
     image_id: the dataset's own ID for it ("000005" in VOC, "139" in COCO).
     boxes_xyxy: of all objects that count in scoring; labels: their classes.
     hard: whether VOC marks each as difficult or truncated.
+    difficult: whether as difficult; empty in datasets without such marks.
     """
 
     image: str
@@ -103,3 +104,4 @@ class ImageTruth:
     boxes_xyxy: tuple[Box, ...]
     labels: tuple[str, ...]
     hard: tuple[bool, ...]
+    difficult: tuple[bool, ...] = ()

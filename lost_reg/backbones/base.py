@@ -114,6 +114,25 @@ class Backbone(ABC):
         """
         self._refuse_blocks()
 
+    def check_class_token(self) -> None:
+        """Check that `class_tokens` can be computed.
+
+        Raises:
+            LostRegError: a backbone without a class token, or without the norm that is applied to it.
+        """
+        raise LostRegError(f"{self.name} has no class token, which is needed here: choose another `backbone`")
+
+    def class_tokens(self, images: Tensor) -> Tensor:
+        """The class token after the last block and the final norm: (B, D).
+
+        Other tokens before the patches, such as registers, take part in attention only.
+
+        Raises:
+            LostRegError: see `check_class_token`.
+        """
+        self.check_class_token()
+        raise NotImplementedError
+
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may be negative (counted from the last).
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lost_reg.backbones import zoo
 from lost_reg.backbones.checkpoint_config import apply_config
@@ -21,13 +21,14 @@ from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted, first_sentence, shown_names
 
-# Parts of a ViT that features never need: they come after the last qkv layer, are used only in training, or
-# are computed by the model itself.
+# Parts of a ViT that nothing needs: they come after the final norm, are used only in training, or are
+# computed by the model itself.
 _NOT_NEEDED = (
-    "norm.", "fc_norm.", "head", "pooler.", "pre_logits.", "attn_pool.",
+    "fc_norm.", "head", "pooler.", "pre_logits.", "attn_pool.",
     "mask_token", "local_cls_norm.",
     "position_ids", "rope",
 )  # fmt: skip
+_FINAL_NORM = "norm."
 
 
 def filled_model(spec: BackboneSpec, path: Path) -> Vit:
@@ -61,11 +62,17 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
 
 
 def _fitted(state: State, model: Vit) -> State:
-    """The tensors under the model's names, without those not needed; the model gets their positions' grid."""
+    """The tensors under the model's names, without those not needed; the model gets their positions' grid.
+
+    Only class tokens need the final norm: without one in the checkpoint, the model has none.
+    """
+    named = timm_names(state, model.state_dict())
+    if not any(name.startswith(_FINAL_NORM) for name in named):
+        model.norm = nn.Identity()
     wanted = model.state_dict()
     fitted = {
         name: tensor
-        for name, tensor in timm_names(state, wanted).items()
+        for name, tensor in named.items()
         if name in wanted or not (name.startswith(_NOT_NEEDED) or _is_zero_bias(name, tensor))
     }
     _set_grid(model, fitted)

@@ -65,7 +65,6 @@ def create_model(spec: BackboneSpec) -> Vit:
         raise refusal from None
     if not (_is_plain_vit(model) or _is_plain_eva(model)) or not isinstance(model.patch_embed, PatchEmbed):
         raise refusal
-    model.norm = nn.Identity()  # comes after the last block
     return model
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lost_reg.backbones.base import ATTENTION, CLASS_TOKEN, PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.cost import ModelCost
@@ -123,6 +123,21 @@ class VitBackbone(Backbone):
     def block_outputs(self, images: Tensor, *, with_prefix: bool = False) -> Iterator[Tensor]:
         for tokens in itertools.islice(self._tokens_between_blocks(images), 1, None):
             yield tokens if with_prefix else tokens[:, self.num_prefix_tokens :]
+
+    def check_class_token(self) -> None:
+        if self.model.cls_token is None:
+            super().check_class_token()
+        if isinstance(self.model.norm, nn.Identity):
+            raise LostRegError(
+                f"the weights of {self.name} have no norm after the last block, which its class token needs: "
+                "choose other `weights`"
+            )
+
+    @torch.inference_mode()
+    def class_tokens(self, images: Tensor) -> Tensor:
+        self.check_class_token()
+        *_, tokens = self._tokens_between_blocks(images)
+        return self.model.norm(tokens[:, 0])
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
         """All tokens entering each block, then those leaving the last; computed on demand."""

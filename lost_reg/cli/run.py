@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from lost_reg.cli.detector import apply_detector
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
@@ -27,6 +26,7 @@ from lost_reg.cli.options import (
     register_options,
 )
 from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.cli.train_detector import apply_detector
 from lost_reg.discovery.methods import DETECTOR, METHODS
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS

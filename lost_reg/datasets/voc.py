@@ -78,6 +78,7 @@ def read_voc_truth(path: Path, image: str) -> ImageTruth:
             boxes_xyxy=tuple(_box(one) for one in objects),
             labels=tuple(one.findtext("name", default="") for one in objects),
             hard=tuple("1" in (one.findtext("difficult"), one.findtext("truncated")) for one in objects),
+            difficult=tuple(one.findtext("difficult") == "1" for one in objects),
         )
     except FileNotFoundError:
         raise LostRegError(f"no ground truth for {image}: {path} is missing") from None

@@ -10,13 +10,14 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from lost_reg.export.boxes import Selection
+from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
 from lost_reg.text import shown_names
 
-CATEGORY = "object"  # the one class of all boxes
+CATEGORY = "object"  # the class of boxes without a label
 NAMES_TABLE = "names.csv"  # in a folder of renamed images: new and old names
 LINK, COPY, NONE = "link", "copy", "none"
 MODES = (LINK, COPY, NONE)
@@ -87,6 +88,32 @@ class Export:
     settings: dict[str, Any]
     files: ImageFiles
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the boxes, sorted; empty if none has one."""
+        return tuple(sorted({box.label for image in self.images for box in image.boxes if box.label}))
+
+    @cached_property
+    def categories(self) -> dict[str, int]:
+        """Each class and its number, from 0 in sorted order."""
+        boxes = (box for image in self.images for box in image.boxes)
+        names = {*self.labels, *([] if self.labels and all(box.label for box in boxes) else [CATEGORY])}
+        return {name: number for number, name in enumerate(sorted(names))}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table of boxes, with their labels if there are any."""
+        return (*COLUMNS, "label") if self.labels else COLUMNS
+
+    def row(self, image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:
+        """The row of a box under `columns`."""
+        return (*row(image, box), box.label) if self.labels else row(image, box)
+
+
+def category_of(box: ExportedBox) -> str:
+    """The class of a box."""
+    return box.label or CATEGORY
 
 
 class Stems:

@@ -31,6 +31,7 @@ class ExportedBox:
     index: its number among the objects of its image, from 0.
     implausible: which of `plausibility.IMPLAUSIBLE` it is, or None.
     mask: the object's; None if the run kept none.
+    label: its class; None without classes.
     """
 
     index: int
@@ -38,6 +39,7 @@ class ExportedBox:
     signals: Signals
     implausible: str | None
     mask: Mask | None = None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def boxes_of(prediction: Prediction) -> Iterator[ExportedBox]:
     """All boxes of an image, in the order in which they were found."""
     for index, found in enumerate(prediction.objects):
         kind = implausible(found.box_xyxy, prediction.size_hw, prediction.grid_hw)
-        yield ExportedBox(index, found.box_xyxy, signals(found, prediction), kind, found.mask)
+        yield ExportedBox(index, found.box_xyxy, signals(found, prediction), kind, found.mask, found.label)
 
 
 def row(image: ExportedImage, box: ExportedBox) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""coco: an instances file with one category, and a score and the signals besides COCO's own keys.
+"""coco: an instances file with a category for each label; score and signals are besides COCO's own keys.
 
 Objects with masks have segmentations.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from lost_reg.export.base import CATEGORY, Export, open_text
+from lost_reg.export.base import CATEGORY, Export, category_of, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import segmentation_of
 
@@ -29,7 +29,10 @@ def write_coco(export: Export, path: Path) -> None:
     head = {
         "info": {"description": f"found by lost-reg, {export.settings.get('backbone')}"},
         "licenses": [],
-        "categories": [{"id": 1, "name": CATEGORY, "supercategory": CATEGORY}],
+        "categories": [
+            {"id": number + 1, "name": name, "supercategory": CATEGORY}
+            for name, number in export.categories.items()
+        ],
     }
     with open_text(path) as file:
         file.write(json.dumps(head)[:-1] + ',\n"images": [')
@@ -80,7 +83,8 @@ def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]
     for number, (image_id, image, box) in enumerate(boxes, start=1):
         xmin, ymin, xmax, ymax = box.xyxy
         yield {
-            **{"id": number, "image_id": image_id, "category_id": 1, "iscrowd": 0},
+            **{"id": number, "image_id": image_id, "iscrowd": 0},
+            "category_id": export.categories[category_of(box)] + 1,
             "bbox": [xmin, ymin, xmax - xmin, ymax - ymin],
             "area": (xmax - xmin) * (ymax - ymin),
             **_segmentation(image, box),

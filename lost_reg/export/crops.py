@@ -9,8 +9,8 @@ from PIL import Image
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import UnreadableImage
-from lost_reg.export.base import NO_FILE, Export, SkippedImages, Stems, open_table
-from lost_reg.export.boxes import COLUMNS, ExportedImage, row
+from lost_reg.export.base import NO_FILE, Export, SkippedImages, Stems, category_of, open_table
+from lost_reg.export.boxes import ExportedImage
 from lost_reg.images.reading import read_image
 from lost_reg.runs.pictures import MOST_JPEG_SIDE
 
@@ -22,6 +22,7 @@ def write_crops(
 ) -> SkippedImages:
     """Write each box as an image file STEM_INDEX, and a table of them, crops.csv.
 
+    Where boxes have labels, those of each are in a folder of its own, as image classifiers take them.
     Crops of JPEG files are JPEG, others PNG. The EXIF orientation is applied if the run applied it.
 
     Args:
@@ -32,8 +33,9 @@ def write_crops(
         The skipped images: file missing, unreadable, or of another size than in the run.
     """
     skipped, stems = SkippedImages(), Stems()
+    folders = _folders(export, folder)
     apply_exif = bool(export.settings.get("apply_exif"))
-    with open_table(folder / CROPS_TABLE, ("file", *COLUMNS)) as table:
+    with open_table(folder / CROPS_TABLE, ("file", *export.columns)) as table:
         for done, image in enumerate(export.images, start=1):
             stem = stems.of(image.name)
             try:
@@ -42,12 +44,23 @@ def write_crops(
                 skipped.add(image.name, str(error))
             else:
                 for box in image.boxes:
-                    name = f"{stem}_{box.index}{_suffix(image)}"
+                    name = f"{folders[category_of(box)]}{stem}_{box.index}{_suffix(image)}"
                     crop = pixels.crop(whole_pixels(box.xyxy, image.size_hw))
                     crop.save(folder / name, quality=95)  # a parameter of JPEG; PNG ignores it
-                    table.writerow((name, *row(image, box)))
+                    table.writerow((name, *export.row(image, box)))
             progress(done - skipped.count, skipped.count)
     return skipped
+
+
+def _folders(export: Export, folder: Path) -> dict[str, str]:
+    """By class, what comes before the name of a crop: its folder, which is made, where boxes have labels."""
+    if not export.labels:
+        return dict.fromkeys(export.categories, "")
+    stems = Stems()
+    folders = {name: f"{stems.of(name)}/" for name in export.categories}
+    for one in folders.values():
+        (folder / one).mkdir()
+    return folders
 
 
 def _suffix(image: ExportedImage) -> str:

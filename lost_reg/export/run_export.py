@@ -92,7 +92,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
             not_cropped = write_crops(
                 export, part, lambda done, skipped: progress(done, skipped, tally.images)
             )
-    not_done = _not_done(results)
+    not_done = images_left(results)
     return ExportSummary(
         tally=tally,
         beyond_first=tally.boxes - tally.images if options.to and FORMATS[options.to].one_box else 0,
@@ -135,7 +135,7 @@ def _image_root(results: Results, options: ExportOptions) -> Path | None:
     return options.image_root or (Path(recorded) if recorded else None)
 
 
-def _not_done(results: Results) -> int | None:
+def images_left(results: Results) -> int | None:
     """How many images the run has not reached; None if it was not finished and recorded no total."""
     sessions, total = results.record["sessions"], results.record["images"]
     if sessions and sessions[-1].get("finished", False):

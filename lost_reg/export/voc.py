@@ -8,7 +8,7 @@ from typing import Any
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import one_line
-from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_table, open_text
+from lost_reg.export.base import NAMES_TABLE, Export, Stems, category_of, open_table, open_text
 from lost_reg.export.boxes import ExportedImage
 
 _VOC_FOLDER = "VOCdevkit/VOC2012"
@@ -46,7 +46,13 @@ def _annotation(image: ExportedImage, stem: str) -> ElementTree.Element:
     for box in image.boxes:
         xmin, ymin, xmax, ymax = whole_pixels(box.xyxy, image.size_hw)
         sides = {"xmin": xmin + 1, "ymin": ymin + 1, "xmax": xmax, "ymax": ymax}
-        facts = {"name": CATEGORY, "pose": "Unspecified", "truncated": 0, "difficult": 0, "bndbox": sides}
+        facts = {
+            "name": category_of(box),
+            "pose": "Unspecified",
+            "truncated": 0,
+            "difficult": 0,
+            "bndbox": sides,
+        }
         _add(annotation, object=facts)
     ElementTree.indent(annotation)
     return annotation

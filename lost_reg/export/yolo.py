@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, open_table, open_text
+from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, category_of, open_table, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import pixels_of, polygon_of
 
 # its paths are relative to its own folder
-_DATA_YAML = f"train: train.txt\nval: train.txt\nnames:\n  0: {CATEGORY}\n"
+_DATA_YAML = "train: train.txt\nval: train.txt\nnames:\n"
 
 
 def write_yolo(export: Export, folder: Path) -> None:
@@ -35,7 +36,8 @@ def _write(export: Export, folder: Path, label: Callable[[ExportedImage, Exporte
 
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
-    (folder / "data.yaml").write_text(_DATA_YAML)
+    names_of = (f"  {number}: {_yaml(name)}\n" for name, number in export.categories.items())
+    (folder / "data.yaml").write_text(_DATA_YAML + "".join(names_of))
     stems = Stems()
     with (
         open_text(folder / "train.txt") as listed,
@@ -44,20 +46,30 @@ def _write(export: Export, folder: Path, label: Callable[[ExportedImage, Exporte
         for image in export.images:
             stem, suffix = stems.of(image.name), PurePosixPath(image.name).suffix.lower()
             file = f"images/{stem}{suffix if suffix in SUFFIXES else '.jpg'}"  # Ultralytics ignores others
-            labels = "".join(label(image, box) for box in image.boxes)
+            labels = "".join(_line(export, box, label(image, box)) for box in image.boxes)
             (folder / "labels" / f"{stem}.txt").write_text(labels)
             export.files.place(image.name, folder / file)
             listed.write(f"./{file}\n")
             names.writerow((file, image.name))
 
 
+def _yaml(name: str) -> str:
+    """A name as YAML, quoted where it is not a plain word."""
+    return name if name == CATEGORY else json.dumps(name)
+
+
+def _line(export: Export, box: ExportedBox, shape: str) -> str:
+    """The line of a box: the number of its class, and its shape; nothing without a shape."""
+    return f"{export.categories[category_of(box)]} {shape}\n" if shape else ""
+
+
 def _box_label(image: ExportedImage, box: ExportedBox) -> str:
     (xmin, ymin, xmax, ymax), (height, width) = box.xyxy, image.size_hw
     x, y = (xmin + xmax) / 2 / width, (ymin + ymax) / 2 / height
-    return f"0 {x:.9f} {y:.9f} {(xmax - xmin) / width:.9f} {(ymax - ymin) / height:.9f}\n"
+    return f"{x:.9f} {y:.9f} {(xmax - xmin) / width:.9f} {(ymax - ymin) / height:.9f}"
 
 
 def _polygon_label(image: ExportedImage, box: ExportedBox) -> str:
     height, width = image.size_hw
     polygon = polygon_of(pixels_of(image, box)) / (width, height)
-    return "".join(["0", *(f" {x:.9f} {y:.9f}" for x, y in polygon), "\n"]) if len(polygon) else ""
+    return " ".join(f"{x:.9f} {y:.9f}" for x, y in polygon)

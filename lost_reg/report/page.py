@@ -71,6 +71,18 @@ def render(
     )  # fmt: skip
 
 
+def render_clusters(data: dict[str, Any]) -> str:
+    """The page of a run's clusters: a single file whose pictures are data URIs, without any script."""
+    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
+    return _environment().get_template("clusters.html").render(
+        version=__version__,
+        style_hash=_sha256(style),
+        style=Markup(style),
+        created=f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        data=data,
+    )  # fmt: skip
+
+
 def unfinished_page() -> str:
     """A page that marks a folder as a report while it is being written."""
     return _environment().get_template("unfinished.html").render(mark=Markup(MARK), version=__version__)

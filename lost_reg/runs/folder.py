@@ -25,6 +25,7 @@ PREDICTIONS_FILE = "predictions.jsonl"
 ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
+CLUSTERS = "clusters"  # the key in run.json of what `lost-reg cluster` records
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.runs.folder import (
+    CLUSTERS,
     ERRORS_FILE,
     RUN_LAYOUT,
     Layout,
@@ -69,7 +70,7 @@ class RunWriter:
         self.folder, self._layout, self._ranks = folder, layout, ranks
         settings = json.loads(json.dumps(settings))  # as read back: a tuple of layers becomes a list
         self.record: dict[str, Any] = {}
-        self._lock = self._locked() if ranks.first else None
+        self._lock = locked(folder) if ranks.first else None
         try:
             if ranks.first:
                 self._start(settings, record, resume)
@@ -80,20 +81,6 @@ class RunWriter:
         except BaseException:
             self._unlock()
             raise
-
-    def _locked(self) -> FileLock:
-        shown = repr(str(self.folder))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK_FILE)
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise LostRegError(
-                f"{shown} is being written by another run: wait, or choose another `out`"
-            ) from None
-        except OSError as error:
-            raise LostRegError(f"cannot write results to {shown}: {error.strerror or error}") from None
-        return lock
 
     def _unlock(self) -> None:
         if self._lock:
@@ -108,7 +95,7 @@ class RunWriter:
             earlier = read_record(self.folder / record_file)
             _check_settings(self.folder, earlier["settings"], settings)
             _check_root(self.folder, earlier, {**record, "settings": settings})
-            kept = {key: earlier[key] for key in ("created", "sessions") if key in earlier}
+            kept = {key: earlier[key] for key in ("created", "sessions", CLUSTERS) if key in earlier}
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
         self.join()
@@ -167,7 +154,7 @@ class RunWriter:
     def write(self, outcome: Any) -> None:
         """Append one outcome, a Failure or the layout's outcome type, as one line."""
         file = self._errors if isinstance(outcome, Failure) else self._lines
-        line = (json.dumps(vars(outcome), default=_fields) + "\n").encode()  # ten times as fast as asdict
+        line = line_of(outcome)
         with self._line_errors():
             while line:  # a nearly full disk accepts a part of a line, then fails at the next
                 line = line[file.write(line) :]
@@ -184,7 +171,7 @@ class RunWriter:
     def write_record(self) -> None:
         """Write the record completely or not at all, even if the power fails."""
         with whole_file(self.folder / self._layout.record_file, durable=True) as part:
-            part.write_text(json.dumps(self.record, indent=2) + "\n", encoding="utf-8")
+            part.write_text(record_text(self.record), encoding="utf-8")
 
     def __enter__(self) -> RunWriter:
         return self
@@ -199,6 +186,36 @@ class RunWriter:
                 raise
         finally:
             self._unlock()
+
+
+def locked(folder: Path) -> FileLock:
+    """The lock of a results folder, acquired; the folder is created if missing.
+
+    Raises:
+        LostRegError: a folder that is in use or cannot be written.
+    """
+    shown = repr(str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK_FILE)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LostRegError(
+            f"{shown} is being written by another run: wait, or choose another `out`"
+        ) from None
+    except OSError as error:
+        raise LostRegError(f"cannot write results to {shown}: {error.strerror or error}") from None
+    return lock
+
+
+def line_of(outcome: Any) -> bytes:
+    """An outcome as a line of JSON."""
+    return (json.dumps(vars(outcome), default=_fields) + "\n").encode()  # ten times as fast as asdict
+
+
+def record_text(record: dict[str, Any]) -> str:
+    """A record as it is written."""
+    return json.dumps(record, indent=2) + "\n"
 
 
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:

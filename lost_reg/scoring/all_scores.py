@@ -17,6 +17,7 @@ from lost_reg.scoring.average_precision import (
     average_precision,
     scored_objects,
 )
+from lost_reg.scoring.classes import ClassScores, score_classes
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
 from lost_reg.scoring.held_out import HeldOut, score_held_out
@@ -33,6 +34,7 @@ class AllScores:
 
     run: CorLoc, and what the row is of.
     boxes: AP of all boxes.
+    classes: scores of the objects' labels; None if they have none, or the dataset has no two classes.
     masks: scores of the first object's mask against that of the largest true object; mask_ap: AP of all
         masks. None if the dataset or the run has no masks.
     lacks_masks: whether the dataset has masks, but the run has none.
@@ -42,6 +44,7 @@ class AllScores:
 
     run: ScoredRun
     boxes: AveragePrecision
+    classes: ClassScores | None = None
     masks: MaskScores | None = None
     mask_ap: AveragePrecision | None = None
     lacks_masks: bool = False
@@ -106,12 +109,13 @@ def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: S
     done = [image for image in dataset.truths if image in predictions or image in failures]
     boxes = _box_ap(done, predictions, dataset, options)
     masks = [one.mask for prediction in predictions.values() for one in prediction.objects]
+    classes = _class_scores(done, predictions, dataset, options)
     if dataset.masks_of is None:
-        return AllScores(run, boxes, lacks_true_masks=any(masks))
+        return AllScores(run, boxes, classes, lacks_true_masks=any(masks))
     if not all(masks):
-        return AllScores(run, boxes, lacks_masks=True)
+        return AllScores(run, boxes, classes, lacks_masks=True)
     try:
-        return AllScores(run, boxes, *_mask_scores(done, predictions, dataset))
+        return AllScores(run, boxes, classes, *_mask_scores(done, predictions, dataset))
     except LostRegError as error:
         raise LostRegError(f"{results.folder}: {error}") from None
 
@@ -131,6 +135,15 @@ def _true_boxes(
     return {
         image: objects_that_count(dataset.truths[image], options.count_hard).boxes_xyxy for image in images
     }
+
+
+def _class_scores(
+    done: Sequence[str], predictions: Mapping[str, Prediction], dataset: Dataset, options: ScoringOptions
+) -> ClassScores | None:
+    if not any(one.label for prediction in predictions.values() for one in prediction.objects):
+        return None
+    truths = {image: objects_that_count(dataset.truths[image], options.count_hard) for image in done}
+    return score_classes(truths, predictions)
 
 
 def _mask_scores(

@@ -10,6 +10,7 @@ from typing import Any
 from lost_reg import text
 from lost_reg.errors import one_line
 from lost_reg.scoring.all_scores import AllScores
+from lost_reg.scoring.classes_text import class_rows, class_text, flat_classes
 from lost_reg.scoring.held_out import HeldOut
 from lost_reg.scoring.mask_scores import Estimate
 from lost_reg.scoring.score_runs import cells, flat
@@ -27,6 +28,7 @@ def text_table(rows: Sequence[AllScores]) -> str:
     with_masks = any(row.masks or row.lacks_masks for row in rows)
     lines = [text.text_table([_cells(row, with_masks) for row in rows])]
     lines += [f"{one_line(str(row.run.path))}: {note}" for row in rows for note in _notes(row)]
+    lines += [class_text(one_line(str(row.run.path)), row.classes) for row in rows if row.classes]
     return "\n".join(lines)
 
 
@@ -91,8 +93,8 @@ def _interval(estimate: Estimate) -> str:
 
 
 def json_text(rows: Sequence[AllScores]) -> str:
-    """The rows as JSON: a list of objects."""
-    return json.dumps([_flat(row) for row in rows], indent=2)
+    """The rows as JSON: a list of objects, with those of each class where labels are scored."""
+    return json.dumps([_flat(row) | class_rows(row.classes) for row in rows], indent=2)
 
 
 def csv_text(rows: Sequence[AllScores]) -> str:
@@ -114,6 +116,7 @@ def _flat(row: AllScores) -> dict[str, Any]:
         **{f"mask_{name}": getattr(row.mask_ap, name, None) for name in _AP.values()},
         **_flat_held_out(row.held_out),
         "note": _note_on_masks(row),
+        **flat_classes(row.classes),
     }
 
 

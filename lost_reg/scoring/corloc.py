@@ -99,7 +99,8 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
         return truth
     counts = [not hard for hard in truth.hard]
     kept: dict[str, Any] = {
-        name: tuple(compress(getattr(truth, name), counts)) for name in ("boxes_xyxy", "labels", "hard")
+        name: tuple(compress(getattr(truth, name), counts))
+        for name in ("boxes_xyxy", "labels", "hard", "difficult")
     }
     return replace(truth, **kept)
 

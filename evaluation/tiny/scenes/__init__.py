@@ -9,5 +9,6 @@ Images are float32 RGB in [0, 1], (H, W, 3), until they are finished as uint8.
 """
 
 from .composition import Scene, compose_from, make_scene, render_part
+from .objects import KINDS
 
-__all__ = ["Scene", "compose_from", "make_scene", "render_part"]
+__all__ = ["KINDS", "Scene", "compose_from", "make_scene", "render_part"]

@@ -1,0 +1,61 @@
+"""Giving the objects of a finished run labels, in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
+from lost_reg.runs.folder import (
+    CLUSTERS,
+    ERRORS_FILE,
+    PREDICTIONS_FILE,
+    RUN_FILE,
+    part_paths,
+    read_outcomes,
+    read_record,
+)
+from lost_reg.runs.writer import line_of, locked, record_text
+from lost_reg.types import FoundObject
+
+Relabel = Callable[[str, int, FoundObject], FoundObject]  # (image, index among its objects, object)
+
+
+def relabel(folder: Path, change: Relabel, clusters: dict[str, Any]) -> None:
+    """Change each object of a run, and record its clusters in run.json: both or neither.
+
+    Only a process that is killed between the two renames can leave new objects beside an old record.
+
+    Raises:
+        LostRegError: a folder that is in use, malformed or cannot be written, or that is not joined yet.
+    """
+    lock = locked(folder)
+    try:
+        check_joined(folder)
+        record = {**read_record(folder / RUN_FILE), CLUSTERS: clusters}
+        with (
+            whole_file(folder / RUN_FILE, durable=True) as new_record,
+            whole_file(folder / PREDICTIONS_FILE, durable=True) as new_lines,
+        ):
+            with new_lines.open("wb") as file:
+                for one in read_outcomes(folder):
+                    changed = tuple(change(one.image, *numbered) for numbered in enumerate(one.objects))
+                    file.write(line_of(replace(one, objects=changed)))
+            new_record.write_text(record_text(record), encoding="utf-8")
+    finally:
+        lock.release()
+
+
+def check_joined(folder: Path) -> None:
+    """Check that no results of a killed run under torchrun wait to be joined.
+
+    Raises:
+        LostRegError: some do.
+    """
+    if any(part_paths(folder, name) for name in (PREDICTIONS_FILE, ERRORS_FILE)):
+        raise LostRegError(
+            f"{str(folder)!r} holds parts of several processes: `lost-reg run` with `resume` joins them"
+        )

@@ -1,0 +1,47 @@
+"""What `lost-reg cluster` leaves in a run folder, read back without a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lost_reg.export.base import ImageFiles
+from lost_reg.runs.folder import CLUSTERS, Results
+from lost_reg.types import Prediction
+
+CLUSTER, DISTANCE = "cluster", "centre_distance"  # in an object's details
+
+
+def image_files(results: Results, image_root: Path | None) -> ImageFiles:
+    """The image files of a run, in the folder given or else recorded."""
+    recorded = results.record.get("root")
+    return ImageFiles(image_root or (Path(recorded) if recorded else None))
+
+
+def is_record(clusters: Any) -> bool:
+    """Whether it is what `cluster_run` records, as far as it is used."""
+    return (
+        isinstance(clusters, dict)
+        and isinstance(clusters.get("k"), int)
+        and isinstance(clusters.get("names"), list)
+        and len(clusters["names"]) == clusters["k"]
+        and isinstance(clusters.get("sizes"), list)
+    )
+
+
+def has_clusters(results: Results) -> bool:
+    """Whether a run was clustered."""
+    return is_record(results.record.get(CLUSTERS))
+
+
+def boxes_by_cluster(results: Results) -> dict[int, list[tuple[float, Prediction, int]]]:
+    """The clustered boxes of a run by cluster, from 1: (distance, image, index), the nearest first."""
+    found: dict[int, list[tuple[float, Prediction, int]]] = {}
+    for one in results.predictions.values():
+        for index, each in enumerate(one.objects):
+            if number := each.details.get(CLUSTER):
+                found.setdefault(int(number), []).append((each.details.get(DISTANCE, 0.0), one, index))
+    return {
+        number: sorted(boxes, key=lambda box: (box[0], box[1].image, box[2]))
+        for number, boxes in sorted(found.items())
+    }
