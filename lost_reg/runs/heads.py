@@ -7,15 +7,17 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
+
+if TYPE_CHECKING:
+    from lost_reg.backbones.base import Backbone
 
 HEAD_FILE = "head.json"
 WORK_FOLDER = "unfinished"  # in the folder of a head, until it is finished
