@@ -43,7 +43,7 @@ from lost_reg.scoring.paired import Paired
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head import fit, train_head
 from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
-from lost_reg.training.head_fit import Layer
+from lost_reg.training.head_fit import in_chunks
 from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
 from lost_reg.types import Box
 
@@ -141,13 +141,17 @@ def _cross_validated(source: FeatureSource, shuffle: int) -> dict[str, Box]:
         left_out = {names[index] for index in order[fold::FOLDS]}
         paths = {name: path for name, path in source.images.paths.items() if name not in left_out}
         layer = fit(replace(source, images=replace(source.images, paths=paths)), HeadTraining())
-        boxes |= {name: box for name in left_out if (box := _box(source.cache.get(name), layer))}
+        features = (source.cache.get(name) for name in sorted(left_out))
+        for chunk in in_chunks(features, layer.weight.device):
+            grids = chunk.on_grids(layer.objectness(chunk.values))
+            found = {one.image: _box(one, grid) for one, grid in zip(chunk.images, grids)}
+            boxes |= {name: box for name, box in found.items() if box}
     return boxes
 
 
-def _box(features: ImageFeatures, layer: Layer) -> Box | None:
+def _box(features: ImageFeatures, objectness: np.ndarray) -> Box | None:
     """The box of a head's first object, in pixels; not clipped to the image."""
-    found = objects_in(layer.objectness(features), max_objects=1)
+    found = objects_in(objectness, max_objects=1)
     if not found:
         return None
     height, width = (span / cells for span, cells in zip(features.spans_hw, features.grid_hw))

@@ -21,7 +21,7 @@ _LARGEST = float(np.finfo(_TYPE).max)
 class ImageFeatures:
     """The features of one image.
 
-    values: (N, D) float32, patches in row-major order.
+    values: (N, D) float32, or float16 if they come from a cache; patches in row-major order.
     grid_hw: rows and columns of patches. spans_hw: the height and width that they cover, in pixels of the
         original image; see `Mask`.
     """
@@ -118,7 +118,7 @@ class FeatureCache:
         entry = self._entries[image]
         self._values.seek(entry.start)
         content = self._values.read(entry.end - entry.start)
-        values = np.frombuffer(content, _TYPE).reshape(-1, entry.width).astype(np.float32)
+        values = np.frombuffer(content, _TYPE).reshape(-1, entry.width)
         return ImageFeatures(image, values, entry.grid_hw, entry.spans_hw)
 
     def _recover(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -34,7 +35,9 @@ from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
     Layer,
     Moments,
+    Target,
     covariance_with,
+    in_chunks,
     moments,
     own_target,
     ridge,
@@ -45,6 +48,7 @@ from lost_reg.version import __version__
 
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
 _IMAGES_FOR_THRESHOLD = 1000
+_OTHER_METHOD = "train on a run of another `method`, such as spread"
 _ASIDE = ("features", "cache_gib")  # not among the recorded options
 
 
@@ -173,6 +177,8 @@ def fit(
             progress(done, 0, total)
 
     if state is None:
+        if not _any_image(source, source.images.target, lambda mask: mask.any() and not mask.all()):
+            raise LostRegError(f"the masks of the run cover all of each image, or nothing: {_OTHER_METHOD}")
         state = _State(moments(one_pass(), device), None, -1)
     target = source.images.target if state.layer is None else own_target(state.layer)
     while state.rounds < training.rounds:
@@ -183,12 +189,15 @@ def fit(
         if state_file:
             _write_state(state_file, state)
         target = own_target(layer)
-    if not any(target(features).any() for features in source.first(_IMAGES_FOR_THRESHOLD)):
-        raise LostRegError(
-            "the head finds nothing in the images that it learned from: do the masks of the run cover whole "
-            "images? Train on a run of another `method`"
-        )
+    if not _any_image(source, target, lambda mask: mask.any()):
+        raise LostRegError(f"the head finds nothing in the images that it learned from: {_OTHER_METHOD}")
     return state.layer
+
+
+def _any_image(source: FeatureSource, target: Target, holds: Callable[[np.ndarray], Any]) -> bool:
+    """Whether something holds for the target of any of the first images."""
+    chunks = in_chunks(source.first(_IMAGES_FOR_THRESHOLD), source.backbone.device)
+    return any(holds(mask) for chunk in chunks for mask in target(chunk))
 
 
 # --- what an interrupted training leaves ---------------------------------------------------------------

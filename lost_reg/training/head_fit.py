@@ -6,8 +6,9 @@ patches that can be taken image by image. Every image counts alike, whatever its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,7 +18,10 @@ from lost_reg.discovery.bias import otsu_split
 from lost_reg.discovery.head import objects_in
 from lost_reg.training.feature_cache import ImageFeatures
 
-Target = Callable[[ImageFeatures], np.ndarray]  # (rows, columns) bool: which patches are object
+IMAGES_AT_ONCE = 32  # a GPU is slow at one image at a time
+
+
+Target = Callable[["Chunk"], list[np.ndarray]]  # (rows, columns) bool of each image: what is object
 
 
 @dataclass(frozen=True)
@@ -45,29 +49,50 @@ class Layer:
     weight: Tensor
     bias: float
 
-    def objectness(self, features: ImageFeatures) -> np.ndarray:
-        """(rows, columns) float32: above 0 for object."""
-        values = on_device(features, self.weight.device)
-        return (values @ self.weight.float() + self.bias).reshape(features.grid_hw).cpu().numpy()
+    def objectness(self, values: Tensor) -> Tensor:
+        """(N, D) to (N,) float32: above 0 for object."""
+        return values @ self.weight.float() + self.bias
 
 
-def on_device(features: ImageFeatures, device: torch.device) -> Tensor:
-    """The values of an image's features, (N, D) float32."""
-    return torch.from_numpy(features.values).to(device)
+@dataclass(frozen=True)
+class Chunk:
+    """Several images, whose patches a device handles together.
+
+    values: (N, D) float32, the patches of all. weights: (N,), one over the number of patches of the image.
+    """
+
+    images: Sequence[ImageFeatures]
+    values: Tensor
+    weights: Tensor
+
+    def on_grids(self, numbers: Tensor) -> list[np.ndarray]:
+        """A number for each patch, (N,), as the grid of each image."""
+        of_images = np.split(numbers.cpu().numpy(), np.cumsum([len(one.values) for one in self.images])[:-1])
+        return [of_image.reshape(one.grid_hw) for of_image, one in zip(of_images, self.images)]
+
+    def from_grids(self, grids: Iterable[np.ndarray]) -> Tensor:
+        """The grids of the images as (N,) float32 on their device."""
+        numbers = np.concatenate([grid.ravel() for grid in grids])
+        return torch.from_numpy(numbers).to(self.values.device).float()
+
+
+def in_chunks(images: Iterable[ImageFeatures], device: torch.device) -> Iterator[Chunk]:
+    """The images in chunks, on a device."""
+    left = iter(images)
+    while several := list(islice(left, IMAGES_AT_ONCE)):
+        values = torch.from_numpy(np.concatenate([one.values for one in several])).to(device).float()
+        counts = np.array([len(one.values) for one in several])
+        weights = np.repeat(1 / counts, counts)
+        yield Chunk(several, values, torch.from_numpy(weights).to(device).float())
 
 
 def moments(images: Iterable[ImageFeatures], device: torch.device) -> Moments:
     """The moments of at least one image, in float64."""
-    count, mean, products = 0, torch.zeros(1), torch.zeros(1, 1)
-    for features in images:
-        values = on_device(features, device)
-        if not count:
-            width = values.shape[1]
-            mean = torch.zeros(width, dtype=torch.float64, device=device)
-            products = torch.zeros(width, width, dtype=torch.float64, device=device)
-        mean += values.double().mean(dim=0)
-        products += (values.T @ values).double() / len(values)
-        count += 1
+    count, mean, products = 0, torch.zeros(()), torch.zeros(())
+    for chunk in in_chunks(images, device):
+        mean = mean.to(device) + (chunk.weights @ chunk.values).double()
+        products = products.to(device) + (chunk.values.T * chunk.weights @ chunk.values).double()
+        count += len(chunk.images)
     return Moments(mean / count, products / count)
 
 
@@ -75,12 +100,11 @@ def covariance_with(images: Iterable[ImageFeatures], target: Target, of_features
     """The covariance of each channel with the target, (D,)."""
     mean = of_features.mean
     count, of_target, products = 0, 0.0, torch.zeros_like(mean)
-    for features in images:
-        wanted = torch.from_numpy(target(features).ravel()).to(mean.device)
-        values = on_device(features, mean.device)
-        of_target += float(wanted.double().mean())
-        products += values[wanted].double().sum(dim=0) / len(values)
-        count += 1
+    for chunk in in_chunks(images, mean.device):
+        wanted = chunk.weights * chunk.from_grids(target(chunk))
+        of_target += float(wanted.double().sum())
+        products += (wanted @ chunk.values).double()
+        count += len(chunk.images)
     return products / count - mean * of_target / count
 
 
@@ -98,18 +122,25 @@ def ridge(of_features: Moments, covariance: Tensor, strength: float) -> Tensor:
 def with_threshold(weight: Tensor, sample: Iterable[ImageFeatures]) -> Layer:
     """A layer whose zero is the mean of Otsu's thresholds of its values in each image of a sample."""
     plain = Layer(weight, 0.0)
-    thresholds = [
-        float(otsu_split(torch.from_numpy(plain.objectness(one)).reshape(1, -1)).item()) for one in sample
-    ]
+    grids = (
+        grid
+        for chunk in in_chunks(sample, weight.device)
+        for grid in chunk.on_grids(plain.objectness(chunk.values))
+    )
+    thresholds = [otsu_split(torch.from_numpy(grid).reshape(1, -1)).item() for grid in grids]
     return replace(plain, bias=-float(np.mean(thresholds)))
 
 
 def own_target(layer: Layer) -> Target:
     """What a layer says is the object of an image: the first that `objects_in` finds, or nothing."""
 
-    def target(features: ImageFeatures) -> np.ndarray:
-        objectness = layer.objectness(features)
-        found = objects_in(objectness, max_objects=1)
-        return found[0].mask if found else np.zeros(objectness.shape, bool)
+    def target(chunk: Chunk) -> list[np.ndarray]:
+        return [_first_mask(grid) for grid in chunk.on_grids(layer.objectness(chunk.values))]
 
     return target
+
+
+def _first_mask(objectness: np.ndarray) -> np.ndarray:
+    found = objects_in(objectness, max_objects=1)
+    mask = found[0].mask if found else None
+    return np.zeros(objectness.shape, bool) if mask is None else mask

@@ -23,6 +23,7 @@ from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
+from lost_reg.training.head_fit import Chunk
 from lost_reg.types import Failure, Mask
 
 
@@ -40,10 +41,14 @@ class TrainingImages:
     held_out: int
     held_out_below: float
 
-    def target(self, features: ImageFeatures) -> np.ndarray:
-        """Which patches the run's objects cover, (rows, columns) bool."""
+    def target(self, chunk: Chunk) -> list[np.ndarray]:
+        """Which patches of each image the run's objects cover, (rows, columns) bool."""
+        return [self._covered(one) for one in chunk.images]
+
+    def _covered(self, features: ImageFeatures) -> np.ndarray:
         grids = [on_grid(mask, features.grid_hw, features.spans_hw) for mask in self.masks[features.image]]
-        return np.any(grids, axis=0)
+        covered: np.ndarray = np.any(grids, axis=0)
+        return covered
 
 
 def images_to_train_on(results: Results, training: HeadTraining, options: TrainOptions) -> TrainingImages:
