@@ -49,7 +49,6 @@ from lost_reg.version import __version__
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
 _IMAGES_FOR_THRESHOLD = 1000
 _OTHER_METHOD = "train on a run of another `method`, such as spread"
-_ASIDE = ("features", "cache_gib")  # not among the recorded options
 
 
 @dataclass(frozen=True)
