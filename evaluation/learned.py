@@ -32,6 +32,7 @@ from harness import (
     source_of_folder,
 )
 
+from lost_reg.backbones.loading import find_device, load_backbone
 from lost_reg.runs.folder import RUN_FILE
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
@@ -147,15 +148,11 @@ def train_with_kills(
     record = json.loads((out / DETECTOR_FILE).read_text())
     rows = (out / LOG_FILE).read_text().splitlines()[1:]
     assert record["finished"] and [int(row.split(",")[0]) for row in rows] == list(range(options.steps))
-    seconds = sum(options_batch(record) / float(row.split(",")[-1]) for row in rows)
+    seconds = sum(record["config"]["batch_size"] / float(row.split(",")[-1]) for row in rows)
     after = (
         f"was killed after steps {', '.join(map(str, killed))} and resumed" if killed else "was not killed"
     )
     return f"{after}; its {options.steps} steps took {seconds / 60:.0f} minutes"
-
-
-def options_batch(record: dict) -> int:
-    return int(record["config"]["batch_size"])
 
 
 def steps_logged(out: Path) -> int:
@@ -178,15 +175,13 @@ def time_training(options: argparse.Namespace) -> None:
         photos, out = Path(name, "photos"), Path(name, "run")
         photos.mkdir()
         make_photos(photos, 60)
-        from lost_reg.backbones.loading import find_device, load_backbone
-
         tiny = load_backbone("tiny", device="cpu")
         run(source_of_folder(photos), tiny, out, options=RunOptions(LoaderOptions(workers=4)))
         device = find_device(options.device)
         chosen = TrainingOptions(device, options.precision, workers=options.workers, save_every=10**6)
         train_detector(read_training_set(out), Path(name, "detector"), config, chosen)
         rows = Path(name, "detector", LOG_FILE).read_text().splitlines()[1:]
-    rates = [float(row.split(",")[-1]) for row in rows[5:]]
+    rates = [float(row.split(",")[-1]) for row in rows[len(rows) // 5 :]]  # without the first, which warm up
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0
     header = ["preset", "backbone", "precision", "images a step", "images/s (median)", "GiB at most"]
     cells = [options.preset, config.backbone, options.precision, config.batch_size]

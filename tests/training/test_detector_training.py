@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from detector_cases import SIDE, boxes_of, run_on_scenes, small
@@ -17,14 +18,15 @@ from helpers import refusal
 from safetensors.torch import load_file
 
 from lost_reg.boxes import iou
-from lost_reg.images.batching import BatchSize
+from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.ranks import Ranks
 from lost_reg.training import detector_training
 from lost_reg.training.detector_data import Steps, read_training_set
 from lost_reg.training.detector_folder import load_detector
-from lost_reg.training.detector_run import detect, load_detector_model
+from lost_reg.training.detector_run import _prediction, detect, load_detector_model
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.types import FoundObject, Prediction
 
 CPU = torch.device("cpu")
 
@@ -103,6 +105,7 @@ sys.path[:0] = {path!r}
 from detector_cases import small
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.types import FoundObject, Prediction
 data = read_training_set(Path({run!r}))
 print("started", flush=True)
 train_detector(data, Path({out!r}), small(steps=2000), TrainingOptions(save_every=1))
@@ -189,6 +192,7 @@ from detector_cases import small
 from lost_reg.runs.ranks import joined, ranks_of_environment
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.types import FoundObject, Prediction
 ranks = ranks_of_environment()
 with joined(ranks):
     data = read_training_set(Path({run!r}))
@@ -259,3 +263,16 @@ def test_images_of_any_size_are_detected_in_their_own_pixels(data, tmp_path, sav
 
 
 SIZES = {"a.png": (SIDE, SIDE), "b.png": (40, 90), "c.png": (200, 30), "d.png": (40, 90)}
+
+
+def test_boxes_are_mapped_to_the_original_by_hand(data, tmp_path):
+    train(data, tmp_path / "detector", steps=1)
+    model = load_detector_model(tmp_path / "detector", device="cpu")
+    image = DecodedImage("a.png", np.zeros((200, 100, 3), np.uint8), (200, 100), (200, 100))
+    found = {  # in an image of 64 x 32 pixels
+        "boxes": torch.tensor([[8.0, 16, 24, 48]]),
+        "scores": torch.tensor([0.5]),
+        "labels": torch.tensor([1]),
+    }
+    expected = FoundObject((25.0, 50.0, 75.0, 150.0), 0.5, (2, 1))
+    assert _prediction(image, found, model) == Prediction("a.png", (200, 100), (4, 2), (expected,))
