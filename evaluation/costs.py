@@ -46,7 +46,8 @@ from lost_reg.backbones.base import PRECISIONS
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import RULES, AddedRegisters, RegisterNeurons
 from lost_reg.backbones.vit import VitBackbone
-from lost_reg.discovery.features import Part, PatchFeatures
+from lost_reg.discovery.features import FeatureConfig, Part, PatchFeatures
+from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import METHODS, Setting
 from lost_reg.discovery.tokencut import TokenCutConfig
@@ -252,6 +253,12 @@ MANY = (5000, 384)  # patches, and the width of their features
 CLUSTERS, NOISE = 6, 0.6  # of features, so that graphs are neither empty nor complete
 
 
+def _head(backbone: VitBackbone, width: int) -> Head:
+    """A head of no meaning."""
+    weight = tuple(torch.randn(width).tolist())
+    return Head(backbone.name, backbone.weights.name, None, FeatureConfig(), weight, 0.0)
+
+
 def methods_cost(folder: Path, options: argparse.Namespace) -> None:
     """Each method as published, on features like the backbone's, beside its forward pass of the last keys."""
     backbone = loaded(options)
@@ -268,6 +275,8 @@ def methods_cost(folder: Path, options: argparse.Namespace) -> None:
             torch.cat([keys] * parts, dim=2), grid_hw, [grid_hw] * len(images), parts, None, attention
         )
         config = replace(preset.config, attention_head="mean") if name == "dino-seg" else preset.config
+        if name == "head":
+            config = HeadConfig(_head(backbone, features.values.shape[2]))
         tasks[name] = partial(timed_method, method, features, config, options.device)
     if options.device.type == "cpu":
         tasks["tokencut, dense eigh"] = lambda: len(keys) * seconds(lambda: dense_cut(keys[0].numpy()))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from lost_reg.cli.output import print_note
-from lost_reg.cli.parameter_types import HeadFolder, Layers, OrWord
+from lost_reg.cli.parameter_types import Layers, OrWord
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import (
     METHODS,
@@ -18,6 +18,7 @@ from lost_reg.discovery.methods import (
     with_changes,
 )
 from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
+from lost_reg.runs.heads import read_head
 from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
@@ -112,8 +113,11 @@ def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) ->
         preset = BEST
     base = chosen_preset(method, preset, family)
     names = {option.name for option in setting_options()}
-    changes = {name: options.pop(name) for name in [*options] if name in names}
-    return with_changes(base, {name: value for name, value in changes.items() if value is not None})
+    named = {name: options.pop(name) for name in [*options] if name in names}
+    changes = {name: value for name, value in named.items() if value is not None}
+    if "head" in changes:
+        changes["head"] = read_head(changes["head"])
+    return with_changes(base, changes)
 
 
 def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
@@ -183,8 +187,6 @@ def _type_of(owners: Sequence[Field[Any]]) -> click.ParamType:
     kinds = {part.strip() for part in written.split("|")}
     if any(kind.startswith("tuple") for kind in kinds):
         return Layers()
-    if "Head" in kinds:
-        return HeadFolder()
     number: click.ParamType | None = None
     if "int" in kinds:
         least = [one.metadata["min"] for one in owners if "min" in one.metadata]

@@ -38,14 +38,3 @@ class Layers(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is not a layer, such as -1, or layers, such as -4,-1", param, ctx)
         return layers[0] if len(layers) == 1 else layers
-
-
-class HeadFolder(click.ParamType):
-    """A folder with a head, which is read."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from lost_reg.runs.heads import read_head
-
-        return read_head(value) if isinstance(value, str) else value
