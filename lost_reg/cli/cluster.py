@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import backbone_names, given, load, model_options
+from lost_reg.cli.options import backbone_names, given, image_root_option, load, model_options
 from lost_reg.cli.output import print_line, print_message, print_note
 
 
@@ -52,10 +52,7 @@ class Ks(click.ParamType):
     "--batch-size", type=click.IntRange(min=1), metavar="N",
     help="How many crops of one size run together.  [default: 16]",
 )  # fmt: skip
-@click.option(
-    "--image-root", type=click.Path(path_type=Path),
-    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
-)  # fmt: skip
+@image_root_option
 def cluster(run: Path, names: Path | None, **options: Any) -> None:
     """Sort the objects of a run into classes, without labels.
 

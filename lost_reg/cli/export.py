@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.options import image_root_option
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.export.base import MODES
 from lost_reg.export.formats import FORMATS
@@ -33,11 +34,7 @@ _WITH_IMAGES = ", ".join(name for name, format in FORMATS.items() if format.has_
     "--images", type=click.Choice(MODES),
     help=f"Link or copy the images into the folder, or neither ({_WITH_IMAGES}).  [default: link]",
 )  # fmt: skip
-@click.option(
-    "--image-root",
-    type=click.Path(path_type=Path),
-    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
-)
+@image_root_option
 @click.option(
     "--drop-implausible",
     is_flag=True,

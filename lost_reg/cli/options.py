@@ -272,6 +272,11 @@ max_side_option = click.option(
     help="Scale images down so that the longer side is at most this.  [default: native resolution]",
 )  # fmt: skip
 
+image_root_option = click.option(
+    "--image-root", type=click.Path(path_type=Path),
+    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
+)  # fmt: skip
+
 register_options = together(
     click.option(
         "--test-time-registers", type=click.IntRange(min=1), metavar="N",

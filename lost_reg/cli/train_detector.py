@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import chosen_loader, default_name, given
+from lost_reg.cli.options import chosen_loader, default_name, given, image_root_option, options_of
 from lost_reg.cli.output import print_line, print_note
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
@@ -26,33 +26,10 @@ _OF_DETECTORS = frozenset((
 ))  # fmt: skip
 
 
-class _DetectorCommand(click.Command):
-    """A command with an option for each field of the configuration that has a help text."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        *own, help_option = super().get_params(ctx)
-        return [*own, *map(_option_of, _option_fields()), help_option]
+_DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in fields(DetectorConfig)}
 
 
-def _option_fields() -> list[Any]:
-    return [item for item in fields(DetectorConfig) if "help" in item.metadata]
-
-
-def _option_of(item: Any) -> click.Option:
-    facts = item.metadata
-    kind: click.ParamType = click.INT
-    if "choices" in facts:
-        kind = click.Choice(facts["choices"])
-    elif isinstance(item.default, float):
-        kind = click.FLOAT
-    elif "min" in facts:
-        kind = click.IntRange(min=facts["min"])
-    name = item.name.replace("_", "-")
-    text = f"{facts['help']}  [default: the preset's; {item.default} for {SMALL}]"
-    return click.Option([f"--{name}"], type=kind, default=None, metavar=facts.get("metavar"), help=text)
-
-
-@click.command("detector", cls=_DetectorCommand)
+@click.command("detector")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), required=True, help="The detector's folder."
@@ -64,10 +41,7 @@ def _option_of(item: Any) -> click.Option:
 )  # fmt: skip
 @click.option("--classes", is_flag=True, help="Train on the objects' labels, from `lost-reg cluster`.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use only N images with a box.")
-@click.option(
-    "--image-root", type=click.Path(path_type=Path, file_okay=False),
-    help="The folder of the images.  [default: where the run found them]",
-)  # fmt: skip
+@image_root_option
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE",
     help="The weights of a ResNet, such as DINO's.  [default: random]",
@@ -91,6 +65,7 @@ def _option_of(item: Any) -> click.Option:
     help="Steps between checkpoints.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue an interrupted training in its folder.")
+@options_of(DetectorConfig, **_DEFAULTS)
 def detector(run: Path, out: Path, **options: Any) -> None:
     """Train a detector on the boxes of RUN (LOST's CAD): a Faster R-CNN of torchvision.
 
@@ -99,7 +74,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     """
     from lost_reg.runs.ranks import joined, ranks_of_environment
 
-    changes = given(options, [item.name for item in _option_fields()])
+    changes = given(options, _DEFAULTS)
     if options["min_size"]:
         changes["min_sizes"] = _sizes(options["min_size"])
     if options["weights"] and options["preset"] == SMALL:

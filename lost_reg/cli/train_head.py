@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import chosen_loader, given, load, loader_options, model_options, options_of
+from lost_reg.cli.options import (
+    chosen_loader,
+    given,
+    image_root_option,
+    load,
+    loader_options,
+    model_options,
+    options_of,
+)
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.text import counted, shown_names
@@ -26,10 +34,7 @@ from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 @options_of(FeatureConfig, **vars(FEATURES))
 @model_options
 @loader_options
-@click.option(
-    "--image-root", type=click.Path(path_type=Path),
-    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
-)  # fmt: skip
+@image_root_option
 @click.option("--resume", is_flag=True, help="Continue a training that was interrupted.")
 def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options: Any) -> None:
     """Train one linear layer to see what a run found.

@@ -143,7 +143,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
         "root": str(source.images.root.absolute()),
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
-        "weights_file": str(weights) if weights else None,
+        "weights_file": str(weights.absolute()) if weights else None,
     }
 
 

@@ -30,6 +30,7 @@ from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
 from lost_reg.text import first_sentence
 from lost_reg.training.detector_config import VIT, DetectorConfig
 from lost_reg.training.detector_models import build_detector
+from lost_reg.training.run_backbone import own_weights
 
 DETECTOR_FILE, MODEL_FILE = "detector.json", "model.safetensors"
 CHECKPOINT_FILE, LOG_FILE, CHART_FILE = "checkpoint.pt", "log.csv", "loss.svg"
@@ -141,10 +142,9 @@ def load_vit(recorded: dict[str, Any], device: torch.device) -> Backbone:
     Raises:
         LostRegError: weights that are missing or others, or a model without blocks.
     """
-    source = recorded["weights"]["source"]
-    if source == "callable":
+    if recorded["weights"]["source"] == "callable":
         raise LostRegError("the run's features are a function of yours: choose a ResNet as `backbone`")
-    given = {"random": "random", "file": recorded["weights_file"]}.get(source)
+    given = own_weights(recorded["weights"], recorded["weights_file"])
     vit = load_backbone(recorded["backbone"], weights=given, device=str(device))
     if vit.weights.sha256 != recorded["weights"]["sha256"]:
         raise LostRegError(

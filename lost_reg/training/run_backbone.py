@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import Results
@@ -20,11 +23,14 @@ def backbone_and_weights(
         return backbone, weights
     if recorded["source"] == "callable":
         raise LostRegError(f"the features of {results.folder} are a function's: name a `backbone`")
-    if weights is None and recorded["source"] == "file":
-        weights = results.record.get("weights_file") or recorded["name"]
-    elif weights is None and recorded["source"] in ("hub", "random"):
-        weights = recorded["name"]
-    return settings["backbone"], weights
+    return settings["backbone"], weights or own_weights(recorded, results.record.get("weights_file"))
+
+
+def own_weights(recorded: Mapping[str, Any], file: str | None) -> str | None:
+    """What `load_backbone` needs to load weights that were recorded; `file`: as recorded in run.json."""
+    if recorded["source"] == "file":
+        return file or recorded["name"]
+    return recorded["name"] if recorded["source"] in ("hub", "random") else None
 
 
 def check_same_weights(results: Results, backbone: Backbone) -> None:

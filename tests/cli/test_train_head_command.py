@@ -104,7 +104,7 @@ def test_the_help_names_the_defaults(lost_reg):
     for shown in (
         "[default: 336]",
         "[default: v]",
-        "[default: 10]",
+        "[default: 20]",
         "[default: 0.2]",
         "[default: no-center]",
     ):
