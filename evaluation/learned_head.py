@@ -68,6 +68,7 @@ def parse() -> argparse.Namespace:
     photos.add_argument("--weights")
     photos.add_argument("--max-side", type=int, action="append", help=f"default: {FEATURES.max_side}")
     photos.add_argument("--facet", default=FEATURES.facet)
+    photos.add_argument("--refine", action="store_true", help="own masks, as FOUND does")
     photos.add_argument("--shuffles", type=int, default=3, help="divisions into folds")
     bundle = commands.add_parser("bundle")
     bundle.set_defaults(do=write_bundled)
@@ -99,20 +100,22 @@ def on_photos(options: argparse.Namespace) -> None:
                 source = FeatureSource(images, backbone, features, loader, cache)
                 source.fill(no_progress)
                 dataset = find_dataset(results.settings["dataset"], data_root())
-                row = _row(results, source, dataset, options.shuffles)
+                row = _row(results, source, dataset, options)
                 if is_first:
                     print(table_head([*row]))
                 print(table_row([*row.values()]), flush=True)
                 is_first = False
 
 
-def _row(results: Results, source: FeatureSource, dataset: Dataset, shuffles: int) -> dict[str, str]:
+def _row(
+    results: Results, source: FeatureSource, dataset: Dataset, options: argparse.Namespace
+) -> dict[str, str]:
     before = {name: one.box_xyxy for name, one in results.predictions.items()}
     found_before = _found(before, dataset)
     scores, big, seconds = [], [], []
-    for shuffle in range(shuffles):
+    for shuffle in range(options.shuffles):
         began = time.perf_counter()
-        boxes = _cross_validated(source, shuffle)
+        boxes = _cross_validated(source, HeadTraining(refine=options.refine), shuffle)
         seconds.append((time.perf_counter() - began) / FOLDS)
         found = _found({name: boxes.get(name) for name in before}, dataset)
         scores.append((100 * np.mean([*found.values()]), _paired(found_before, found)))
@@ -132,7 +135,7 @@ def _row(results: Results, source: FeatureSource, dataset: Dataset, shuffles: in
     }
 
 
-def _cross_validated(source: FeatureSource, shuffle: int) -> dict[str, Box]:
+def _cross_validated(source: FeatureSource, training: HeadTraining, shuffle: int) -> dict[str, Box]:
     """The box of each image, from a head that was trained on the images of the other folds."""
     names = sorted(source.names)
     order = np.random.default_rng(SHUFFLES_SEED + shuffle).permutation(len(names))
@@ -140,7 +143,7 @@ def _cross_validated(source: FeatureSource, shuffle: int) -> dict[str, Box]:
     for fold in range(FOLDS):
         left_out = {names[index] for index in order[fold::FOLDS]}
         paths = {name: path for name, path in source.images.paths.items() if name not in left_out}
-        layer = fit(replace(source, images=replace(source.images, paths=paths)), HeadTraining())
+        layer = fit(replace(source, images=replace(source.images, paths=paths)), training)
         features = (source.cache.get(name) for name in sorted(left_out))
         for chunk in in_chunks(features, layer.weight.device):
             grids = chunk.on_grids(layer.objectness(chunk.values))

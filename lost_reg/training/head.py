@@ -175,11 +175,14 @@ def fit(
             done += 1
             progress(done, 0, total)
 
+    def own(layer: Layer) -> Target:
+        return source.refined(own_target(layer)) if training.refine else own_target(layer)
+
     if state is None:
         if not _any_image(source, source.images.target, lambda mask: mask.any() and not mask.all()):
             raise LostRegError(f"the masks of the run cover all of each image, or nothing: {_OTHER_METHOD}")
         state = _State(moments(one_pass(), device), None, -1)
-    target = source.images.target if state.layer is None else own_target(state.layer)
+    target = source.images.target if state.layer is None else own(state.layer)
     while state.rounds < training.rounds:
         covariance = covariance_with(one_pass(), target, state.moments)
         weight = ridge(state.moments, covariance, training.ridge)
@@ -187,8 +190,8 @@ def fit(
         state = _State(state.moments, layer, state.rounds + 1)
         if state_file:
             _write_state(state_file, state)
-        target = own_target(layer)
-    if not _any_image(source, target, lambda mask: mask.any()):
+        target = own(layer)
+    if not _any_image(source, own_target(state.layer), lambda mask: mask.any()):
         raise LostRegError(f"the head finds nothing in the images that it learned from: {_OTHER_METHOD}")
     return state.layer
 

@@ -23,6 +23,10 @@ class HeadTraining:
     features: FeatureConfig = FEATURES
     rounds: int = option(20, "Rounds in which it learns from its own predictions, after the masks.", min=0)
     ridge: float = option(1.0, "Strength of the ridge: what is added to the channels' correlations.")
+    refine: bool = option(
+        False,
+        "Move the edges of its own masks to those of the image before it learns from them, as FOUND does.",
+    )
     holdout: float = option(0.2, "Share of the images that is drawn and kept out, for `lost-reg score`.")
     seed: int = option(0, "Random seed of that draw, and of the order of the images.", min=0)
     cache_gib: float = option(

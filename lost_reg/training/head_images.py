@@ -14,6 +14,8 @@ from lost_reg.discovery.features import FeatureConfig, compose, finite_images
 from lost_reg.errors import LostRegError
 from lost_reg.export.base import ImageFiles
 from lost_reg.images.batching import DecodedImage
+from lost_reg.images.reading import read_image, scaled
+from lost_reg.masks.bilateral import BilateralSolver
 from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
@@ -23,7 +25,7 @@ from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
-from lost_reg.training.head_fit import Chunk
+from lost_reg.training.head_fit import Chunk, Target
 from lost_reg.types import Failure, Mask
 
 
@@ -125,6 +127,28 @@ class FeatureSource:
         names = self.names[:count]
         yield from (self.cache.get(name) for name in names if name in self.cache)
         yield from self._computed([name for name in names if name not in self.cache])
+
+    def refined(self, target: Target) -> Target:
+        """A target whose masks are refined by the bilateral solver, unless the two hardly overlap."""
+
+        def sharper(chunk: Chunk) -> list[np.ndarray]:
+            return [self._refined(one.image, mask) for one, mask in zip(chunk.images, target(chunk))]
+
+        return sharper
+
+    def _refined(self, image: str, mask: np.ndarray) -> np.ndarray:
+        """A (rows, columns) mask, refined on its image: the patches that are at least half in it."""
+        if not mask.any():
+            return mask
+        read = read_image(self.images.paths[image], apply_exif=self.loader.apply_exif)
+        pixels = scaled(read, self.features.max_side, self.features.square)
+        height, width = pixels.shape[:2]
+        patch, (rows, columns) = self.backbone.patch_size, mask.shape
+        coarse = mask.repeat(patch, axis=0).repeat(patch, axis=1)[:height, :width]
+        fine = BilateralSolver(pixels).refine(coarse)
+        padded = np.pad(fine, ((0, rows * patch - height), (0, columns * patch - width)), mode="edge")
+        inside: np.ndarray = padded.reshape(rows, patch, columns, patch).mean(axis=(1, 3)) >= 0.5
+        return inside
 
     def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
         named = ((name, self.images.paths[name]) for name in names)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import refusal
+from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.boxes import iou
@@ -18,7 +19,7 @@ from lost_reg.discovery.head import HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.images.sources import list_images
 from lost_reg.masks.grids import stored
-from lost_reg.progress import no_phases
+from lost_reg.progress import no_phases, no_progress
 from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.heads import WORK_FOLDER, is_held_out, read_head
@@ -26,8 +27,11 @@ from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import source_of_files
 from lost_reg.training import feature_cache
+from lost_reg.training.feature_cache import FeatureCache
 from lost_reg.training.head import train_head
 from lost_reg.training.head_config import HeadTraining, TrainOptions
+from lost_reg.training.head_fit import in_chunks
+from lost_reg.training.head_images import FeatureSource, images_to_train_on
 
 LOADER = LoaderOptions(workers=0)
 FEATURES = FeatureConfig(facet="k", max_side=128)
@@ -89,7 +93,7 @@ def test_what_it_was_trained_on_is_recorded(results, tiny, tmp_path):
     recorded = train(results, tiny, tmp_path, limit=5).head.trained_on
     assert (recorded["images"], recorded["limit"], recorded["method"]) == (5, 5, "lost")
     assert recorded["run"] == str(results.folder) and recorded["root"] == results.record["root"]
-    assert recorded["options"] == {"rounds": 3, "ridge": 1.0, "holdout": 0.2, "seed": 0}
+    assert recorded["options"] == {"rounds": 3, "ridge": 1.0, "refine": False, "holdout": 0.2, "seed": 0}
     json.dumps(recorded)
 
 
@@ -180,6 +184,30 @@ def test_a_run_that_nothing_can_be_learned_from_is_refused(results, tiny, tmp_pa
     assert "give `image_root`" in refusal(train, results, tiny, tmp_path, image_root=tmp_path / "x")
     (tmp_path / "file").write_text("")
     assert "it is a file" in refusal(train, results, tiny, tmp_path / "file")
+
+
+def test_its_own_masks_are_refined_if_asked_for(results, tiny, tmp_path):
+    """The bilateral solver takes back a mask that reaches a column of patches beyond the rectangle."""
+    image, pixels = "00.png", np.full((128, 96, 3), 90, np.uint8)
+    pixels[32:96, 16:64] = (200, 40, 40)
+    Image.fromarray(pixels).save(tmp_path / image)
+    images = images_to_train_on(results, replace(ROUNDS, holdout=0.0), TrainOptions(LOADER))
+    images.paths[image] = tmp_path / image
+    coarse, exact = np.zeros((2, 8, 6), bool)
+    coarse[2:6, 1:5] = exact[2:6, 1:4] = True
+    with FeatureCache(tmp_path / "cache", 1e9) as cache:
+        source = FeatureSource(images, tiny, FEATURES, LOADER, cache)
+        source.fill(no_progress)
+        (chunk,) = in_chunks([cache.get(image)], tiny.device)
+        (refined,) = source.refined(lambda _: [coarse])(chunk)
+        (none,) = source.refined(lambda _: [coarse & False])(chunk)
+    assert (refined == exact).all() and not none.any()
+
+
+def test_a_head_that_refines_its_masks_is_another(results, tiny, tmp_path):
+    refined = train(results, tiny, tmp_path / "a", replace(ROUNDS, refine=True)).head
+    assert refined.trained_on["options"]["refine"] is True
+    assert numbers(refined) != numbers(train(results, tiny, tmp_path / "b").head)
 
 
 def test_masks_of_whole_images_teach_nothing(results, tiny, tmp_path):
