@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
-from lost_reg.masks.grids import box_of, cells, coco_segmentation, in_pixels, stored, unless_far
+from lost_reg.masks.grids import box_of, cells, coco_segmentation, in_pixels, on_grid, stored, unless_far
 from lost_reg.types import Mask
 
 GRIDS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -25,6 +25,25 @@ def test_a_patch_covers_its_pixels(grid, patch, data):
     mask = stored(grid, (rows * patch, columns * patch))
     expected = np.kron(grid, np.ones((patch, patch), bool))[:height, :width]
     assert (in_pixels(mask, (height, width)) == expected).all()
+
+
+@given(GRIDS, st.integers(1, 4))
+def test_on_its_own_grid_a_mask_is_itself_and_on_a_finer_one_each_cell_is_several(grid, times):
+    mask = stored(grid, (30.0, 50.0))
+    rows, columns = grid.shape
+    finer = np.kron(grid, np.ones((times, times), bool)).astype(bool)
+    assert (on_grid(mask, (rows * times, columns * times), (30.0, 50.0)) == finer).all()
+
+
+def test_a_cell_is_covered_from_a_half():
+    mask = stored(np.array([[1, 1, 1, 0, 0, 0, 0, 1]], bool), (10.0, 80.0))
+    assert on_grid(mask, (1, 4), (10.0, 80.0)).tolist() == [[True, True, False, True]]
+    assert on_grid(mask, (1, 2), (10.0, 80.0)).tolist() == [[True, False]]
+
+
+def test_a_grid_that_reaches_further_than_the_mask_continues_its_edge():
+    mask = stored(np.array([[0, 1]], bool), (10.0, 20.0))
+    assert on_grid(mask, (1, 3), (10.0, 30.0)).tolist() == [[False, True, True]]
 
 
 @given(GRIDS)
