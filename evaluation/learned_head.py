@@ -129,7 +129,7 @@ def _row(
         "head": f"{np.mean([score for score, _ in scores]):.1f} "
         f"({', '.join(f'{score:.1f}' for score, _ in scores)})",
         "first division: points": f"{paired.difference:+.1f} ({low:+.1f} to {high:+.1f})",
-        "McNemar p": f"{paired.p:.3f}",
+        "McNemar p": f"{paired.p:.3f}" if paired.p >= 0.001 else "< 0.001",
         "over 85 %": f"{np.mean(big):.1f} %",
         "seconds a head": f"{np.mean(seconds):.1f}",
     }

@@ -16,20 +16,20 @@ SIDE = 64
 
 
 def boxes_of(count: int) -> list[tuple[int, int, int, int]]:
-    """Boxes of about half the side, in images of SIDE x SIDE."""
+    """Boxes of about half the side, in images of this size."""
     random = np.random.default_rng(0)
     corners, sizes = random.integers(2, 26, (count, 2)), random.integers(28, 36, (count, 2))
     return [tuple(map(int, (*corner, *(corner + size)))) for corner, size in zip(corners, sizes)]
 
 
-def write_run(folder: Path, root: Path, objects: dict[str, list[FoundObject]]) -> Path:
+def write_run(folder: Path, root: Path, objects: dict[str, list[FoundObject]], size_hw=(SIDE, SIDE)) -> Path:
     """A run folder of `tiny` on images of SIDE x SIDE."""
     weights = load_backbone("tiny", device="cpu").weights.recorded()
     settings = {**run_settings(backbone="tiny"), "weights": weights, "dataset": None, "split": None}
     record = {"images": len(objects), "root": str(root), "weights_file": None}
     with RunWriter(folder, settings, record) as writer:
         for name, found in objects.items():
-            writer.write(Prediction(name, (SIDE, SIDE), (4, 4), tuple(found)))
+            writer.write(Prediction(name, size_hw, (4, 4), tuple(found)))
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ class VitBackbone(Backbone):
     @torch.inference_mode()
     def class_tokens(self, images: Tensor) -> Tensor:
         self.check_class_token()
-        *_, tokens = self._tokens_between_blocks(images)
+        (tokens,) = deque(self._tokens_between_blocks(images), maxlen=1)  # the last
         return self.model.norm(tokens[:, 0])
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:

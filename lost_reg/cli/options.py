@@ -18,7 +18,7 @@ from lost_reg.discovery.methods import (
     with_changes,
 )
 from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
-from lost_reg.runs.heads import read_head
+from lost_reg.runs.heads import check_no_features, read_head
 from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
 from lost_reg.types import AUTO
 
@@ -117,6 +117,8 @@ def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) ->
     changes = {name: value for name, value in named.items() if value is not None}
     if "head" in changes:
         changes["head"] = read_head(changes["head"])
+    if base.method.name == "head":
+        check_no_features(changes)
     return with_changes(base, changes)
 
 

@@ -17,7 +17,7 @@ from lost_reg.cli.output import print_line, print_note
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted
-from lost_reg.training.detector_config import PRESETS, SMALL, DetectorConfig, chosen_config
+from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, DetectorConfig, chosen_config
 
 # What `run --method detector` takes of the options of `run`; the others are for methods on features.
 _OF_DETECTORS = frozenset((
@@ -40,7 +40,10 @@ _DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in 
     "reference; or lost-cad, LOST's class-agnostic detector.",
 )  # fmt: skip
 @click.option("--classes", is_flag=True, help="Train on the objects' labels, from `lost-reg cluster`.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Use only N images with a box.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N",
+    help="Use only the first N images with a box, by name.",
+)  # fmt: skip
 @image_root_option
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE",
@@ -62,7 +65,7 @@ _DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in 
 )  # fmt: skip
 @click.option(
     "--save-every", type=click.IntRange(min=1), default=200, show_default=True, metavar="N",
-    help="Steps between checkpoints.",
+    help="Steps between checkpoints; there is also one every five minutes.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue an interrupted training in its folder.")
 @options_of(DetectorConfig, **_DEFAULTS)
@@ -79,6 +82,9 @@ def detector(run: Path, out: Path, **options: Any) -> None:
         changes["min_sizes"] = _sizes(options["min_size"])
     if options["weights"] and options["preset"] == SMALL:
         changes = {"norm": "frozen", **changes}
+    if not options["weights"]:  # nothing that is random stays as it is
+        norm = {"norm": "batch"} if options["preset"] == TORCHVISION else {}
+        changes = {"trainable_stages": 5, **norm, **changes}
     config = chosen_config(options["preset"], **changes)
     if options["weights"] and config.backbone == "vit":
         raise LostRegError("`weights` are a ResNet's: choose one as `backbone`; vit has the run's weights")
@@ -134,7 +140,8 @@ def _progress(out: Path, ranks: Any) -> Iterator[Any]:
     reached = 0
     stopping = click.get_current_context().find_root().obj
     stopping.message = lambda: (
-        f"stopped after {counted(reached, 'step')}; --resume continues from the last checkpoint in {out}"
+        f"stopped after {counted(reached, 'step')}; --resume continues in {out} from the last checkpoint, or "
+        "from the start if there is none yet"
     )
 
     def count(done: int, total: int) -> None:

@@ -50,7 +50,8 @@ def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options:
     from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
 
     changes = given(options, [item.name for item in fields(FeatureConfig)])
-    features = replace(FEATURES, **({"max_side": None} if "square" in changes else {}), **changes)
+    scale = {"max_side": None} if "square" in changes else {}
+    features = replace(FEATURES, **{**scale, **changes})
     names = [item.name for item in fields(HeadTraining)]
     training = HeadTraining(features=features, **given(options, names))
     check_free_for_head(out, resume=resume)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 HEAD_FILE = "head.json"
 WORK_FOLDER = "unfinished"  # in the folder of a head, until it is finished
+_SCALE = ("max_side", "square")
+_OWN_FEATURES = (
+    "a head takes the features that it was trained on: leave out `facet`, `layer`, `center` and `normalize`"
+)
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -35,6 +39,8 @@ def read_head(path: str | Path) -> Head:
     try:
         return parse_json(file.read_bytes(), Head)
     except FileNotFoundError:
+        if not Path(path).is_dir():
+            raise LostRegError(f"no such head: {str(path)!r}; `lost-reg train head` makes one") from None
         unfinished = (file.parent / WORK_FOLDER).is_dir()
         reason = (
             "its training has not finished: `resume` continues it" if unfinished else f"no {file.name} in it"
@@ -95,14 +101,22 @@ def fitted(setting: Setting, backbone: Backbone) -> Setting:
             f"the head was trained on features of {head.backbone}, not of {backbone.name}: "
             f"choose that `backbone`, or train one for this"
         )
-    asked, scale = setting.features, ("max_side", "square")
+    asked, scale = setting.features, _SCALE
     chosen = replace(asked, **{name: getattr(FeatureConfig(), name) for name in scale})
     if chosen not in (FeatureConfig(), replace(head.features, max_side=None, square=None)):
-        raise LostRegError(
-            "a head takes the features that it was trained on: leave out `facet`, `layer` and the like"
-        )
+        raise LostRegError(_OWN_FEATURES)
     given = {name: getattr(asked, name) for name in scale} if asked.max_side or asked.square else {}
     return replace(setting, features=replace(head.features, **given), config=replace(config, head=head))
+
+
+def check_no_features(changes: Iterable[str]) -> None:
+    """Check that of the features of a head nothing is changed but the size of the images.
+
+    Raises:
+        LostRegError: another field of `FeatureConfig` is among the names.
+    """
+    if {*changes} & {*FeatureConfig.__dataclass_fields__} - {*_SCALE}:
+        raise LostRegError(_OWN_FEATURES)
 
 
 def drawing(seed: int) -> Callable[[str], float]:

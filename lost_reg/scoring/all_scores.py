@@ -142,7 +142,9 @@ def _class_scores(
 ) -> ClassScores | None:
     if not any(one.label for prediction in predictions.values() for one in prediction.objects):
         return None
-    truths = {image: objects_that_count(dataset.truths[image], options.count_hard) for image in done}
+    truths = {image: dataset.truths[image] for image in done}
+    if not options.count_hard:  # what does not count is neither right nor wrong
+        truths = {image: replace(one, difficult=one.hard) for image, one in truths.items()}
     return score_classes(truths, predictions)
 
 

@@ -11,6 +11,7 @@ from lost_reg import text
 from lost_reg.errors import one_line
 from lost_reg.scoring.all_scores import AllScores
 from lost_reg.scoring.classes_text import class_rows, class_text, flat_classes
+from lost_reg.scoring.compare import LEAST_P
 from lost_reg.scoring.held_out import HeldOut
 from lost_reg.scoring.mask_scores import Estimate
 from lost_reg.scoring.score_runs import cells, flat
@@ -76,10 +77,11 @@ def _on_held_out(held_out: HeldOut) -> str:
     if paired is None:
         return f"not compared with {learned_from}, from which the head learned: {held_out.reason}"
     low, high = paired.interval
+    p = f"= {paired.p:.4f}" if paired.p >= LEAST_P else f"< {LEAST_P}"
     return (
         f"on the {text.counted(paired.images, 'image')} held out of the head's training, CorLoc "
         f"{paired.corloc_b:.1f}; that of {learned_from}, from which it learned, {paired.corloc_a:.1f}; "
-        f"{paired.difference:+.1f} points (95 % {low:+.1f} to {high:+.1f}; McNemar p = {paired.p:.3f})"
+        f"{paired.difference:+.1f} points (95 % {low:+.1f} to {high:+.1f}; McNemar p {p})"
     )
 
 

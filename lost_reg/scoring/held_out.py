@@ -52,6 +52,8 @@ def score_held_out(results: Results, dataset: Dataset, options: ScoringOptions) 
         of_teacher = read_run(Path(teacher.run))
     except LostRegError as error:
         return _unknown(teacher, str(error))
+    if of_teacher.record.get("created") != trained_on.get("run_created"):
+        return _unknown(teacher, "the run in its folder is another one by now")
     try:
         names = _held_out_names(results, of_teacher, trained_on)
     except (KeyError, TypeError):

@@ -61,8 +61,8 @@ def find_clusters(tokens: np.ndarray, k: Sequence[int], seed: int = 0) -> Cluste
     rows = whitened(tokens)
     found = {one: _k_means(rows, one, seed) for one in k}
     silhouettes = {one: _silhouette(rows, of, seed) for one, (of, _) in found.items()}
-    best = max(k, key=lambda one: (silhouettes[one] or -2.0, -one)) if len(k) > 1 else k[0]
     tried = {one: value for one, value in silhouettes.items() if value is not None} if len(k) > 1 else {}
+    best = max(k, key=lambda one: (tried.get(one, -2.0), -one))
     return Clusters(best, *found[best], silhouettes[best], tried)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -70,8 +71,16 @@ class DetectorConfig:
         for name in ("steps", "batch_size", "channels", "max_size"):
             if getattr(self, name) < 1:
                 raise LostRegError(f"expected `{name}` of at least 1, but got {getattr(self, name)}")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise LostRegError(f"expected `lr` above 0, but got {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise LostRegError(f"expected `momentum` from 0 to below 1, but got {self.momentum}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise LostRegError(f"expected `weight_decay` of at least 0, but got {self.weight_decay}")
+        if self.warmup < 0:
+            raise LostRegError(f"expected `warmup` of at least 0, but got {self.warmup}")
+        if not 0 <= self.seed < 2**32:
+            raise LostRegError(f"expected a `seed` from 0 to {2**32 - 1}, but got {self.seed}")
         if not self.min_sizes or min(self.min_sizes) < 16:
             raise LostRegError(f"expected a `min_size` of at least 16 pixels, but got {self.min_sizes}")
         if not 0 <= self.trainable_stages <= 5:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import read_image
-from lost_reg.runs.folder import PREDICTIONS_FILE, RUN_FILE, find_runs, read_outcomes, read_record
+from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import shown_names
 from lost_reg.training.detector_config import DetectorConfig
@@ -34,7 +34,7 @@ class TrainingSet:
 
     images: for each image with a box, its name, its boxes in pixels of the original, and their classes.
     classes: their names; boxes' classes are indices into them. labelled: whether they are objects' labels.
-    settings: the run's. digest: of the boxes.
+    settings: the run's. digest: of the boxes. sizes_hw: of the images in the run.
     """
 
     root: Path
@@ -44,6 +44,7 @@ class TrainingSet:
     settings: dict[str, Any]
     record: dict[str, Any]
     digest: str
+    sizes_hw: dict[str, tuple[int, int]]
 
     @property
     def boxes(self) -> int:
@@ -58,11 +59,14 @@ class TrainingSet:
         """
         name = self.images[index][0]
         try:
-            return read_image(self.root / name, apply_exif=self.settings["apply_exif"])
+            pixels = read_image(self.root / name, apply_exif=self.settings["apply_exif"])
         except UnreadableImage as error:
             raise LostRegError(
                 f"{self.root / name}: {error}; the training needs it again: `resume` continues"
             ) from None
+        if pixels.shape[:2] != tuple(self.sizes_hw[name]):
+            raise LostRegError(f"{self.root / name} has another size than in the run: its boxes do not fit")
+        return pixels
 
 
 def read_training_set(
@@ -94,8 +98,9 @@ def read_training_set(
     root = image_root or Path(record["root"])
     _check_files(root, [one.image for one in with_box])
     images = [(one.image, *_arrays(one, names if classes else None)) for one in with_box]
-    digest = _digest(run, names, limit)
-    return TrainingSet(root, images, names, classes, record["settings"], record, digest)
+    sizes = {one.image: one.size_hw for one in with_box}
+    digest = _digest(images, names)
+    return TrainingSet(root, images, names, classes, record["settings"], record, digest, sizes)
 
 
 def _boxes(prediction: Prediction) -> list[tuple[Box, str | None]]:
@@ -136,10 +141,12 @@ def _check_files(root: Path, images: list[str]) -> None:
         )
 
 
-def _digest(run: Path, names: tuple[str, ...], limit: int | None) -> str:
-    """What tells the boxes of one training from those of another, whatever the order of the lines."""
-    lines = sorted((run / PREDICTIONS_FILE).read_bytes().splitlines())
-    return hashlib.sha256(b"\n".join([repr((names, limit)).encode(), *lines])).hexdigest()
+def _digest(images: list[tuple[str, np.ndarray, np.ndarray]], names: tuple[str, ...]) -> str:
+    """What tells the boxes and classes of one training from those of another."""
+    hasher = hashlib.sha256(repr(names).encode("utf-8", "surrogatepass"))
+    for name, boxes, labels in images:
+        hasher.update(name.encode("utf-8", "surrogatepass") + boxes.tobytes() + labels.tobytes())
+    return hasher.hexdigest()
 
 
 # --- the images of each step -------------------------------------------------------------------------

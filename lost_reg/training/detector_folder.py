@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -79,8 +80,9 @@ def read_detector_record(folder: Path) -> dict[str, Any]:
         record = parse_json(path.read_bytes(), dict[str, Any])
         convert(record, _Record)
     except (FileNotFoundError, NotADirectoryError):
+        missing = f"no {DETECTOR_FILE} in it" if folder.is_dir() else "there is no such folder"
         raise LostRegError(
-            f"no detector in {str(folder)!r}: no {DETECTOR_FILE} in it; `lost-reg train detector` makes one"
+            f"no detector in {str(folder)!r}: {missing}; `lost-reg train detector` makes one"
         ) from None
     except OSError as error:
         raise LostRegError(f"cannot read {path}: {error.strerror}") from None
@@ -118,7 +120,7 @@ def load_detector(folder: Path, device: torch.device) -> Detector:
         )
     vit = load_vit(record["vit"], device) if config.backbone == VIT else None
     classes = tuple(record["classes"]) if record["classes"] else None
-    model = build_detector(config, len(classes or "1"), vit)
+    model = build_detector(config, len(classes) if classes else 1, vit)
     try:
         model.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
@@ -171,14 +173,10 @@ def write_model(folder: Path, model: nn.Module) -> None:
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write the state of an unfinished training, whole or not at all."""
-    path = folder / CHECKPOINT_FILE
-    with whole_file(path, durable=True) as part:
-        try:
-            torch.save(state, part)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise LostRegError(
-                f"cannot write {path}: {first_sentence(error)}; the last one is kept, `resume` continues"
-            ) from None
+    with whole_file(folder / CHECKPOINT_FILE, "the checkpoint", durable=True) as part:
+        content = io.BytesIO()  # torch itself does not say that a disk is full
+        torch.save(state, content)
+        part.write_bytes(content.getbuffer())
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -224,12 +222,13 @@ class Log:
         """Draw the losses: each step's, and the mean of the steps around it."""
         rows = _rows(self._path)
         steps, losses = [int(row["step"]) for row in rows], [float(row["loss"]) for row in rows]
-        around = max(1, len(losses) // 50)
-        windows = [losses[max(0, index - around) : index + around + 1] for index in range(len(losses))]
+        around, count = max(1, len(losses) // 50), len(losses)
+        sums = np.concatenate([[0.0], np.cumsum(losses)])
+        ends = np.clip(np.arange(count)[:, None] + [-around, around + 1], 0, count)
+        means = (sums[ends[:, 1]] - sums[ends[:, 0]]) / (ends[:, 1] - ends[:, 0])
 
         def draw(axes: Any) -> None:
             axes.plot(steps, losses, color=COLOURS["line"], linewidth=1, label="each step")
-            means = [sum(window) / len(window) for window in windows]
             axes.plot(steps, means, color=COLOURS["bar-with"], label="mean")
             axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
 

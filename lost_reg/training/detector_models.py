@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,21 @@ def _resnet(config: DetectorConfig, weights: Path | None) -> resnet.ResNet:
     for name, parameter in body.named_parameters():
         if not name.startswith((*trained, *(["bn1"] if "conv1" in trained else []))):
             parameter.requires_grad_(False)
+    for stage in _STAGES[: 5 - config.trainable_stages]:
+        name = "bn1" if stage == "conv1" else stage
+        setattr(body, name, _with_frozen_norms(getattr(body, name)))
     return body
+
+
+def _with_frozen_norms(module: nn.Module) -> nn.Module:
+    """The same with batch norms that keep their statistics, too: those of stages that are not trained."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        frozen.load_state_dict(module.state_dict(), strict=False)
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, _with_frozen_norms(child))
+    return module
 
 
 def _load_resnet(body: nn.Module, path: Path, name: str) -> None:
@@ -185,7 +199,7 @@ class SimplePyramid(nn.Module):
         (vit,) = self.vit
         grid_hw = images.shape[2] // vit.patch_size, images.shape[3] // vit.patch_size
         with torch.autocast(images.device.type, enabled=False):
-            *_, tokens = vit.block_outputs(images.float().to(vit.device))
+            (tokens,) = deque(vit.block_outputs(images.float().to(vit.device)), maxlen=1)  # the last
         tokens = nn.functional.layer_norm(tokens.float().clone(), tokens.shape[-1:])  # out of inference mode
         return tokens.transpose(1, 2).unflatten(2, grid_hw)
 

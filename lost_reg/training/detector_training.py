@@ -54,7 +54,8 @@ class TrainingOptions:
     """How a training runs; its result does not depend on it, but for rounding.
 
     weights: a ResNet's. workers: processes that read images; 0 reads in this one.
-    save_every: steps between checkpoints. resume: continue the training in the folder.
+    save_every: steps between checkpoints; there is also one every five minutes.
+    resume: continue the training in the folder.
     """
 
     device: torch.device = _CPU
@@ -178,12 +179,13 @@ def _check_same(out: Path, record: dict[str, Any]) -> None:
         raise LostRegError(f"{str(out)!r} holds another training ({shown}): choose another `out`")
 
 
+_SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _SAME = ("classes", "vit", "weights", "precision", "trained_on")
 
 
 def _short(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return text if len(text) <= 300 else f"...{text[-300:]}"
 
 
 class _Training:
@@ -233,7 +235,7 @@ class _Training:
         """Train the steps that are left."""
         first, total, ranks = self._done, self._config.steps, self._options.ranks
         log = Log(self._out, first) if ranks.first and first < total else None
-        began = before = time.perf_counter()
+        began = before = self._saved_at = time.perf_counter()
         progress(first, total)
         loss = None
         self._parallel.train()
@@ -253,7 +255,7 @@ class _Training:
                 )
             before = after
             self._done = step + 1
-            if log and self._done % self._options.save_every == 0 and self._done < total:
+            if log and self._is_due(total):
                 self._save()
                 log.draw()
             progress(self._done, total)
@@ -284,7 +286,13 @@ class _Training:
         self._scaler.update()
         return {"loss": value, **{name: one.item() for name, one in losses.items()}}
 
+    def _is_due(self, total: int) -> bool:
+        """Whether a checkpoint is due: after so many steps, or so long after the last."""
+        late = time.perf_counter() - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+        return self._done < total and (late or self._done % self._options.save_every == 0)
+
     def _save(self) -> None:
+        self._saved_at = time.perf_counter()
         write_checkpoint(
             self._out,
             {

@@ -62,6 +62,7 @@ class FeatureCache:
     def __init__(self, folder: Path, budget: float):
         self._folder, self._budget = folder, budget
         self._entries: dict[str, _Entry] = {}
+        self._end = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._values = (folder / _VALUES_FILE).open("a+b")
@@ -86,7 +87,7 @@ class FeatureCache:
     @property
     def bytes(self) -> int:
         """How many bytes of features it holds."""
-        return max((one.end for one in self._entries.values()), default=0)
+        return self._end
 
     def add(self, features: ImageFeatures) -> bool:
         """Keep the features of an image.
@@ -110,7 +111,7 @@ class FeatureCache:
             self._index.flush()
         except OSError as error:
             raise self._cannot_write(error) from None
-        self._entries[entry.image] = entry
+        self._keep(entry)
         return True
 
     def get(self, image: str) -> ImageFeatures:
@@ -127,9 +128,13 @@ class FeatureCache:
         for entry, line_end in self._lines():
             if entry.start != self.bytes or entry.end > length:
                 break
-            self._entries[entry.image], whole = entry, line_end
+            self._keep(entry)
+            whole = line_end
         self._index.truncate(whole)
         self._values.truncate(self.bytes)
+
+    def _keep(self, entry: _Entry) -> None:
+        self._entries[entry.image], self._end = entry, entry.end
 
     def _lines(self) -> Iterator[tuple[_Entry, int]]:
         """The entries of the index, and where the line of each ends."""

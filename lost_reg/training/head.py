@@ -48,7 +48,7 @@ from lost_reg.version import __version__
 
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
 _IMAGES_FOR_THRESHOLD = 1000
-_OTHER_METHOD = "train on a run of another `method`, such as spread"
+_OTHER_METHOD = "train on a run of another `method`, such as spread, or at a larger `max_side`"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def train_head(
 
     1. The targets are the patches that the objects of the run cover.
     2. Ridge regression of the targets on the features, with channels standardised; each image counts alike.
-    3. The mean over images of Otsu's threshold of its values is subtracted: above 0 is object.
+    3. The mean of Otsu's thresholds in each image, of the first 1,000, is subtracted: above 0 is object.
     4. In each further round, the targets are the head's own first object in each image.
 
     Args:

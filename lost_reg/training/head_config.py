@@ -36,8 +36,8 @@ class HeadTraining:
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""
         check_fields(self)
-        if self.rounds < 0:
-            raise LostRegError(f"expected at least 0 `rounds`, but got {self.rounds}")
+        if not 0 <= self.rounds <= 1000:
+            raise LostRegError(f"expected `rounds` from 0 to 1000, but got {self.rounds}")
         if not 0 < self.ridge < 1e6:
             raise LostRegError(f"expected a `ridge` above 0, but got {self.ridge}")
         if not 0 <= self.holdout < 1:

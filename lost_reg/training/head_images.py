@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, compose, finite_images
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.export.base import ImageFiles
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import read_image, scaled
@@ -22,7 +22,7 @@ from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
 from lost_reg.runs.options import LoaderOptions
-from lost_reg.text import counted
+from lost_reg.text import counted, shown_names
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import Chunk, Target
@@ -33,13 +33,14 @@ from lost_reg.types import Failure, Mask
 class TrainingImages:
     """The images of a run that a head learns from, in random order, and those kept out.
 
-    masks: those of each image's objects. paths: their files.
+    masks: those of each image's objects. paths: their files. sizes_hw: of the images, in the run.
     held_out: how many are kept out. held_out_below: those are the ones with a smaller number, see
         `runs.heads.drawing`.
     """
 
     masks: dict[str, list[Mask]]
     paths: dict[str, Path]
+    sizes_hw: dict[str, tuple[int, int]]
     held_out: int
     held_out_below: float
 
@@ -75,17 +76,21 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
     names = [name for name in drawn[held_out:] if masks[name]][: options.limit]
     if len(names) < 2:
         raise LostRegError(
-            f"{results.folder} leaves {counted(len(names), 'image')} to learn from, of {len(masks)} with "
-            "objects: a head needs two or more; a smaller `holdout` keeps fewer out"
+            f"{results.folder} has {counted(len(masks), 'image')} with objects, of which {len(names):,} are "
+            "left to learn from: a head needs at least two, and many are better"
         )
+    if options.image_root and not options.image_root.is_dir():
+        raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
     files = ImageFiles(options.image_root or Path(results.record["root"]))
     paths = {name: path for name in names if (path := files.find(name))}
-    if not paths:
+    gone = [name for name in names if name not in paths]
+    if gone:
         raise LostRegError(
-            f"no image of {results.folder} is in {files.root}: if they moved, give `image_root`; tar shards "
-            "must be unpacked"
+            f"{len(gone):,} of {len(names):,} images to learn from are no files in {str(files.root)!r} "
+            f"({shown_names(gone)}): if they moved, give `image_root`; tar shards must be unpacked"
         )
-    return TrainingImages({name: masks[name] for name in names}, paths, held_out, below)
+    sizes = {name: results.predictions[name].size_hw for name in names}
+    return TrainingImages({name: masks[name] for name in names}, paths, sizes, held_out, below)
 
 
 @dataclass
@@ -140,7 +145,10 @@ class FeatureSource:
         """A (rows, columns) mask, refined on its image: the patches that are at least half in it."""
         if not mask.any():
             return mask
-        read = read_image(self.images.paths[image], apply_exif=self.loader.apply_exif)
+        try:
+            read = read_image(self.images.paths[image], apply_exif=self.loader.apply_exif)
+        except UnreadableImage as error:
+            raise LostRegError(f"{image}: {error}; the training needs it again: `resume` continues") from None
         pixels = scaled(read, self.features.max_side, self.features.square)
         height, width = pixels.shape[:2]
         patch, (rows, columns) = self.backbone.patch_size, mask.shape
@@ -175,6 +183,9 @@ class FeatureSource:
         for image, of_image, is_finite in zip(batch, values.cpu(), finite):
             if not is_finite:
                 self.failures[image.name] = self.backbone.not_finite("its features are")
+                continue
+            if image.original_hw != tuple(self.images.sizes_hw[image.name]):
+                self.failures[image.name] = "its size is not the one that it had in the run"
                 continue
             rows, columns = (side // patch for side in image.pixels.shape[:2])
             spans = [

@@ -106,4 +106,4 @@ def test_a_stopped_training_says_how_to_continue(run, tmp_path):
     process.send_signal(signal.SIGTERM)
     text = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert "Interrupted: stopped after" in text and "--resume continues from the last checkpoint" in text
+    assert "Interrupted: stopped after" in text and "from the last checkpoint, or from the start" in text

@@ -93,7 +93,9 @@ def test_what_is_wrong_is_one_line(lost_reg, refused, scenes, tmp_path):
     assert "no such folder" in refused("train", "head", tmp_path / "x", "--out", tmp_path / "h")
     assert "--holdout" in refused("train", "head", run, "--holdout", 2)
     images = tmp_path / "images"
-    assert "no head in" in refused("run", images, "--method", "head", "--head", tmp_path / "x")
+    assert "no such head" in refused("run", images, "--method", "head", "--head", tmp_path / "x")
+    assert "leave out --facet" in refused("run", images, "--method", "head", "--facet", "k")
+    assert "not to both" in refused("train", "head", run, "--square", 64, "--max-side", 9)
     assert "for tiny" in refused("run", images, "--method", "head", "--out", tmp_path / "o")
     assert "is not a head" in refused("run", images, "--method", "head", "--head", images / "0.png")
     assert not (tmp_path / "h").exists()

@@ -41,7 +41,7 @@ def test_a_file_that_is_no_head_is_refused(tmp_path, content):
 
 def test_a_folder_without_a_head_is_refused(tmp_path):
     assert "no head.json in it" in refusal(read_head, tmp_path)
-    assert "no head in" in refusal(read_head, tmp_path / "missing")
+    assert "no such head" in refusal(read_head, tmp_path / "missing")
     (tmp_path / WORK_FOLDER).mkdir()
     assert "its training has not finished" in refusal(read_head, tmp_path)
 

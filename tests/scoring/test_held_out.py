@@ -21,12 +21,13 @@ DRAWN = sorted(NAMES, key=drawing(3))  # the first four are held out
 BELOW = drawing(3)(DRAWN[4])
 TRAINED_ON = {
     "run": "/runs/lost", "method": "lost", "root": "/photos", "held_out_below": BELOW, "options": {"seed": 3},
+    "run_created": "then",
 }  # fmt: skip
 
 
 def results(boxes: dict, trained_on=TRAINED_ON, method="head", root="/photos") -> Results:
     options = {"head": {"trained_on": trained_on}} if method == "head" else {}
-    record = {"root": root, "settings": {"method": method, "options": options}}
+    record = {"root": root, "created": "then", "settings": {"method": method, "options": options}}
     return Results(None, record, {name: prediction(name, box) for name, box in boxes.items()}, {})
 
 
@@ -68,6 +69,8 @@ def test_where_it_is_not_known_the_reason_is_given(dataset, monkeypatch, tmp_pat
     assert "no such folder" in score_held_out(results(every), dataset, options).reason
     assert "another folder" in score_held_out(results(every, root="/x"), dataset, options).reason
     monkeypatch.setattr(held_out, "read_run", lambda folder: results(every, method="lost"))
+    anew = {**TRAINED_ON, "run_created": "before"}
+    assert "another one by now" in score_held_out(results(every, anew), dataset, options).reason
     unknown = {**TRAINED_ON, "options": None}
     assert "is not recorded" in score_held_out(results(every, unknown), dataset, options).reason
     none = {**TRAINED_ON, "held_out_below": 0.0}

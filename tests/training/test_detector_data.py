@@ -83,12 +83,14 @@ def test_exif_is_applied_as_in_the_run(tmp_path):
     for name in "ab":
         Image.new("RGB", (32, 64)).save(tmp_path / "photos" / f"{name}.jpg", exif=exif)
     objects = {f"{name}.jpg": [found_object((0, 0, 16, 16))] for name in "ab"}
-    run = write_run(tmp_path / "run", tmp_path / "photos", objects)
-    record = json.loads((run / "run.json").read_text())
-    for apply, shape in ((True, (32, 64, 3)), (False, (64, 32, 3))):
-        record["settings"]["apply_exif"] = apply
-        (run / "run.json").write_text(json.dumps(record))
-        assert read_training_set(run).read(0).shape == shape
+    for apply, size_hw, other_hw in ((True, (32, 64), (64, 32)), (False, (64, 32), (32, 64))):
+        for name, size in (("right", size_hw), ("wrong", other_hw)):
+            run = write_run(tmp_path / f"{name}-{apply}", tmp_path / "photos", objects, size)
+            record = json.loads((run / "run.json").read_text())
+            record["settings"]["apply_exif"] = apply
+            (run / "run.json").write_text(json.dumps(record))
+        assert read_training_set(tmp_path / f"right-{apply}").read(0).shape == (*size_hw, 3)
+        assert "another size" in refusal(read_training_set(tmp_path / f"wrong-{apply}").read, 0)
 
 
 def test_classes_are_the_labels(tmp_path, save_scene):

@@ -55,6 +55,15 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, weights):
     assert "no weight file" in refusal(resnet, tmp_path / "missing.pth")
 
 
+def test_norms_of_frozen_stages_keep_their_statistics():
+    model = build_detector(small(backbone="resnet18", norm="batch", trainable_stages=3), 1).train()
+    body = model.backbone.body
+    before = {name: value.clone() for name, value in body.state_dict().items() if "running" in name}
+    body(torch.rand(2, 3, 64, 64))
+    changed = {name.split(".")[0] for name, old in before.items() if not body.state_dict()[name].equal(old)}
+    assert changed == {"layer2", "layer3", "layer4"}
+
+
 def test_stages_are_frozen():
     model = resnet(trainable_stages=3)
     trained = {name for name, one in model.backbone.body.named_parameters() if one.requires_grad}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -154,17 +155,19 @@ def test_damaged_files_are_one_line(data, tmp_path):
 
 def test_a_full_disk_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
     whole = train(data, tmp_path / "whole")
-    save = torch.save
+    write, checkpoints = Path.write_bytes, []
 
-    def full(state, path):
-        if state["step"] > 2:
-            path.write_bytes(b"a part")
-            raise RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0. No space")
-        save(state, path)
+    def full(path, content):
+        checkpoints.append(path)
+        if len(checkpoints) > 1:
+            write(path, b"a part")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(detector_training.torch, "save", full)
-        assert "cannot write" in refusal(train, data, tmp_path / "full")
+        patch.setattr(Path, "write_bytes", full)
+        assert "No space left on device" in refusal(train, data, tmp_path / "full")
+    assert (tmp_path / "full" / "checkpoint.pt").is_file()
     assert same(whole, train(data, tmp_path / "full", resume=True))
 
 

@@ -151,9 +151,13 @@ def test_images_that_cannot_be_used_are_left_out_and_named(results, tiny, tmp_pa
     for name in names:
         (root / name).write_bytes(Path(results.record["root"], name).read_bytes())
     (root / names[0]).write_bytes(b"no image")
-    (root / names[1]).unlink()
+    with Image.open(root / names[1]) as image:
+        image.resize((64, 64)).save(root / names[1])
     trained = train(results, tiny, tmp_path / "head", image_root=root)
-    assert trained.images == len(names) - 2 and [*trained.failures] == [names[0]]
+    assert trained.images == len(names) - 2 and {*trained.failures} == {*names[:2]}
+    assert "size is not the one" in trained.failures[names[1]]
+    (root / names[2]).unlink()
+    assert f"1 of {len(names)} images" in refusal(train, results, tiny, tmp_path / "h", image_root=root)
 
 
 def test_a_full_disk_is_one_line_and_what_was_done_is_kept(results, tiny, tmp_path, monkeypatch):
@@ -178,10 +182,10 @@ def test_a_run_that_nothing_can_be_learned_from_is_refused(results, tiny, tmp_pa
     assert "found no objects" in refusal(train, replace(results, predictions=nothing), tiny, tmp_path)
     few = dict([*results.predictions.items()][:1])
     chosen = replace(ROUNDS, holdout=0.0)
-    assert "1 image to learn from" in refusal(
+    assert "1 are left to learn from" in refusal(
         train, replace(results, predictions=few), tiny, tmp_path, chosen
     )
-    assert "give `image_root`" in refusal(train, results, tiny, tmp_path, image_root=tmp_path / "x")
+    assert "no such folder of images" in refusal(train, results, tiny, tmp_path, image_root=tmp_path / "x")
     (tmp_path / "file").write_text("")
     assert "it is a file" in refusal(train, results, tiny, tmp_path / "file")
 
