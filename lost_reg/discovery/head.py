@@ -73,7 +73,8 @@ class Head:
         """
         if values.shape[2] != len(self.weight):
             raise LostRegError(
-                f"this head takes features of dimension {len(self.weight)}, but these have {values.shape[2]}"
+                f"this head takes features of dimension {len(self.weight)}, but these have "
+                f"{values.shape[2]}: is its file whole? `lost-reg train head` makes another"
             )
         return values.float() @ torch.tensor(self.weight, device=values.device) + self.bias
 

@@ -25,6 +25,7 @@ from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
+from lost_reg.json_files import MALFORMED, parse_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
@@ -236,6 +237,16 @@ def _read_state(file: Path, device: torch.device) -> _State | None:
         return None
 
 
+def _difference(file: Path, settings: dict[str, Any]) -> str:
+    """The names of the settings that differ from those in a file."""
+    try:
+        earlier = parse_json(file.read_bytes(), dict[str, Any])
+    except MALFORMED:
+        return f"{file.name} is damaged"
+    flat, before = ({**one, **one.get("options", {})} for one in (settings, earlier))
+    return ", ".join(name for name in flat if name != "options" and flat[name] != before.get(name))
+
+
 @contextlib.contextmanager
 def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[Path]:
     """The folder of an unfinished training, locked; `resume` continues one with the same settings.
@@ -258,7 +269,10 @@ def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[
         text = json.dumps(settings, indent=2)
         file = work / _SETTINGS_FILE
         if file.exists() and file.read_text() != text:
-            raise LostRegError(f"{str(out)!r} holds a training with other settings: choose another `out`")
+            raise LostRegError(
+                f"{str(out)!r} holds a training with other settings ({_difference(file, settings)}): choose "
+                "another `out`"
+            )
         with whole_file(file) as part:
             part.write_text(text)
         yield work

@@ -133,7 +133,7 @@ def test_a_training_with_other_options_is_not_continued(results, tiny, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(results, tiny, tmp_path, progress=stop)
     other = replace(ROUNDS, ridge=2.0)
-    assert "with other settings" in refusal(train, results, tiny, tmp_path, other, resume=True)
+    assert "with other settings (ridge)" in refusal(train, results, tiny, tmp_path, other, resume=True)
 
 
 @pytest.mark.parametrize("gib", [0.0, 30e-6])
