@@ -18,7 +18,7 @@ from lost_reg.runs.folder import (
     read_outcomes,
     read_record,
 )
-from lost_reg.runs.writer import line_of, locked, record_text
+from lost_reg.runs.writer import line_of, record_text, while_locked
 from lost_reg.types import FoundObject
 
 Relabel = Callable[[str, int, FoundObject], FoundObject]  # (image, index among its objects, object)
@@ -32,8 +32,7 @@ def relabel(folder: Path, change: Relabel, clusters: dict[str, Any]) -> None:
     Raises:
         LostRegError: a folder that is in use, malformed or cannot be written, or that is not joined yet.
     """
-    lock = locked(folder)
-    try:
+    with while_locked(folder):
         check_joined(folder)
         record = {**read_record(folder / RUN_FILE), CLUSTERS: clusters}
         with (
@@ -45,8 +44,6 @@ def relabel(folder: Path, change: Relabel, clusters: dict[str, Any]) -> None:
                     changed = tuple(change(one.image, *numbered) for numbered in enumerate(one.objects))
                     file.write(line_of(replace(one, objects=changed)))
             new_record.write_text(record_text(record), encoding="utf-8")
-    finally:
-        lock.release()
 
 
 def check_joined(folder: Path) -> None:

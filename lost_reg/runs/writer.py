@@ -201,11 +201,21 @@ def locked(folder: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise LostRegError(
-            f"{shown} is being written by another run: wait, or choose another `out`"
+            f"{shown} is being written by another process: wait, or choose another `out`"
         ) from None
     except OSError as error:
         raise LostRegError(f"cannot write results to {shown}: {error.strerror or error}") from None
     return lock
+
+
+@contextlib.contextmanager
+def while_locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a results folder; see `locked`."""
+    lock = locked(folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def line_of(outcome: Any) -> bytes:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,6 +26,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.runs.sessions import now, versions
+from lost_reg.runs.writer import while_locked
 from lost_reg.training.detector_config import VIT, DetectorConfig
 from lost_reg.training.detector_data import Steps, Target, TrainingSet, steps_from
 from lost_reg.training.detector_folder import (
@@ -93,7 +93,7 @@ def train_detector(
     ranks = options.ranks
     if ranks.first:
         check_trainable(out, resume=options.resume)
-    with _locked(out) if ranks.first else nullcontext():
+    with while_locked(out) if ranks.first else nullcontext():
         record = _record(data, config, options)
         if ranks.first:
             _check_same(out, record)
@@ -123,24 +123,6 @@ def check_trainable(out: Path, *, resume: bool) -> None:
             )
     elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise LostRegError(f"{str(out)!r} holds other files: choose another `out`")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LostRegError(
-            f"{str(out)!r} is being written by another training: wait, or choose another `out`"
-        ) from None
-    except OSError as error:
-        raise LostRegError(f"cannot write a detector to {str(out)!r}: {error.strerror or error}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _record(data: TrainingSet, config: DetectorConfig, options: TrainingOptions) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -31,6 +30,7 @@ from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
+from lost_reg.runs.writer import while_locked
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
@@ -257,15 +257,7 @@ def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[
     """
     work = out / WORK_FOLDER
     check_free_for_head(out, resume=resume)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LostRegError(f"{str(out)!r} is being written by another training: wait for it") from None
-    except OSError as error:
-        raise LostRegError(f"cannot write to {str(out)!r}: {error.strerror or error}") from None
-    with lock:
+    with while_locked(out):
         text = json.dumps(settings, indent=2)
         file = work / _SETTINGS_FILE
         if file.exists() and file.read_text() != text:

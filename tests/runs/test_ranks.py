@@ -108,7 +108,7 @@ def test_only_the_first_rank_keeps_the_record_and_the_lock(tmp_path):
         with writer(tmp_path, 1) as second:
             assert second.record == {} and first.record["settings"] == SETTINGS
             assert (tmp_path / "run.json").read_bytes() == record
-        assert "another run" in refusal(writer, tmp_path, 0, resume=True)
+        assert "another process" in refusal(writer, tmp_path, 0, resume=True)
 
 
 # --- who is who ------------------------------------------------------------------------------------

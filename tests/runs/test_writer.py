@@ -253,7 +253,7 @@ def test_path_that_is_a_file_is_refused(tmp_path):
 def test_second_writer_is_refused_while_the_first_writes(tmp_path):
     with RunWriter(tmp_path, SETTINGS, RECORD) as first:
         first.write(A)
-        assert "being written by another run" in refusal(write, tmp_path, resume=True)
+        assert "being written by another process" in refusal(write, tmp_path, resume=True)
         first.write(B)
     assert list(read_run(tmp_path).predictions) == ["a.jpg", "folder/b.png"]
     assert write(tmp_path, resume=True) == {"a.jpg", "folder/b.png"}
