@@ -42,7 +42,8 @@ def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options:
     RUN is the folder of a run with --masks, of any method. The layer learns from its masks, without labels,
     and then from its own predictions; --limit takes images at random. `lost-reg run --method head --head
     HEAD` finds objects with it. Some images are held out: on them, `lost-reg score` of such a run says how it
-    compares with the run that it learned from.
+    compares with the run that it learned from. The backbone is that of the run, and so are its weights,
+    unless --weights names where they are now.
     """
     from lost_reg.runs.folder import read_run
     from lost_reg.runs.heads import check_free_for_head

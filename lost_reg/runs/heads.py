@@ -101,11 +101,11 @@ def fitted(setting: Setting, backbone: Backbone) -> Setting:
             f"the head was trained on features of {head.backbone}, not of {backbone.name}: "
             f"choose that `backbone`, or train one for this"
         )
-    asked, scale = setting.features, _SCALE
-    chosen = replace(asked, **{name: getattr(FeatureConfig(), name) for name in scale})
+    asked = setting.features
+    chosen = replace(asked, max_side=None, square=None)
     if chosen not in (FeatureConfig(), replace(head.features, max_side=None, square=None)):
         raise LostRegError(_OWN_FEATURES)
-    given = {name: getattr(asked, name) for name in scale} if asked.max_side or asked.square else {}
+    given = {name: getattr(asked, name) for name in _SCALE} if asked.max_side or asked.square else {}
     return replace(setting, features=replace(head.features, **given), config=replace(config, head=head))
 
 

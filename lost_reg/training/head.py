@@ -105,7 +105,7 @@ def train_head(
             layer = fit(source, training, work / _STATE_FILE, progress("learning"))
         counts = {"images": len(source.names), "held_out": images.held_out}
         drawn = {"held_out_below": images.held_out_below}
-        trained_on = {**settings, **counts, **drawn, **_provenance(results)}
+        trained_on = {**settings, **counts, **drawn, **_provenance()}
         head = Head(
             backbone.name,
             backbone.weights.name,
@@ -128,6 +128,7 @@ def _settings(
         "run": str(results.folder.absolute()),
         "method": results.settings["method"],
         "setting": describe_setting(results.settings),
+        "run_created": results.record.get("created"),
         "predictions": len(results.predictions),
         "dataset": results.settings["dataset"],
         "root": results.record["root"],
@@ -141,9 +142,9 @@ def _settings(
     }
 
 
-def _provenance(results: Results) -> dict[str, Any]:
+def _provenance() -> dict[str, Any]:
     versions = {"lost-reg": __version__, "torch": torch.__version__}
-    return {"created": now(), "versions": versions, "run_created": results.record.get("created")}
+    return {"created": now(), "versions": versions}
 
 
 def fit(
