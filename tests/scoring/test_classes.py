@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
+from lost_reg.scoring.all_scores import _class_scores
 from lost_reg.scoring.classes import (
     RESAMPLES,
     agreement,
@@ -17,6 +21,7 @@ from lost_reg.scoring.classes import (
     purity_of,
     score_classes,
 )
+from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.types import FoundObject, ImageTruth, Prediction
 
 LEFT, RIGHT, FAR = (0, 0, 40, 40), (50, 0, 90, 40), (0, 60, 40, 100)
@@ -76,6 +81,17 @@ def test_a_true_object_is_found_once_and_a_difficult_one_is_ignored():
     assert cat.objects == 1 and cat.ap50 == 100 and dog.ap50 == 100
     late = [found("a", (FAR, "1", 0.99), (LEFT, "1", 0.9), (FAR, "2", 0.4))]
     assert scored(truths, late).classes[0].ap50 == 50
+
+
+def test_without_hard_objects_a_box_on_one_is_neither_right_nor_wrong():
+    """The box on the truncated object scores highest: as a false positive, it would halve the AP."""
+    one = truth("a", (LEFT, "cat"), (RIGHT, "cat"), (FAR, "dog"), difficult={1})
+    dataset = SimpleNamespace(truths={"a": replace(one, difficult=(False,) * 3)})
+    boxes = {"a": found("a", (RIGHT, "1", 0.99), (LEFT, "1", 0.9), (FAR, "2", 0.4))}
+    cat, _ = _class_scores(["a"], boxes, dataset, ScoringOptions(count_hard=False)).classes
+    assert (cat.objects, cat.ap50) == (1, 100)
+    cat, _ = _class_scores(["a"], boxes, dataset, ScoringOptions()).classes
+    assert (cat.objects, cat.ap50) == (2, 100)
 
 
 def test_voc_needs_more_than_half_and_coco_half():

@@ -7,6 +7,7 @@ import pytest
 from helpers import refusal
 from scipy.cluster.vq import whiten
 
+from lost_reg.training import clusters as clusters_module
 from lost_reg.training.cluster_names import default_names, read_names, renamed
 from lost_reg.training.clusters import find_clusters, whitened
 from lost_reg.training.token_cache import CACHE_FILE, TokenCache, box_key
@@ -42,6 +43,13 @@ def test_the_silhouette_chooses_k_in_a_range():
         == max(clusters.tried.values())
         == pytest.approx(silhouette_by_hand(rows, clusters.of))
     )
+
+
+def test_a_silhouette_of_zero_is_better_than_a_negative_one(monkeypatch):
+    monkeypatch.setattr(
+        clusters_module, "_silhouette", lambda rows, of, seed: {2: 0.0, 3: -0.1}[len(set(of))]
+    )
+    assert find_clusters(np.random.default_rng(0).normal(size=(20, 3)), [2, 3]).k == 2
 
 
 def silhouette_by_hand(rows, of):

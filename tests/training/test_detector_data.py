@@ -129,3 +129,14 @@ def test_the_schedule_of_losts_cad():
     assert [config.lr_at(step) for step in (17_999, 18_000, 22_000)] == pytest.approx([0.02, 0.002, 0.0002])
     assert (config.min_sizes[0], config.min_sizes[-1], len(config.min_sizes)) == (480, 800, 11)
     assert chosen_config(LOST_CAD, batch_size=4).lr_at(100) == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": -1.0}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"warmup": -5}, {"lr": float("inf")},
+        {"seed": -1}, {"seed": 2**32},
+    ],
+)  # fmt: skip
+def test_options_that_are_not_possible_are_refused_by_name(changes):
+    assert f"`{next(iter(changes))}`" in refusal(small, **changes)
