@@ -223,9 +223,9 @@ def _run(
 
 def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     """Print what a run did, and what failed."""
+    from lost_reg.runs.degenerate import degenerate_line
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary
-    from lost_reg.runs.whole_images import whole_images_line
 
     if summary.done_before and asked_for_files:
         done_before = f"images done before ({summary.done_before:,})"
@@ -234,7 +234,7 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     if summary.implausible:
         print_line(implausible_summary(summary))
     settings = read_record(summary.folder / RUN_FILE)["settings"]
-    if line := whole_images_line(lambda: read_outcomes(summary.folder), settings):
+    if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
     if summary.failed:
         text = failed_summary(summary)

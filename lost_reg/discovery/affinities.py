@@ -12,13 +12,18 @@ if TYPE_CHECKING:
 # Affinities held at one time: 2**25 float32 are 128 MiB. So memory grows with the number of patches, not
 # with its square.
 AFFINITIES_AT_ONCE = 2**25
+# Affinities sorted at one time, for Otsu's threshold: those of an image of 2,896 patches. Of larger images,
+# only the affinities near the threshold are sorted.
+AFFINITIES_SORTED_AT_ONCE = 2**22
 
 
 def affinity_bytes(images: int, patches: int) -> float:
     """Memory for the affinities of a batch that are held at one time, and for what is computed from them."""
     held = max(min(AFFINITIES_AT_ONCE, images * patches**2), images * patches)
     of_patches = 64.0 * images * patches  # degrees, sums and masks
-    return 2.0 * 4 * held + of_patches
+    of_batch = min(AFFINITIES_SORTED_AT_ONCE, images * patches**2)
+    of_image = min(2 * AFFINITIES_SORTED_AT_ONCE, patches**2)  # half of them are sorted: q > p
+    return max(2.0 * 4 * held, 48.0 * max(of_batch, of_image)) + of_patches
 
 
 def copy_bytes(images: int, patches: int) -> float:

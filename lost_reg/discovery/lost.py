@@ -20,12 +20,12 @@ from lost_reg.discovery.affinities import (
 )
 from lost_reg.discovery.bias import absolute_bias
 from lost_reg.discovery.components import component_of
+from lost_reg.discovery.degenerate import why_implausible
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, finite_images, option
 from lost_reg.discovery.further_objects import Graph, with_further_objects
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.method import MAX_OBJECTS_HELP, Deferred, Method, PatchObject, Preset
-from lost_reg.discovery.whole_image import why_whole_image
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import torch
@@ -381,7 +381,7 @@ LOST = Method(
     discover=discover,
     discover_each=discover_each,
     maps=lost_maps,
-    why_whole_image=why_whole_image,
+    why_implausible=why_implausible,
     main_option="bias",
     operations=gram_operations,
     peak_bytes=affinity_bytes,

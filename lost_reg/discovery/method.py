@@ -62,8 +62,8 @@ class Method:
     discover_each: the same as `discover` for several configurations of the same features, if that saves
         work; for sweeps, which only use the boxes, so scores may be left out.
     maps: the maps of each image, which show how the method found its objects.
-    why_whole_image: given the images whose first box is the whole image, says why that is, or None if it does
-        not know. The images are streamed.
+    why_implausible: given a kind of `plausibility.IMPLAUSIBLE` and the images whose first box is of that
+        kind, says why they are, or None if it does not know. The images are streamed.
     class_attention: "needed" or "used" if it works with the attention of the class token, see
         `PatchFeatures`: not at all without it, or also without it.
     check_heads: raises LostRegError for options that a backbone with so many attention heads cannot serve.
@@ -83,7 +83,7 @@ class Method:
     presets: Mapping[str, Preset]
     discover_each: Callable[[PatchFeatures, Sequence[Any]], list[Deferred]] | None = None
     maps: Callable[[PatchFeatures, Any], list[Maps]] | None = None
-    why_whole_image: Callable[[Iterable[Prediction]], str | None] | None = None
+    why_implausible: Callable[[str, Iterable[Prediction]], str | None] | None = None
     class_attention: Literal["", "used", "needed"] = ""
     check_heads: Callable[[Any, int], None] | None = None
     main_option: str | None = None

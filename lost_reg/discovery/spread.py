@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import AFFINITIES_AT_ONCE, affinity_bytes, copy_bytes
-from lost_reg.discovery.bias import otsu_bias, otsu_split
 from lost_reg.discovery.components import component_labels
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
 from lost_reg.discovery.maps import Maps, maps_of
 from lost_reg.discovery.method import Deferred, Method, PatchObject, Preset
+from lost_reg.discovery.otsu import affinity_thresholds, otsu_split
 from lost_reg.lazy import np, torch
 from lost_reg.masks.grids import box_of
 
@@ -87,7 +87,7 @@ def mean_over_similar(units: Tensor, values: Tensor, sound: Tensor) -> Tensor:
         units: (B, N, D) float32, L2-normalised. values: (B, N). sound: (B, N), 1 or 0.
     """
     batch, patches, _ = units.shape
-    taus = -otsu_bias(units)
+    taus = affinity_thresholds(units)
     sums = torch.stack([values * sound, sound], dim=2)  # (B, N, 2)
     means = torch.empty_like(values)
     rows_at_once = max(1, AFFINITIES_AT_ONCE // (batch * patches))

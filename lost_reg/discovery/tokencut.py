@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lost_reg.discovery.affinities import seed_cosines
-from lost_reg.discovery.bias import otsu_bias
 from lost_reg.discovery.components import component_of
 from lost_reg.discovery.device import to_host
 from lost_reg.discovery.features import FeatureConfig, PatchFeatures, option
@@ -27,6 +26,7 @@ from lost_reg.discovery.normalized_cut import (
     images_at_once,
     second_eigenvectors,
 )
+from lost_reg.discovery.otsu import affinity_thresholds
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.lazy import torch
@@ -99,9 +99,9 @@ def thresholds(features: Tensor, tau: float | str) -> Tensor:
 
     Args:
         features: (B, N, D) float32, L2-normalised.
-        tau: a number, or "auto" for Otsu's threshold of the image's cosines; see `bias.py`.
+        tau: a number, or "auto" for Otsu's threshold of the image's cosines; see `otsu.py`.
     """
-    return -otsu_bias(features) if isinstance(tau, str) else features.new_full((len(features),), tau)
+    return affinity_thresholds(features) if isinstance(tau, str) else features.new_full((len(features),), tau)
 
 
 def cut(found: Eigenvectors, features: Tensor, taus: Tensor) -> Cuts:

@@ -18,7 +18,7 @@ from lost_reg.report.loading import ReportRun
 from lost_reg.report.map_words import explanations, titles
 from lost_reg.report.page import Section
 from lost_reg.report.pictures import Pictures, ramp
-from lost_reg.report.runs import paired_by_registers, whole_image_notes
+from lost_reg.report.runs import degenerate_notes, paired_by_registers
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
@@ -73,7 +73,7 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
     """
     if not gallery["items"]:
         return None
-    notes = whole_image_notes([run for run in runs if not run.row])
+    notes = degenerate_notes([run for run in runs if not run.row])
     notes += [
         f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
         "(`lost-reg report --max-images` shows more); the numbers above are of all"

@@ -15,7 +15,7 @@ from lost_reg.charts import COLOURS, chart, percent_top, titled
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.page import Section, Table
-from lost_reg.runs.whole_images import whole_images_line
+from lost_reg.runs.degenerate import degenerate_line
 from lost_reg.scoring.compare import compare
 from lost_reg.scoring.comparison_text import paired_cells
 from lost_reg.scoring.corloc import Score
@@ -35,15 +35,15 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     numeric = ("images", "found", "CorLoc", "centred box", "whole image")
     table = Table("CorLoc table", "corloc", rows, numeric)
     notes = [note for name, row in scored for note in _uncounted(name, row)]
-    notes += whole_image_notes([run for run in runs if run.row])
+    notes += degenerate_notes([run for run in runs if run.row])
     left_out = [str(error) for error in errors]
     return Section("corloc", "CorLoc", {"table": table, "notes": notes, "left_out": left_out})
 
 
-def whole_image_notes(runs: Sequence[ReportRun]) -> list[str]:
-    """A note on each run whose boxes are mostly the whole image."""
+def degenerate_notes(runs: Sequence[ReportRun]) -> list[str]:
+    """A note on each run whose boxes are mostly the whole image, a single patch or a strip."""
     lines = (
-        (run.name, whole_images_line(run.results.predictions.values, run.results.settings)) for run in runs
+        (run.name, degenerate_line(run.results.predictions.values, run.results.settings)) for run in runs
     )
     return [f"{name}: {line}" for name, line in lines if line]
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.discovery.bias import otsu_split
 from lost_reg.discovery.head import objects_in
+from lost_reg.discovery.otsu import otsu_split
 from lost_reg.training.feature_cache import ImageFeatures
 
 IMAGES_AT_ONCE = 32  # a GPU is slow at one image at a time

@@ -99,7 +99,7 @@ def test_memory_for_affinities_is_bounded_until_single_rows_exceed_the_bound():
     one, many = affinity_bytes(1, 100), affinity_bytes(4, 100)
     assert many == 4 * one > 4 * 100**2 * 4  # bytes of float32
     assert affinity_bytes(8, 10_000) < 1.02 * affinity_bytes(1, 10_000)
-    most = affinities.AFFINITIES_AT_ONCE
+    most = 4 * affinities.AFFINITIES_AT_ONCE
     assert affinity_bytes(2, most) == 2 * affinity_bytes(1, most)
 
 

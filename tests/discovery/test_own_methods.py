@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lost_reg.discovery.bias import otsu_bias, otsu_split
 from lost_reg.discovery.features import PatchFeatures
 from lost_reg.discovery.grids import nearness_to_centre, rim
 from lost_reg.discovery.lost_rim import BIASES, LostRimConfig, elected
 from lost_reg.discovery.methods import METHODS
+from lost_reg.discovery.otsu import affinity_thresholds, otsu_split
 from lost_reg.discovery.spread import SpreadConfig, correlations, sound_patches, spread_maps
 from lost_reg.errors import LostRegError
 
@@ -106,7 +106,7 @@ def test_spread_is_the_mean_prior_of_similar_patches(parts):
         for part in np.split(features.values[image].double().numpy(), parts, axis=1):
             units = cut_oracle.unit(part)
             away = standardised(-units @ units[rim(GRID)].mean(axis=0))
-            tau = -float(otsu_bias(torch.tensor(units)[None])[0])
+            tau = float(affinity_thresholds(torch.tensor(units)[None])[0])
             similar = (units @ units.T > tau) | np.eye(len(units), dtype=bool)
             prior += away / parts
             spread += standardised(similar @ (places + away) / similar.sum(axis=1))

@@ -1,4 +1,4 @@
-"""The line on a run of whole images: when there is one, and what it says of any method."""
+"""The line on a run of implausible boxes: when there is one, and what it says of any method."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import pytest
 from helpers import found_object, prediction, run_settings
 
 from lost_reg.discovery import methods
-from lost_reg.runs.whole_images import whole_images_line
+from lost_reg.runs.degenerate import degenerate_line
 
 WHOLE, PART = (0, 0, 128, 96), (32, 16, 64, 64)
+PATCH, STRIP = (16, 16, 32, 32), (0, 0, 128, 8)
 HINT = "try `preset` best; `lost-reg sweep` compares settings"
 
 
 def line(*images, **settings) -> str | None:
-    return whole_images_line(lambda: iter(images), run_settings(**settings))
+    return degenerate_line(lambda: iter(images), run_settings(**settings))
 
 
 def images(*boxes):
@@ -31,9 +32,14 @@ def images(*boxes):
         ([WHOLE, PART, PART], None),
         ([PART], None),
         ([], None),
+        ([PATCH], "the box is a single patch"),
+        ([PATCH, PATCH, STRIP, PART], "2 of 4 boxes are a single patch"),
+        ([STRIP, STRIP, PATCH], "2 of 3 boxes are a border strip"),
+        ([WHOLE, PATCH, PART, PART], "2 of 4 boxes are implausible"),
+        ([WHOLE, PATCH, PART, PART, PART], None),
     ],
 )
-def test_a_line_where_at_least_half_are_whole(boxes, text):
+def test_a_line_where_at_least_half_are_implausible(boxes, text):
     assert line(*images(*boxes)) == (text and f"{text}; {HINT}")
 
 
@@ -51,13 +57,13 @@ def test_only_the_first_box_of_an_image_that_has_any_counts():
 
 
 def test_the_method_says_why_and_of_these_images_only(monkeypatch):
-    def explain(images):
-        return f"of {[one.image for one in images]}"
+    def explain(kind, images):
+        return f"{kind} of {[one.image for one in images]}"
 
-    method = dataclasses.replace(methods.METHODS["lost"], why_whole_image=explain)
+    method = dataclasses.replace(methods.METHODS["lost"], why_implausible=explain)
     monkeypatch.setitem(methods.METHODS, "lost", method)
     assert line(*images(WHOLE, PART, WHOLE)) == (
-        f"2 of 3 boxes are the whole image: of ['0.jpg', '2.jpg']; {HINT}"
+        f"2 of 3 boxes are the whole image: whole image of ['0.jpg', '2.jpg']; {HINT}"
     )
 
 
@@ -65,6 +71,6 @@ def test_the_method_need_not_know_nor_be_installed(monkeypatch):
     tied = prediction("a.jpg", found_object(WHOLE, degree=47, positive_share=1.0))
     assert "100 % of the affinities" in line(tied)
     assert line(tied, method="another") == f"the box is the whole image; {HINT}"
-    method = dataclasses.replace(methods.METHODS["lost"], why_whole_image=None)
+    method = dataclasses.replace(methods.METHODS["lost"], why_implausible=None)
     monkeypatch.setitem(methods.METHODS, "lost", method)
     assert line(tied) == f"the box is the whole image; {HINT}"
