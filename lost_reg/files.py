@@ -66,6 +66,19 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)  # does not follow links
 
 
+def check_no_links(folder: Path, target: Path) -> None:
+    """Check that no link leads out of a folder that is written to: it may come from somebody else.
+
+    Raises:
+        LostRegError: the folder, the target or a folder between them is a link.
+    """
+    for path in (target, *target.parents):
+        if path.is_symlink():
+            raise LostRegError(f"{str(path)!r} is a link, which nothing is written through: replace it")
+        if path == folder:
+            return
+
+
 def check_new(path: Path) -> None:
     """Check that a file does not exist yet and can be written, before doing the work that fills it.
 

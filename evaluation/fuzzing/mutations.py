@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1_000_000)
 
@@ -95,7 +95,19 @@ def mutated(files: dict[str, bytes], seed: int, count: int) -> Iterator[tuple[st
         rng = random.Random(f"{seed}-{index}")
         name, other = names[index % len(names)], rng.choice(names)
         chosen = rng.sample(MUTATORS, rng.choice((1, 1, 2, 3)))
-        data = bytearray(files[name])
-        for mutate in chosen:
-            data = mutate(data, rng, files[other]) if data else data
-        yield f"{index:06} {name}: {', '.join(one.__name__ for one in chosen)}", bytes(data)
+        data = _apply(chosen, files[name], files[other], rng)
+        yield f"{index:06} {name}: {', '.join(one.__name__ for one in chosen)}", data
+
+
+def mutated_bytes(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """One damaged copy of a file."""
+    return _apply(rng.sample(MUTATORS, rng.choice((1, 1, 2))), data, other, rng)
+
+
+def _apply(
+    chosen: Sequence[Callable[..., bytearray]], data: bytes, other: bytes, rng: random.Random
+) -> bytes:
+    damaged = bytearray(data)
+    for mutate in chosen:
+        damaged = mutate(damaged, rng, other) if damaged else damaged
+    return bytes(damaged)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import backbone_names, given, image_root_option, load, model_options
+from lost_reg.cli.options import backbone_names, given, image_root_of, image_root_options, load, model_options
 from lost_reg.cli.output import print_line, print_message, print_note
 
 
@@ -52,7 +52,7 @@ class Ks(click.ParamType):
     "--batch-size", type=click.IntRange(min=1), metavar="N",
     help="How many crops of one size run together.  [default: 16]",
 )  # fmt: skip
-@image_root_option
+@image_root_options
 def cluster(run: Path, names: Path | None, **options: Any) -> None:
     """Sort the objects of a run into classes, without labels.
 
@@ -70,16 +70,17 @@ def cluster(run: Path, names: Path | None, **options: Any) -> None:
         rename_run,
     )
 
+    images = image_root_of(options)
     wanted = read_names(names) if names else {}
     results = read_clusterable(run)
-    chosen = ClusterOptions(names=wanted, **given(options, ("k", "seed", "batch_size", "image_root")))
+    chosen = ClusterOptions(names=wanted, image_root=images, **given(options, ("k", "seed", "batch_size")))
     anew = any(options[name] is not None for name in ("k", "seed", "backbone", "weights"))
     if names and not anew and has_clusters(results):
         summary = rename_run(results, wanted)
     else:
         check_clusterable(results, chosen)
         summary = _clustered(results, chosen, options)
-    _print(run, summary, chosen.image_root)
+    _print(run, summary, images)
 
 
 def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
@@ -101,11 +102,11 @@ def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
         return cluster_run(results, loaded, chosen, progress)
 
 
-def _print(run: Path, summary: Any, image_root: Path | None) -> None:
+def _print(run: Path, summary: Any, images: Any) -> None:
     """Write the page of the run's crops, and print the sizes of its clusters."""
     from lost_reg.report.clusters import write_clusters_page
 
-    page, missing = write_clusters_page(run, image_root)
+    page, missing = write_clusters_page(run, images)
     silhouette = "" if summary.silhouette is None else f", silhouette {summary.silhouette:.3f}"
     print_line(f"{summary.boxes:,} boxes in {summary.k} clusters{silhouette}")
     for name, size in summary.sizes.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lost_reg.cli.options import image_root_option
+from lost_reg.cli.options import image_root_of, image_root_options
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.export.base import MODES
 from lost_reg.export.formats import FORMATS
@@ -34,7 +34,7 @@ _WITH_IMAGES = ", ".join(name for name, format in FORMATS.items() if format.has_
     "--images", type=click.Choice(MODES),
     help=f"Link or copy the images into the folder, or neither ({_WITH_IMAGES}).  [default: link]",
 )  # fmt: skip
-@image_root_option
+@image_root_options
 @click.option(
     "--drop-implausible",
     is_flag=True,
@@ -65,8 +65,7 @@ def export(
     out: Path | None,
     crops: Path | None,
     images: str | None,
-    image_root: Path | None,
-    **filters: Any,
+    **others: Any,
 ) -> None:
     """Export boxes as COCO, YOLO, VOC, CSV or crops; masks as COCO, YOLO polygons or PNG.
 
@@ -86,7 +85,8 @@ def export(
     if images and not (to and FORMATS[to].has_images):
         raise click.UsageError(f"--images is for the formats {_WITH_IMAGES}")
     given = {"images": images} if images else {}
-    options = ExportOptions(to, out, crops, image_root=image_root, filters=Filters(**filters), **given)
+    root = image_root_of(others)
+    options = ExportOptions(to, out, crops, image_root=root, filters=Filters(**others), **given)
     with image_progress("crops") as progress:
         summary = export_run(run, options, progress=progress)
     for line in summary_lines(summary):

@@ -274,10 +274,24 @@ max_side_option = click.option(
     help="Scale images down so that the longer side is at most this.  [default: native resolution]",
 )  # fmt: skip
 
-image_root_option = click.option(
-    "--image-root", type=click.Path(path_type=Path),
-    help="Folder that holds the images now, if it moved since the run.  [default: as in the run]",
+image_root_options = together(
+    click.option(
+        "--image-root", type=click.Path(path_type=Path),
+        help="Folder of the images, if it moved since the run, or the run is not yours.  [default: as in the "
+        "run]",
+    ),
+    click.option(
+        "--follow-links", is_flag=True, help="Also read images that are links out of their folder."
+    ),
 )  # fmt: skip
+
+
+def image_root_of(options: dict[str, Any]) -> Any:
+    """The ImageRoot of `image_root_options`, which are taken out of the options."""
+    from lost_reg.runs.image_folder import ImageRoot
+
+    return ImageRoot(options.pop("image_root"), options.pop("follow_links"))
+
 
 register_options = together(
     click.option(

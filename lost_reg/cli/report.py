@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lost_reg.cli.options import scoring_options, scoring_options_of
+from lost_reg.cli.options import image_root_of, image_root_options, scoring_options, scoring_options_of
 from lost_reg.cli.output import as_options, print_line, print_message
 from lost_reg.text import counted
 
@@ -24,6 +24,7 @@ from lost_reg.text import counted
     "--max-images", type=click.IntRange(min=1), help="The most images per dataset in the gallery, evenly "
     "spaced.  [default: 2000]",
 )  # fmt: skip
+@image_root_options
 def report(path: Path, out: Path, max_images: int | None, **options: Any) -> None:
     """Write an HTML page with tables, charts and a gallery.
 
@@ -33,10 +34,15 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
     from lost_reg.progress import image_progress
     from lost_reg.report.report import write_report
 
-    given = {"max_images": max_images} if max_images else {}
+    given = {"images": image_root_of(options), **({"max_images": max_images} if max_images else {})}
     with image_progress("report") as progress:
         summary, errors = write_report(
-            path, out, scoring_options_of(**options), progress=progress, wording=as_options, **given
+            path,
+            out,
+            scoring_options_of(**options),
+            progress=progress,
+            wording=as_options,
+            **given,
         )
     parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts}
     shown = [counted(count, name) for name, count in parts.items() if count]

@@ -12,7 +12,14 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import chosen_loader, default_name, given, image_root_option, options_of
+from lost_reg.cli.options import (
+    chosen_loader,
+    default_name,
+    given,
+    image_root_of,
+    image_root_options,
+    options_of,
+)
 from lost_reg.cli.output import print_line, print_note
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
@@ -44,7 +51,7 @@ _DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in 
     "--limit", type=click.IntRange(min=1), metavar="N",
     help="Use only the first N images with a box, by name.",
 )  # fmt: skip
-@image_root_option
+@image_root_options
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE",
     help="The weights of a ResNet, such as DINO's.  [default: random]",
@@ -97,8 +104,9 @@ def detector(run: Path, out: Path, **options: Any) -> None:
 
     if ranks.first:
         check_trainable(out, resume=options["resume"])
+    images = image_root_of(options)
     data = read_training_set(
-        run, **{name: options[name] for name in ("classes", "image_root", "limit")}
+        run, image_root=images, **{name: options[name] for name in ("classes", "limit")}
     )  # fmt: skip
     device = find_device(ranks.device(options["device"]))
     workers = options["workers"] if options["workers"] is not None else 4 * (device.type == "cuda")

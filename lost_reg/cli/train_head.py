@@ -12,7 +12,8 @@ from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     chosen_loader,
     given,
-    image_root_option,
+    image_root_of,
+    image_root_options,
     load,
     loader_options,
     model_options,
@@ -34,9 +35,9 @@ from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 @options_of(FeatureConfig, **vars(FEATURES))
 @model_options
 @loader_options
-@image_root_option
+@image_root_options
 @click.option("--resume", is_flag=True, help="Continue a training that was interrupted.")
-def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options: Any) -> None:
+def head(run: Path, out: Path, resume: bool, **options: Any) -> None:
     """Train one linear layer to see what a run found.
 
     RUN is the folder of a run with --masks, of any method. The layer learns from its masks, without labels,
@@ -57,7 +58,7 @@ def head(run: Path, out: Path, image_root: Path | None, resume: bool, **options:
     training = HeadTraining(features=features, **given(options, names))
     check_free_for_head(out, resume=resume)
     results = read_run(run)
-    chosen = TrainOptions(chosen_loader(options), options["limit"], image_root, resume)
+    chosen = TrainOptions(chosen_loader(options), options["limit"], image_root_of(options), resume)
     images_to_train_on(results, training, chosen)  # says what is wrong with them before reading weights
     backbone, weights = backbone_and_weights(results, None, options["weights"])
     import_models()

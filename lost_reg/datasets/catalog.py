@@ -80,6 +80,11 @@ def find_dataset(name: str, root: Path) -> Dataset:
     raise LostRegError(f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give {_OWN}")
 
 
+def is_known(name: str) -> bool:
+    """Whether a name is one of the table, which is found below the data root."""
+    return name in _BY_NAME
+
+
 def short_name(name: str) -> str:
     """A name that results on a dataset can have: without the folder, if it is NAME=FOLDER of the table."""
     known, folder = _with_masks(name)

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TextIO
 
 from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
+from lost_reg.runs.image_folder import ImageFolder
 from lost_reg.text import shown_names
 
 CATEGORY = "object"  # the class of boxes without a label
@@ -46,28 +47,24 @@ class SkippedImages:
 class ImageFiles:
     """The image files of a run, and how they get into an export.
 
-    root: the folder that the images' names are relative to; None if it was not recorded.
+    folder: where they are.
     mode: one of MODES.
     missing: the images that `place` found no file for.
     """
 
-    root: Path | None
+    folder: ImageFolder
     mode: str = LINK
     missing: SkippedImages = field(default_factory=SkippedImages)
 
-    def find(self, image: str) -> Path | None:
-        """The image's file; None if it is gone, in a tar shard, or outside the root."""
-        name = PurePosixPath(image)
-        if self.root is None or name.is_absolute() or ".." in name.parts:
-            return None
-        path = Path(os.path.abspath(self.root), image)
-        return path if os.path.isfile(path) else None
-
     def place(self, image: str, target: Path) -> None:
-        """Link or copy an image's file to a path, according to the mode."""
+        """Link or copy an image's file to a path, according to the mode.
+
+        Raises:
+            LostRegError: see `ImageFolder.find`.
+        """
         if self.mode == NONE:
             return
-        file = self.find(image)
+        file = self.folder.find(image)
         if file is None:
             self.missing.add(image, NO_FILE)
         elif self.mode == LINK:

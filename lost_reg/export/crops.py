@@ -39,7 +39,7 @@ def write_crops(
         for done, image in enumerate(export.images, start=1):
             stem = stems.of(image.name)
             try:
-                pixels = _read(image, export.files.find(image.name), apply_exif)
+                pixels = _read(image, export.files.folder.find(image.name), apply_exif)
             except UnreadableImage as error:
                 skipped.add(image.name, str(error))
             else:

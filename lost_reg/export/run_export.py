@@ -17,6 +17,7 @@ from lost_reg.files import whole_file, whole_folder
 from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
+from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
 from lost_reg.text import counted
 
 _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
@@ -29,14 +30,14 @@ class ExportOptions:
     to, out: one of FORMATS and the path it is written to, or None for both.
     crops: the folder that crops are written to, or None.
     images: how images get into a format that includes them: one of `base.MODES`.
-    image_root: where the images are now; by default, where they were during the run.
+    image_root: where the images are; by default, where they were during the run.
     """
 
     to: str | None = None
     out: Path | None = None
     crops: Path | None = None
     images: str = LINK
-    image_root: Path | None = None
+    image_root: ImageRoot = RECORDED
     filters: Filters = field(default_factory=Filters)
 
 
@@ -66,8 +67,8 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         progress: called after each image whose crops were written, with the numbers done, skipped and total.
 
     Raises:
-        LostRegError: a folder without a run, a run without any box left, or a target that cannot be written
-            or is not empty.
+        LostRegError: a folder without a run, a run without any box left, images that are not to be read (see
+            `ImageFolder.find`), or a target that cannot be written or is not empty.
     """
     _check_targets(options)
     results = read_run(folder)
@@ -79,7 +80,8 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
             if tally.dropped
             else f"{folder} holds no boxes"
         )
-    export = Export(selection, results.settings, ImageFiles(_image_root(results, options), options.images))
+    images = image_folder(folder, results.record, options.image_root)
+    export = Export(selection, results.settings, ImageFiles(images, options.images))
     not_cropped = SkippedImages()
     # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:
@@ -125,14 +127,6 @@ def _check_target(path: Path, suffix: str) -> None:
         raise LostRegError(f"{str(path)!r} holds files already: name another folder, or delete it first")
     if path.is_file() and (not suffix or path.stat().st_size):
         raise LostRegError(f"{str(path)!r} is there already: name another, or delete it first")
-
-
-def _image_root(results: Results, options: ExportOptions) -> Path | None:
-    """The folder of the images, if known. Raises LostRegError for a given root that is not a folder."""
-    if options.image_root and not options.image_root.is_dir():
-        raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
-    recorded = results.record.get("root")
-    return options.image_root or (Path(recorded) if recorded else None)
 
 
 def images_left(results: Results) -> int | None:

@@ -11,14 +11,15 @@ from PIL import Image
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.export.base import NO_FILE, ImageFiles, SkippedImages
+from lost_reg.export.base import NO_FILE, SkippedImages
 from lost_reg.files import whole_file
 from lost_reg.images.reading import read_image
 from lost_reg.report.page import render_clusters
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
+from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.text import counted
 from lost_reg.training.cluster_names import default_names
-from lost_reg.training.cluster_record import boxes_by_cluster, has_clusters, image_files
+from lost_reg.training.cluster_record import boxes_by_cluster, has_clusters
 from lost_reg.types import Box
 
 CLUSTERS_PAGE = "clusters.html"
@@ -26,22 +27,24 @@ CROPS_SHOWN = 24  # of each cluster
 CROP_SIDE = 144  # pixels, at most
 
 
-def write_clusters_page(run: Path, image_root: Path | None = None) -> tuple[Path, SkippedImages | None]:
+def write_clusters_page(run: Path, image_root: ImageRoot = RECORDED) -> tuple[Path, SkippedImages | None]:
     """Write clusters.html into the folder of a run that was clustered.
 
     Args:
-        image_root: where the images are now; by default where they were during the run.
+        image_root: where the images are; by default where they were during the run.
 
     Returns:
         The page, and the images whose crops it lacks, if there are any.
 
     Raises:
-        LostRegError: a run without clusters, or a page that cannot be written.
+        LostRegError: a run without clusters, images that are not to be read (see `ImageFolder.find`), or a
+            page that cannot be written.
     """
     results = read_run(run)
     if not has_clusters(results):
         raise LostRegError(f"{str(run)!r} has no clusters: `lost-reg cluster` makes them")
-    thumbnails = _Thumbnails(image_files(results, image_root), bool(results.settings["apply_exif"]))
+    images = image_folder(results.folder, results.record, image_root)
+    thumbnails = _Thumbnails(images, bool(results.settings["apply_exif"]))
     page = render_clusters(_data(results, thumbnails))
     with whole_file(run / CLUSTERS_PAGE, "the page") as part:
         part.write_text(page, encoding="utf-8")
@@ -97,8 +100,8 @@ def _about(first: str, name: str, size: int, shown: int) -> str:
 class _Thumbnails:
     """Crops as data URIs. Asked for in the order of the images, so that each is decoded once."""
 
-    def __init__(self, files: ImageFiles, apply_exif: bool):
-        self._files, self._apply_exif = files, apply_exif
+    def __init__(self, images: ImageFolder, apply_exif: bool):
+        self._images, self._apply_exif = images, apply_exif
         self._image = ""
         self._pixels: Image.Image | None = None
         self.missing = SkippedImages()
@@ -116,7 +119,7 @@ class _Thumbnails:
         return f"data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}"
 
     def _read(self, image: str, size_hw: tuple[int, int]) -> Image.Image | None:
-        file = self._files.find(image)
+        file = self._images.find(image)
         try:
             if file is None:
                 raise UnreadableImage(NO_FILE)

@@ -6,7 +6,7 @@ All coordinates on the page are fractions of an image's width and height, so tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,37 @@ from lost_reg.report.page import Section
 from lost_reg.report.pictures import Pictures, ramp
 from lost_reg.report.runs import degenerate_notes, paired_by_registers
 from lost_reg.runs.folder import MAPS_FOLDER
+from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.prediction_files import match_images
 from lost_reg.types import Box, Failure, ImageTruth, Prediction
 
 MAX_IMAGES = 2000
+_MOST_WITHHELD = 3  # notes on images that must not be read
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a gallery shows.
+
+    max_images: the most images of each dataset, evenly spaced.
+    images: where the images of runs on a user's own files are.
+    count_hard: whether objects marked as hard count.
+    """
+
+    max_images: int = MAX_IMAGES
+    images: ImageRoot = RECORDED
+    count_hard: bool = True
 
 
 def write_gallery(
     runs: Sequence[ReportRun],
     folder: Path,
-    max_images: int = MAX_IMAGES,
-    *,
-    count_hard: bool = True,
+    chosen: Shown,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """Write thumbnails and maps into a folder; returns the page's data, whose names are not escaped.
-
-    Args: see `write_report`; count_hard: whether objects marked as hard count.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -47,7 +59,7 @@ def write_gallery(
     for run in runs:
         by_images.setdefault(_images_of(run), []).append(run)
     names = list(dict.fromkeys(run.name for run in runs))
-    groups = [_Group(group, max_images, count_hard) for group in by_images.values()]
+    groups = [_Group(group, chosen) for group in by_images.values()]
     total = sum(len(group.shown) for group in groups)
     pictures = Pictures(folder)
     items = []
@@ -62,6 +74,7 @@ def write_gallery(
         "threshold": IOU_THRESHOLD,
         "items": items,
         "without_picture": pictures.failed,
+        "withheld": sorted(set().union(*(group.withheld for group in groups))),
         "map_titles": titles(_map_names(items)),
     }
 
@@ -82,6 +95,7 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
     ]
     if gallery["without_picture"]:
         notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
+    notes += gallery["withheld"][:_MOST_WITHHELD]
     if not any(map(has_maps, gallery["items"])):
         notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
     colours = ramp()[::21]
@@ -128,16 +142,21 @@ def _first_pair(
 class _Group:
     """The runs on one dataset; outcomes: for each run, a Prediction or Failure by dataset image name."""
 
-    def __init__(self, runs: list[ReportRun], max_images: int, count_hard: bool):
-        self.runs, self._count_hard = runs, count_hard
+    def __init__(self, runs: list[ReportRun], chosen: Shown):
+        self.runs, self._count_hard = runs, chosen.count_hard
         self.dataset = runs[0].dataset
+        results = runs[0].results
+        self._folders = [image_folder(results.folder, results.record, chosen.images)]
+        if self.dataset:
+            self._folders.insert(0, ImageFolder(self.dataset.root, chosen.images.follow_links))
+        self.withheld: set[str] = set()
         self.outcomes = [
             self._by_name({**one.failures, **one.predictions}) for one in (run.results for run in runs)
         ]
         done = set().union(*self.outcomes)
         images = [name for name in self.dataset.images if name in done] if self.dataset else sorted(done)
         self.images = len(images)
-        self.shown = evenly_spaced(images, max_images)
+        self.shown = evenly_spaced(images, chosen.max_images)
 
     def _by_name(self, outcomes: dict[str, Any]) -> dict[str, Any]:
         return match_images(outcomes, self.dataset.truths) if self.dataset else outcomes
@@ -148,15 +167,21 @@ class _Group:
             return None
         return objects_that_count(self.dataset.truths[image], self._count_hard)
 
-    def file(self, image: str) -> tuple[Path, bool]:
-        """The image's file, and whether its EXIF orientation is applied."""
-        record = self.runs[0].results.record
+    def file(self, image: str) -> Path | None:
+        """The image's file; None if it is gone, or must not be read: `withheld` says why."""
         recorded = next(found[image].image for found in self.outcomes if image in found)
-        places = [Path(record.get("root", "")) / recorded]
-        if self.dataset:
-            places.insert(0, self.dataset.root / image)
-        path = next((place for place in places if place.is_file()), places[0])
-        return path, bool(self.runs[0].results.settings.get("apply_exif"))
+        for folder, name in zip(self._folders, (image, recorded) if self.dataset else (recorded,)):
+            try:
+                if path := folder.find(name):
+                    return path
+            except LostRegError as error:
+                self.withheld.add(str(error))
+        return None
+
+    @property
+    def apply_exif(self) -> bool:
+        """Whether the EXIF orientation of the image files is applied."""
+        return bool(self.runs[0].results.settings.get("apply_exif"))
 
     def facts(self, names: list[str]) -> dict[str, Any]:
         """What the page's script needs of the group; names: of all runs."""
@@ -179,7 +204,7 @@ def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> di
     outcomes = [(run, found[image]) for run, found in zip(group.runs, group.outcomes) if image in found]
     sizes = [one.size_hw for _, one in outcomes if isinstance(one, Prediction)]
     # an image that no run could read may have crashed a process: do not try it in this one
-    thumbnail, size_hw = pictures.thumbnail(*group.file(image)) if sizes else (None, None)
+    thumbnail, size_hw = pictures.thumbnail(group.file(image), group.apply_exif) if sizes else (None, None)
     return {
         "name": one_line(image),
         "thumbnail": thumbnail,

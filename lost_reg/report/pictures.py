@@ -37,9 +37,11 @@ class Pictures:
         self.failed = 0
         self._count = {THUMBNAILS_FOLDER: 0, MAPS_FOLDER: 0}
 
-    def thumbnail(self, path: Path, apply_exif: bool) -> tuple[str | None, tuple[int, int] | None]:
+    def thumbnail(self, path: Path | None, apply_exif: bool) -> tuple[str | None, tuple[int, int] | None]:
         """The path of a thumbnail in the folder, and the image's size; both None if it cannot be read."""
         try:
+            if path is None:
+                raise UnreadableImage("no such file")
             pixels = read_image(path, apply_exif=apply_exif)
         except UnreadableImage:
             self.failed += 1

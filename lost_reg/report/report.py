@@ -15,13 +15,14 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.artifacts import artifacts_section
-from lost_reg.report.gallery import MAX_IMAGES, gallery_section, has_maps, write_gallery
+from lost_reg.report.gallery import MAX_IMAGES, Shown, gallery_section, has_maps, write_gallery
 from lost_reg.report.loading import load
 from lost_reg.report.page import MARK, render, unfinished_page
 from lost_reg.report.pictures import THUMBNAILS_FOLDER
 from lost_reg.report.runs import bars_section, corloc_section, paired_section
 from lost_reg.report.sweeps import sweeps_section
 from lost_reg.runs.folder import MAPS_FOLDER
+from lost_reg.runs.image_folder import RECORDED, ImageRoot
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.text import counted
 
@@ -48,6 +49,7 @@ def write_report(
     options: ScoringOptions,
     *,
     max_images: int = MAX_IMAGES,
+    images: ImageRoot = RECORDED,
     progress: Progress = no_progress,
     wording: Callable[[str], str] = str,
 ) -> tuple[ReportSummary, list[LostRegError]]:
@@ -56,6 +58,7 @@ def write_report(
     Args:
         out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
+        images: where the images of runs on a user's own files are; by default where they were.
         progress: called with the numbers of gallery images done, without a picture, and in total.
         wording: applied to the page's texts: the command line makes options of `parameters`.
 
@@ -68,7 +71,8 @@ def write_report(
     check_free(out)
     content = load(top, options)
     _prepare(out)
-    gallery = write_gallery(content.runs, out, max_images, count_hard=options.count_hard, progress=progress)
+    shown = Shown(max_images, images, options.count_hard)
+    gallery = write_gallery(content.runs, out, shown, progress=progress)
     sections = (
         corloc_section(content.runs, content.errors),
         bars_section(content.runs),
@@ -80,8 +84,7 @@ def write_report(
     for entry in (entry for item in gallery["items"] for entry in item["entries"].values()):
         if "failure" in entry:
             entry["failure"] = wording(entry["failure"])
-    shown = [section for section in sections if section]
-    page = render(shown, _summary_line(gallery), gallery, wording)
+    page = render([section for section in sections if section], _summary_line(gallery), gallery, wording)
     _write(out / PAGE_FILE, page)
     summary = ReportSummary(
         page=out / PAGE_FILE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lost_reg.files import path_within, whole_file
+from lost_reg.files import check_no_links, path_within, whole_file
 from lost_reg.images.reading import read_image
 from lost_reg.masks.grids import in_pixels
 from lost_reg.types import Box, Prediction
@@ -69,7 +69,7 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     The picture is written completely, or not at all.
 
     Raises:
-        LostRegError: a folder that cannot be written.
+        LostRegError: a folder that cannot be written, or a link in it on the way to the picture.
     """
     name = prediction.image
     # b.png and b.jpg get different pictures
@@ -77,6 +77,7 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
     picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
     picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
+    check_no_links(folder, target)
     with whole_file(target, "the picture") as part:
         picture.save(part, format="JPEG", quality=90)
     return target

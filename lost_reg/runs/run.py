@@ -13,6 +13,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.files import check_no_links
 from lost_reg.images.batching import BatchSize
 from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
@@ -170,7 +171,12 @@ def _note_cost(
 
 
 def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
-    return lambda image, maps: write_maps(maps_path(folder, image), maps)
+    def write(image: str, maps: Maps) -> None:
+        path = maps_path(folder, image)
+        check_no_links(folder, path)
+        write_maps(path, maps)
+
+    return write
 
 
 def settled(setting: Setting, backbone: Backbone) -> Setting:

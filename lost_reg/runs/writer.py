@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import check_no_links, whole_file
 from lost_reg.runs.folder import (
     CLUSTERS,
     ERRORS_FILE,
@@ -29,6 +29,7 @@ from lost_reg.runs.folder import (
     read_record,
 )
 from lost_reg.runs.ranks import ALONE, Ranks
+from lost_reg.runs.seals import sealed
 from lost_reg.types import Failure
 
 _LOCK_FILE = ".lock"
@@ -99,7 +100,7 @@ class RunWriter:
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
         self.join()
-        self.record = {**record, **kept, "settings": settings}
+        self.record = sealed({**record, **kept, "settings": settings})
         self.write_record()
 
     def _open(self) -> None:
@@ -192,11 +193,13 @@ def locked(folder: Path) -> FileLock:
     """The lock of a results folder, acquired; the folder is created if missing.
 
     Raises:
-        LostRegError: a folder that is in use or cannot be written.
+        LostRegError: a folder that is in use, cannot be written, or holds links.
     """
     shown = repr(str(folder))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for entry in os.scandir(folder):
+            check_no_links(folder / entry.name, folder / entry.name)
         lock = FileLock(folder / _LOCK_FILE)
         lock.acquire(timeout=0)
     except Timeout:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.zoo import SPECS, backbone_label
-from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
+from lost_reg.datasets.catalog import Dataset, data_root, find_dataset, is_known
 from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results
+from lost_reg.runs.seals import foreign, is_own
 from lost_reg.scoring.prediction_files import match_images, read_boxes
 
 REGISTER_KINDS = {
@@ -45,7 +46,8 @@ class FoundBoxes:
     """The boxes of a run, a sweep or a prediction file.
 
     title: the backbone's label (see `describe_backbone`), or the name of the file.
-    settings, data_root: as recorded; None for a file.
+    settings, data_root: as recorded; None for a file. Another user's data root is left out.
+    is_own: whether this user made it, so that the dataset that it names may be read from any folder.
     boxes, sizes_hw, failures: by the source's name for the image, or, after `on`, by the dataset's. A box is
         None if nothing was found; a sweep has a tuple of boxes. Files have no sizes or failures.
     """
@@ -57,20 +59,23 @@ class FoundBoxes:
     boxes: Mapping[str, Any]
     sizes_hw: Mapping[str, tuple[int, int]]
     failures: frozenset[str]
+    is_own: bool = True
 
     @classmethod
     def of_results(cls, results: Results, boxes: Mapping[str, Any] | None = None) -> FoundBoxes:
         """The boxes in a results folder; without `boxes`, the first box of each image of a run."""
         if boxes is None:
             boxes = {image: one.box_xyxy for image, one in results.predictions.items()}
+        own = is_own(results.record)
         return cls(
             path=results.folder,
             title=describe_backbone(results.settings),
             settings=results.settings,
-            data_root=results.record.get("data_root"),
+            data_root=results.record.get("data_root") if own else None,
             boxes=boxes,
             sizes_hw={image: one.size_hw for image, one in results.predictions.items()},
             failures=frozenset(results.failures),
+            is_own=own,
         )
 
     @property
@@ -122,13 +127,16 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     """The dataset that the options name, or else the recorded one.
 
     Raises:
-        LostRegError: neither names one, or it is not on this machine.
+        LostRegError: neither names one, or it is not on this machine; or another user's results name a path.
     """
     name = options.dataset or (found.settings and found.settings["dataset"])
     if not name and found.settings:
         raise LostRegError(f"{found.path} was run on files of your own: name its ground truth with `dataset`")
     if not name:
         raise unknown_dataset(found.path)
+    if not (options.dataset or found.is_own or is_known(name)):
+        why = foreign(found.path, f"its ground truth is not read from {name!r}")
+        raise LostRegError(f"{why}: name it with `dataset`")
     return find_dataset(name, data_root(options.data_root, found.data_root))
 
 

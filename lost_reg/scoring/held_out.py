@@ -13,6 +13,7 @@ from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.heads import is_held_out
+from lost_reg.runs.seals import foreign, is_own
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.paired import Paired
@@ -46,6 +47,8 @@ def score_held_out(results: Results, dataset: Dataset, options: ScoringOptions) 
     if not isinstance(trained_on, dict) or not trained_on.get("run"):
         return None
     teacher = HeldOut(str(trained_on["run"]), str(trained_on.get("method")))
+    if not is_own(results.record):
+        return _unknown(teacher, foreign(results.folder, "the run that it names is not read"))
     if trained_on.get("root") != results.record.get("root"):
         return _unknown(teacher, "it learned from images in another folder")
     try:

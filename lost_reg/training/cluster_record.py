@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from lost_reg.export.base import ImageFiles
 from lost_reg.runs.folder import CLUSTERS, Results
 from lost_reg.types import Prediction
 
 CLUSTER, DISTANCE = "cluster", "centre_distance"  # in an object's details
-
-
-def image_files(results: Results, image_root: Path | None) -> ImageFiles:
-    """The image files of a run, in the folder given or else recorded."""
-    recorded = results.record.get("root")
-    return ImageFiles(image_root or (Path(recorded) if recorded else None))
 
 
 def is_record(clusters: Any) -> bool:

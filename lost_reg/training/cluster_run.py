@@ -12,10 +12,11 @@ from lost_reg.errors import LostRegError
 from lost_reg.export.run_export import images_left
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
+from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
 from lost_reg.runs.labels import check_joined, relabel
 from lost_reg.text import shown_names
 from lost_reg.training.cluster_names import renamed
-from lost_reg.training.cluster_record import CLUSTER, DISTANCE, image_files, is_record
+from lost_reg.training.cluster_record import CLUSTER, DISTANCE, is_record
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
 from lost_reg.training.token_cache import TokenCache, box_key
 from lost_reg.types import FoundObject
@@ -32,13 +33,13 @@ class ClusterOptions:
 
     k: the number of clusters; among several, the silhouette chooses.
     names: of clusters, see `cluster_names.renamed`.
-    image_root: where the images are now; by default where they were during the run.
+    image_root: where the images are; by default where they were during the run.
     """
 
     k: Sequence[int] = (K,)
     seed: int = 0
     names: dict[str, str] = field(default_factory=dict)
-    image_root: Path | None = None
+    image_root: ImageRoot = RECORDED
     batch_size: int = BATCH_SIZE
 
 
@@ -74,9 +75,7 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
     """
     check_k(options.k, sum(len(one.objects) for one in results.predictions.values()))
     renamed(max(options.k), options.names)
-    if options.image_root and not options.image_root.is_dir():
-        raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
-    files = image_files(results, options.image_root)
+    files = image_folder(results.folder, results.record, options.image_root)
     wanted = [image for image, one in results.predictions.items() if one.objects]
     gone = [image for image in wanted if files.find(image) is None]
     if gone:
@@ -140,7 +139,7 @@ def _embed(
     """Add to the cache the class tokens that it lacks."""
     from lost_reg.training.crops import class_tokens, crops_of
 
-    files = image_files(results, options.image_root)
+    files = image_folder(results.folder, results.record, options.image_root)
     todo: dict[str, list[int]] = {}
     for (image, index), key in keys.items():
         if key not in cache:

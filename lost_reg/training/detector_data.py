@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import read_image
 from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
+from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import shown_names
 from lost_reg.training.detector_config import DetectorConfig
@@ -33,11 +34,12 @@ class TrainingSet:
     """A run's boxes.
 
     images: for each image with a box, its name, its boxes in pixels of the original, and their classes.
+    folder: of its images.
     classes: their names; boxes' classes are indices into them. labelled: whether they are objects' labels.
     settings: the run's. digest: of the boxes. sizes_hw: of the images in the run.
     """
 
-    root: Path
+    folder: ImageFolder
     images: list[tuple[str, np.ndarray, np.ndarray]]
     classes: tuple[str, ...]
     labelled: bool
@@ -59,24 +61,25 @@ class TrainingSet:
         """
         name = self.images[index][0]
         try:
-            pixels = read_image(self.root / name, apply_exif=self.settings["apply_exif"])
+            path = self.folder.find(name)
+            if path is None:
+                raise UnreadableImage("no such file")
+            pixels = read_image(path, apply_exif=self.settings["apply_exif"])
         except UnreadableImage as error:
-            raise LostRegError(
-                f"{self.root / name}: {error}; the training needs it again: `resume` continues"
-            ) from None
+            raise LostRegError(f"{name}: {error}; the training needs it again: `resume` continues") from None
         if pixels.shape[:2] != tuple(self.sizes_hw[name]):
-            raise LostRegError(f"{self.root / name} has another size than in the run: its boxes do not fit")
+            raise LostRegError(f"{path} has another size than in the run: its boxes do not fit")
         return pixels
 
 
 def read_training_set(
-    run: Path, *, classes: bool = False, image_root: Path | None = None, limit: int | None = None
+    run: Path, *, classes: bool = False, image_root: ImageRoot = RECORDED, limit: int | None = None
 ) -> TrainingSet:
     """The boxes of a run, and where its images are.
 
     Args:
         classes: whether the objects' labels are the classes; else all boxes are of one class.
-        image_root: where the images are now; by default where they were.
+        image_root: where the images are; by default where they were.
         limit: use only the first images with a box, in the order of their names.
 
     Raises:
@@ -95,12 +98,12 @@ def read_training_set(
             f"{str(run)!r} has 1 image with a box, which is too few: expected at least {FEWEST_IMAGES}"
         )
     names = _classes(run, with_box) if classes else (ONE_CLASS,)
-    root = image_root or Path(record["root"])
-    _check_files(root, [one.image for one in with_box])
+    folder = image_folder(run, record, image_root)
+    _check_files(folder, [one.image for one in with_box])
     images = [(one.image, *_arrays(one, names if classes else None)) for one in with_box]
     sizes = {one.image: one.size_hw for one in with_box}
     digest = _digest(images, names)
-    return TrainingSet(root, images, names, classes, record["settings"], record, digest, sizes)
+    return TrainingSet(folder, images, names, classes, record["settings"], record, digest, sizes)
 
 
 def _boxes(prediction: Prediction) -> list[tuple[Box, str | None]]:
@@ -132,11 +135,11 @@ def _arrays(prediction: Prediction, names: tuple[str, ...] | None) -> tuple[np.n
     return np.array([box for box, _ in boxes], np.float64), np.array(labels, np.int64)
 
 
-def _check_files(root: Path, images: list[str]) -> None:
-    missing = [image for image in images if not (root / image).is_file()]
+def _check_files(folder: ImageFolder, images: list[str]) -> None:
+    missing = [image for image in images if folder.find(image) is None]
     if missing:
         raise LostRegError(
-            f"{len(missing):,} of {len(images):,} images are not files below {str(root)!r} "
+            f"{len(missing):,} of {len(images):,} images are not files below {str(folder.root)!r} "
             f"({shown_names(missing)}): `image_root` names the folder they are in; unpack tar shards"
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from lost_reg.discovery.features import FeatureConfig, option
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
+from lost_reg.runs.image_folder import RECORDED, ImageRoot
 from lost_reg.runs.options import LoaderOptions
 
 FEATURES = FeatureConfig(facet="v", max_side=336)  # that a head takes by default
@@ -51,11 +51,11 @@ class TrainOptions:
     """How the images of a training are read, and whether it goes on.
 
     limit: how many images to learn from at most, drawn at random.
-    image_root: the folder of the run's images, if they have moved.
+    image_root: where the run's images are; by default where they were.
     resume: continue a training that was interrupted.
     """
 
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     limit: int | None = None
-    image_root: Path | None = None
+    image_root: ImageRoot = RECORDED
     resume: bool = False

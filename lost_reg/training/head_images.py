@@ -12,7 +12,6 @@ from torch import Tensor
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, compose, finite_images
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.export.base import ImageFiles
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import read_image, scaled
 from lost_reg.masks.bilateral import BilateralSolver
@@ -21,6 +20,7 @@ from lost_reg.progress import Progress
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
+from lost_reg.runs.image_folder import image_folder
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted, shown_names
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
@@ -79,9 +79,7 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
             f"{results.folder} has {counted(len(masks), 'image')} with objects, of which {len(names):,} are "
             "left to learn from: a head needs at least two, and many are better"
         )
-    if options.image_root and not options.image_root.is_dir():
-        raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
-    files = ImageFiles(options.image_root or Path(results.record["root"]))
+    files = image_folder(results.folder, results.record, options.image_root)
     paths = {name: path for name in names if (path := files.find(name))}
     gone = [name for name in names if name not in paths]
     if gone:

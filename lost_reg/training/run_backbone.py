@@ -8,6 +8,7 @@ from typing import Any
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import Results
+from lost_reg.runs.seals import foreign, is_own
 
 
 def backbone_and_weights(
@@ -16,13 +17,16 @@ def backbone_and_weights(
     """The backbone and weights to load: those given, or else the run's own.
 
     Raises:
-        LostRegError: the run's features were a user's function.
+        LostRegError: the run's features were a user's function, or the run is another user's and names a
+            file of weights.
     """
     settings, recorded = results.settings, results.settings["weights"]
     if backbone and backbone != settings["backbone"]:
         return backbone, weights
     if recorded["source"] == "callable":
         raise LostRegError(f"the features of {results.folder} are a function's: name a `backbone`")
+    if recorded["source"] == "file" and not weights and not is_own(results.record):
+        raise LostRegError(f"{foreign(results.folder, 'its weights are not read')}: name them with `weights`")
     return settings["backbone"], weights or own_weights(recorded, results.record.get("weights_file"))
 
 

@@ -1,0 +1,96 @@
+"""The image files of a run, read back: only below a folder that the user has named or used before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Any
+
+from lost_reg.errors import LostRegError
+from lost_reg.runs.seals import foreign, is_own
+
+
+@dataclass(frozen=True)
+class ImageRoot:
+    """Where the images of a run are, as the user says.
+
+    folder: the folder that their names are relative to; None for the one that the run recorded.
+    follow_links: whether links in the folder may lead out of it.
+    """
+
+    folder: Path | None = None
+    follow_links: bool = False
+
+
+RECORDED = ImageRoot()
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The folder of a run's images, out of which no name leads.
+
+    root: None if it is not known.
+    follow_links: whether links in the folder may lead out of it.
+    refusal: why nothing is read from it, if so.
+    """
+
+    root: Path | None
+    follow_links: bool = False
+    refusal: str | None = None
+
+    def find(self, image: str) -> Path | None:
+        """The file of an image; None if it is gone, or in a tar shard.
+
+        Raises:
+            LostRegError: a name that leads out of the folder, by itself or by a link; or nothing is read from
+                the folder.
+        """
+        if self.refusal:
+            raise LostRegError(self.refusal)
+        if leads_out(image):
+            raise LostRegError(f"the name {image!r} leads out of the folder of the run's images: not read")
+        if self.root is None:
+            return None
+        path = self._absolute / image
+        if not path.is_file():
+            return None
+        if not self.follow_links and not path.resolve().is_relative_to(self._resolved):
+            raise LostRegError(
+                f"{image!r} is a link out of {str(self._absolute)!r}: `follow_links` reads it nevertheless"
+            )
+        return path
+
+    @cached_property
+    def _absolute(self) -> Path:
+        return Path(self.root or "").absolute()
+
+    @cached_property
+    def _resolved(self) -> Path:
+        return self._absolute.resolve()
+
+
+def leads_out(image: str) -> bool:
+    """Whether the name of an image is not that of a file below a folder."""
+    path = PurePath(image)
+    return bool(path.anchor) or ".." in path.parts or "\0" in image
+
+
+def image_folder(folder: Path, record: dict[str, Any], root: ImageRoot = RECORDED) -> ImageFolder:
+    """The folder of the images of a run: that which the user names, or which this user's run recorded.
+
+    Args:
+        folder: the run's, for messages. record: its run.json.
+
+    Raises:
+        LostRegError: no such folder.
+    """
+    if root.folder:
+        if not root.folder.is_dir():
+            raise LostRegError(f"no such folder of images: {str(root.folder)!r}")
+        return ImageFolder(root.folder, root.follow_links)
+    recorded = record.get("root")
+    if recorded is None or is_own(record):
+        return ImageFolder(recorded and Path(recorded), root.follow_links)
+    why = foreign(folder, f"its images are not read from {str(recorded)!r}")
+    return ImageFolder(Path(recorded), refusal=f"{why}: name their folder with `image_root`")

@@ -1,0 +1,76 @@
+"""Seals: which records of runs this user made on this machine.
+
+A record names files and folders: the images of the run, its dataset, its weights. In a run folder that
+somebody else made, these can be anything, such as "/". So a record is sealed with a secret key that only this
+user's account has, and what it names is read only if the seal holds (or if the user names it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_state_path
+
+SEAL = "seal"  # its key in a record
+_SEALED = ("created", "root", "data_root", "weights_file", "settings")
+_KEY_FILE = "key"
+_KEY_BYTES = 32
+
+
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with a seal over the folders and settings in it; without one if no key can be kept here."""
+    key = _key() or _new_key()
+    unsealed = {name: value for name, value in record.items() if name != SEAL}
+    return {**unsealed, SEAL: _seal(unsealed, key)} if key else unsealed
+
+
+def is_own(record: dict[str, Any]) -> bool:
+    """Whether this user made the record on this machine, and what it names is as it was."""
+    key, seal = _key(), record.get(SEAL)
+    if key is None or not isinstance(seal, str):
+        return False
+    return hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), _seal(record, key).encode())
+
+
+def foreign(folder: Path, what: str) -> str:
+    """What to tell the user of a run folder with a record that is not their own; what: the consequence."""
+    return f"{folder} was not made by you on this machine, or by an earlier version, so {what}"
+
+
+def _seal(record: dict[str, Any], key: bytes) -> str:
+    content = json.dumps([record.get(name) for name in _SEALED], sort_keys=True)
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
+
+
+def _key_path() -> Path:
+    return user_state_path("lost-reg") / _KEY_FILE
+
+
+def _key() -> bytes | None:
+    with contextlib.suppress(OSError):
+        key = _key_path().read_bytes()
+        return key if len(key) == _KEY_BYTES else None
+    return None
+
+
+def _new_key() -> bytes | None:
+    """Make the key, which only this user can read; None if it cannot be kept."""
+    path, key = _key_path(), secrets.token_bytes(_KEY_BYTES)
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(part, path)
+        part.unlink()
+    except OSError:
+        return None
+    return _key()
