@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
-from lost_reg.cli.output import print_message
+from lost_reg.cli.output import print_message, print_notes
 
 
 @click.command()
@@ -31,6 +31,7 @@ def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     if rows:
         name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
         click.echo(getattr(score_runs, name)(rows))
+    print_notes(note for row in rows for note in row.notes)
     for error in errors:
         print_message("Error", str(error))
     if errors:
