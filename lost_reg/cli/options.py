@@ -294,6 +294,11 @@ register_options = together(
     ),
 )  # fmt: skip
 
+unannotated_option = click.option(
+    "--unannotated", type=click.Choice(["refuse", "leave-out"]), default="refuse", show_default=True,
+    help="What to do about images of a VOC folder that have no annotation.",
+)  # fmt: skip
+
 scoring_options = together(
     click.option(
         "--dataset", "-d", help="The ground truth, for prediction files and for runs on your own images."
@@ -305,11 +310,8 @@ scoring_options = together(
     click.option(
         "--no-hard", is_flag=True, help="Ignore VOC's difficult and truncated objects (LOST's no_hard)."
     ),
-    click.option(
-        "--unannotated", type=click.Choice(["refuse", "leave-out"]), default="refuse", show_default=True,
-        help="What to do about images of a VOC folder that have no annotation.",
-    ),
-)  # fmt: skip
+    unannotated_option,
+)
 
 table_options = together(
     click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table."),

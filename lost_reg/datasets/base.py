@@ -56,10 +56,7 @@ class Dataset:
         Raises:
             LostRegError: annotations that are missing or malformed.
         """
-        if self.unannotated:
-            raise LostRegError(
-                f"{self._without(self.unannotated)}: `unannotated` {LEAVE_OUT} scores the others"
-            )
+        self.check_annotated()
         return {truth.image: truth for truth in self.load_truths()}
 
     @property
@@ -72,6 +69,13 @@ class Dataset:
     def is_full(self) -> bool:
         """Whether this is the whole split that published numbers refer to."""
         return self.full_size == len(self.images)
+
+    def check_annotated(self) -> None:
+        """Raises LostRegError if an image has no annotations."""
+        if self.unannotated:
+            raise LostRegError(
+                f"{self._without(self.unannotated)}: `unannotated` {LEAVE_OUT} scores the others"
+            )
 
     def annotated(self) -> Dataset:
         """The dataset without the images that have no annotations.

@@ -97,7 +97,10 @@ def number_in(text: str | None) -> Any:
     """The number that a text in XML stands for; other texts unchanged, for the check that follows."""
     if text is None:
         return MISSING
-    return float(text) if _NUMBER_TEXT.fullmatch(text.strip()) else text
+    if not _NUMBER_TEXT.fullmatch(text.strip()):
+        return text
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import posixpath
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping
@@ -130,7 +131,7 @@ def _listed_stems(listed: Path, files: Mapping[str, list[str]]) -> dict[str, str
 
 
 def _stem_of(entry: str, files: Mapping[str, list[str]], folder: ImageFolder) -> tuple[str, str]:
-    path = entry.replace("\\", "/").rpartition("JPEGImages/")[2]
+    path = posixpath.normpath(entry.replace("\\", "/")).rpartition("JPEGImages/")[2]
     for one in (path, last_part(path)):
         stem, suffix = os.path.splitext(one)
         stem, suffix = (stem, suffix) if suffix.lower() in SUFFIXES else (one, ".jpg")
@@ -155,11 +156,11 @@ def read_voc_truth(path: Path, image: str) -> ImageTruth:
     what = ""
     try:
         annotation = _parsed(path.read_bytes())
-        size_hw = as_size(*(number_in(annotation.findtext(f"size/{side}")) for side in ("height", "width")))
+        size_hw = as_size(*(number_in(_text(annotation, f"size/{side}")) for side in ("height", "width")))
         objects = []
         for number, one in enumerate(annotation.findall("object"), start=1):
             what = f"object {number} of image {image}: "
-            objects.append(_Object(_box(one), one.findtext("name", default=""), *map(_mark(one), _HARD)))
+            objects.append(_Object(_box(one), _text(one, "name") or "", *map(_mark(one), _HARD)))
     except FileNotFoundError:
         raise LostRegError(f"no ground truth for {image}: {path} is missing") from None
     except OSError as error:
@@ -186,12 +187,20 @@ class _Object:
 
 
 def _mark(one: ElementTree.Element) -> Callable[[str], bool]:
-    return lambda name: as_mark(name, one.findtext(name) or MISSING)
+    return lambda name: as_mark(name, _text(one, name) or MISSING)
+
+
+def _text(one: ElementTree.Element, path: str) -> str | None:
+    """The text of a field; an element in its place is shown as such. None without the field."""
+    found = one.find(path)
+    if found is None:
+        return None
+    return f"<{found[0].tag}>" if len(found) else found.text or ""
 
 
 def _box(one: ElementTree.Element) -> Box:
     # some boxes of VOC2012 (2011_003353) are not whole numbers
-    xmin, ymin, xmax, ymax = (as_number(side, number_in(one.findtext(f"bndbox/{side}"))) for side in _SIDES)
+    xmin, ymin, xmax, ymax = (as_number(side, number_in(_text(one, f"bndbox/{side}"))) for side in _SIDES)
     for low, high, names in ((xmin, xmax, "xmin and xmax"), (ymin, ymax, "ymin and ymax")):
         if high < low - 1:
             raise ValueError(f"{names} are {low:g} and {high:g} (expected the smaller one first)")
