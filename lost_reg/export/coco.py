@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from lost_reg.datasets.coco_file import read_coco_file
 from lost_reg.errors import LostRegError
 from lost_reg.export.base import CATEGORY, Export, category_of, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
@@ -51,6 +50,8 @@ def image_ids(export: Export) -> dict[str, Any]:
 
     If the dataset can no longer be read, the result is empty, and a note is added to the export.
     """
+    from lost_reg.datasets.coco_file import read_coco_file  # its imports would slow down `lost-reg --help`
+
     dataset = str(export.settings.get("dataset") or "")
     is_coco = dataset == _COCO20K or dataset.lower().endswith(".json")
     names = [image.name for image in export.images] if is_coco else []

@@ -74,7 +74,10 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
     dataset = dataset.with_sizes(found.sizes_hw, found.done)
     if not options.partial:
         found_boxes.check_complete(found, dataset, "`partial` scores those alone")
-    result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+    try:
+        result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+    except LostRegError as error:
+        raise LostRegError("; ".join([str(error), *dataset.notes])) from None
     is_full = dataset.is_full and not result.not_done and options.count_hard
     return ScoredRun(
         path=found.path,

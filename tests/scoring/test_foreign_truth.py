@@ -150,6 +150,12 @@ def test_notes_reach_standard_error_and_json(tmp_path, coco):
     assert note in (tmp_path / "report" / "index.html").read_text()
 
 
+def test_where_nothing_can_be_scored_the_notes_say_why(tmp_path, coco):
+    path = coco(lambda content: [one.update(image_id=99) for one in content["annotations"]])
+    line = helpers.refusal(corloc, pickled(tmp_path, NAMES), path)
+    assert "nothing to score" in line and "4 of 4 annotations belong to no listed image: ids 99" in line
+
+
 @pytest.fixture
 def voc(tmp_path, make_voc):
     """Four images; d has no annotation, and only a was found."""
