@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.fields import wrong
 from lost_reg.errors import LostRegError
 from lost_reg.types import ImageTruth, Mask
 
@@ -36,15 +37,15 @@ def has_masks(file: CocoFile) -> bool:
 
 
 def _checked_mask(one: CocoAnnotation, truth: ImageTruth, annotations: Path) -> Mask:
+    if truth.size_hw is None:
+        raise LostRegError(f"{annotations}: {one.name} has a mask, but the size of the image is not known")
     try:
-        if truth.size_hw is None:
-            raise ValueError("the size of its image is not known")
         return _mask(one.segmentation, truth.size_hw)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        what = f"{type(error).__name__} {error}"
-        raise LostRegError(
-            f"malformed mask of {truth.image} in {annotations}: segmentation of {one.name}: {what}"
-        ) from None
+    except (KeyError, TypeError, OverflowError):
+        reason: object = wrong("segmentation", one.segmentation, "polygons or run lengths")
+    except ValueError as error:
+        reason = f"segmentation: {error}"
+    raise LostRegError(f"{annotations}: {one.name}: {reason}")
 
 
 def _mask(segmentation: Any, size_hw: tuple[int, int]) -> Mask:
