@@ -92,7 +92,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         LostRegError: a file that is missing, is not JSON, or has other content.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), Any)
+        content = parse_json(path.read_bytes(), Any)
         rows = {"neurons": content} if isinstance(content, list) else content
         file = convert(rows, _NeuronsFile)
         pairs: Any = tuple(tuple(row[:2] if len(row) == 3 else row) for row in file.neurons)

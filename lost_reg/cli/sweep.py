@@ -22,9 +22,10 @@ from lost_reg.cli.options import (
     method_names,
     model_options,
     one_of_json_and_csv,
+    unannotated_option,
     values_given,
 )
-from lost_reg.cli.output import as_options, print_line, print_message, print_note
+from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
 from lost_reg.runs.options import RunOptions
 
@@ -74,6 +75,7 @@ _AS_PUBLISHED = "[default: as each method is published]"
 @model_options
 @loader_options
 @data_root_option
+@unannotated_option
 @click.option(
     "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1, show_default=True,
@@ -105,6 +107,7 @@ def sweep(
     FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as -1:0:0.05.
     """
     from lost_reg.backbones.zoo import find_spec
+    from lost_reg.datasets.base import LEAVE_OUT
     from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
     from lost_reg.scoring import sweep_scores
@@ -116,6 +119,10 @@ def sweep(
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
+    if options["unannotated"] == LEAVE_OUT:
+        found = found.annotated()
+    found.check_annotated()
+    print_notes(found.notes)
     chosen = RunOptions(
         loader=chosen_loader(options),
         limit=options["limit"],
@@ -127,7 +134,12 @@ def sweep(
     sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
     _run_sweep(found, backbone, settings, out, chosen, options)
     scores = sweep_scores.score_sweep(
-        out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
+        out,
+        root=root,
+        tune_fraction=tune_fraction,
+        seed=seed,
+        partial=chosen.limit is not None,
+        unannotated=options["unannotated"],
     )
     sweep_scores.write_scores(scores)
     if as_json:

@@ -79,7 +79,12 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
             if tally.dropped
             else f"{folder} holds no boxes"
         )
-    export = Export(selection, results.settings, ImageFiles(_image_root(results, options), options.images))
+    export = Export(
+        images=selection,
+        settings=results.settings,
+        files=ImageFiles(_image_root(results, options), options.images),
+        without_box=(*selection.without_box(), *results.failures),
+    )
     not_cropped = SkippedImages()
     # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:

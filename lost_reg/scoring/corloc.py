@@ -53,7 +53,8 @@ def score(
 
     Args:
         boxes: by image name, [xmin, ymin, xmax, ymax] in pixels; None, where nothing was found, is a miss.
-        truths: the ground truth of the whole split, by image name.
+        truths: the ground truth of the whole split, by image name. The baselines miss an image without a
+            size.
         unusable: images that could not be used; they count as misses.
         count_hard: False drops difficult and truncated objects, and images left with none (LOST's
             `no_hard`).
@@ -76,7 +77,11 @@ def score(
         return sum(box is not None and is_found(box, objects) for box, objects in found)
 
     def percent_centred(side: float) -> float:
-        return 100 * number_found(lambda name: centred_box(truths[name].size_hw, side)) / len(scored)
+        def box_of(name: str) -> Box | None:
+            size_hw = truths[name].size_hw
+            return centred_box(size_hw, side) if size_hw else None
+
+        return 100 * number_found(box_of) / len(scored)
 
     found = number_found(boxes.get)
     low, high = wilson_interval(found, len(scored))

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from lost_reg import text
 from lost_reg.boxes import found_objects
+from lost_reg.datasets.base import REFUSE
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, describe_setting, preset_setting
@@ -119,11 +120,12 @@ def score_sweep(
     tune_fraction: float = 0.1,
     seed: int = 0,
     partial: bool = False,
+    unannotated: str = REFUSE,
 ) -> SweepScores:
     """Score every setting of a sweep folder.
 
     Args:
-        dataset, root, partial: as in `ScoringOptions`.
+        dataset, root, partial, unannotated: as in `ScoringOptions`.
         tune_fraction: the share of the images that the choice is made on.
         seed: for drawing these images.
 
@@ -133,8 +135,9 @@ def score_sweep(
     """
     sweep = read_sweep(folder)
     found = FoundBoxes.of_results(sweep.results, sweep.boxes)
-    truths = ground_truth(found, ScoringOptions(dataset, root))
+    truths = ground_truth(found, ScoringOptions(dataset, root, unannotated=unannotated))
     found = found.on(truths)
+    truths = truths.with_sizes(found.sizes_hw, found.done)
     if not partial:
         check_complete(found, truths, "`partial` scores those alone")
     scored = sorted(image for image in found.done if objects_that_count(truths.truths[image]).boxes_xyxy)

@@ -39,7 +39,7 @@ def dataset():
         if name != DRAWN[3]
     }
     truths[DRAWN[3]] = replace(truths[DRAWN[0]], image=DRAWN[3], boxes_xyxy=(), labels=(), hard=())
-    return SimpleNamespace(truths=truths)
+    return SimpleNamespace(truths=truths, left_out=())
 
 
 def boxes_where(right) -> dict:
