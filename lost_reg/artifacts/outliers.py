@@ -1,4 +1,4 @@
-"""Outlier statistics: similarity to neighbours, LOST's seeds on outliers, and linear probes.
+"""Outlier statistics: shares above each cut-off, similarity to neighbours, LOST's seeds, linear probes.
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024). Only counts and sums are kept: memory
 does not grow with the number of images.
@@ -6,7 +6,7 @@ does not grow with the number of images.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lost_reg.artifacts.records import (
     GROUPS,
+    RULES,
     CosineDistribution,
     Group,
     OutlierReport,
@@ -35,6 +36,7 @@ class BatchOutliers:
     """Measurements of a batch of B images, on the CPU.
 
     outliers: (B, N) bool; cosines: (B, N), to the neighbours at the patch embedding.
+    above: (L, 3) int64, how many patches are above each cut-off after each layer.
     seeds: (b, N) bool, the patches that LOST can seed at in the images that are `usable`, (B,) bool: those
         that tie for the lowest degree.
     to_probe: (n, D) tokens, (n,) cells and (n, P) pixels of each group; empty if there are no outliers.
@@ -42,6 +44,7 @@ class BatchOutliers:
 
     outliers: Tensor
     cosines: Tensor
+    above: Tensor
     seeds: Tensor
     usable: Tensor
     to_probe: dict[Group, tuple[Tensor, Tensor, Tensor]]
@@ -52,13 +55,24 @@ class OutlierStatistics:
 
     `measure` takes a batch and changes nothing, so that it can be retried after running out of memory;
     `update` adds what it returned.
+
+    cutoffs: of each layer, by rule; None where the reference has no such layer.
+    layer, rule: patches above that layer's cut-off of that rule are the outliers.
     """
 
-    def __init__(self, backbone: Backbone, layer: int, cutoff: float):
-        self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
+    def __init__(
+        self, backbone: Backbone, cutoffs: Sequence[dict[Rule, float | None]], layer: int, rule: Rule
+    ):
+        self._backbone, self._layer, self._rule = backbone, layer, rule
+        self._cutoff = cutoffs[layer][rule]
+        self._cutoffs = torch.tensor(
+            [[torch.nan if one[name] is None else one[name] for name in RULES] for one in cutoffs],
+            dtype=torch.float64,
+        )  # (L, 3); nothing is above NaN
+        self._above = torch.zeros(self._cutoffs.shape, dtype=torch.int64)
         self._cosines: dict[Group, CosineHistogram] = {group: CosineHistogram() for group in GROUPS}
         self._probes: dict[Group, Probe] = {group: Probe() for group in GROUPS}
-        self.images = self._with_any = self._patches = self._count = 0
+        self.images = self.patches = self._with_any = self._count = 0
         self._seeded = self._ties = 0
         self._seeds_on_outliers = self._seeds_by_chance = 0.0
 
@@ -66,12 +80,18 @@ class OutlierStatistics:
         """Measure a batch of normalised images, (B, 3, H, W)."""
         (height, width), patch_size = images.shape[2:], self._backbone.patch_size
         grid_hw = height // patch_size, width // patch_size
-        tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
-        outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
+        above = []
+        for layer, (output, cutoffs) in enumerate(zip(self._backbone.block_outputs(images), self._cutoffs)):
+            norms = output.float().norm(dim=2)[..., None].cpu()  # (B, N, 1)
+            above.append(norms > cutoffs)  # (B, N, 3)
+            if layer == self._layer:
+                tokens = output  # (B, N, D)
+        outliers = above[self._layer][..., list(RULES).index(self._rule)]  # (B, N)
         seeds, usable = self._seeds(images)
         return BatchOutliers(
             outliers=outliers,
             cosines=neighbour_cosines(self._backbone.patch_embeddings(images), grid_hw).cpu(),
+            above=torch.stack([one.sum(dim=(0, 1)) for one in above]),
             seeds=seeds,
             usable=usable,
             to_probe=self._patches_to_probe(images, tokens, outliers, grid_hw),
@@ -109,7 +129,8 @@ class OutlierStatistics:
         outliers = batch.outliers
         self.images += len(outliers)
         self._with_any += int(outliers.any(dim=1).sum())
-        self._patches += outliers.numel()
+        self.patches += outliers.numel()
+        self._above += batch.above
         self._count += int(outliers.sum())
         self._cosines["outliers"].update(batch.cosines[outliers])
         self._cosines["rest"].update(batch.cosines[~outliers])
@@ -123,15 +144,25 @@ class OutlierStatistics:
             probe = self._probes[group]
             (probe.train if is_training else probe.test)(*patches)
 
-    def report(self, rule: Rule) -> OutlierReport:
-        """All statistics. rule: which cut-off was used."""
+    def shares(self) -> list[dict[Rule, float | None]]:
+        """Of each layer, by rule: the share of all patches that are above the cut-off; None without one."""
+        return [
+            {
+                rule: None if cutoff.isnan() else int(count) / self.patches
+                for rule, cutoff, count in zip(RULES, cutoffs, counts)
+            }
+            for cutoffs, counts in zip(self._cutoffs, self._above)
+        ]
+
+    def report(self) -> OutlierReport:
+        """All statistics of outliers."""
         on_outliers, images = self._seeds_on_outliers, self._seeded
         return OutlierReport(
-            rule=rule,
+            rule=self._rule,
             layer=self._layer,
             cutoff=self._cutoff,
             count=self._count,
-            share=self._count / self._patches,
+            share=self._count / self.patches,
             images_with_any=self._with_any,
             neighbour_cosine={group: cosines.report() for group, cosines in self._cosines.items()},
             seeds=SeedStatistics(

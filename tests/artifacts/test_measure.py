@@ -41,7 +41,7 @@ def test_counts_and_shares_of_the_planted_model(rows, stream):
     assert model.outliers.share == pytest.approx(16 * planted.PATCHES / patches)
     after, before = model.layers[2], model.layers[1]  # planted in the middle of six
     assert after.largest > 3 * before.largest
-    assert after.shares["sigma"] == pytest.approx(16 * planted.PATCHES / patches, abs=1e-3)
+    assert after.shares["sigma"] == 16 * planted.PATCHES / patches
     assert plain.layers[-2].shares["reference"] == pytest.approx(0.02, abs=0.002)
     assert model.layers[-2].cutoffs["reference"] == plain.layers[-2].percentiles["98"]
     assert model.layers[-2].shares["reference"] > 1.5 * repaired.layers[-2].shares["reference"]
@@ -73,6 +73,17 @@ def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
     assert row.mean == pytest.approx(float(norms[3].mean()), rel=1e-4)
     assert row.sigma == pytest.approx(float(norms[3].std(correction=0)), rel=1e-4)
     assert row.largest == pytest.approx(float(norms[3].max()), rel=1e-5)
+
+
+def test_shares_are_exact_and_the_outliers_share_is_that_of_its_layer(rows, stream):
+    """Counted by hand, patch by patch: no share is read from a histogram, and there is one for one thing."""
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    norms = torch.cat([block_norms(plain, images).flatten(1) for images in batches_of(stream, plain)], dim=1)
+    for row in rows:
+        assert row.outliers.share == row.outlier_layer.shares["sigma"] == row.outliers.count / row.patches
+    for found, of_layer in zip(rows[0].layers, norms.double(), strict=True):
+        for rule, cutoff in found.cutoffs.items():
+            assert found.shares[rule] == float((of_layer > cutoff).double().mean()), (found.layer, rule)
 
 
 def test_the_layer_decides(stream):

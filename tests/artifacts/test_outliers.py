@@ -31,9 +31,15 @@ def test_histogram_of_cosines_by_hand():
     assert [report.counts[index] for index in (0, 75, 99)] == [1, 1, 1]
 
 
+def fixed(cutoff: float, layers: int = 1) -> list:
+    """The same cut-off for all layers."""
+    return [{"sigma": None, "fixed": cutoff, "reference": None}] * layers
+
+
 def test_a_retry_after_running_out_of_memory_measures_the_same(stream, plain):
     images = max(batches_of(stream, plain), key=len)
-    statistics = OutlierStatistics(plain, 4, float(block_norms(plain, images)[4].quantile(0.95)))
+    cutoffs = fixed(float(block_norms(plain, images)[4].quantile(0.95)), layers=6)
+    statistics = OutlierStatistics(plain, cutoffs, 4, "fixed")
     first, second = statistics.measure(images), statistics.measure(images)
     for kind, patches in first.to_probe.items():
         assert len(patches[0]) > 9 and all(map(torch.equal, patches, second.to_probe[kind]))
@@ -59,10 +65,10 @@ class FourPatches(Backbone):
 
 def measured(*images) -> SeedStatistics:
     """The seeds of images given as (norm, key) of each of four patches; outliers have a norm above 5."""
-    statistics = OutlierStatistics(FourPatches(), 0, 5.0)
+    statistics = OutlierStatistics(FourPatches(), fixed(5.0), 0, "fixed")
     batch = torch.tensor([[(norm, *key) for norm, key in image] for image in images])  # (B, 4, 3)
     statistics.update(statistics.measure(batch.mT.unflatten(2, (2, 2))), is_training=True)
-    return statistics.report("sigma").seeds
+    return statistics.report().seeds
 
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.1)
