@@ -1,4 +1,4 @@
-"""Outlier statistics: shares above each cut-off, similarity to neighbours, LOST's seeds, linear probes.
+"""Outlier statistics: shares above each cut-off, similarity to neighbours, LOST's seeds.
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024). Only counts and sums are kept: memory
 does not grow with the number of images.
@@ -13,22 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lost_reg.artifacts.probes import Probe, position_cells, sample_others
 from lost_reg.artifacts.records import (
     GROUPS,
     RULES,
     CosineDistribution,
     Group,
     OutlierReport,
-    ProbeScores,
     Rule,
     SeedStatistics,
 )
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.affinities import patch_degrees
 from lost_reg.discovery.features import finite_images
-
-CELLS = 16  # positions are classified on a 16 x 16 grid: the 14-pixel patches of a 224-pixel image
-RIDGE = 1e-3  # relative to the mean squared input, so that it is comparable between models
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class BatchOutliers:
     above: (L, 3) int64, how many patches are above each cut-off after each layer.
     seeds: (b, N) bool, the patches that LOST can seed at in the images that are `usable`, (B,) bool: those
         that tie for the lowest degree.
-    to_probe: (n, D) tokens, (n,) cells and (n, P) pixels of each group; empty if there are no outliers.
+    to_probe: (n, D) tokens, (n,) cells, (n, P) pixels and (n,) indices of images of each group; empty if
+        there are no outliers.
     """
 
     outliers: Tensor
@@ -47,7 +45,7 @@ class BatchOutliers:
     above: Tensor
     seeds: Tensor
     usable: Tensor
-    to_probe: dict[Group, tuple[Tensor, Tensor, Tensor]]
+    to_probe: dict[Group, tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
 class OutlierStatistics:
@@ -108,7 +106,7 @@ class OutlierStatistics:
 
     def _patches_to_probe(
         self, images: Tensor, tokens: Tensor, outliers: Tensor, grid_hw: tuple[int, int]
-    ) -> dict[Group, tuple[Tensor, Tensor, Tensor]]:
+    ) -> dict[Group, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Equally many outliers and other patches from each image, so that the probes are comparable."""
         if not outliers.any():
             return {}
@@ -120,7 +118,12 @@ class OutlierStatistics:
         groups: dict[Group, Tensor] = {"outliers": outliers, "rest": others}
         chosen = {group: patches & balanced[:, None] for group, patches in groups.items()}
         return {
-            group: (tokens[at.to(tokens.device)].cpu(), cells[at], pixels[at.to(pixels.device)].cpu())
+            group: (
+                tokens[at.to(tokens.device)].cpu(),
+                cells[at],
+                pixels[at.to(pixels.device)].cpu(),
+                at.nonzero()[:, 0],
+            )
             for group, at in chosen.items()
         }
 
@@ -142,7 +145,10 @@ class OutlierStatistics:
         self._seeds_by_chance += float(seeded.double().mean(dim=1).sum())
         for group, patches in batch.to_probe.items():
             probe = self._probes[group]
-            (probe.train if is_training else probe.test)(*patches)
+            if is_training:
+                probe.train(*patches[:3])
+            else:
+                probe.test(*patches)
 
     def shares(self) -> list[dict[Rule, float | None]]:
         """Of each layer, by rule: the share of all patches that are above the cut-off; None without one."""
@@ -171,6 +177,7 @@ class OutlierStatistics:
                 share=on_outliers / images if images else None,
                 share_by_chance=self._seeds_by_chance / images if images else None,
                 ties=self._ties,
+                share_tied=self._ties / images if images else None,
             ),
             probes={group: probe.report() for group, probe in self._probes.items()},
         )
@@ -219,67 +226,3 @@ class CosineHistogram:
         """None if there were no cosines."""
         count = int(self.counts.sum())
         return CosineDistribution(self.sum / count, count, self.counts.tolist()) if count else None
-
-
-# --- linear probes: what tokens reveal about their position and their pixels ------------------------------
-
-
-def position_cells(grid_hw: tuple[int, int]) -> Tensor:
-    """(N,) int64: which of the image's 16 x 16 cells contains the centre of each patch, row-major."""
-    rows, columns = ((torch.arange(side) * 2 + 1) * CELLS // (2 * side) for side in grid_hw)
-    return (rows[:, None] * CELLS + columns).flatten()
-
-
-def sample_others(outliers: Tensor, random: torch.Generator) -> Tensor:
-    """(B, N) bool: in each image, as many random non-outlier patches as it has outliers."""
-    order = torch.rand(outliers.shape, generator=random).masked_fill(outliers, -1.0)
-    ranks = order.argsort(dim=1, descending=True).argsort(dim=1)  # outliers come last
-    return (ranks < outliers.sum(dim=1, keepdim=True)) & ~outliers
-
-
-class Probe:
-    """A linear map from tokens to their position and their pixels, by ridge regression.
-
-    It stores only the normal equations: (D + 1)^2 and (D + 1) x (256 + P) numbers, whatever the number of
-    patches. The position is classified among 256 cells, with one output each.
-    """
-
-    def __init__(self):
-        self.trained_on = self.tested_on = 0
-        self._solution: Tensor | None = None
-        self._correct = self._distance = self._error = 0.0
-
-    def train(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
-        """Add (n, D) tokens, (n,) cells and (n, P) pixels to the training set."""
-        if not len(tokens):
-            return
-        inputs = F.pad(tokens.double(), (0, 1), value=1.0)
-        targets = torch.cat([F.one_hot(cells, CELLS**2).double(), pixels.double()], dim=1)
-        if not self.trained_on:
-            self._gram = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64)
-            self._mixed = torch.zeros(inputs.shape[1], targets.shape[1], dtype=torch.float64)
-        self._gram += inputs.mT @ inputs
-        self._mixed += inputs.mT @ targets
-        self.trained_on += len(tokens)
-
-    def test(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
-        """Test on (n, D) tokens, (n,) cells and (n, P) pixels; no more training data may be added then."""
-        if not len(tokens) or not self.trained_on:
-            return
-        if self._solution is None:
-            ridge = RIDGE * self._gram.diagonal().mean() * torch.eye(len(self._gram), dtype=torch.float64)
-            self._solution = torch.linalg.solve(self._gram + ridge, self._mixed)
-        outputs = F.pad(tokens.double(), (0, 1), value=1.0) @ self._solution
-        predicted = outputs[:, : CELLS**2].argmax(dim=1)
-        rows, columns = predicted // CELLS - cells // CELLS, predicted % CELLS - cells % CELLS
-        self.tested_on += len(tokens)
-        self._correct += float((predicted == cells).sum())
-        self._distance += float((rows.square() + columns.square()).double().sqrt().sum())
-        self._error += float((outputs[:, CELLS**2 :] - pixels).norm(dim=1).sum())
-
-    def report(self) -> ProbeScores | None:
-        """Means over the patches it was tested on; None if there were none."""
-        if not self.tested_on:
-            return None
-        means = (total / self.tested_on for total in (self._correct, self._distance, self._error))
-        return ProbeScores(self.trained_on, self.tested_on, *means)

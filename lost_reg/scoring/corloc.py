@@ -105,8 +105,10 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
     return replace(truth, **kept)
 
 
-def wilson_interval(found: int, images: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(found: float, images: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95 % by default, as fractions.
+
+    Numbers need not be whole: an effective sample size seldom is.
 
     The same as from `scipy.stats.binomtest`, whose import would take more than twice as long as all of
     `lost-reg corloc`.

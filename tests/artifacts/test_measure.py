@@ -61,9 +61,22 @@ def test_the_seeds_and_neighbours_of_the_planted_model(rows):
 def test_the_probes_of_the_planted_model(rows):
     probes = rows[1].outliers.probes
     half = 8 * planted.PATCHES
-    for probe in probes.values():
-        assert (probe.learned_from, probe.tested_on) == (half, half)
-        assert 0 <= probe.position_top1 <= 1 and probe.position_distance > 0 and probe.pixel_l2 > 0
+    for probe in probes.values():  # too few for tokens of 192 numbers
+        assert (probe.learned_from, probe.tested_on, probe.tested_images) == (half, half, 8)
+        assert probe.too_few == f"too few patches ({half} of 386)"
+        assert probe.position_top1 is probe.position_distance is probe.pixel_l2 is None
+
+
+def test_probes_of_enough_images_have_intervals(plain):
+    random = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (128, 128, 3), generator=random).byte().numpy() for _ in range(42)]
+    stream = ImageStream(images, [str(index) for index in range(42)], loader=LOADER)
+    first = torch.cat([block_norms(plain, batch)[4].flatten() for batch in batches_of(stream, plain)])
+    options = ArtifactOptions(rule="fixed", cutoff=float(first.quantile(0.7)))
+    for probe in measure(stream, plain, options).outliers.probes.values():
+        assert probe.learned_from >= 386 and probe.tested_images == 21 and not probe.too_few
+        for name, (low, high) in probe.intervals.items():
+            assert low < getattr(probe, name) < high, name
 
 
 def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import batches_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.outliers import CosineHistogram, OutlierStatistics, neighbour_cosines
@@ -76,17 +78,24 @@ EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.1)
 
 def test_where_patches_tie_the_share_of_outliers_among_them_counts():
     # all affinities are positive: all four tie, and one is an outlier
-    assert measured([(9, EAST), (1, EAST), (1, EAST), (1, EAST)]) == SeedStatistics(1, 0.25, 0.25, 0.25, 1)
+    assert measured([(9, EAST), (1, EAST), (1, EAST), (1, EAST)]) == SeedStatistics(1, 0.25, 0.25, 0.25, 1, 1)
     # degrees 1, 1, 0, 0: the last two tie, and one of them is an outlier
     tie = [(9, EAST), (1, EAST), (9, NORTH), (1, (0.0, -1.0))]
-    assert measured(tie) == SeedStatistics(1, 0.5, 0.5, 0.5, 1)
+    assert measured(tie) == SeedStatistics(1, 0.5, 0.5, 0.5, 1, 1)
     # degrees 2, 2, 2, 0: no tie, and the seed is an outlier
     alone = [(1, EAST), (1, EAST), (1, EAST), (9, WEST)]
-    assert measured(alone) == SeedStatistics(1, 1.0, 1.0, 0.25, 0)
-    assert measured(tie, alone) == SeedStatistics(2, 1.5, 0.75, 0.375, 1)
+    assert measured(alone) == SeedStatistics(1, 1.0, 1.0, 0.25, 0, 0)
+    assert measured(tie, alone) == SeedStatistics(2, 1.5, 0.75, 0.375, 1, 0.5)
+
+
+@given(st.lists(st.lists(st.sampled_from([1, 9]), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_where_all_patches_tie_the_seed_is_on_outliers_as_often_as_by_chance(norms):
+    """The index would have decided: 0 % wherever the first patch is no outlier."""
+    found = measured(*([(norm, EAST) for norm in image] for image in norms))
+    assert found.share == pytest.approx(found.share_by_chance) and found.share_tied == 1
 
 
 def test_images_without_finite_features_have_no_seed():
     broken = [(9, (float("nan"), 1.0))] * 4
-    assert measured(broken) == SeedStatistics(0, 0.0, None, None, 0)
-    assert measured(broken, [(1, EAST)] * 4) == SeedStatistics(1, 0.0, 0.0, 0.0, 1)
+    assert measured(broken) == SeedStatistics(0, 0.0, None, None, 0, None)
+    assert measured(broken, [(1, EAST)] * 4) == SeedStatistics(1, 0.0, 0.0, 0.0, 1, 1)
