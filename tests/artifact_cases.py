@@ -70,7 +70,8 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
     """Register neurons with everything kept, for a stream of single images.
 
     Returns:
-        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out.
+        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out; without
+        a given threshold, no neurons and None for the top layer unless they do.
     """
     norms, hidden = [], []  # an image's, the class token first: (L, 1 + N); (L, 1 + N, H)
     for image in batches_of(stream, backbone):
@@ -91,6 +92,8 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
     outliers = every[detect] > threshold
     at_outliers, at_others = every[:, outliers].mean(dim=1), every[:, ~outliers].mean(dim=1)
     top, stands_out = options.top_layer, (at_outliers >= 3 * at_others)[: detect + 1].any()
+    if options.threshold is None and not stands_out:
+        return [], threshold, None, False
     if top is None:
         candidates = range(detect if stands_out else 0)
         top = next((layer for layer in candidates if at_outliers[layer] > cutoffs[layer]), detect)

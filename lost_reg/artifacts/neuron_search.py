@@ -41,12 +41,12 @@ class SearchOptions:
     """How register neurons are searched for.
 
     threshold: patches with a norm above it are outliers. None: mean + 3 standard deviations of the norms
-        of all patches of all images.
+        of all patches of all images; then no neurons are returned unless outliers stand out (STANDS_OUT).
     detect_layer: the block after which norms are compared with the threshold. The default is the
         second-to-last, as in the paper for DINOv2, since the last layer's keys are computed from its output.
     top_layer: the last block whose neurons are ranked. None: the block where outliers begin, which is the
         first one after which the outliers' mean norm is above mean + 3 standard deviations there; the
-        detect layer if outliers do not stand out (STANDS_OUT).
+        detect layer if outliers above a given threshold do not stand out.
     top_k: how many neurons are kept.
     rule: "paper" ranks neurons by their mean activation at outliers. "code" does as the code that the
         paper's authors published: by their mean magnitude at all tokens above the threshold, which the class
@@ -83,18 +83,22 @@ def find_register_neurons(
     """Find the neurons whose activations are highest where patches are outliers.
 
     Activations are averaged over the outliers of an image, and then over the images that have any. If no
-    threshold is given, the images are streamed twice, since it depends on all of them. Neurons are found
-    even if no outlier stands out: `found["stands_out"]` tells.
+    threshold is given, the images are streamed twice, since it depends on all of them.
+
+    Patches above mean + 3 sigma exist in any model. If they do not stand out, there are no outliers whose
+    neurons could be found, and none are returned. A given threshold is the caller's own definition of an
+    outlier: then neurons are returned in any case. `found["stands_out"]` tells in both.
 
     Args:
         failures: filled with the images that cannot be read or do not fit in memory.
 
     Returns:
-        top_k neurons, the highest first; `found` records how they were found, with the norms of all layers.
+        top_k neurons, the highest first, or none if nothing stands out; `found` records how they were found,
+        with the norms of all layers.
 
     Raises:
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
-            trained with registers or has test-time registers, or images without any outlier.
+            trained with registers or has test-time registers, or no patch above a given threshold.
     """
     check_blocks(backbone)
     check_can_be_added(backbone.name, trained_registers(backbone.model))
@@ -110,26 +114,27 @@ def find_register_neurons(
     last_pass = progress_of_pass(progress, passes - 1, passes)
     for batch in stream.map_batches(backbone, outliers.measure, failures, last_pass):
         outliers.update(batch)
-    if not outliers.count:
+    if not outliers.count and options.threshold is not None:
         raise LostRegError(
             f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
             f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
         )
-    if top is None:
-        top = outliers.onset() if outliers.stand_out else detect
-    neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
     found = {
         **outliers.report(),
         "threshold": threshold,
         "threshold_rule": "given" if options.threshold is not None else f"mean + {SIGMAS:.0f} sigma",
         "detect_layer": detect,
-        "top_layer": top,
-        "top_layer_rule": _top_layer_rule(options, outliers),
         "rule": options.rule,
         "max_side": stream.max_side,
         "precision": backbone.precision,
-        "activations": activations,
     }
+    neurons: tuple[tuple[int, int], ...] = ()
+    if outliers.stand_out or options.threshold is not None:
+        if top is None:
+            top = outliers.onset() if outliers.stand_out else detect
+        neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
+        rule = _top_layer_rule(options, outliers)
+        found |= {"top_layer": top, "top_layer_rule": rule, "activations": activations}
     return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
 
 
@@ -256,7 +261,7 @@ class _OutlierActivations:
     @property
     def norm_ratio(self) -> float:
         """The outliers' mean norm relative to that of the other patches, after the layer where it is most."""
-        if self.count == self.patches:  # there are no others
+        if self.count in (0, self.patches):  # there are no two groups
             return 1.0
         of_others = self._norms.mean * self.patches - self._outlier_norms
         ratios = (self._outlier_norms / self.count) / (of_others / (self.patches - self.count))
@@ -286,10 +291,11 @@ class _OutlierActivations:
         }
 
     def _layers(self) -> list[dict[str, Any]]:
-        """The mean norms after each layer, of all patches and of those that become outliers."""
-        series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
+        """The mean norms after each layer, of all patches and of those that become outliers, if any do."""
+        of_outliers = (self._outlier_norms / self.count).tolist() if self.count else [None] * self._blocks
         names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")
-        values = zip(range(self._blocks), *(one.tolist() for one in series))
+        series = range(self._blocks), self._norms.mean.tolist(), of_outliers, self._norms.cutoff.tolist()
+        values = zip(*series)
         return [dict(zip(names, row)) for row in values]
 
 
