@@ -107,7 +107,7 @@ def sweep(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
-    from lost_reg.scoring import sweep_scores
+    from lost_reg.scoring import sweep_scores, sweep_text
 
     one_of_json_and_csv(as_json, as_csv)
     settings = _settings(options)
@@ -129,14 +129,16 @@ def sweep(
     scores = sweep_scores.score_sweep(
         out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
     )
-    sweep_scores.write_scores(scores)
+    sweep_text.write_scores(scores)
     if as_json:
-        shown = sweep_scores.json_text(scores)
+        shown = sweep_text.json_text(scores)
     elif as_csv:
-        shown = sweep_scores.csv_text(scores)
+        shown = sweep_text.csv_text(scores)
     else:
-        shown = as_options(sweep_scores.text_table(scores))
+        shown = as_options(sweep_text.text_table(scores))
     click.echo(shown)
+    if warning := sweep_text.chance_warning(scores):
+        print_message("Warning", warning)
     if not (as_json or as_csv):
         print_line(f"results in {out}")
 

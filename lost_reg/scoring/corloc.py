@@ -17,6 +17,9 @@ from lost_reg.errors import LostRegError
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
+# The trivial baselines, which ignore the pixels: a centred box of this share of the width and the height.
+CENTRED_SIDE, WHOLE_SIDE = 0.8, 1.0
+
 
 @dataclass(frozen=True)
 class Score:
@@ -88,8 +91,8 @@ def score(
         unusable=sum(name in unusable for name in scored),
         without_truth=len(done) - len(scored),
         not_done=len(truths) - len(done),
-        centred=percent_centred(0.8),
-        whole=percent_centred(1.0),
+        centred=percent_centred(CENTRED_SIDE),
+        whole=percent_centred(WHOLE_SIDE),
     )
 
 

@@ -93,7 +93,15 @@ def test_a_smaller_size_is_said_where_a_method_is_otherwise_as_published(sweep):
     assert result.exit_code == 0, result.output
     assert "LOST as published, but at max side 64 " in result.stdout
     assert "LOST as published " not in result.stdout
-    assert "MaskCut as published" not in result.stdout  # which is at 480 x 480
+    assert "MaskCut as published, but at max side 64, square none " in result.stdout  # it is at 480 x 480
+
+
+def test_a_choice_that_is_mostly_chance_is_warned_of(sweep):
+    result = sweep("--bias", "-0.2:0:0.1", "--tune-fraction", "0.3", "--csv")
+    assert result.exit_code == 0, result.output
+    warning = "Warning: 6 of 6 settings cannot be told apart on the 3 images that the choice was made on"
+    assert warning in result.stderr and "a larger --tune-fraction or fewer settings" in result.stderr
+    assert len(list(csv.DictReader(result.stdout.splitlines()))) == 6
 
 
 @pytest.mark.parametrize(

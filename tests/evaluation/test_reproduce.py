@@ -70,7 +70,7 @@ def swept_scores(found, tuning, folder):
     images = tuple(f"{index}.jpg" for index in range(len(tuning)))
     return SweepScores(
         folder, "b", "voc07", "trainval", int(tuning.sum()), int((~tuning).sum()), 0, 0, 0.1, 0, settings,
-        FoundByImage(images, found, tuning),
+        by_image=FoundByImage(images, found, tuning),
     )  # fmt: skip
 
 
