@@ -100,10 +100,7 @@ def find_register_neurons(
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
             trained with registers or has test-time registers, or no patch above a given threshold.
     """
-    check_blocks(backbone)
-    check_can_be_added(backbone.name, trained_registers(backbone.model))
-    if backbone.registers:
-        raise LostRegError("register neurons are searched for in a model without test-time registers")
+    _check_backbone(backbone)
     detect, top = _layers(backbone, options)
     failures = [] if failures is None else failures
     passes = 1 if options.threshold is not None else 2
@@ -130,12 +127,17 @@ def find_register_neurons(
     }
     neurons: tuple[tuple[int, int], ...] = ()
     if outliers.stand_out or options.threshold is not None:
-        if top is None:
-            top = outliers.onset() if outliers.stand_out else detect
+        top, rule = (top, "given") if top is not None else outliers.top_layer()
         neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
-        rule = _top_layer_rule(options, outliers)
         found |= {"top_layer": top, "top_layer_rule": rule, "activations": activations}
     return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
+
+
+def _check_backbone(backbone: VitBackbone) -> None:
+    check_blocks(backbone)
+    check_can_be_added(backbone.name, trained_registers(backbone.model))
+    if backbone.registers:
+        raise LostRegError("register neurons are searched for in a model without test-time registers")
 
 
 def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | None]:
@@ -147,12 +149,6 @@ def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | N
     if top > detect:
         raise LostRegError(f"the top layer, {top}, comes after layer {detect}, where outliers are detected")
     return detect, top
-
-
-def _top_layer_rule(options: SearchOptions, outliers: _OutlierActivations) -> str:
-    if options.top_layer is not None:
-        return "given"
-    return "onset" if outliers.stand_out else "detect layer"
 
 
 def _threshold(
@@ -272,11 +268,12 @@ class _OutlierActivations:
         """Whether the outliers stand out from the other patches; see STANDS_OUT."""
         return self.norm_ratio >= STANDS_OUT
 
-    def onset(self) -> int:
-        """The first layer after which the outliers' mean norm stands out."""
-        stands_out = self._outlier_norms / self.count > self._norms.cutoff
-        # with a given threshold they may stand out nowhere: then use the last layer
-        return int(stands_out.nonzero()[0]) if stands_out.any() else self._blocks - 1
+    def top_layer(self) -> tuple[int, str]:
+        """The last layer to search, and by which rule; see `SearchOptions.top_layer`."""
+        begun = self._outlier_norms / self.count > self._norms.cutoff
+        if self.stand_out and begun.any():
+            return int(begun.nonzero()[0]), "onset"
+        return self._blocks - 1, "detect layer"
 
     def report(self) -> dict[str, Any]:
         """What was measured, as a neurons file records it."""

@@ -26,6 +26,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import as_options, print_line, print_message, print_note
 from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
 
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
@@ -61,7 +62,11 @@ _AS_PUBLISHED = "[default: as each method is published]"
     metavar="VALUES",
     help=f"Facets to try: k, q, v, or several concatenated, such as qkv.  {_AS_PUBLISHED}",
 )
-@click.option("--layer", metavar="VALUES", help=f"Layers to try: -4:-1.  {_AS_PUBLISHED}")
+@click.option(
+    "--layer", metavar="VALUES",
+    help="Layers to try, all from one forward pass, but each with its own work of the methods.  "
+    f"[default: {FeatureConfig.__dataclass_fields__['layer'].metadata['sweep']}]",
+)  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
     help="L2-normalise the features, or not, or try both where that makes a difference.",
