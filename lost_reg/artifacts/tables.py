@@ -92,7 +92,7 @@ def _probe_cells(probe: ProbeScores | None) -> dict[str, str]:
             "pixel_l2": _with_interval(probe, "pixel_l2"),
         }
         if probe and not probe.too_few
-        else dict.fromkeys(MEASURES, probe.too_few if probe else NONE)
+        else {**dict.fromkeys(MEASURES, NONE), "position_top1": probe.too_few if probe else NONE}
     )
     cells = dict(zip(("position, top-1", "distance in cells", "pixels, L2"), numbers.values()))
     return {**cells, "learned from": learned, "tested on": tested}

@@ -170,7 +170,9 @@ def describe_backbone(settings: dict[str, Any]) -> str:
 
 def backbone_conditions(settings: dict[str, Any]) -> list[str]:
     """How the backbone of a run or a sweep differs from that of its name as it is published."""
-    return backbone_notes(*_of_backbone(settings), _precision(settings))
+    name = settings["weights"]["name"]
+    notes = backbone_notes(*_of_backbone(settings), _precision(settings))
+    return [f"weights {note}" if note == name else note for note in notes]
 
 
 def _of_backbone(settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:

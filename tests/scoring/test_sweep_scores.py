@@ -203,7 +203,11 @@ REGISTERS = {"count": 1, "rule": "paper", "neurons": [[3, 1], [4, 2]]}
             {"weights": {"source": "random", "name": "random", "sha256": None}},
             ", but at RANDOM WEIGHTS",
         ),
-        ([{}], {"weights": {"source": "file", "name": "mine.pth", "sha256": ""}}, ", but at mine.pth"),
+        (
+            [{}],
+            {"weights": {"source": "file", "name": "mine.pth", "sha256": ""}},
+            ", but at weights mine.pth",
+        ),
         ([{}], {"test_time_registers": REGISTERS}, ", but at 1 test-time register at 2 neurons"),
         ([{"layer": -2}], {"precision": "fp16"}, ", but at layer -2, fp16"),
     ],
