@@ -83,27 +83,28 @@ def test_the_choice_is_made_on_images_that_it_is_not_scored_on(voc, tmp_path):
 
 def test_of_settings_that_tie_the_one_as_published_is_chosen_or_else_the_first(voc, tmp_path):
     """And the table says how many tie, and gives their mean: which is chosen says nothing about it."""
-    tuning = np.flatnonzero(tuning_images(10, 0.5, 0))
-    for number, row, expected, rule in (
-        (1, [False, True, True], -1.0, "the first in the order of the sweep"),
-        (2, [True, False, True], 0.0, "the one as published"),
+    tuning, order = np.flatnonzero(tuning_images(10, 0.5, 0)), [-1.0, -2.0, 0.0]
+    tried = [_tried(bias=bias) for bias in order]
+    for row, expected, rule in (
+        ([True, True, False], -1.0, "the first in the order of the sweep"),
+        ([True, False, True], 0.0, "the one as published"),
     ):
-        found = {f"{i:06}.jpg": [one and (i in tuning or not bias) for bias, one in enumerate(row)]
-                 for i in range(10)} | {"000010.jpg": [False] * 3}  # fmt: skip
-        scores = score_sweep(planted_sweep(tmp_path / f"{number}", voc, found), tune_fraction=0.5)
+        found = {  # of the images that are scored, only the setting of bias -1 finds any
+            f"{i:06}.jpg": [best and (i in tuning or bias == -1) for bias, best in zip(order, row)]
+            for i in range(10)
+        } | {"000010.jpg": [False] * 3}
+        folder = planted_sweep(tmp_path / f"{expected}", voc, found, tried=tried)
+        scores = score_sweep(folder, tune_fraction=0.5)
         assert bias_of(scores.chosen) == expected and len(scores.tied) == 2
-        mean = sum(map(scores.corloc, scores.tied)) / 2
-        assert mean == (0.0 if number == 1 else 50.0)
         text = text_table(scores)
         assert "chosen on 5 other images (one of 2 that tie)" in text
         assert [line.split() for line in text.splitlines() if "mean of" in line] == [
-            ["mean", "of", "the", "2", "that", "tie", "there", f"{mean:.1f}"]
+            ["mean", "of", "the", "2", "that", "tie", "there", "50.0"]  # of 100 and 0
         ]
         assert f"2 settings tie on the 5 images of the choice: {rule} is taken." in text
         content = json.loads(json_text(scores))
-        tied = [index for index, one in enumerate(row) if one]
-        assert content["tied"] == tied and content["tied_corloc"] == mean
-        assert content["chosen"] == tied[0]
+        assert content["tied"] == [index for index, best in enumerate(row) if best]
+        assert content["tied_corloc"] == 50.0 and content["chosen"] == order.index(expected)
 
 
 def test_one_setting_that_is_best_ties_with_none(voc, tmp_path):
