@@ -370,6 +370,8 @@ def load(
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
         note(f"the register neurons were found in other weights than {loaded.weights.name}")
+    if added and not added.neurons.may_be_real:
+        note("nothing stood out when the register neurons were searched for: they need not be any")
     return loaded
 
 

@@ -27,6 +27,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
 
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
@@ -62,7 +63,11 @@ _AS_PUBLISHED = "[default: as each method is published]"
     metavar="VALUES",
     help=f"Facets to try: k, q, v, or several concatenated, such as qkv.  {_AS_PUBLISHED}",
 )
-@click.option("--layer", metavar="VALUES", help=f"Layers to try: -4:-1.  {_AS_PUBLISHED}")
+@click.option(
+    "--layer", metavar="VALUES",
+    help="Layers to try, all from one forward pass, but each with its own work of the methods.  "
+    f"[default: {FeatureConfig.__dataclass_fields__['layer'].metadata['sweep']}]",
+)  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
     help="L2-normalise the features, or not, or try both where that makes a difference.",
@@ -110,7 +115,7 @@ def sweep(
     from lost_reg.datasets.base import LEAVE_OUT
     from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
-    from lost_reg.scoring import sweep_scores
+    from lost_reg.scoring import sweep_scores, sweep_text
 
     one_of_json_and_csv(as_json, as_csv)
     settings = _settings(options)
@@ -141,14 +146,16 @@ def sweep(
         partial=chosen.limit is not None,
         unannotated=options["unannotated"],
     )
-    sweep_scores.write_scores(scores)
+    sweep_text.write_scores(scores)
     if as_json:
-        shown = sweep_scores.json_text(scores)
+        shown = sweep_text.json_text(scores)
     elif as_csv:
-        shown = sweep_scores.csv_text(scores)
+        shown = sweep_text.csv_text(scores)
     else:
-        shown = as_options(sweep_scores.text_table(scores))
+        shown = as_options(sweep_text.text_table(scores))
     click.echo(shown)
+    if warning := sweep_text.chance_warning(scores):
+        print_message("Warning", warning)
     if not (as_json or as_csv):
         print_line(f"results in {out}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg.backbones.zoo import SPECS, backbone_label
+from lost_reg.backbones.zoo import SPECS, backbone_label, backbone_notes
 from lost_reg.datasets.base import LEAVE_OUT, REFUSE
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset
 from lost_reg.discovery.lost import LOST
@@ -171,11 +171,22 @@ def describe_backbone(settings: dict[str, Any]) -> str:
     """
     method = settings.get("method") or LOST.name
     notes = departures({"features": {}, "options": {}, **settings, "method": method})
-    if settings["precision"] != "fp32":
-        notes.append(settings["precision"])
-    return backbone_label(
-        settings["backbone"], settings["weights"], settings.get("test_time_registers"), notes
-    )
+    return backbone_label(*_of_backbone(settings), [*notes, *_precision(settings)])
+
+
+def backbone_conditions(settings: dict[str, Any]) -> list[str]:
+    """How the backbone of a run or a sweep differs from that of its name as it is published."""
+    name = settings["weights"]["name"]
+    notes = backbone_notes(*_of_backbone(settings), _precision(settings))
+    return [f"weights {note}" if note == name else note for note in notes]
+
+
+def _of_backbone(settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+    return settings["backbone"], settings["weights"], settings.get("test_time_registers")
+
+
+def _precision(settings: dict[str, Any]) -> list[str]:
+    return [settings["precision"]] if settings["precision"] != "fp32" else []
 
 
 def register_kind(settings: dict[str, Any]) -> str:
