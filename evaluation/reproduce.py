@@ -238,9 +238,18 @@ def lines_of(cell: Cell) -> list[Line]:
     chosen, hindsight = chosen_of(scores), hindsight_of(scores)
     return [
         Line("LOST as published, all images", as_published, *everything, plain),
-        Line("chosen on a tenth, on the rest", chosen, chosen.found, rest, swept),
-        Line("BEST IN HINDSIGHT on that rest", hindsight, hindsight.found, rest, swept),
+        Line(f"chosen on a tenth, on the rest{_ties(scores, 'tuned')}", chosen, chosen.found, rest, swept),
+        Line(
+            f"BEST IN HINDSIGHT on that rest{_ties(scores, 'found')}", hindsight, hindsight.found, rest, swept
+        ),
     ]
+
+
+def _ties(scores: SweepScores, count: str) -> str:
+    """How many settings have the highest count: the first of them in the grid is shown."""
+    counts = [getattr(one, count) for one in scores.settings[1:]]
+    tied = counts.count(max(counts))
+    return f" (the first of {tied} that tie)" if tied > 1 else ""
 
 
 def chosen_of(scores: SweepScores) -> SettingScore:

@@ -1,4 +1,4 @@
-"""Files and folders: atomic writes, and paths for images that cannot escape a folder."""
+"""Files and folders: a user's text, atomic writes, and paths for images that cannot escape a folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
+from lost_reg.text import text_of
 
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
+
+
+def read_text(path: Path, what: str = "", *, errors: str = "strict") -> str:
+    """The text of a user's file: see `text_of`; `what`: what errors call it, such as "`names`".
+
+    Raises:
+        LostRegError: a file that cannot be read, or is not text.
+    """
+    named = f"{what} {str(path)!r}".strip()
+    try:
+        return text_of(path.read_bytes(), errors=errors)
+    except OSError as error:
+        raise LostRegError(f"cannot read {named}: {error.strerror}") from None
+    except ValueError as error:
+        raise LostRegError(f"cannot read {named}: {error}") from None
 
 
 @contextlib.contextmanager

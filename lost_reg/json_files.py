@@ -6,6 +6,7 @@ that are not UTF-8; Python's json parses such texts, and msgspec checks the resu
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from functools import cache
@@ -14,25 +15,39 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.text import text_of
 
 T = TypeVar("T")
+
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # What parsing and checking raise for content that is malformed, nested too deeply or of another type.
 MALFORMED = (ValueError, RecursionError, msgspec.ValidationError)
 
 
-def parse_json(text: str | bytes, kind: type[T]) -> T:
+def parse_json(text: str | bytes, kind: type[T], *, finite: bool = True) -> T:
     """Parse JSON and check it against a type, such as a frozen dataclass; unknown keys are ignored.
+
+    Args:
+        text: bytes may have a mark of UTF-8 or UTF-16 (see `text_of`).
+        finite: False keeps NaN and what is too large for a float, so that the caller can say where it is.
 
     Raises:
         ValueError, RecursionError, msgspec.ValidationError (`MALFORMED`): not JSON, numbers that are not
             finite, or content of another type.
     """
+    if isinstance(text, bytes) and text.startswith(_MARKS):
+        text = text_of(text)
     try:
         wanted: Any = kind  # hashable, as types are
         return _decoder(wanted).decode(text)
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8 text") from None
     except msgspec.DecodeError:
-        return convert(json.loads(text, parse_constant=_finite, parse_float=_finite), kind)
+        number = _finite if finite else float
+        return convert(
+            json.loads(text, parse_constant=number, parse_float=number, parse_int=_whole_number), kind
+        )
 
 
 @cache
@@ -68,6 +83,10 @@ def _types(kind: type[Any]) -> dict[str, Any]:
 def reason_of(error: Exception) -> str:
     """What was wrong with the content, as one line, without backticks: these mark parameters in messages."""
     return one_line(str(error) or type(error).__name__).replace("`", "'")
+
+
+def _whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1000 else float(digits)  # Python itself refuses to parse longer ones
 
 
 def _finite(number: str) -> float:

@@ -1,13 +1,35 @@
-"""Text output: tables, CSV, counts and short lists of names."""
+"""Text: decoding what a user gives; tables, CSV, counts and short lists of names."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lost_reg.errors import one_line
+
+
+def text_of(content: bytes, encoding: str = "utf-8", *, errors: str = "strict") -> str:
+    """The text of a user's file: UTF-16 if it starts with its mark, else UTF-8, with or without a mark.
+
+    Args:
+        encoding: what the content itself declares in place of UTF-8, as XML does.
+        errors: as in `bytes.decode`; "surrogateescape" for lists of file names, which need not be UTF-8.
+
+    Raises:
+        ValueError: an unknown encoding, or bytes that are not text in it.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    content = content.removeprefix(codecs.BOM_UTF8)
+    try:
+        return content.decode(encoding, errors)
+    except UnicodeError:
+        raise ValueError(f"it is not {encoding.upper()} text") from None
+    except LookupError:
+        raise ValueError(f"its encoding {encoding[:40]!r} is unknown") from None
 
 
 def text_table(rows: Sequence[dict[str, str]]) -> str:

@@ -93,6 +93,7 @@ class ImageTruth:
 
     image: its name, relative to the dataset's image folder.
     image_id: the dataset's own ID for it ("000005" in VOC, "139" in COCO).
+    size_hw: in pixels; None if the annotations do not give it.
     boxes_xyxy: of all objects that count in scoring; labels: their classes.
     hard: whether VOC marks each as difficult or truncated.
     difficult: whether as difficult; empty in datasets without such marks.
@@ -100,7 +101,7 @@ class ImageTruth:
 
     image: str
     image_id: str
-    size_hw: tuple[int, int]
+    size_hw: SizeHW | None
     boxes_xyxy: tuple[Box, ...]
     labels: tuple[str, ...]
     hard: tuple[bool, ...]

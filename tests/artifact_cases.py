@@ -44,11 +44,13 @@ def backbone_artifacts(label: str = "one", *, layer=1, **changed) -> BackboneArt
     layers = [
         LayerNorms(index, 12.0, 5.0, 100.0 * (index + 1), percentiles, cutoffs, shares) for index in range(3)
     ]
-    cosines, probe = CosineDistribution(0.125, 4, [0, 0, 1, 3]), ProbeScores(50, 1234, 0.25, 3.5, 12.25)
+    cosines = CosineDistribution(0.125, 4, [0, 0, 1, 3])
+    intervals = {"position_top1": (0.2, 0.3), "position_distance": (3.0, 4.0), "pixel_l2": (12.0, 12.5)}
+    probe = ProbeScores(50, 1234, 0.25, 3.5, 12.25, intervals, 40)
     outliers = OutlierReport(
         rule="sigma", layer=layer, cutoff=80.0, count=2, share=0.02, images_with_any=7,
         neighbour_cosine={"outliers": cosines, "rest": None},
-        seeds=SeedStatistics(9, 4.5, 0.5, 0.01, 3),
+        seeds=SeedStatistics(9, 4.5, 0.5, 0.01, 3, 1 / 3),
         probes={"outliers": probe, "rest": None},
     )  # fmt: skip
     histogram = NormHistogram(1.0, 10.0, [[1, 1, 0], [1, 3, 0], [4, 0, 0]])
@@ -68,7 +70,8 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
     """Register neurons with everything kept, for a stream of single images.
 
     Returns:
-        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out.
+        [(activation, layer, neuron)], the threshold, the top layer, and whether outliers stand out; without
+        a given threshold, no neurons and None for the top layer unless they do.
     """
     norms, hidden = [], []  # an image's, the class token first: (L, 1 + N); (L, 1 + N, H)
     for image in batches_of(stream, backbone):
@@ -89,6 +92,8 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
     outliers = every[detect] > threshold
     at_outliers, at_others = every[:, outliers].mean(dim=1), every[:, ~outliers].mean(dim=1)
     top, stands_out = options.top_layer, (at_outliers >= 3 * at_others)[: detect + 1].any()
+    if options.threshold is None and not stands_out:
+        return [], threshold, None, False
     if top is None:
         candidates = range(detect if stands_out else 0)
         top = next((layer for layer in candidates if at_outliers[layer] > cutoffs[layer]), detect)

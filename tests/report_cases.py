@@ -18,7 +18,8 @@ from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.writer import RunWriter
 from lost_reg.scoring.found_boxes import ScoringOptions
-from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, write_scores
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
+from lost_reg.scoring.sweep_text import write_scores
 from lost_reg.types import Failure, Prediction
 
 SIZE_HW, GRID_HW = (96, 128), (6, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import pytest
@@ -43,6 +44,19 @@ def test_content_becomes_its_type():
     assert parse_json(text.encode(), Thing) == convert(json.loads(text), Thing) == parse_json(text, Thing)
     assert parse_json('{"name": "a"}', Thing) == Thing("a")
     assert parse_json("[1, 2.5, null]", Any) == [1, 2.5, None]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marks_of_encodings(encoding):
+    assert parse_json('{"name": "caf\u00e9"}'.encode(encoding), Thing) == Thing("caf\u00e9")
+    assert reason('{"name": "caf\u00e9"}'.encode("latin-1")) == "it is not UTF-8 text"
+
+
+def test_numbers_that_are_not_finite_can_be_kept():
+    text = f"[NaN, -Infinity, 1e999, {'9' * 400}, {'9' * 5000}]"
+    nan, low, beyond, digits, more = parse_json(text, list[Any], finite=False)
+    assert nan != nan and (low, beyond, digits, more) == (-inf, inf, int("9" * 400), inf)
+    assert "not a finite number" in reason(text, list[Any])
 
 
 def test_whole_numbers_stay_whole():

@@ -143,7 +143,7 @@ def victim(tmp_path, save_scene):
 
 
 def test_names_in_annotations_write_nothing_outside_of_the_run_folder(tmp_path, make_coco, victim):
-    """Found by this test: maps and pictures were once written beside the images, and over them."""
+    """Nor do they read anything there. Found by this test: maps were once written over the images."""
     path = make_coco(tmp_path / "data", {"a.jpg": [(0, 0, 50, 50, 0)]})
     content = json.loads(path.read_text())
     for name in ("../../private/photo.jpg", str(victim), "sub/../../../private/photo.jpg"):
@@ -154,8 +154,17 @@ def test_names_in_annotations_write_nothing_outside_of_the_run_folder(tmp_path, 
     (tmp_path / "data" / "images" / "sub").mkdir()
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     out = tmp_path / "out" / "run"
-    result = invoke("run", "--dataset", path, "--out", out, "--save-maps", "--visualize", "--workers", 0)
-    assert result.exit_code == 0 and len(read_run(out).predictions) == 4
+    arguments = ("run", "--dataset", path, "--out", out, "--save-maps", "--visualize", "--workers", 0)
+    result = invoke(*arguments)
+    assert result.exit_code == 1 and "1 of 4 images found in" in result.stderr
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == before.keys()
+    del content["images"][2:]  # of the others, one name ends in a file of that folder
+    path.write_text(json.dumps(content))
+    inside = victim.parents[1] / "data" / "images" / "photo.jpg"
+    inside.write_bytes((tmp_path / "data" / "images" / "a.jpg").read_bytes())
+    before |= {file: file.read_bytes() for file in (path, inside)}
+    result = invoke(*arguments)
+    assert result.exit_code == 0 and set(read_run(out).predictions) == {"a.jpg", "photo.jpg"}
     after = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     assert all(file.is_relative_to(out) for file in after.keys() - before.keys())
     assert before.items() <= after.items()
@@ -233,7 +242,7 @@ def test_annotations_that_expand_without_end_are_refused(tmp_path):
     laughs = "<annotation><size><height>&a11;</height></size></annotation>"
     text = f'<!DOCTYPE x [<!ENTITY a0 "ha">{entities}]>{laughs}'
     (tmp_path / "a.xml").write_text(text)
-    assert "malformed ground truth" in refusal(read_voc_truth, tmp_path / "a.xml", "a.jpg")
+    assert "it defines entities" in refusal(read_voc_truth, tmp_path / "a.xml", "a.jpg")
 
 
 def test_annotations_read_no_other_file(tmp_path):
@@ -241,7 +250,7 @@ def test_annotations_read_no_other_file(tmp_path):
     text = f'<!DOCTYPE x [<!ENTITY a SYSTEM "file://{tmp_path}/secret">]>'
     text += "<annotation><size><height>&a;</height><width>7</width></size></annotation>"
     (tmp_path / "a.xml").write_text(text)
-    assert "malformed ground truth" in refusal(read_voc_truth, tmp_path / "a.xml", "a.jpg")
+    assert "it defines entities" in refusal(read_voc_truth, tmp_path / "a.xml", "a.jpg")
 
 
 # --- downloads, by several processes ------------------------------------------------------------------

@@ -1,11 +1,15 @@
-"""Tables, CSV and counts in plain text."""
+"""Text that users give, and tables, CSV and counts in plain text."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from lost_reg.text import counted, csv_text, first_sentence, shown_names, text_table
+import pytest
+from helpers import refusal
+
+from lost_reg.files import read_text
+from lost_reg.text import counted, csv_text, first_sentence, shown_names, text_of, text_table
 
 
 def table(header, rows) -> list[str]:
@@ -55,3 +59,26 @@ def test_names_and_numbers_in_words():
 def test_the_first_sentence_of_an_error():
     assert first_sentence(ValueError("It broke. Try again.\nMore")) == "It broke"
     assert first_sentence(KeyError()) == "KeyError"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_is_utf_8_or_has_a_mark(tmp_path, encoding):
+    text = "caf\u00e9, \u72ac\n"
+    marked = f"\ufeff{text}" if encoding[-2:] in ("le", "be") else text
+    (tmp_path / "names").write_bytes(marked.encode(encoding))
+    assert read_text(tmp_path / "names") == text
+
+
+def test_what_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "names").write_bytes(b"caf\xe9")
+    named = repr(str(tmp_path / "names"))
+    assert refusal(read_text, tmp_path / "names") == f"cannot read {named}: it is not UTF-8 text"
+    assert read_text(tmp_path / "names", errors="surrogateescape") == "caf\udce9"
+    (tmp_path / "names").write_bytes(b"\xff\xfea")
+    assert refusal(read_text, tmp_path / "names", "the list") == (
+        f"cannot read the list {named}: it is not UTF-16 text"
+    )
+    assert "No such file" in refusal(read_text, tmp_path / "nowhere")
+    assert text_of("\u72ac".encode("gb2312"), "gb2312") == "\u72ac"
+    with pytest.raises(ValueError, match="its encoding 'klingon' is unknown"):
+        text_of(b"a", "klingon")

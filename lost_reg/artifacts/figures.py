@@ -140,7 +140,7 @@ def norm_histogram(one: BackboneArtifacts) -> tuple[list[float], list[float]]:
     first, last = used[0], used[-1] + 1
     wide = max(1, math.ceil((last - first) / 50))
     starts = range(first, last, wide)
-    shares = [100 * sum(counts[start : start + wide]) / one.patches for start in starts]
+    shares = [100 * sum(counts[start : start + wide]) / sum(counts) for start in starts]
     edges = [histogram.first_edge * histogram.ratio**start for start in [*starts, starts[-1] + wide]]
     return edges, shares
 

@@ -89,11 +89,10 @@ def measure(
     first_pass = progress_of_pass(progress, 0, 2)
     for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, first_pass):
         norms.update(batch)
-    layers = _layers(norms, options, reference)
-    cutoff = layers[layer].cutoffs[options.rule]
-    if cutoff is None:
+    cutoffs = _cutoffs(norms, options, reference)
+    if cutoffs[layer][options.rule] is None:
         raise LostRegError(f"{reference.backbone}, the reference, has no layer {layer - backbone.depth}")
-    outliers = OutlierStatistics(backbone, layer, cutoff)
+    outliers = OutlierStatistics(backbone, cutoffs, layer, options.rule)
     _measure_outliers(outliers, backbone, stream, failures, progress)
     weights = backbone.weights.recorded()
     registers = backbone.registers.settings if backbone.registers else None
@@ -104,9 +103,9 @@ def measure(
         precision=backbone.precision,
         test_time_registers=registers,
         images=outliers.images,
-        patches=norms.count,
-        layers=layers,
-        outliers=outliers.report(options.rule),
+        patches=outliers.patches,
+        layers=_layers(norms, cutoffs, outliers.shares()),
+        outliers=outliers.report(),
         norm_histograms=norms.report(),
     )
 
@@ -146,34 +145,43 @@ def _halves(stream: ImageStream, failures: Sequence[Failure]) -> list[ImageStrea
     return [replace(stream, images=half[0], names=half[1]) for half in halves if half]
 
 
-def _layers(
+def _cutoffs(
     norms: NormHistograms, options: ArtifactOptions, reference: BackboneArtifacts | None
+) -> list[dict[Rule, float | None]]:
+    """The three cut-offs of each layer."""
+    if reference:
+        of_reference = [one.percentiles[REFERENCE_PERCENTILE] for one in reference.layers]
+    else:
+        of_reference = norms.quantiles(float(REFERENCE_PERCENTILE) / 100).tolist()
+    sigmas = norms.moments.cutoff.tolist()
+    # models differ in depth, so the reference's layers are counted from the last
+    counted_from_last = ([None] * len(sigmas) + of_reference)[-len(sigmas) :]
+    return [
+        {"sigma": sigma, "fixed": options.cutoff, "reference": percentile}
+        for sigma, percentile in zip(sigmas, counted_from_last)
+    ]
+
+
+def _layers(
+    norms: NormHistograms,
+    cutoffs: Sequence[dict[Rule, float | None]],
+    shares: Sequence[dict[Rule, float | None]],
 ) -> list[LayerNorms]:
     """For each layer: the distribution of norms, the three cut-offs, and the share of patches above each."""
-    depth = len(norms.moments.mean)
     quantiles = {percent: norms.quantiles(float(percent) / 100).tolist() for percent in PERCENTILES}
-    # models differ in depth, so the reference's layers are counted from the last
-    of_reference = (
-        [None] * depth + [one.percentiles[REFERENCE_PERCENTILE] for one in reference.layers]
-        if reference
-        else quantiles[REFERENCE_PERCENTILE]
-    )
-    layers = []
-    for layer in range(depth):
-        cutoffs: dict[Rule, float | None] = {
-            "sigma": float(norms.moments.cutoff[layer]),
-            "fixed": options.cutoff,
-            "reference": of_reference[layer - depth],
-        }
-        shares = {
-            rule: None if cutoff is None else norms.share_above(layer, cutoff)
-            for rule, cutoff in cutoffs.items()
-        }
-        mean, sigma = float(norms.moments.mean[layer]), float(norms.moments.deviation[layer])
-        percentiles = {percent: of_layers[layer] for percent, of_layers in quantiles.items()}
-        largest = float(norms.largest[layer])
-        layers.append(LayerNorms(layer, mean, sigma, largest, percentiles, cutoffs, shares))
-    return layers
+    columns = norms.moments.mean, norms.moments.deviation, norms.largest
+    return [
+        LayerNorms(
+            layer,
+            mean,
+            sigma,
+            largest,
+            percentiles={percent: of_layers[layer] for percent, of_layers in quantiles.items()},
+            cutoffs=cutoffs[layer],
+            shares=shares[layer],
+        )
+        for layer, (mean, sigma, largest) in enumerate(zip(*(column.tolist() for column in columns)))
+    ]
 
 
 def save_artifacts(

@@ -41,12 +41,12 @@ class SearchOptions:
     """How register neurons are searched for.
 
     threshold: patches with a norm above it are outliers. None: mean + 3 standard deviations of the norms
-        of all patches of all images.
+        of all patches of all images; then no neurons are returned unless outliers stand out (STANDS_OUT).
     detect_layer: the block after which norms are compared with the threshold. The default is the
         second-to-last, as in the paper for DINOv2, since the last layer's keys are computed from its output.
     top_layer: the last block whose neurons are ranked. None: the block where outliers begin, which is the
         first one after which the outliers' mean norm is above mean + 3 standard deviations there; the
-        detect layer if outliers do not stand out (STANDS_OUT).
+        detect layer if outliers above a given threshold do not stand out.
     top_k: how many neurons are kept.
     rule: "paper" ranks neurons by their mean activation at outliers. "code" does as the code that the
         paper's authors published: by their mean magnitude at all tokens above the threshold, which the class
@@ -83,23 +83,24 @@ def find_register_neurons(
     """Find the neurons whose activations are highest where patches are outliers.
 
     Activations are averaged over the outliers of an image, and then over the images that have any. If no
-    threshold is given, the images are streamed twice, since it depends on all of them. Neurons are found
-    even if no outlier stands out: `found["stands_out"]` tells.
+    threshold is given, the images are streamed twice, since it depends on all of them.
+
+    Patches above mean + 3 sigma exist in any model. If they do not stand out, there are no outliers whose
+    neurons could be found, and none are returned. A given threshold is the caller's own definition of an
+    outlier: then neurons are returned in any case. `found["stands_out"]` tells in both.
 
     Args:
         failures: filled with the images that cannot be read or do not fit in memory.
 
     Returns:
-        top_k neurons, the highest first; `found` records how they were found, with the norms of all layers.
+        top_k neurons, the highest first, or none if nothing stands out; `found` records how they were found,
+        with the norms of all layers.
 
     Raises:
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
-            trained with registers or has test-time registers, or images without any outlier.
+            trained with registers or has test-time registers, or no patch above a given threshold.
     """
-    check_blocks(backbone)
-    check_can_be_added(backbone.name, trained_registers(backbone.model))
-    if backbone.registers:
-        raise LostRegError("register neurons are searched for in a model without test-time registers")
+    _check_backbone(backbone)
     detect, top = _layers(backbone, options)
     failures = [] if failures is None else failures
     passes = 1 if options.threshold is not None else 2
@@ -110,27 +111,33 @@ def find_register_neurons(
     last_pass = progress_of_pass(progress, passes - 1, passes)
     for batch in stream.map_batches(backbone, outliers.measure, failures, last_pass):
         outliers.update(batch)
-    if not outliers.count:
+    if not outliers.count and options.threshold is not None:
         raise LostRegError(
             f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
             f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
         )
-    if top is None:
-        top = outliers.onset() if outliers.stand_out else detect
-    neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
     found = {
         **outliers.report(),
         "threshold": threshold,
         "threshold_rule": "given" if options.threshold is not None else f"mean + {SIGMAS:.0f} sigma",
         "detect_layer": detect,
-        "top_layer": top,
-        "top_layer_rule": _top_layer_rule(options, outliers),
         "rule": options.rule,
         "max_side": stream.max_side,
         "precision": backbone.precision,
-        "activations": activations,
     }
+    neurons: tuple[tuple[int, int], ...] = ()
+    if outliers.stand_out or options.threshold is not None:
+        top, rule = (top, "given") if top is not None else outliers.top_layer()
+        neurons, activations = _highest(outliers.activations()[: top + 1], options.top_k, backbone.name)
+        found |= {"top_layer": top, "top_layer_rule": rule, "activations": activations}
     return RegisterNeurons(neurons, backbone.name, backbone.weights.recorded(), found)
+
+
+def _check_backbone(backbone: VitBackbone) -> None:
+    check_blocks(backbone)
+    check_can_be_added(backbone.name, trained_registers(backbone.model))
+    if backbone.registers:
+        raise LostRegError("register neurons are searched for in a model without test-time registers")
 
 
 def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | None]:
@@ -142,12 +149,6 @@ def _layers(backbone: VitBackbone, options: SearchOptions) -> tuple[int, int | N
     if top > detect:
         raise LostRegError(f"the top layer, {top}, comes after layer {detect}, where outliers are detected")
     return detect, top
-
-
-def _top_layer_rule(options: SearchOptions, outliers: _OutlierActivations) -> str:
-    if options.top_layer is not None:
-        return "given"
-    return "onset" if outliers.stand_out else "detect layer"
 
 
 def _threshold(
@@ -256,7 +257,7 @@ class _OutlierActivations:
     @property
     def norm_ratio(self) -> float:
         """The outliers' mean norm relative to that of the other patches, after the layer where it is most."""
-        if self.count == self.patches:  # there are no others
+        if self.count in (0, self.patches):  # there are no two groups
             return 1.0
         of_others = self._norms.mean * self.patches - self._outlier_norms
         ratios = (self._outlier_norms / self.count) / (of_others / (self.patches - self.count))
@@ -267,11 +268,12 @@ class _OutlierActivations:
         """Whether the outliers stand out from the other patches; see STANDS_OUT."""
         return self.norm_ratio >= STANDS_OUT
 
-    def onset(self) -> int:
-        """The first layer after which the outliers' mean norm stands out."""
-        stands_out = self._outlier_norms / self.count > self._norms.cutoff
-        # with a given threshold they may stand out nowhere: then use the last layer
-        return int(stands_out.nonzero()[0]) if stands_out.any() else self._blocks - 1
+    def top_layer(self) -> tuple[int, str]:
+        """The last layer to search, and by which rule; see `SearchOptions.top_layer`."""
+        begun = self._outlier_norms / self.count > self._norms.cutoff
+        if self.stand_out and begun.any():
+            return int(begun.nonzero()[0]), "onset"
+        return self._blocks - 1, "detect layer"
 
     def report(self) -> dict[str, Any]:
         """What was measured, as a neurons file records it."""
@@ -286,10 +288,11 @@ class _OutlierActivations:
         }
 
     def _layers(self) -> list[dict[str, Any]]:
-        """The mean norms after each layer, of all patches and of those that become outliers."""
-        series = self._norms.mean, self._outlier_norms / self.count, self._norms.cutoff
+        """The mean norms after each layer, of all patches and of those that become outliers, if any do."""
+        of_outliers = (self._outlier_norms / self.count).tolist() if self.count else [None] * self._blocks
         names = ("layer", "mean", "mean_of_outliers", "mean_plus_3_sigma")
-        values = zip(range(self._blocks), *(one.tolist() for one in series))
+        series = range(self._blocks), self._norms.mean.tolist(), of_outliers, self._norms.cutoff.tolist()
+        values = zip(*series)
         return [dict(zip(names, row)) for row in values]
 
 

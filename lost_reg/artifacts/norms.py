@@ -77,7 +77,7 @@ class Moments:
 class NormHistograms:
     """The distribution of norms after each layer, in bins that are each 1 % wider than the one before.
 
-    Quantiles and shares are interpolated within a bin: they are accurate to 1 % of the norm.
+    Quantiles are interpolated within a bin: they are accurate to 1 % of the norm.
 
     counts: (L, bins) int64; largest: (L,); moments: exact mean and standard deviation; count: of patches.
     """
@@ -106,16 +106,6 @@ class NormHistograms:
         bins = places.long().clamp(max=self.BINS - 1)
         flat = (bins + self.BINS * torch.arange(layers)[:, None]).flatten()
         self.counts += torch.bincount(flat, minlength=layers * self.BINS).view(layers, self.BINS)
-
-    def share_above(self, layer: int, cutoff: float) -> float:
-        """The share of a layer's patches whose norm is above a cut-off."""
-        if cutoff >= self.largest[layer]:
-            return 0.0
-        place = max(0.0, math.log(max(cutoff, self.SMALLEST) / self.SMALLEST) / self.STEP)
-        index = min(int(place), self.BINS - 1)
-        counts = self.counts[layer]
-        above = float(counts[index + 1 :].sum()) + float(counts[index]) * max(0.0, 1 - (place - index))
-        return above / self.count
 
     def quantiles(self, share: float) -> Tensor:
         """(L,) The norm below which this share of each layer's patches lies."""

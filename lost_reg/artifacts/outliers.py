@@ -1,4 +1,4 @@
-"""Outlier statistics: similarity to neighbours, LOST's seeds on outliers, and linear probes.
+"""Outlier statistics: shares above each cut-off, similarity to neighbours, LOST's seeds.
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024). Only counts and sums are kept: memory
 does not grow with the number of images.
@@ -6,19 +6,20 @@ does not grow with the number of images.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lost_reg.artifacts.probes import Probe, position_cells, sample_others
 from lost_reg.artifacts.records import (
     GROUPS,
+    RULES,
     CosineDistribution,
     Group,
     OutlierReport,
-    ProbeScores,
     Rule,
     SeedStatistics,
 )
@@ -26,25 +27,25 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.affinities import patch_degrees
 from lost_reg.discovery.features import finite_images
 
-CELLS = 16  # positions are classified on a 16 x 16 grid: the 14-pixel patches of a 224-pixel image
-RIDGE = 1e-3  # relative to the mean squared input, so that it is comparable between models
-
 
 @dataclass(frozen=True)
 class BatchOutliers:
     """Measurements of a batch of B images, on the CPU.
 
     outliers: (B, N) bool; cosines: (B, N), to the neighbours at the patch embedding.
+    above: (L, 3) int64, how many patches are above each cut-off after each layer.
     seeds: (b, N) bool, the patches that LOST can seed at in the images that are `usable`, (B,) bool: those
         that tie for the lowest degree.
-    to_probe: (n, D) tokens, (n,) cells and (n, P) pixels of each group; empty if there are no outliers.
+    to_probe: (n, D) tokens, (n,) cells, (n, P) pixels and (n,) indices of images of each group; empty if
+        there are no outliers.
     """
 
     outliers: Tensor
     cosines: Tensor
+    above: Tensor
     seeds: Tensor
     usable: Tensor
-    to_probe: dict[Group, tuple[Tensor, Tensor, Tensor]]
+    to_probe: dict[Group, tuple[Tensor, Tensor, Tensor, Tensor]]
 
 
 class OutlierStatistics:
@@ -52,13 +53,24 @@ class OutlierStatistics:
 
     `measure` takes a batch and changes nothing, so that it can be retried after running out of memory;
     `update` adds what it returned.
+
+    cutoffs: of each layer, by rule; None where the reference has no such layer.
+    layer, rule: patches above that layer's cut-off of that rule are the outliers.
     """
 
-    def __init__(self, backbone: Backbone, layer: int, cutoff: float):
-        self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
+    def __init__(
+        self, backbone: Backbone, cutoffs: Sequence[dict[Rule, float | None]], layer: int, rule: Rule
+    ):
+        self._backbone, self._layer, self._rule = backbone, layer, rule
+        self._cutoff = cutoffs[layer][rule]
+        self._cutoffs = torch.tensor(
+            [[torch.nan if one[name] is None else one[name] for name in RULES] for one in cutoffs],
+            dtype=torch.float64,
+        )  # (L, 3); nothing is above NaN
+        self._above = torch.zeros(self._cutoffs.shape, dtype=torch.int64)
         self._cosines: dict[Group, CosineHistogram] = {group: CosineHistogram() for group in GROUPS}
         self._probes: dict[Group, Probe] = {group: Probe() for group in GROUPS}
-        self.images = self._with_any = self._patches = self._count = 0
+        self.images = self.patches = self._with_any = self._count = 0
         self._seeded = self._ties = 0
         self._seeds_on_outliers = self._seeds_by_chance = 0.0
 
@@ -66,12 +78,18 @@ class OutlierStatistics:
         """Measure a batch of normalised images, (B, 3, H, W)."""
         (height, width), patch_size = images.shape[2:], self._backbone.patch_size
         grid_hw = height // patch_size, width // patch_size
-        tokens = next(itertools.islice(self._backbone.block_outputs(images), self._layer, None))  # (B, N, D)
-        outliers = (tokens.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
+        above = []
+        for layer, (output, cutoffs) in enumerate(zip(self._backbone.block_outputs(images), self._cutoffs)):
+            norms = output.float().norm(dim=2)[..., None].cpu()  # (B, N, 1)
+            above.append(norms > cutoffs)  # (B, N, 3)
+            if layer == self._layer:
+                tokens = output  # (B, N, D)
+        outliers = above[self._layer][..., list(RULES).index(self._rule)]  # (B, N)
         seeds, usable = self._seeds(images)
         return BatchOutliers(
             outliers=outliers,
             cosines=neighbour_cosines(self._backbone.patch_embeddings(images), grid_hw).cpu(),
+            above=torch.stack([one.sum(dim=(0, 1)) for one in above]),
             seeds=seeds,
             usable=usable,
             to_probe=self._patches_to_probe(images, tokens, outliers, grid_hw),
@@ -88,7 +106,7 @@ class OutlierStatistics:
 
     def _patches_to_probe(
         self, images: Tensor, tokens: Tensor, outliers: Tensor, grid_hw: tuple[int, int]
-    ) -> dict[Group, tuple[Tensor, Tensor, Tensor]]:
+    ) -> dict[Group, tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Equally many outliers and other patches from each image, so that the probes are comparable."""
         if not outliers.any():
             return {}
@@ -100,7 +118,12 @@ class OutlierStatistics:
         groups: dict[Group, Tensor] = {"outliers": outliers, "rest": others}
         chosen = {group: patches & balanced[:, None] for group, patches in groups.items()}
         return {
-            group: (tokens[at.to(tokens.device)].cpu(), cells[at], pixels[at.to(pixels.device)].cpu())
+            group: (
+                tokens[at.to(tokens.device)].cpu(),
+                cells[at],
+                pixels[at.to(pixels.device)].cpu(),
+                at.nonzero()[:, 0],
+            )
             for group, at in chosen.items()
         }
 
@@ -109,7 +132,8 @@ class OutlierStatistics:
         outliers = batch.outliers
         self.images += len(outliers)
         self._with_any += int(outliers.any(dim=1).sum())
-        self._patches += outliers.numel()
+        self.patches += outliers.numel()
+        self._above += batch.above
         self._count += int(outliers.sum())
         self._cosines["outliers"].update(batch.cosines[outliers])
         self._cosines["rest"].update(batch.cosines[~outliers])
@@ -121,17 +145,30 @@ class OutlierStatistics:
         self._seeds_by_chance += float(seeded.double().mean(dim=1).sum())
         for group, patches in batch.to_probe.items():
             probe = self._probes[group]
-            (probe.train if is_training else probe.test)(*patches)
+            if is_training:
+                probe.train(*patches[:3])
+            else:
+                probe.test(*patches)
 
-    def report(self, rule: Rule) -> OutlierReport:
-        """All statistics. rule: which cut-off was used."""
+    def shares(self) -> list[dict[Rule, float | None]]:
+        """Of each layer, by rule: the share of all patches that are above the cut-off; None without one."""
+        return [
+            {
+                rule: None if cutoff.isnan() else int(count) / self.patches
+                for rule, cutoff, count in zip(RULES, cutoffs, counts)
+            }
+            for cutoffs, counts in zip(self._cutoffs, self._above)
+        ]
+
+    def report(self) -> OutlierReport:
+        """All statistics of outliers."""
         on_outliers, images = self._seeds_on_outliers, self._seeded
         return OutlierReport(
-            rule=rule,
+            rule=self._rule,
             layer=self._layer,
             cutoff=self._cutoff,
             count=self._count,
-            share=self._count / self._patches,
+            share=self._count / self.patches,
             images_with_any=self._with_any,
             neighbour_cosine={group: cosines.report() for group, cosines in self._cosines.items()},
             seeds=SeedStatistics(
@@ -140,6 +177,7 @@ class OutlierStatistics:
                 share=on_outliers / images if images else None,
                 share_by_chance=self._seeds_by_chance / images if images else None,
                 ties=self._ties,
+                share_tied=self._ties / images if images else None,
             ),
             probes={group: probe.report() for group, probe in self._probes.items()},
         )
@@ -188,67 +226,3 @@ class CosineHistogram:
         """None if there were no cosines."""
         count = int(self.counts.sum())
         return CosineDistribution(self.sum / count, count, self.counts.tolist()) if count else None
-
-
-# --- linear probes: what tokens reveal about their position and their pixels ------------------------------
-
-
-def position_cells(grid_hw: tuple[int, int]) -> Tensor:
-    """(N,) int64: which of the image's 16 x 16 cells contains the centre of each patch, row-major."""
-    rows, columns = ((torch.arange(side) * 2 + 1) * CELLS // (2 * side) for side in grid_hw)
-    return (rows[:, None] * CELLS + columns).flatten()
-
-
-def sample_others(outliers: Tensor, random: torch.Generator) -> Tensor:
-    """(B, N) bool: in each image, as many random non-outlier patches as it has outliers."""
-    order = torch.rand(outliers.shape, generator=random).masked_fill(outliers, -1.0)
-    ranks = order.argsort(dim=1, descending=True).argsort(dim=1)  # outliers come last
-    return (ranks < outliers.sum(dim=1, keepdim=True)) & ~outliers
-
-
-class Probe:
-    """A linear map from tokens to their position and their pixels, by ridge regression.
-
-    It stores only the normal equations: (D + 1)^2 and (D + 1) x (256 + P) numbers, whatever the number of
-    patches. The position is classified among 256 cells, with one output each.
-    """
-
-    def __init__(self):
-        self.trained_on = self.tested_on = 0
-        self._solution: Tensor | None = None
-        self._correct = self._distance = self._error = 0.0
-
-    def train(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
-        """Add (n, D) tokens, (n,) cells and (n, P) pixels to the training set."""
-        if not len(tokens):
-            return
-        inputs = F.pad(tokens.double(), (0, 1), value=1.0)
-        targets = torch.cat([F.one_hot(cells, CELLS**2).double(), pixels.double()], dim=1)
-        if not self.trained_on:
-            self._gram = torch.zeros(inputs.shape[1], inputs.shape[1], dtype=torch.float64)
-            self._mixed = torch.zeros(inputs.shape[1], targets.shape[1], dtype=torch.float64)
-        self._gram += inputs.mT @ inputs
-        self._mixed += inputs.mT @ targets
-        self.trained_on += len(tokens)
-
-    def test(self, tokens: Tensor, cells: Tensor, pixels: Tensor) -> None:
-        """Test on (n, D) tokens, (n,) cells and (n, P) pixels; no more training data may be added then."""
-        if not len(tokens) or not self.trained_on:
-            return
-        if self._solution is None:
-            ridge = RIDGE * self._gram.diagonal().mean() * torch.eye(len(self._gram), dtype=torch.float64)
-            self._solution = torch.linalg.solve(self._gram + ridge, self._mixed)
-        outputs = F.pad(tokens.double(), (0, 1), value=1.0) @ self._solution
-        predicted = outputs[:, : CELLS**2].argmax(dim=1)
-        rows, columns = predicted // CELLS - cells // CELLS, predicted % CELLS - cells % CELLS
-        self.tested_on += len(tokens)
-        self._correct += float((predicted == cells).sum())
-        self._distance += float((rows.square() + columns.square()).double().sqrt().sum())
-        self._error += float((outputs[:, CELLS**2 :] - pixels).norm(dim=1).sum())
-
-    def report(self) -> ProbeScores | None:
-        """Means over the patches it was tested on; None if there were none."""
-        if not self.tested_on:
-            return None
-        means = (total / self.tested_on for total in (self._correct, self._distance, self._error))
-        return ProbeScores(self.trained_on, self.tested_on, *means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +17,7 @@ ARTIFACTS_FILE = "artifacts.json"
 
 Rule = Literal["sigma", "fixed", "reference"]
 Group = Literal["outliers", "rest"]
+Measure = Literal["position_top1", "position_distance", "pixel_l2"]
 Percentile = Literal["1", "25", "50", "75", "95", "98", "99", "99.9"]
 
 # The cut-offs above which a patch's norm makes it an outlier, and the two groups of patches.
@@ -26,6 +27,7 @@ RULES: dict[Rule, str] = {
     "reference": "98th percentile of the reference",
 }
 GROUPS: dict[Group, str] = {"outliers": "outliers", "rest": "other patches"}
+MEASURES: tuple[Measure, ...] = get_args(Measure)
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 REFERENCE_PERCENTILE: Percentile = "98"
 
@@ -76,7 +78,8 @@ class SeedStatistics:
     Where several patches tie for the lowest degree, any of them can be LOST's seed. The image then counts
     with the share of outliers among them, so that `on_outliers` need not be a whole number.
 
-    images: those with a seed; ties: in how many of them several patches tie, None if not recorded.
+    images: those with a seed; ties: in how many of them several patches tie; share_tied: in which share. Both
+        are None if not recorded. Where all patches tie, the seed says nothing: both shares are equal.
     """
 
     images: Count
@@ -84,21 +87,28 @@ class SeedStatistics:
     share: Share | None
     share_by_chance: Share | None
     ties: Count | None = None
+    share_tied: Share | None = None
 
 
 @dataclass(frozen=True)
 class ProbeScores:
     """The accuracy of a linear probe on tokens: means over the patches that it was tested on.
 
+    learned_from, tested_on: numbers of patches; tested_images: of images that these are of.
     position_top1: share of correct cells, of 16 x 16; position_distance: in cells; pixel_l2: L2 error of a
-    patch's normalised pixels.
+    patch's normalised pixels. None if there is too little to measure them.
+    intervals: 95 %, over images; empty in files of earlier versions, which did not have them.
+    too_few: what there is too little of; "" if nothing.
     """
 
     learned_from: Count
     tested_on: PositiveCount
-    position_top1: Share
-    position_distance: float
-    pixel_l2: float
+    position_top1: Share | None = None
+    position_distance: float | None = None
+    pixel_l2: float | None = None
+    intervals: dict[Measure, tuple[float, float]] = field(default_factory=dict)
+    tested_images: Count | None = None
+    too_few: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lost_reg.artifacts.records import GROUPS, RULES, BackboneArtifacts
+from lost_reg.artifacts.records import (
+    GROUPS,
+    MEASURES,
+    RULES,
+    BackboneArtifacts,
+    Measure,
+    ProbeScores,
+    SeedStatistics,
+)
 from lost_reg.text import text_table
 
 NONE = "-"
@@ -53,22 +61,47 @@ def _outlier_cells(one: BackboneArtifacts) -> dict[str, str]:
     return {
         "seeds on outliers": percent(seeds.share),
         "by chance": percent(seeds.share_by_chance),
-        "ties": NONE if seeds.ties is None else f"{seeds.ties:,} of {seeds.images:,}",
+        "images that tie": _tied(seeds),
         **dict(zip(("cosine: outliers", "rest"), means)),
     }
 
 
+def _tied(seeds: SeedStatistics) -> str:
+    """In how many images several patches tie for the lowest degree, and the share of these images."""
+    if not seeds.images or seeds.ties is None:
+        return NONE
+    return f"{seeds.ties:,} of {seeds.images:,} ({percent(seeds.ties / seeds.images)})"
+
+
 def probe_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
-    """What a linear probe reads from each group of patches of each backbone."""
+    """What a linear probe reads from each group of patches of each backbone, with 95 % intervals."""
     return [
-        {
-            "backbone": one.label,
-            "read from": name,
-            "position, top-1": percent(probe.position_top1) if probe else NONE,
-            "distance in cells": f"{probe.position_distance:.2f}" if probe else NONE,
-            "pixels, L2": f"{probe.pixel_l2:.2f}" if probe else NONE,
-            "tested on": f"{probe.tested_on:,}" if probe else NONE,
-        }
+        {"backbone": one.label, "read from": name, **_probe_cells(one.outliers.probes[group])}
         for one in backbones
-        for name, probe in ((name, one.outliers.probes[group]) for group, name in GROUPS.items())
+        for group, name in GROUPS.items()
     ]
+
+
+def _probe_cells(probe: ProbeScores | None) -> dict[str, str]:
+    """The numbers of a probe, or what there is too little of."""
+    learned, tested = (f"{probe.learned_from:,}", f"{probe.tested_on:,}") if probe else (NONE, NONE)
+    numbers = (
+        {
+            "position_top1": _with_interval(probe, "position_top1", 100, " %"),
+            "position_distance": _with_interval(probe, "position_distance"),
+            "pixel_l2": _with_interval(probe, "pixel_l2"),
+        }
+        if probe and not probe.too_few
+        else {**dict.fromkeys(MEASURES, NONE), "position_top1": probe.too_few if probe else NONE}
+    )
+    cells = dict(zip(("position, top-1", "distance in cells", "pixels, L2"), numbers.values()))
+    return {**cells, "learned from": learned, "tested on": tested}
+
+
+def _with_interval(probe: ProbeScores, measure: Measure, scale: float = 1, unit: str = "") -> str:
+    """Such as "25.00 % (20.12 to 30.50)"; without the interval in files that have none."""
+    text = f"{scale * getattr(probe, measure):.2f}{unit}"
+    if measure not in probe.intervals:
+        return text
+    low, high = probe.intervals[measure]
+    return f"{text} ({scale * low:.2f} to {scale * high:.2f})"

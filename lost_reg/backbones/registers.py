@@ -36,10 +36,10 @@ class RegisterNeurons:
     A neuron is one input of the last linear layer of a block's MLP: after the non-linearity and, in gated
     MLPs such as SwiGLU, after the gate.
 
-    neurons: (layer, neuron) pairs, both from 0.
+    neurons: (layer, neuron) pairs, both from 0; none if they were searched for and nothing stood out.
     backbone: the name of the backbone they belong to; None if not known.
     weights: source, name and sha256 of its weights, if known.
-    found: how they were found; informational.
+    found: how they were found; `stands_out`, if it is there, says whether the outliers stood out.
     """
 
     neurons: tuple[tuple[int, int], ...]
@@ -49,7 +49,7 @@ class RegisterNeurons:
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an empty list, a duplicate, or a neuron that is not a pair of indices."""
-        if not self.neurons:
+        if not self.neurons and self.may_be_real:
             raise LostRegError("expected at least one register neuron, but got none")
         for pair in self.neurons:
             if len(pair) != 2 or not all(type(index) is int and index >= 0 for index in pair):
@@ -57,6 +57,11 @@ class RegisterNeurons:
         if len(set(self.neurons)) < len(self.neurons):
             twice = next(pair for pair in self.neurons if self.neurons.count(pair) > 1)
             raise LostRegError(f"neuron {twice[1]} of layer {twice[0]} is given twice")
+
+    @property
+    def may_be_real(self) -> bool:
+        """False if a search found that no outliers stand out; True also if nothing is known."""
+        return self.found.get("stands_out") is not False
 
     def are_of(self, name: str, sha256: str | None) -> bool:
         """Whether they can belong to weights of this name and checksum; they can if nothing is known."""
@@ -92,7 +97,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         LostRegError: a file that is missing, is not JSON, or has other content.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), Any)
+        content = parse_json(path.read_bytes(), Any)
         rows = {"neurons": content} if isinstance(content, list) else content
         file = convert(rows, _NeuronsFile)
         pairs: Any = tuple(tuple(row[:2] if len(row) == 3 else row) for row in file.neurons)
@@ -131,7 +136,12 @@ class AddedRegisters:
     rule: str = DEFAULT_RULE
 
     def __post_init__(self) -> None:
-        """Raises LostRegError for an impossible count or rule."""
+        """Raises LostRegError for an impossible count or rule, or without neurons."""
+        if not self.neurons.neurons:
+            raise LostRegError(
+                f"nothing stood out in {self.neurons.backbone or 'the model'} when register neurons were "
+                "searched for: there are none, and no outliers for test-time registers to take"
+            )
         if self.count < 1:
             raise LostRegError(f"expected at least 1 test-time register, but got {self.count}")
         if self.rule not in RULES:

@@ -173,7 +173,18 @@ def backbone_label(
     test_time_registers: Mapping[str, Any] | None = None,
     more: Sequence[str] = (),
 ) -> str:
-    """A backbone's name, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)".
+    """A backbone's name with its `backbone_notes`, such as "dinov2_vitl14 (RANDOM WEIGHTS, bf16)"."""
+    notes = backbone_notes(name, weights, test_time_registers, more)
+    return name + (f" ({', '.join(notes)})" if notes else "")
+
+
+def backbone_notes(
+    name: str,
+    weights: Mapping[str, Any],
+    test_time_registers: Mapping[str, Any] | None = None,
+    more: Sequence[str] = (),
+) -> list[str]:
+    """What distinguishes a backbone from the one of this name with its published weights.
 
     Args:
         weights: as `Weights.recorded` gives them.
@@ -190,7 +201,7 @@ def backbone_label(
     notes += more
     if test_time_registers:
         notes.append(registers.describe(dict(test_time_registers)))
-    return name + (f" ({', '.join(notes)})" if notes else "")
+    return notes
 
 
 def _publishes(hub_id: str, name: str) -> bool:

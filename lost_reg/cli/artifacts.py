@@ -91,10 +91,11 @@ def _measure(
     import_models()
 
     from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
-    from lost_reg.artifacts.tables import summary_table
+    from lost_reg.artifacts.tables import probe_rows, summary_table
     from lost_reg.backbones.timm_models import resolve_spec
     from lost_reg.backbones.weights import find_weights
     from lost_reg.progress import image_progress
+    from lost_reg.text import text_table
 
     chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
     for name, _ in models:  # check all before spending hours on the first
@@ -113,6 +114,8 @@ def _measure(
         save_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
     warn_of_failures(failures.values(), images)
     click.echo(summary_table(rows))
+    click.echo("\nLinear probes, with 95 % intervals over images:")
+    click.echo(text_table(probe_rows(rows)))
     print_line(f"full results are in {out}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of
-from lost_reg.cli.output import as_options
+from lost_reg.cli.output import as_options, print_notes
 
 
 @click.command()
@@ -46,3 +46,4 @@ def compare(a: Path, b: Path, all_images: bool, as_json: bool, as_csv: bool, **o
     else:
         shown = as_options(comparison_text.text(comparison, all_images=all_images))
     click.echo(shown)
+    print_notes(comparison.notes)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
-from lost_reg.cli.output import print_message
+from lost_reg.cli.output import print_message, print_notes
 
 
 @click.command()
@@ -17,12 +17,12 @@ from lost_reg.cli.output import print_message
 @scoring_options
 @table_options
 def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
-    """Score runs, LOST pickles or COCO detections by CorLoc.
+    """Score runs, LOST pickles or COCO files by CorLoc.
 
     CorLoc is the share of images whose box has IoU >= 0.5 with any ground-truth box. PATH is a folder (all
-    runs in it are scored), a LOST pickle (.pkl) or COCO-style detections (.json). Two trivial baselines on
-    the same images are shown next to each score. So is a published number, if there is one for the same
-    weights, method, features, options and split.
+    runs in it are scored), a LOST pickle (.pkl), or COCO detections or annotations (.json), such as
+    `lost-reg export --to coco` writes. Two trivial baselines on the same images are shown next to each score.
+    So is a published number, if there is one for the same weights, method, features, options and split.
     """
     from lost_reg.scoring import score_runs
 
@@ -31,6 +31,7 @@ def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     if rows:
         name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
         click.echo(getattr(score_runs, name)(rows))
+    print_notes(note for row in rows for note in row.notes)
     for error in errors:
         print_message("Error", str(error))
     if errors:

@@ -308,6 +308,11 @@ register_options = together(
     ),
 )  # fmt: skip
 
+unannotated_option = click.option(
+    "--unannotated", type=click.Choice(["refuse", "leave-out"]), default="refuse", show_default=True,
+    help="What to do about images of a VOC folder that have no annotation.",
+)  # fmt: skip
+
 scoring_options = together(
     click.option(
         "--dataset", "-d", help="The ground truth, for prediction files and for runs on your own images."
@@ -319,6 +324,7 @@ scoring_options = together(
     click.option(
         "--no-hard", is_flag=True, help="Ignore VOC's difficult and truncated objects (LOST's no_hard)."
     ),
+    unannotated_option,
 )
 
 table_options = together(
@@ -343,11 +349,13 @@ def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
     return LoaderOptions(**given(options, ("batch_size", "workers")))
 
 
-def scoring_options_of(dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool) -> Any:
+def scoring_options_of(
+    dataset: str | None, data_root: Path | None, partial: bool, no_hard: bool, unannotated: str
+) -> Any:
     """The values of `scoring_options` as a `ScoringOptions`."""
     from lost_reg.scoring.found_boxes import ScoringOptions
 
-    return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard)
+    return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard, unannotated=unannotated)
 
 
 def added_registers(options: dict[str, Any]) -> Any:
@@ -376,6 +384,8 @@ def load(
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
         note(f"the register neurons were found in other weights than {loaded.weights.name}")
+    if added and not added.neurons.may_be_real:
+        note("nothing stood out when the register neurons were searched for: they need not be any")
     return loaded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import click
 
@@ -22,6 +23,12 @@ def print_message(kind: str, text: str) -> None:
 def print_note(text: str) -> None:
     """Print a note on standard error."""
     print_message("Note", text)
+
+
+def print_notes(texts: Iterable[str]) -> None:
+    """Print each of several notes once."""
+    for text in dict.fromkeys(texts):
+        print_note(text)
 
 
 def as_options(text: str) -> str:

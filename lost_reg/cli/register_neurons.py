@@ -44,7 +44,7 @@ _SEARCH = ("threshold", "top_layer", "top_k", "rule")
 )  # fmt: skip
 @click.option(
     "--threshold", type=float,
-    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma over all patches]",
+    help="Patches with a larger norm are outliers.  [default: mean + 3 sigma, if they stand out]",
 )  # fmt: skip
 @click.option(
     "--detect-layer", type=int, default=-2, show_default=True,
@@ -69,7 +69,8 @@ def register_neurons(
     """Find the neurons that cause outlier tokens.
 
     The result is for `lost-reg run --register-neurons`. As in Jiang et al. 2025, they are the neurons of the
-    early blocks that are most active where the patch norms are large. The images need no labels.
+    early blocks that are most active where the patch norms are large. The images need no labels. Without
+    --threshold, a model in which nothing stands out has none.
     """
     from lost_reg.backbones.registers import check_can_be_added, write_neurons
     from lost_reg.backbones.zoo import find_spec
@@ -116,19 +117,25 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
 
 
 def _print_found(found: Any, out: Path) -> None:
-    """Print what was found, with a warning if it need not be what was searched for."""
+    """Print what was found, or that nothing stands out."""
     facts = found.found
     above = f"{100 * facts['outlier_share']:.2f} % of the patches"
     if "class_tokens" in facts:
         above += f" and {counted(facts['class_tokens'], 'class token')}"
+    above += f" have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}"
+    nothing = (
+        f"nothing stands out in {found.backbone}: after no layer do these patches have more than "
+        f"{facts['norm_ratio']:.1f} times the mean norm of the others, and artifacts have about 10 times"
+    )
+    if not found.neurons:
+        print_line(f"{nothing} ({above}, in {facts['images']:,} images); {out} says so, and has no neurons")
+        return
     print_line(
         f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
-        f"{above} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
+        f"{above}; in {out}"
     )
-    if not facts["stands_out"]:
+    if not found.may_be_real:
         print_message(
             "Warning",
-            f"nothing stands out in {found.backbone}: after no layer do these patches have more than "
-            f"{facts['norm_ratio']:.1f} times the mean norm of the others, and artifacts have about 10 "
-            "times; the neurons written are the most active there, and need not be register neurons",
+            f"{nothing}; the neurons written are the most active there, and need not be register neurons",
         )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
-from lost_reg.cli.output import as_options, print_message
+from lost_reg.cli.output import as_options, print_message, print_notes
 
 
 @click.command()
@@ -33,6 +33,7 @@ def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -
     if rows:
         name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
         click.echo(as_options(getattr(all_scores_text, name)(rows)))
+    print_notes(note for row in rows for note in row.run.notes)
     for error in errors:
         print_message("Error", str(error))
     if errors:

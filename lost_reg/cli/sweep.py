@@ -22,10 +22,12 @@ from lost_reg.cli.options import (
     method_names,
     model_options,
     one_of_json_and_csv,
+    unannotated_option,
     values_given,
 )
-from lost_reg.cli.output import as_options, print_line, print_message, print_note
+from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
 
 _EACH = {"yes": [True], "no": [False], "both": [False, True]}
@@ -61,7 +63,11 @@ _AS_PUBLISHED = "[default: as each method is published]"
     metavar="VALUES",
     help=f"Facets to try: k, q, v, or several concatenated, such as qkv.  {_AS_PUBLISHED}",
 )
-@click.option("--layer", metavar="VALUES", help=f"Layers to try: -4:-1.  {_AS_PUBLISHED}")
+@click.option(
+    "--layer", metavar="VALUES",
+    help="Layers to try, all from one forward pass, but each with its own work of the methods.  "
+    f"[default: {FeatureConfig.__dataclass_fields__['layer'].metadata['sweep']}]",
+)  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(list(_EACH)), default="both", show_default=True,
     help="L2-normalise the features, or not, or try both where that makes a difference.",
@@ -74,6 +80,7 @@ _AS_PUBLISHED = "[default: as each method is published]"
 @model_options
 @loader_options
 @data_root_option
+@unannotated_option
 @click.option(
     "--tune-fraction", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     default=0.1, show_default=True,
@@ -105,9 +112,10 @@ def sweep(
     FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as -1:0:0.05.
     """
     from lost_reg.backbones.zoo import find_spec
+    from lost_reg.datasets.base import LEAVE_OUT
     from lost_reg.datasets.catalog import data_root, find_dataset, short_name
     from lost_reg.runs.folder import SWEEP_FILE, check_free
-    from lost_reg.scoring import sweep_scores
+    from lost_reg.scoring import sweep_scores, sweep_text
 
     one_of_json_and_csv(as_json, as_csv)
     settings = _settings(options)
@@ -116,6 +124,10 @@ def sweep(
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
+    if options["unannotated"] == LEAVE_OUT:
+        found = found.annotated()
+    found.check_annotated()
+    print_notes(found.notes)
     chosen = RunOptions(
         loader=chosen_loader(options),
         limit=options["limit"],
@@ -127,16 +139,23 @@ def sweep(
     sweep_scores.tuning_images(len(found.images[: chosen.limit]), tune_fraction, seed)
     _run_sweep(found, backbone, settings, out, chosen, options)
     scores = sweep_scores.score_sweep(
-        out, root=root, tune_fraction=tune_fraction, seed=seed, partial=chosen.limit is not None
+        out,
+        root=root,
+        tune_fraction=tune_fraction,
+        seed=seed,
+        partial=chosen.limit is not None,
+        unannotated=options["unannotated"],
     )
-    sweep_scores.write_scores(scores)
+    sweep_text.write_scores(scores)
     if as_json:
-        shown = sweep_scores.json_text(scores)
+        shown = sweep_text.json_text(scores)
     elif as_csv:
-        shown = sweep_scores.csv_text(scores)
+        shown = sweep_text.csv_text(scores)
     else:
-        shown = as_options(sweep_scores.text_table(scores))
+        shown = as_options(sweep_text.text_table(scores))
     click.echo(shown)
+    if warning := sweep_text.chance_warning(scores):
+        print_message("Warning", warning)
     if not (as_json or as_csv):
         print_line(f"results in {out}")
 

@@ -110,7 +110,7 @@ def _fetch_into(
 
 def _coco_jobs(folder: Path, listed: Path, annotations: Path) -> Iterator[ImageJob]:
     wanted = set(listed_images(listed))
-    for record in json.loads(annotations.read_text())["images"]:
+    for record in json.loads(annotations.read_bytes())["images"]:
         if record["file_name"] in wanted:
             yield ImageJob(
                 url=https_address(record["coco_url"]),

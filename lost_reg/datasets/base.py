@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from lost_reg.datasets.image_paths import ImageFolder
 from lost_reg.errors import LostRegError
-from lost_reg.types import ImageTruth, Mask
+from lost_reg.images.reading import image_size
+from lost_reg.text import shown_names
+from lost_reg.types import ImageTruth, Mask, SizeHW
 
+REFUSE, LEAVE_OUT = UNANNOTATED = ("refuse", "leave-out")  # what to do about images without annotations
 DATA_ROOT_VARIABLE = "LOST_REG_DATA"
 
 
@@ -20,9 +24,12 @@ class Dataset:
     root: the folder that `images` are relative to.
     full_size: how many images the full split has, or None for a user's own dataset.
     load_truths: reads the ground truth; called once, on first use.
-    masks_of: reads the masks of an image's objects, by its name, in the order of their boxes. It raises
-        LostRegError for a malformed one. None for a dataset without masks.
+    masks_of: reads the masks of an image's objects, in the order of their boxes. It raises LostRegError for a
+        malformed one. None for a dataset without masks.
     label: how it is shown; by default the last part of its name.
+    load_notes: reads what the user should know about the ground truth, such as annotations left out.
+    unannotated: the images without annotations. One that is annotated as having no objects is none of them.
+    left_out: the images that `annotated` left out.
     """
 
     name: str
@@ -31,8 +38,11 @@ class Dataset:
     images: tuple[str, ...]
     full_size: int | None
     load_truths: Callable[[], list[ImageTruth]]
-    masks_of: Callable[[str], tuple[Mask, ...]] | None = None
+    masks_of: Callable[[ImageTruth], tuple[Mask, ...]] | None = None
     label: str | None = None
+    load_notes: Callable[[], tuple[str, ...]] = tuple
+    unannotated: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -46,12 +56,76 @@ class Dataset:
         Raises:
             LostRegError: annotations that are missing or malformed.
         """
+        self.check_annotated()
         return {truth.image: truth for truth in self.load_truths()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the ground truth; empty as a rule."""
+        left_out = (f"{self._without(self.left_out)}: left out",) if self.left_out else ()
+        return (*self.load_notes(), *left_out)
 
     @property
     def is_full(self) -> bool:
         """Whether this is the whole split that published numbers refer to."""
         return self.full_size == len(self.images)
+
+    def check_annotated(self) -> None:
+        """Raises LostRegError if an image has no annotations."""
+        if self.unannotated:
+            raise LostRegError(
+                f"{self._without(self.unannotated)}: `unannotated` {LEAVE_OUT} scores the others"
+            )
+
+    def annotated(self) -> Dataset:
+        """The dataset without the images that have no annotations.
+
+        Raises:
+            LostRegError: no image has any.
+        """
+        if not self.unannotated:
+            return self
+        left_out = frozenset(self.unannotated)
+        images = tuple(name for name in self.images if name not in left_out)
+        if not images:
+            raise LostRegError(f"no image of {self.name} has annotations")
+        return replace(self, images=images, unannotated=(), left_out=self.unannotated)
+
+    def with_sizes(self, sizes_hw: Mapping[str, SizeHW], done: Iterable[str]) -> Dataset:
+        """The dataset with the size of each image that was processed, where its annotations lack it.
+
+        Args:
+            sizes_hw: the sizes that a run recorded, by the dataset's names. Others are read from the images.
+            done: the images that were processed. What is not an image that can be read stays without a size.
+
+        Raises:
+            LostRegError: a size that nothing gives, as the image is not there.
+        """
+        lacking = [name for name in done if name in self.truths and self.truths[name].size_hw is None]
+        if not lacking:
+            return self
+        sizes = {name: sizes_hw[name] if name in sizes_hw else self._size_in_file(name) for name in lacking}
+        truths = [
+            replace(one, size_hw=sizes[name]) if name in sizes else one for name, one in self.truths.items()
+        ]
+        return replace(self, load_truths=lambda: truths)
+
+    def _size_in_file(self, name: str) -> SizeHW | None:
+        if not ImageFolder(self.root).has(name):
+            raise LostRegError(
+                f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
+                f"{self.root}; add its height and width, or the image"
+            )
+        try:
+            return image_size(self.root / name)
+        except LostRegError:  # the image is damaged: a run cannot use it either
+            return None
+
+    def _without(self, names: tuple[str, ...]) -> str:
+        total = len(self.images) + len(self.left_out)
+        verb = "has" if len(names) == 1 else "have"
+        shown = f"{len(names):,} of {total:,} images of {self.title}"
+        return f"{shown} {verb} no annotation ({shown_names(names)})"
 
 
 @dataclass(frozen=True)

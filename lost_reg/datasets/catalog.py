@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
 from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
+from lost_reg.datasets.image_paths import ImageFolder
 from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
@@ -99,9 +100,8 @@ def _with_masks(name: str) -> tuple[str | None, str]:
 
 def missing_images(dataset: Dataset) -> list[str]:
     """The images of a dataset whose files are not there."""
-    present = {entry.name for entry in os.scandir(dataset.root)} if dataset.root.is_dir() else set()
-    # the table's datasets are flat; in a user's own, a name may contain folders
-    return [n for n in dataset.images if n not in present and not ("/" in n and (dataset.root / n).is_file())]
+    folder = ImageFolder(dataset.root)
+    return [name for name in dataset.images if not folder.has(name)]
 
 
 def datasets_table(root: Path) -> str:

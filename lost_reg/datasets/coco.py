@@ -1,6 +1,7 @@
 """Datasets annotated in COCO's format, in one .json file, and coco20k, a list of COCO images.
 
-As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corners of boxes rounded.
+As in LOST (valeoai/LOST, datasets.py), crowd objects are dropped and the corners of boxes rounded. Boxes that
+reach beyond their image are not clipped.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
-from lost_reg.datasets.coco_file import counted_objects, read_coco_file
+from lost_reg.datasets.coco_file import CocoFile, CocoImage, read_coco_file
 from lost_reg.datasets.coco_masks import coco_masks, has_masks
+from lost_reg.datasets.image_paths import best_folder
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_text, whole_file
 from lost_reg.json_files import MALFORMED, parse_json
 from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth
@@ -27,64 +29,87 @@ CACHE_FILE = "coco20k_ground_truth.json"
 
 def is_coco(path: Path) -> bool:
     """Whether a path could be a COCO annotation file."""
-    return path.is_file() and path.suffix == ".json"
+    return path.is_file() and path.suffix.lower() == ".json"
 
 
 def open_coco(annotations: Path) -> Dataset:
     """A user's own COCO annotation file, with its images in a folder beside it or beside its folder.
 
+    The folder that holds the most of them is taken; `image_paths.found_below` says how they are found in it.
+    An image without annotations is one without objects.
+
     Raises:
-        LostRegError: a file in another format, or one whose images are not found.
+        LostRegError: a file in another format or with a malformed field, or one whose images are not found.
     """
-    coco = read_coco_file(annotations)
-    names = tuple(record["file_name"] for record in coco.dataset["images"])
-    if not names:
+    file = read_coco_file(annotations)
+    written = [one.file_name for one in file.images.values()]
+    if not written:
         raise LostRegError(f"{str(annotations)!r} lists no images")
-    beside = [annotations.parent, annotations.parent.parent]
-    folders = [*beside, *(child for folder in beside for child in sorted(folder.iterdir()) if child.is_dir())]
-    root = next((folder for folder in folders if (folder / names[0]).is_file()), None)
+    root, found = best_folder(_folders_beside(annotations), written)
     if root is None:
         raise LostRegError(
-            f"no folder beside {str(annotations)!r} holds its images: looked for {names[0]!r} in "
-            f"{annotations.parent}"
+            f"no folder beside {str(annotations)!r} holds its images: looked for {shown_names(written)} in "
+            f"{annotations.parent} and the folders in it and beside it"
         )
+    names = [found.get(name, name) for name in written]
+    truths = [_truth(file, image, name) for image, name in zip(file.images.values(), names)]
+    masked = has_masks(file)
+
+    def load_truths() -> list[ImageTruth]:
+        file.check_annotated()
+        return truths
+
     return Dataset(
         name=str(annotations),
         split="all",
         root=root,
-        images=names,
+        images=tuple(names),
         full_size=None,
-        load_truths=lambda: read_coco_truths(annotations, names),
-        masks_of=coco_masks(annotations) if has_masks(coco) else None,
+        load_truths=load_truths,
+        masks_of=coco_masks(annotations) if masked else None,
+        load_notes=lambda: file.notes,
     )
+
+
+def _folders_beside(annotations: Path) -> list[Path]:
+    """Where the images of a file are looked for, in this order."""
+    beside = [annotations.parent, annotations.parent.parent]
+    return [*beside, *(child for folder in beside for child in _folders_in(folder))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    with contextlib.suppress(OSError):
+        return sorted(child for child in folder.iterdir() if child.is_dir())
+    return []
 
 
 def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
     """Read the ground truth of the named images from a COCO annotation file.
 
     Raises:
-        LostRegError: a file that is malformed or does not list an image.
+        LostRegError: a file that is malformed, has no annotations or does not list an image.
     """
-    coco = read_coco_file(annotations)
-    records = {record["file_name"]: record for record in coco.dataset["images"]}
-    unknown = [name for name in names if name not in records]
+    return _truths_of(read_coco_file(annotations), names)
+
+
+def _truths_of(file: CocoFile, names: tuple[str, ...]) -> list[ImageTruth]:
+    file.check_annotated()
+    images = {one.file_name: one for one in file.images.values()}
+    unknown = [name for name in names if name not in images]
     if unknown:
-        raise LostRegError(f"no ground truth for {shown_names(unknown)} in {annotations}")
-    try:
-        return [_truth(coco, records[name]) for name in names]
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise LostRegError(f"malformed ground truth {annotations}: {type(error).__name__} {error}") from None
+        raise LostRegError(f"no ground truth for {shown_names(unknown)} in {file.path}")
+    return [_truth(file, images[name], name) for name in names]
 
 
-def _truth(coco: Any, record: dict[str, Any]) -> ImageTruth:
-    objects = counted_objects(coco, record)
-    boxes = (one["bbox"] for one in objects)
+def _truth(file: CocoFile, image: CocoImage, name: str) -> ImageTruth:
+    objects = file.objects.get(image.id, [])
+    boxes = (one.box_xywh for one in objects)
     return ImageTruth(
-        image=record["file_name"],
-        image_id=str(record["id"]),
-        size_hw=(record["height"], record["width"]),
+        image=name,
+        image_id=image.id,
+        size_hw=image.size_hw,
         boxes_xyxy=tuple((round(x), round(y), round(x + w), round(y + h)) for x, y, w, h in boxes),
-        labels=tuple(coco.cats.get(one["category_id"], {}).get("name", "") for one in objects),
+        labels=tuple(one.label for one in objects),
         hard=(False,) * len(objects),
     )
 
@@ -98,16 +123,25 @@ def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
             raise not_found(spec, file, root)
     names = listed_images(listed)
 
-    def load_truths() -> list[ImageTruth]:
+    @cache
+    def read() -> _Cache:
         return _cached_truths(folder / CACHE_FILE, annotations, names)
 
-    masks_of = coco_masks(annotations)
-    return Dataset(spec.name, spec.split, folder / "train2014", names, spec.images, load_truths, masks_of)
+    return Dataset(
+        name=spec.name,
+        split=spec.split,
+        root=folder / "train2014",
+        images=names,
+        full_size=spec.images,
+        load_truths=lambda: read().truths,
+        masks_of=coco_masks(annotations),
+        load_notes=lambda: read().notes,
+    )
 
 
 def listed_images(listed: Path) -> tuple[str, ...]:
     """The file names in LOST's list, whose lines are like train2014/COCO_train2014_000000560992.jpg."""
-    return tuple(Path(line).name for line in listed.read_text().split())
+    return tuple(Path(line).name for line in read_text(listed).split())
 
 
 @dataclass(frozen=True)
@@ -116,18 +150,20 @@ class _Cache:
 
     source: dict[str, int]
     truths: list[ImageTruth]
+    notes: tuple[str, ...]
 
 
-def _cached_truths(cache: Path, annotations: Path, names: tuple[str, ...]) -> list[ImageTruth]:
-    """`read_coco_truths` through a small cache, renewed when the annotations or the names have changed."""
+def _cached_truths(cached: Path, annotations: Path, names: tuple[str, ...]) -> _Cache:
+    """The truths through a small cache, renewed when the annotations or the names have changed."""
     stat = annotations.stat()
     source = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
     with contextlib.suppress(OSError, *MALFORMED):  # absent or damaged
-        content = parse_json(cache.read_text(), _Cache)
+        content = parse_json(cached.read_bytes(), _Cache)
         if content.source == source and [truth.image for truth in content.truths] == list(names):
-            return content.truths
-    truths = read_coco_truths(annotations, names)
-    text = json.dumps({"source": source, "truths": [vars(truth) for truth in truths]})
-    with contextlib.suppress(LostRegError), whole_file(cache) as part:  # the data root may be read-only
+            return content
+    file = read_coco_file(annotations)
+    content = _Cache(source, _truths_of(file, names), file.notes)
+    text = json.dumps({**vars(content), "truths": [vars(truth) for truth in content.truths]})
+    with contextlib.suppress(LostRegError), whole_file(cached) as part:  # the data root may be read-only
         part.write_text(text)
-    return truths
+    return content

@@ -8,50 +8,44 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lost_reg.datasets.coco_file import counted_objects, read_coco_file
+from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.fields import wrong
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import MOST_PIXELS, MOST_SIDE
-from lost_reg.types import Mask
+from lost_reg.types import ImageTruth, Mask
 
 
-def coco_masks(annotations: Path) -> Callable[[str], tuple[Mask, ...]]:
+def coco_masks(annotations: Path) -> Callable[[ImageTruth], tuple[Mask, ...]]:
     """A function that gives the masks of an image's objects, in the order of their boxes.
 
     The file is read when it is first called. It raises LostRegError for a mask that is missing or malformed.
     """
 
     @cache
-    def read() -> tuple[Any, dict[str, Any]]:
-        coco = read_coco_file(annotations)
-        return coco, {record["file_name"]: record for record in coco.dataset["images"]}
+    def read() -> CocoFile:
+        return read_coco_file(annotations)
 
-    def masks_of(image: str) -> tuple[Mask, ...]:
-        coco, records = read()
-        record = records[image]
-        try:
-            size_hw = _checked_size(record["height"], record["width"])
-            objects = counted_objects(coco, record)
-            return tuple(_mask(one["segmentation"], size_hw) for one in objects)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"{type(error).__name__} {error}"
-            raise LostRegError(f"malformed mask of {image} in {annotations}: {what}") from None
+    def masks_of(truth: ImageTruth) -> tuple[Mask, ...]:
+        return tuple(_checked_mask(one, truth, annotations) for one in read().objects.get(truth.image_id, []))
 
     return masks_of
 
 
-def has_masks(coco: Any) -> bool:
+def has_masks(file: CocoFile) -> bool:
     """Whether every object that counts has a segmentation."""
-    objects = coco.dataset.get("annotations", ())
-    return bool(objects) and all(one.get("segmentation") or one.get("iscrowd") for one in objects)
+    objects = [one for of_image in file.objects.values() for one in of_image]
+    return bool(objects) and all(one.segmentation for one in objects)
 
 
-def _checked_size(height: Any, width: Any) -> tuple[int, int]:
-    for side in (height, width):
-        if not isinstance(side, int) or not 0 < side <= MOST_SIDE:
-            raise ValueError(f"an image cannot be {height} x {width}")
-    if height * width > MOST_PIXELS:
-        raise ValueError(f"{height} x {width} are too many pixels")
-    return height, width
+def _checked_mask(one: CocoAnnotation, truth: ImageTruth, annotations: Path) -> Mask:
+    if truth.size_hw is None:
+        raise LostRegError(f"{annotations}: {one.name} has a mask, but the size of the image is not known")
+    try:
+        return _mask(one.segmentation, truth.size_hw)
+    except (KeyError, TypeError, OverflowError):
+        reason: object = wrong("segmentation", one.segmentation, "polygons or run lengths")
+    except ValueError as error:
+        reason = f"segmentation: {error}"
+    raise LostRegError(f"{annotations}: {one.name}: {reason}")
 
 
 def _mask(segmentation: Any, size_hw: tuple[int, int]) -> Mask:

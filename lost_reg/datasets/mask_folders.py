@@ -88,7 +88,7 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
         images=tuple(image_names[stem] for stem in stems),
         full_size=spec.images if spec else None,
         load_truths=lambda: [truth for truth, _ in read().values()],
-        masks_of=lambda image: read()[image][1],
+        masks_of=lambda truth: read()[truth.image][1],
         label=spec.name if spec else folder.name,
     )
 

@@ -6,14 +6,28 @@ subtracted from xmin and ymin but not from xmax and ymax.
 
 from __future__ import annotations
 
+import codecs
 import os
+import posixpath
+import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
+from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
+from lost_reg.datasets.image_paths import ImageFolder, last_part
 from lost_reg.errors import LostRegError
+from lost_reg.files import read_text
 from lost_reg.images.reading import SUFFIXES
+from lost_reg.text import shown_names, text_of
 from lost_reg.types import Box, ImageTruth
+
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_HARD = ("difficult", "truncated")
+_OF_A_CLASS = re.compile(r"\S+\s+(-1|0|1)")
+_ENCODING = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 
 
 def find_voc(spec: DatasetSpec, root: Path) -> Dataset:
@@ -47,55 +61,168 @@ def _has_layout(folder: Path) -> bool:
 
 def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Dataset:
     images, listed = folder / "JPEGImages", folder / "ImageSets" / "Main" / f"{split}.txt"
-    files = map(Path, os.listdir(images))
-    suffixes = {file.stem: file.suffix for file in files if file.suffix.lower() in SUFFIXES}
+    files = _by_stem(images, SUFFIXES)
     if listed.is_file():
-        stems = tuple(line.strip() for line in os.fsdecode(listed.read_bytes()).splitlines() if line.strip())
+        stems = _listed_stems(listed, files)
     elif full_size is None:
-        split, stems = "all", tuple(sorted(suffixes))
+        split, stems = "all", {stem: f"{stem}.jpg" for stem in sorted(files)}
     else:
         raise LostRegError(f"{name} is incomplete: no list of its images at {listed}")
     if not stems:
         raise LostRegError(f"{name} has no images: {listed if listed.is_file() else images} is empty")
-    names = tuple(stem + suffixes.get(stem, ".jpg") for stem in stems)
+    alike = [one for stem in stems if len(files.get(stem, ())) > 1 for one in files[stem]]
+    if alike:
+        raise LostRegError(f"images in {images} share one stem, and so one annotation: {shown_names(alike)}")
+    names = {stem: files.get(stem, [name])[0] for stem, name in stems.items()}
+    annotations = _annotation_files(folder / "Annotations", names)
 
     def load_truths() -> list[ImageTruth]:
-        annotations = folder / "Annotations"
-        return [read_voc_truth(annotations / f"{stem}.xml", name) for stem, name in zip(stems, names)]
+        return [read_voc_truth(path, names[stem]) for stem, path in annotations.items()]
 
-    return Dataset(name, split, images, names, full_size, load_truths)
+    unannotated = tuple(image for stem, image in names.items() if stem not in annotations)
+    return Dataset(
+        name, split, images, tuple(names.values()), full_size, load_truths, unannotated=unannotated
+    )
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[str]]:
+    """The files in a folder with one of the suffixes, in any case, by stem."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(map(Path, os.listdir(folder))):
+        if file.suffix.lower() in suffixes:
+            found.setdefault(file.stem, []).append(file.name)
+    return found
+
+
+def _annotation_files(folder: Path, stems: Iterable[str]) -> dict[str, Path]:
+    """The annotations that are there, by stem."""
+    files = _by_stem(folder, (".xml",))
+    paths = ((stem, folder / files.get(stem, [f"{stem}.xml"])[0]) for stem in stems)
+    return {stem: path for stem, path in paths if stem in files or ("/" in stem and path.is_file())}
+
+
+def _listed_stems(listed: Path, files: Mapping[str, list[str]]) -> dict[str, str]:
+    """The stems of a list's images, and the name that each has where its file is not there.
+
+    A line names an image by its stem or its file name, with or without JPEGImages/ before it. A path of
+    another kind is tried by its last part.
+
+    Raises:
+        LostRegError: a line with a column of 1 and -1, as in VOC's lists of one class, or an image that is
+            listed twice.
+    """
+    folder = ImageFolder(listed.parents[2] / "JPEGImages")
+    stems: dict[str, str] = {}
+    repeated = []
+    for number, line in enumerate(read_text(listed, errors="surrogateescape").split("\n"), start=1):
+        entry = line.strip()
+        if not entry:
+            continue
+        if _OF_A_CLASS.fullmatch(entry) and entry not in files:
+            raise LostRegError(
+                f"{listed}, line {number}: {entry!r} is of a class's list: expected a name alone"
+            )
+        stem, name = _stem_of(entry, files, folder)
+        repeated += [stem] if stem in stems else []
+        stems[stem] = name
+    if repeated:
+        raise LostRegError(f"{listed} lists images twice: {shown_names(repeated)}")
+    return stems
+
+
+def _stem_of(entry: str, files: Mapping[str, list[str]], folder: ImageFolder) -> tuple[str, str]:
+    path = posixpath.normpath(entry.replace("\\", "/")).rpartition("JPEGImages/")[2]
+    for one in (path, last_part(path)):
+        stem, suffix = os.path.splitext(one)
+        stem, suffix = (stem, suffix) if suffix.lower() in SUFFIXES else (one, ".jpg")
+        for known in (one, stem):
+            if known in files:
+                return known, files[known][0]
+        if "/" in stem and folder.has(stem + suffix):
+            return stem, stem + suffix
+    return stem, stem + suffix
 
 
 def read_voc_truth(path: Path, image: str) -> ImageTruth:
-    """Read one VOC annotation. Raises LostRegError for a file that is missing or malformed."""
+    """Read one VOC annotation.
+
+    Its text is in the encoding that it declares, or else in UTF-8, or in UTF-16 with its mark. It may leave
+    out the size of the image. A box whose sides are equal is legal: it counts, but no box can find it.
+
+    Raises:
+        LostRegError: a file that is missing, is not such an annotation, or has a field that is missing, no
+            number or out of range; names the object and the field.
+    """
+    what = ""
     try:
-        annotation = ElementTree.parse(path).getroot()
-        objects = annotation.findall("object")
-        return ImageTruth(
-            image=image,
-            image_id=path.stem,
-            size_hw=(int(_text(annotation, "size/height")), int(_text(annotation, "size/width"))),
-            boxes_xyxy=tuple(_box(one) for one in objects),
-            labels=tuple(one.findtext("name", default="") for one in objects),
-            hard=tuple("1" in (one.findtext("difficult"), one.findtext("truncated")) for one in objects),
-            difficult=tuple(one.findtext("difficult") == "1" for one in objects),
-        )
+        annotation = _parsed(path.read_bytes())
+        size_hw = as_size(*(number_in(_text(annotation, f"size/{side}")) for side in ("height", "width")))
+        objects = []
+        for number, one in enumerate(annotation.findall("object"), start=1):
+            what = f"object {number} of image {image}: "
+            objects.append(_Object(_box(one), _text(one, "name") or "", *map(_mark(one), _HARD)))
     except FileNotFoundError:
         raise LostRegError(f"no ground truth for {image}: {path} is missing") from None
-    except (ElementTree.ParseError, ValueError, OSError) as error:
-        raise LostRegError(f"malformed ground truth {path}: {error}") from None
+    except OSError as error:
+        raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    except ValueError as error:
+        raise LostRegError(f"{path}: {what or f'image {image}: '}{error}") from None
+    return ImageTruth(
+        image=image,
+        image_id=path.stem,
+        size_hw=size_hw,
+        boxes_xyxy=tuple(one.box_xyxy for one in objects),
+        labels=tuple(one.label for one in objects),
+        hard=tuple(one.difficult or one.truncated for one in objects),
+        difficult=tuple(one.difficult for one in objects),
+    )
+
+
+@dataclass(frozen=True)
+class _Object:
+    box_xyxy: Box
+    label: str
+    difficult: bool
+    truncated: bool
+
+
+def _mark(one: ElementTree.Element) -> Callable[[str], bool]:
+    return lambda name: as_mark(name, _text(one, name) or MISSING)
+
+
+def _text(one: ElementTree.Element, path: str) -> str | None:
+    """The text of a field; an element in its place is shown as such. None without the field."""
+    found = one.find(path)
+    if found is None:
+        return None
+    return f"<{found[0].tag}>" if len(found) else found.text or ""
 
 
 def _box(one: ElementTree.Element) -> Box:
     # some boxes of VOC2012 (2011_003353) are not whole numbers
-    xmin, ymin, xmax, ymax = (
-        float(_text(one, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
-    )
+    xmin, ymin, xmax, ymax = (as_number(side, number_in(_text(one, f"bndbox/{side}"))) for side in _SIDES)
+    for low, high, names in ((xmin, xmax, "xmin and xmax"), (ymin, ymax, "ymin and ymax")):
+        if high < low - 1:
+            raise ValueError(f"{names} are {low:g} and {high:g} (expected the smaller one first)")
     return xmin - 1, ymin - 1, xmax, ymax
 
 
-def _text(element: ElementTree.Element, path: str) -> str:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path} in it")
-    return text
+def _parsed(content: bytes) -> ElementTree.Element:
+    """The root of an annotation. Raises ValueError for other content.
+
+    Entities are refused: annotations need none, and they can expand without end or name other files.
+    """
+    declared = _ENCODING.match(content.removeprefix(codecs.BOM_UTF8))
+    encoding = declared[1].decode("ascii") if declared else "utf-8"
+    if encoding.lower().startswith(("utf-16", "utf-32")):
+        encoding = "utf-8"  # as it could be read, it is not in these
+    text = text_of(content, encoding).lstrip()
+    if "<!ENTITY" in text:
+        raise ValueError("it defines entities, which annotations do not need")
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"it is not XML: {error}") from None
+    if root.tag != "annotation":
+        raise ValueError(f"its root is <{root.tag[:40]}> (expected <annotation>)")
+    return root

@@ -38,7 +38,9 @@ class FeatureConfig:
 
     facet: str = option("k", "Keys (k), queries (q), values (v), or several concatenated, such as qkv.")
     layer: int | tuple[int, ...] = option(
-        -1, "Block that gives the features; negative counts from the last; -2,-1 concatenates two."
+        -1,
+        "Block that gives the features; negative counts from the last; -2,-1 concatenates two.",
+        sweep="-4:-1",  # as Jiang et al. 2025 did
     )
     center: bool = option(False, "Subtract the image's mean patch feature first.", off="no-center")
     normalize: bool = option(False, "L2-normalise each patch's feature.", off="raw")

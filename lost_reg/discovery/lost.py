@@ -53,7 +53,7 @@ class LostConfig:
         "Added to the affinities, in units of the mean squared feature norm; auto: chosen for each image, "
         "without labels.",
         metavar="X|auto",
-        sweep="-1:0:0.05",
+        sweep="-1:0:0.05,auto",
     )
     max_objects: int = option(
         1,

@@ -143,6 +143,39 @@ def main_option(method: str) -> str | None:
     return METHODS[method].main_option if method in METHODS else None
 
 
+def differences(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in which a recorded setting differs from its method as published, with their values.
+
+    Fields that the method does not depend on are left out, see `Method.unaffected_by`.
+    """
+    plain, values = (_fields(one) for one in (_published(record["method"]), record))
+    without = METHODS[record["method"]].unaffected_by if record["method"] in METHODS else ()
+    return {
+        name: values.get(name, plain.get(name))
+        for name in {**plain, **values}
+        if name not in without and values.get(name, plain.get(name)) != plain.get(name)
+    }
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a setting in one dictionary; what is not recorded if it is not set is None."""
+    features = {**record["features"], "square": record["features"].get("square")}
+    return {**features, **record["options"], "refine": record.get("refine")}
+
+
+def describe_differences(changed: Mapping[str, Any]) -> list[str]:
+    """Differences in words, such as ["max side 224", "center yes"]."""
+    return [f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in changed.items()]
+
+
+def _in_words(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", False: "no", True: "yes"}[value]
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(_named(value))
+
+
 def departures(record: Mapping[str, Any]) -> list[str]:
     """How a recorded setting differs from its method as published, such as ["normalize=True"]."""
     published = _published(record["method"])

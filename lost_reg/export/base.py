@@ -78,12 +78,14 @@ class Export:
     """What is written.
 
     images: the boxes, by image; settings: the run's; files: its image files.
+    without_box: the images that have none: nothing was found, no box is left, or they could not be used.
     notes: what the user should know about the export; a format may add some.
     """
 
     images: Selection
     settings: dict[str, Any]
     files: ImageFiles
+    without_box: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @cached_property

@@ -123,6 +123,11 @@ class Selection:
             if boxes:
                 yield ExportedImage(prediction.image, prediction.size_hw, boxes)
 
+    def without_box(self) -> list[str]:
+        """The images of which no box passes the filters."""
+        with_box = {image.name for image in self}
+        return [one.image for one in self._predictions if one.image not in with_box]
+
     def tally(self) -> Tally:
         """Count everything in one pass."""
         tally = Tally()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
+from lost_reg.errors import LostRegError
 from lost_reg.export.base import CATEGORY, Export, category_of, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import segmentation_of
@@ -20,7 +21,8 @@ _COCO20K = "coco20k"
 def write_coco(export: Export, path: Path) -> None:
     """Write the file with one image or box per line, streaming it.
 
-    The image ids are those of the run's COCO dataset, or else numbers from 1.
+    The image ids are those of the run's COCO dataset, or else numbers from 1. Images without a box are not
+    listed among the images, but under a key of their own, so that `lost-reg corloc` counts them as misses.
 
     Raises:
         LostRegError: a malformed mask.
@@ -33,6 +35,7 @@ def write_coco(export: Export, path: Path) -> None:
             {"id": number + 1, "name": name, "supercategory": CATEGORY}
             for name, number in export.categories.items()
         ],
+        "images_without_box": list(export.without_box),
     }
     with open_text(path) as file:
         file.write(json.dumps(head)[:-1] + ',\n"images": [')
@@ -42,21 +45,22 @@ def write_coco(export: Export, path: Path) -> None:
         file.write("]}\n")
 
 
-def image_ids(export: Export) -> dict[str, int]:
+def image_ids(export: Export) -> dict[str, Any]:
     """The ids of the run's images in its COCO dataset, by name; empty for a run on other images.
 
     If the dataset can no longer be read, the result is empty, and a note is added to the export.
     """
+    from lost_reg.datasets.coco_file import read_coco_file  # its imports would slow down `lost-reg --help`
+
     dataset = str(export.settings.get("dataset") or "")
-    is_coco = dataset == _COCO20K or dataset.endswith(".json")
+    is_coco = dataset == _COCO20K or dataset.lower().endswith(".json")
     names = [image.name for image in export.images] if is_coco else []
     try:
         if dataset == _COCO20K:  # COCO_train2014_000000560992.jpg
             return {name: int(PurePosixPath(name).stem.rpartition("_")[2]) for name in names}
-        records = json.loads(Path(dataset).read_bytes())["images"] if names else []
-        ids = {record["file_name"]: record["id"] for record in records}
-        return {name: ids[name] for name in names}
-    except (OSError, ValueError, KeyError, TypeError):
+        images = read_coco_file(Path(dataset)).images_by_name() if names else {}
+        return {name: images[name].written_id for name in names}
+    except (LostRegError, ValueError, KeyError):
         export.notes.append(
             f"image ids are not those of {dataset}, which is missing or does not list the images"
         )
@@ -68,17 +72,17 @@ def _write_items(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
         file.write((",\n" if index else "\n") + json.dumps(item))
 
 
-def _numbered(export: Export, ids: dict[str, int]) -> Iterator[tuple[int, ExportedImage]]:
+def _numbered(export: Export, ids: dict[str, Any]) -> Iterator[tuple[Any, ExportedImage]]:
     return ((ids.get(image.name, number), image) for number, image in enumerate(export.images, start=1))
 
 
-def _images(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _images(export: Export, ids: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for image_id, image in _numbered(export, ids):
         height, width = image.size_hw
         yield {"id": image_id, "file_name": image.name, "width": width, "height": height}
 
 
-def _annotations(export: Export, ids: dict[str, int]) -> Iterator[dict[str, Any]]:
+def _annotations(export: Export, ids: dict[str, Any]) -> Iterator[dict[str, Any]]:
     boxes = ((image_id, image, box) for image_id, image in _numbered(export, ids) for box in image.boxes)
     for number, (image_id, image, box) in enumerate(boxes, start=1):
         xmin, ymin, xmax, ymax = box.xyxy

@@ -81,7 +81,12 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
             else f"{folder} holds no boxes"
         )
     images = image_folder(folder, results.record, options.image_root)
-    export = Export(selection, results.settings, ImageFiles(images, options.images))
+    export = Export(
+        images=selection,
+        settings=results.settings,
+        files=ImageFiles(images, options.images),
+        without_box=(*selection.without_box(), *results.failures),
+    )
     not_cropped = SkippedImages()
     # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:

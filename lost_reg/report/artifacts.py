@@ -36,5 +36,7 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
             for one in backbones
         ],
         "outliers": Table("Outliers", "outliers", outliers, set(outliers[0]) - {"backbone", "cut-off"}),
-        "probes": Table("Linear probes", "probes", probes, set(probes[0]) - {"backbone", "read from"}),
+        "probes": Table(
+            "Linear probes, with 95 % intervals", "probes", probes, set(probes[0]) - {"backbone", "read from"}
+        ),
     }

@@ -159,13 +159,21 @@ class _Group:
         self.shown = evenly_spaced(images, chosen.max_images)
 
     def _by_name(self, outcomes: dict[str, Any]) -> dict[str, Any]:
-        return match_images(outcomes, self.dataset.truths) if self.dataset else outcomes
+        if self.dataset is None:
+            return outcomes
+        return match_images(outcomes, self.dataset.truths, self.dataset.left_out)
 
     def truth(self, image: str) -> ImageTruth | None:
-        """The objects that count, or None if there is no ground truth."""
+        """The objects that count, with the image's size as a run recorded it if the dataset lacks it.
+
+        None if there is no ground truth.
+        """
         if self.dataset is None:
             return None
-        return objects_that_count(self.dataset.truths[image], self._count_hard)
+        truth = objects_that_count(self.dataset.truths[image], self._count_hard)
+        found = (outcomes.get(image) for outcomes in self.outcomes)
+        sizes = [one.size_hw for one in found if isinstance(one, Prediction)]
+        return truth if truth.size_hw or not sizes else replace(truth, size_hw=sizes[0])
 
     def file(self, image: str) -> Path | None:
         """The image's file; None if it is gone, or must not be read: `withheld` says why."""
@@ -208,11 +216,15 @@ def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> di
     return {
         "name": one_line(image),
         "thumbnail": thumbnail,
-        "size_hw": size_hw or (sizes[0] if sizes else truth.size_hw if truth else (3, 4)),
-        "truth": [_fractions(box, truth.size_hw) for box in truth.boxes_xyxy] if truth else [],
+        "size_hw": size_hw or (sizes[0] if sizes else (truth and truth.size_hw) or (3, 4)),
+        "truth": _true_boxes(truth) if truth else [],
         "labels": [one_line(label) for label in dict.fromkeys(truth.labels)] if truth else [],
         "entries": {names.index(run.name): _entry(run, one, truth, pictures) for run, one in outcomes},
     }
+
+
+def _true_boxes(truth: ImageTruth) -> list[list[float]]:
+    return [_fractions(box, truth.size_hw) for box in truth.boxes_xyxy] if truth.size_hw else []
 
 
 def _entry(

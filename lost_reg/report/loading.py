@@ -24,7 +24,8 @@ from lost_reg.runs.folder import (
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, ground_truth, register_kind
 from lost_reg.scoring.score_runs import ScoredRun, score_found
-from lost_reg.scoring.sweep_scores import SweepScores, read_scores
+from lost_reg.scoring.sweep_scores import SweepScores
+from lost_reg.scoring.sweep_text import read_scores
 
 T = TypeVar("T")
 

@@ -35,6 +35,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     numeric = ("images", "found", "CorLoc", "centred box", "whole image")
     table = Table("CorLoc table", "corloc", rows, numeric)
     notes = [note for name, row in scored for note in _uncounted(name, row)]
+    notes += dict.fromkeys(note for _, row in scored for note in row.notes)
     notes += degenerate_notes([run for run in runs if run.row])
     left_out = [str(error) for error in errors]
     return Section("corloc", "CorLoc", {"table": table, "notes": notes, "left_out": left_out})

@@ -18,11 +18,13 @@ from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.found_boxes import REGISTER_KINDS
-from lost_reg.scoring.sweep_scores import SettingScore, choice_rows, title_of
+from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
+from lost_reg.scoring.sweep_text import baselines, choice_notes, choice_rows, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_BASELINES = {"centred box": "-", "whole image": (0, (1, 2))}
 _LINES = {"without": "--", "with": "-", "test-time": ":"}
 
 
@@ -39,15 +41,31 @@ def sweeps_section(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> S
         for sweep in sweeps
         if sweep.scores.not_done
     ]
+    notes += [f"{_name(one)}: {line}" for one in sweeps for line in choice_notes(one.scores)]
     panels = panels_of(sweeps)
     layers = sorted({curve.layer for panel in panels for curve in panel.curves}, key=layer_order)
-    top = percent_top([sweep.scores.corloc(sweep.scores.hindsight) for sweep in sweeps] or [0])
+    top = percent_top([height for sweep in sweeps for height in _heights(sweep.scores)] or [0])
     figures = [
         {"title": panel.title, "chart": _chart(panel, layers, top), "table": _values(panel)}
         for panel in panels
     ]
     data = {"figures": figures, "choices": _choices(sweeps) if sweeps else None, "notes": notes}
     return Section("sweeps", "Sweeps", data)
+
+
+def _name(sweep: ReportSweep) -> str:
+    """A sweep's backbone and images."""
+    return f"{sweep.scores.backbone} on {sweep.scores.dataset} {sweep.scores.split}"
+
+
+def _heights(scores: SweepScores) -> list[float]:
+    """The largest CorLoc of a setting, and those of the baselines."""
+    return [scores.corloc(scores.hindsight), *_baselines(scores).values()]
+
+
+def _baselines(scores: SweepScores) -> dict[str, float]:
+    """CorLoc of the trivial baselines, in percent."""
+    return {name: 100 * found / scores.images_scored for name, found in baselines(scores).items()}
 
 
 # --- from settings to curves --------------------------------------------------------------------------
@@ -92,10 +110,16 @@ class Panel:
         """The backbone, the dataset, the method if there are several, and the features of all curves."""
         sweep = self.curves[0].sweep
         names = {curve.sweep.scores.backbone for curve in self.curves}
-        name = names.pop() if len(names) == 1 else model_of(sweep) + " (RANDOM WEIGHTS)" * sweep.is_random
+        name = names.pop() if len(names) == 1 else model_of(sweep) + self._in_common()
         one = next(iter(self.curves[0].settings.values()))
         method = f"{title_of(one)}, " if any(len(of.sweep.scores.methods) > 1 for of in self.curves) else ""
         return f"{name} on {sweep.scores.dataset} {sweep.scores.split}: {method}{_features(one, self.axis)}"
+
+    def _in_common(self) -> str:
+        """The conditions that all its curves share, such as " (RANDOM WEIGHTS, bf16)"."""
+        first, *others = (curve.sweep.scores.conditions for curve in self.curves)
+        shared = [one for one in first if all(one in other for other in others)]
+        return f" ({', '.join(shared)})" if shared else ""
 
     @property
     def numbers(self) -> list[float]:
@@ -201,6 +225,7 @@ def _chart(panel: Panel, layers: Sequence[Any], top: float) -> Markup | None:
 
 def _draw(panel: Panel, layers: Sequence[Any], top: float, axes: Axes) -> None:
     places = _places(panel)
+    _draw_baselines(panel, axes)
     colours = {layer: ordered_colour(index, len(layers)) for index, layer in enumerate(layers)}
     is_mixed = len(panel.kinds) > 1
     for curve in panel.curves:
@@ -219,6 +244,14 @@ def _draw(panel: Panel, layers: Sequence[Any], top: float, axes: Axes) -> None:
             axes.plot([], [], ls="none", label=name, **style)
     axes.set(title="CorLoc, %", xlabel=panel.axis, ylim=(0, top))
     _set_ticks(panel, places, axes)
+
+
+def _draw_baselines(panel: Panel, axes: Axes) -> None:
+    """A line across for each trivial baseline; sweeps of the same images have the same ones."""
+    drawn = {one for curve in panel.curves for one in _baselines(curve.sweep.scores).items()}
+    for name, corloc in sorted(drawn):
+        line = axes.axhline(corloc, color=COLOURS["baseline"], ls=_BASELINES[name], lw=1.5, label=name)
+        titled(line, f"{name}: {corloc:.1f}")
 
 
 def _places(panel: Panel) -> dict[Any, float]:

@@ -50,7 +50,7 @@ class ImageFolder:
             raise LostRegError(self.refusal)
         if leads_out(image):
             raise LostRegError(f"the name {image!r} leads out of the folder of the run's images: not read")
-        if self.root is None:
+        if self.root is None or "\0" in image:
             return None
         path = self._absolute / image
         if not path.is_file():
@@ -73,7 +73,7 @@ class ImageFolder:
 def leads_out(image: str) -> bool:
     """Whether the name of an image is not that of a file below a folder."""
     path = PurePath(image)
-    return bool(path.anchor) or ".." in path.parts or "\0" in image
+    return bool(path.anchor) or ".." in path.parts
 
 
 def image_folder(folder: Path, record: dict[str, Any], root: ImageRoot = RECORDED) -> ImageFolder:

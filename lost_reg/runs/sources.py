@@ -34,10 +34,12 @@ def source_of_dataset(dataset: Dataset) -> Source:
     """
     missing = missing_images(dataset)
     if missing:
-        get_rest = "`download` gets the rest" if dataset.full_size else "complete the folder"
+        complete = "put the others into that folder, or take them out of the annotations"
+        get_rest = "`download` gets the rest" if dataset.full_size else complete
+        total = len(dataset.images)
         raise LostRegError(
-            f"{dataset.name} is incomplete: {len(missing):,} of {len(dataset.images):,} images are not in "
-            f"{dataset.root} ({shown_names(missing)}); {get_rest}"
+            f"{dataset.name} is incomplete: {total - len(missing):,} of {total:,} images found in "
+            f"{dataset.root}, without {shown_names(missing)}; {get_rest}"
         )
     settings = {"dataset": dataset.name, "split": dataset.split}
     return Source(ImageFiles(dataset.root, dataset.images), apply_exif=False, settings=settings)

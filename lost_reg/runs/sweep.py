@@ -74,7 +74,7 @@ def _recorded(settings: Sequence[Setting]) -> dict[str, object]:
         return {"tried": tried}
     return {
         "method": methods.pop(),
-        "tried": [{"features": one["features"], "options": one["options"]} for one in tried],
+        "tried": [{name: value for name, value in one.items() if name != "method"} for one in tried],
     }
 
 

@@ -28,12 +28,13 @@ class SweptImage:
 class Tried:
     """A setting of a sweep as recorded.
 
-    method: None if it is recorded once, for all settings.
+    method: None if it is recorded once, for all settings. refine: see `Setting`.
     """
 
     features: FeatureConfig
     options: dict[str, Any]
     method: str | None = None
+    refine: str | None = None
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,9 @@ def settings_of_methods(
     """The settings of a sweep, one method's after the other's; see `Grid`.
 
     Args:
-        options: each applies to the methods that have it. Others have the values that their fields name under
-            "sweep", if any.
+        features, options: each applies to the methods that have it. Others have the values that their fields
+            name under "sweep", if any: four layers, and for LOST 22 biases. All layers are from one forward
+            pass, but a method works on each of them.
 
     Raises:
         LostRegError: an unknown method, an option that none of the methods has, an invalid value, or more
@@ -116,14 +117,20 @@ def settings_of_methods(
     """
     chosen = [find_method(name) for name in dict.fromkeys(methods)]
     _check_options(chosen, options)
+    features = {**_by_default(FeatureConfig), **features}
     settings: list[Setting] = []
     for method in chosen:
-        own = {item.name: item.metadata.get("sweep") for item in fields(method.config)}
-        by_default = {name: parse_values(values) for name, values in own.items() if values}
-        given = {name: values for name, values in options.items() if name in own}
-        settings += grid_of_settings(Grid(method.name, features, {**by_default, **given}, max_side))
+        given = {name: options[name] for name in options if name in method.config.__dataclass_fields__}
+        own = {**_by_default(method.config), **given}
+        settings += grid_of_settings(Grid(method.name, features, own, max_side))
     _check_count(len(settings))
     return settings
+
+
+def _by_default(config: type[Any]) -> dict[str, list[Any]]:
+    """The values that the fields of a configuration name under "sweep"."""
+    swept = {item.name: item.metadata.get("sweep") for item in fields(config)}
+    return {name: parse_values(values) for name, values in swept.items() if values}
 
 
 def _check_options(methods: Sequence[Method], options: Mapping[str, Any]) -> None:

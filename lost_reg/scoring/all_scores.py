@@ -93,20 +93,21 @@ def score_file(path: Path, options: ScoringOptions) -> AllScores:
     if not options.dataset:  # fail before reading the file
         raise found_boxes.unknown_dataset(path)
     found = read_scored_boxes(path)
-    first = {key: of_image[0][1] for key, of_image in found.items()}
+    first = {key: of_image[0][1] if of_image else None for key, of_image in found.items()}
     of_file = FoundBoxes(path, path.name, None, None, first, {}, frozenset())
     dataset = found_boxes.ground_truth(of_file, options)
-    matched = match_images(found, dataset.truths)
-    best = {image: matched[image][0][1] if image in matched else None for image in dataset.truths}
+    matched = match_images(found, dataset.truths, dataset.left_out)
+    best = {image: matched[image][0][1] if matched.get(image) else None for image in dataset.truths}
     run = score_found(replace(of_file, boxes=best), dataset, options)
     return AllScores(run, average_precision(BOXES, _true_boxes(dataset.truths, dataset, options), matched))
 
 
 def _score_run(results: Results, found: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> AllScores:
     run = score_found(found, dataset, options)
-    predictions = match_images(results.predictions, dataset.truths)
-    failures = match_images(results.failures, dataset.truths)
+    predictions = match_images(results.predictions, dataset.truths, dataset.left_out)
+    failures = match_images(results.failures, dataset.truths, dataset.left_out)
     done = [image for image in dataset.truths if image in predictions or image in failures]
+    dataset = dataset.with_sizes({image: one.size_hw for image, one in predictions.items()}, done)
     boxes = _box_ap(done, predictions, dataset, options)
     masks = [one.mask for prediction in predictions.values() for one in prediction.objects]
     classes = _class_scores(done, predictions, dataset, options)

@@ -96,6 +96,7 @@ class Comparison:
     only_a, only_b: the images that only one of them found.
     without_truth: images left out because they have no ground-truth box; not_done: those left out
         because one of the runs has not reached them (`partial`).
+    notes: what the user should know about the ground truth.
     """
 
     a: ComparedRun
@@ -110,6 +111,7 @@ class Comparison:
     only_b: tuple[str, ...]
     without_truth: int
     not_done: int
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -146,6 +148,7 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
     dataset = _shared_dataset(a, b, options)
     a, b = a.on(dataset), b.on(dataset)
     _check_same_sizes(a, b)
+    dataset = dataset.with_sizes({**a.sizes_hw, **b.sizes_hw}, a.done | b.done)
     if not options.partial:
         for found in (a, b):
             check_complete(found, dataset, "`partial` compares the images that both did")
@@ -172,6 +175,7 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
         only_b=tuple(image.truth.image for image in images if image.found == (False, True)),
         without_truth=len(done) - len(images),
         not_done=len(dataset.truths) - len(done),
+        notes=dataset.notes,
     )
 
 
@@ -265,7 +269,7 @@ def _by_class(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
 
 def _by_size(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
     """The size of the image's largest object, and whether any object was found."""
-    height, width = image.truth.size_hw
+    height, width = image.truth.size_hw or (0, 0)
     largest = max((xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in image.truth.boxes_xyxy)
     share = largest / (height * width) if height * width > 0 else math.nan
     name = next((name for bound, name in SIZES if share < bound), UNKNOWN_SIZE)

@@ -17,6 +17,9 @@ from lost_reg.errors import LostRegError
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
+# The trivial baselines, which ignore the pixels: a centred box of this share of the width and the height.
+CENTRED_SIDE, WHOLE_SIDE = 0.8, 1.0
+
 
 @dataclass(frozen=True)
 class Score:
@@ -53,7 +56,8 @@ def score(
 
     Args:
         boxes: by image name, [xmin, ymin, xmax, ymax] in pixels; None, where nothing was found, is a miss.
-        truths: the ground truth of the whole split, by image name.
+        truths: the ground truth of the whole split, by image name. The baselines miss an image without a
+            size.
         unusable: images that could not be used; they count as misses.
         count_hard: False drops difficult and truncated objects, and images left with none (LOST's
             `no_hard`).
@@ -76,7 +80,11 @@ def score(
         return sum(box is not None and is_found(box, objects) for box, objects in found)
 
     def percent_centred(side: float) -> float:
-        return 100 * number_found(lambda name: centred_box(truths[name].size_hw, side)) / len(scored)
+        def box_of(name: str) -> Box | None:
+            size_hw = truths[name].size_hw
+            return centred_box(size_hw, side) if size_hw else None
+
+        return 100 * number_found(box_of) / len(scored)
 
     found = number_found(boxes.get)
     low, high = wilson_interval(found, len(scored))
@@ -88,8 +96,8 @@ def score(
         unusable=sum(name in unusable for name in scored),
         without_truth=len(done) - len(scored),
         not_done=len(truths) - len(done),
-        centred=percent_centred(0.8),
-        whole=percent_centred(1.0),
+        centred=percent_centred(CENTRED_SIDE),
+        whole=percent_centred(WHOLE_SIDE),
     )
 
 
@@ -105,8 +113,10 @@ def objects_that_count(truth: ImageTruth, count_hard: bool = True) -> ImageTruth
     return replace(truth, **kept)
 
 
-def wilson_interval(found: int, images: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(found: float, images: float, z: float = 1.959963984540054) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95 % by default, as fractions.
+
+    Numbers need not be whole: an effective sample size seldom is.
 
     The same as from `scipy.stats.binomtest`, whose import would take more than twice as long as all of
     `lost-reg corloc`.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg.backbones.zoo import SPECS, backbone_label
+from lost_reg.backbones.zoo import SPECS, backbone_label, backbone_notes
+from lost_reg.datasets.base import LEAVE_OUT, REFUSE
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset, is_known
 from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
@@ -33,12 +34,15 @@ class ScoringOptions:
     data_root: the folder of datasets; None for the recorded one, or the default.
     partial: score incomplete results on the images that are done.
     count_hard: False drops difficult and truncated objects (LOST's `no_hard`).
+    unannotated: one of `UNANNOTATED`: refuse a dataset with images that have no annotations, or leave these
+        images out.
     """
 
     dataset: str | None = None
     data_root: Path | None = None
     partial: bool = False
     count_hard: bool = True
+    unannotated: str = REFUSE
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,11 @@ class FoundBoxes:
         Raises:
             LostRegError: images that the dataset does not have, or a name that matches several.
         """
-        boxes = match_images(self.boxes, dataset.truths)
-        sizes = dict(zip(boxes, self.sizes_hw.values()))  # both in the same order
-        failures = frozenset(match_images(dict.fromkeys(self.failures), dataset.truths))
-        return replace(self, boxes=boxes, sizes_hw=sizes, failures=failures)
+        boxes, sizes, failures = (
+            match_images(one, dataset.truths, dataset.left_out)
+            for one in (self.boxes, self.sizes_hw, dict.fromkeys(self.failures))
+        )
+        return replace(self, boxes=boxes, sizes_hw=sizes, failures=frozenset(failures))
 
     def of_other_size(self, dataset: Dataset) -> list[str]:
         """The images, by the dataset's names, whose size differs from the annotated one."""
@@ -109,7 +114,7 @@ def check_boxes_file(path: Path) -> None:
         raise LostRegError(f"{str(path)!r} is a part of a run: name its folder, {str(path.parent)!r}")
     if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
         raise LostRegError(
-            f"{str(path)!r} is an image: name the folder of a run, a LOST pickle or COCO-style detections"
+            f"{str(path)!r} is an image: name the folder of a run, a LOST pickle or a COCO file"
         )
 
 
@@ -137,7 +142,8 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     if not (options.dataset or found.is_own or is_known(name)):
         why = foreign(found.path, f"its ground truth is not read from {name!r}")
         raise LostRegError(f"{why}: name it with `dataset`")
-    return find_dataset(name, data_root(options.data_root, found.data_root))
+    dataset = find_dataset(name, data_root(options.data_root, found.data_root))
+    return dataset.annotated() if options.unannotated == LEAVE_OUT else dataset
 
 
 def unknown_dataset(file: Path) -> LostRegError:
@@ -173,11 +179,22 @@ def describe_backbone(settings: dict[str, Any]) -> str:
     """
     method = settings.get("method") or LOST.name
     notes = departures({"features": {}, "options": {}, **settings, "method": method})
-    if settings["precision"] != "fp32":
-        notes.append(settings["precision"])
-    return backbone_label(
-        settings["backbone"], settings["weights"], settings.get("test_time_registers"), notes
-    )
+    return backbone_label(*_of_backbone(settings), [*notes, *_precision(settings)])
+
+
+def backbone_conditions(settings: dict[str, Any]) -> list[str]:
+    """How the backbone of a run or a sweep differs from that of its name as it is published."""
+    name = settings["weights"]["name"]
+    notes = backbone_notes(*_of_backbone(settings), _precision(settings))
+    return [f"weights {note}" if note == name else note for note in notes]
+
+
+def _of_backbone(settings: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+    return settings["backbone"], settings["weights"], settings.get("test_time_registers")
+
+
+def _precision(settings: dict[str, Any]) -> list[str]:
+    return [settings["precision"]] if settings["precision"] != "fp32" else []
 
 
 def register_kind(settings: dict[str, Any]) -> str:

@@ -80,7 +80,7 @@ def _paired(
 ) -> Paired | None:
     boxes = {name: (a.predictions[name].box_xyxy, b.predictions[name].box_xyxy) for name in names}
     outcomes: Counter[tuple[bool, ...]] = Counter()
-    for image, pair in match_images(boxes, dataset.truths).items():
+    for image, pair in match_images(boxes, dataset.truths, dataset.left_out).items():
         truths = objects_that_count(dataset.truths[image], options.count_hard).boxes_xyxy
         if truths:
             outcomes[tuple(_is_found(box, truths) for box in pair)] += 1

@@ -15,6 +15,7 @@ from math import isfinite
 
 import numpy as np
 
+from lost_reg.datasets.fields import as_id
 from lost_reg.errors import LostRegError
 from lost_reg.types import Box
 
@@ -33,14 +34,20 @@ def boxes_from_pickle(content: bytes) -> dict[str, Box]:
     predictions = _DataUnpickler(io.BytesIO(_scanned(content)), encoding="latin1").load()
     if not isinstance(predictions, dict):
         raise LostRegError(f"expected a dictionary of boxes, but it holds a {type(predictions).__name__}")
-    return {_name(key): _box(key, value) for key, value in predictions.items()}
+    boxes = {_name(key): _box(key, value) for key, value in predictions.items()}
+    if len(boxes) < len(predictions):
+        raise LostRegError("several of its keys are the same id, as text and as a number")
+    return boxes
 
 
 def _name(key) -> str:
     key = _plain(key)
-    if not isinstance(key, (str, int)):
-        raise LostRegError(f"expected image names or ids as its keys, but one is a {type(key).__name__}")
-    return str(key)
+    try:
+        return key if isinstance(key, str) else as_id("a key", key)
+    except ValueError:
+        raise LostRegError(
+            f"expected image names or ids as its keys, but one is a {type(key).__name__}"
+        ) from None
 
 
 def _box(key, value) -> Box:

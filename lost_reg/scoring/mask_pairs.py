@@ -23,7 +23,7 @@ def true_segmentations(image: str, dataset: Dataset) -> list[Segmentation]:
         LostRegError: a malformed mask.
     """
     try:
-        masks = dataset.masks_of(image)
+        masks = dataset.masks_of(dataset.truths[image])
         return [coco_segmentation(mask, mask.size_hw) for mask in masks]
     except ValueError as error:
         raise LostRegError(f"malformed mask of {image} in {dataset.name}: {error}") from None

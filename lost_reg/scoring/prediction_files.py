@@ -1,13 +1,19 @@
-"""Boxes from other programs: LOST's pickles and COCO-style detections."""
+"""Boxes from other programs: LOST's pickles, COCO-style detections, and COCO annotation files."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
+from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.fields import MISSING, MOST, as_id, as_number, as_xywh
+from lost_reg.datasets.image_paths import last_part
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
 from lost_reg.scoring.lost_pickle import boxes_from_pickle
@@ -20,21 +26,23 @@ T = TypeVar("T")
 ScoredBox = tuple[float, Box]
 
 
-def read_boxes(path: Path) -> dict[str, Box]:
-    """The box of each image with the highest score; see `read_scored_boxes`."""
-    return {key: found[0][1] for key, found in read_scored_boxes(path).items()}
+def read_boxes(path: Path) -> dict[str, Box | None]:
+    """The first box of each image, or None if the file says that it has none; see `read_scored_boxes`."""
+    return {key: found[0][1] if found else None for key, found in read_scored_boxes(path).items()}
 
 
 def read_scored_boxes(path: Path) -> dict[str, list[ScoredBox]]:
-    """Read the boxes of images from a LOST pickle or a COCO-style detections file (.json).
+    """Read the boxes of images from a LOST pickle or a COCO file (.json) of detections or annotations.
 
     A LOST pickle (`preds.pkl`) is a dictionary from file name or image id to [xmin, ymin, xmax, ymax]. A
-    detections file is a list of {image_id or file_name, bbox [x, y, width, height], score}, as pycocotools,
-    Ultralytics and others write it.
+    file of detections is a list of {image_id or file_name, bbox [x, y, width, height], score}, as
+    pycocotools, Ultralytics and others write it. One of annotations is what `lost-reg export --to coco`
+    writes, or any other that `read_coco_file` reads.
 
     Returns:
         Scores, and boxes xyxy in pixels, best first, by the file's name for the image (see `match_images`).
-        The boxes of a pickle, one an image, have the score 1.
+        Annotations of a run are in its order, other ones by score. What has no score, as the boxes of a
+        pickle, one an image, has the score 1.
 
     Raises:
         LostRegError: a file that is missing or malformed, or a pickle that holds anything other than
@@ -44,45 +52,64 @@ def read_scored_boxes(path: Path) -> dict[str, list[ScoredBox]]:
         content = path.read_bytes()
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    is_json = path.suffix == ".json"
-    try:
-        boxes = _from_detections(content) if is_json else _scored(boxes_from_pickle(content))
-    except LostRegError as error:
-        raise LostRegError(f"{str(path)!r} is refused: {error}") from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        if is_json and _holds_annotations(content):
-            raise LostRegError(
-                f"{str(path)!r} is a COCO annotation file: expected a list of detections"
-            ) from None
-        reason = _reason(error) if is_json else "it is damaged, or no pickle"
-        raise LostRegError(
-            f"{str(path)!r} is neither a LOST pickle nor COCO-style detections: {reason}"
-        ) from None
-    if not boxes:
+    is_json = path.suffix.lower() == ".json"
+    if is_json and _is_object_with_annotations(content):
+        boxes = _from_annotations(read_coco_file(path))
+    else:
+        boxes = _from_list_or_pickle(path, content, is_json)
+    if not any(boxes.values()):
         raise LostRegError(f"{str(path)!r} holds no boxes")
     return boxes
 
 
-def match_images(boxes: Mapping[str, T], truths: Mapping[str, ImageTruth]) -> dict[str, T]:
-    """Rekey boxes or other results from file name, id, stem or number to the dataset's image names.
+def _from_list_or_pickle(path: Path, content: bytes, is_json: bool) -> dict[str, list[ScoredBox]]:
+    try:
+        return _from_detections(content) if is_json else _scored(boxes_from_pickle(content))
+    except LostRegError as error:
+        raise LostRegError(f"{str(path)!r} is refused: {error}") from None
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        reason = _reason(error) if is_json else "it is damaged, or no pickle"
+        raise LostRegError(
+            f"{str(path)!r} is neither a LOST pickle nor COCO-style detections: {reason}"
+        ) from None
+
+
+def match_images(
+    found: Mapping[str, T], truths: Mapping[str, ImageTruth], left_out: Iterable[str] = ()
+) -> dict[str, T]:
+    """Rekey boxes or other results from what a file calls an image to the dataset's image names.
+
+    A name is tried as it is: as a name, id, last part of a path, stem or number of the dataset; then as an id
+    by value (139.0), and then by its last part, as of val2017/x.jpg or D:\\data\\x.jpg.
+
+    Args:
+        left_out: images of the dataset that are not scored; what belongs to them is dropped.
 
     Raises:
         LostRegError: an image that the dataset does not have, a name that matches two of its images, or
             two boxes for one image.
     """
-    if boxes.keys() <= truths.keys():  # as in a run
-        return dict(boxes)
-    images = _images_by_any_name(truths)
-    unknown = [key for key in boxes if key not in images]
+    if found.keys() <= truths.keys():  # as in a run
+        return dict(found)
+    unscored = {name: ImageTruth(name, Path(name).stem, None, (), (), ()) for name in left_out}
+    names = _images_by_any_name({**truths, **unscored})
+    images = {key: names.get(_known_name(key, names), "") for key in found}
+    unknown = [key for key, image in images.items() if image == ""]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    ambiguous = [key for key in boxes if images[key] is None]
+    ambiguous = [key for key, image in images.items() if image is None]
     if ambiguous:
         raise LostRegError(f"several images of the dataset go by {shown_names(ambiguous)}: use their ids")
-    repeated = [image for image, count in Counter(images[key] for key in boxes).items() if count > 1]
+    repeated = [image for image, count in Counter(images.values()).items() if count > 1]
     if repeated:
         raise LostRegError(f"several boxes for {shown_names(repeated)}, which goes by several names there")
-    return {images[key]: box for key, box in boxes.items()}
+    return {images[key]: value for key, value in found.items() if images[key] not in unscored}
+
+
+def _known_name(key: str, names: Mapping[str, str | None]) -> str:
+    """The form of a name that the dataset knows; the name itself if there is none."""
+    forms = (key, as_id("image_id", key) if key.strip() else key, key.replace("\\", "/"), last_part(key))
+    return next((form for form in forms if form in names), key)
 
 
 def _images_by_any_name(truths: Mapping[str, ImageTruth]) -> dict[str, str | None]:
@@ -111,37 +138,37 @@ _KINDS_OF_NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class _Detection:
-    """bbox: [x, y, width, height]."""
+class _Detection(msgspec.Struct):
+    """As parsed: every field is checked later, so that an error can name it."""
 
-    bbox: Box
-    score: float
-    image_id: int | str | None = None
-    file_name: str | None = None
+    bbox: Any = MISSING
+    score: Any = MISSING
+    image_id: Any = None
+    file_name: Any = None
 
     @property
     def key(self) -> str:
         """What names the image. Raises ValueError if nothing does."""
-        name = self.file_name if self.image_id is None else self.image_id
-        if name is None:
-            raise ValueError("a detection has neither an image_id nor a file_name")
-        return str(name)
+        if self.image_id is None and self.file_name is None:
+            raise ValueError("it has neither an image_id nor a file_name")
+        if self.image_id is None:
+            return as_id("file_name", self.file_name)
+        return as_id("image_id", self.image_id)
 
 
-@dataclass(frozen=True)
-class _Annotations:
+class _Annotations(msgspec.Struct):
     """What tells a COCO annotation file."""
 
     annotations: list[Any]
 
 
-def _holds_annotations(content: bytes) -> bool:
-    try:
-        parse_json(content, _Annotations)
-    except MALFORMED:
+def _is_object_with_annotations(content: bytes) -> bool:
+    if not re.match(rb"[\s\xef\xbb\xbf\xfe\xff\0]*\{", content):  # mostly, lists are large
         return False
-    return True
+    with contextlib.suppress(*MALFORMED):
+        parse_json(content, _Annotations, finite=False)
+        return True
+    return False
 
 
 def _reason(error: Exception) -> str:
@@ -157,7 +184,27 @@ def _scored(boxes: Mapping[str, Box]) -> dict[str, list[ScoredBox]]:
 
 def _from_detections(content: bytes) -> dict[str, list[ScoredBox]]:
     found: dict[str, list[ScoredBox]] = {}
-    for one in parse_json(content, list[_Detection]):
-        x, y, width, height = map(float, one.bbox)
-        found.setdefault(one.key, []).append((one.score, (x, y, x + width, y + height)))
+    for index, one in enumerate(parse_json(content, list[_Detection], finite=False)):
+        try:
+            x, y, width, height = map(float, as_xywh("bbox", one.bbox))
+            score = as_number("score", one.score, MOST)
+            found.setdefault(one.key, []).append((score, (x, y, x + width, y + height)))
+        except ValueError as error:
+            raise ValueError(f"the detection at index {index}: {error}") from None
     return {key: sorted(boxes, key=lambda one: -one[0]) for key, boxes in found.items()}
+
+
+def _from_annotations(file: CocoFile) -> dict[str, list[ScoredBox]]:
+    if file.orphans:
+        raise LostRegError(f"{file.notes[0]} in {str(file.path)!r}")
+    found: dict[str, list[ScoredBox]] = {name: [] for name in file.without_box}
+    for image in file.images.values():
+        objects = sorted(file.objects.get(image.id, ()), key=_place)
+        boxes = [(1.0 if one.score is None else one.score, one.box_xywh) for one in objects]
+        found[image.file_name] = [(score, (x, y, x + w, y + h)) for score, (x, y, w, h) in boxes]
+    return found
+
+
+def _place(one: CocoAnnotation) -> float:
+    """What a found object is sorted by: its rank in a run's export, else its score, best first."""
+    return one.rank if one.rank is not None else -one.score if one.score is not None else 0.0

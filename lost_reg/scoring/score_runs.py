@@ -26,6 +26,7 @@ class ScoredRun:
 
     backbone: with all differences from its published weights and from LOST as published.
     other_size: images whose size differs from the annotated one, so their boxes cannot match.
+    notes: what the user should know about the ground truth.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class ScoredRun:
     score: Score
     published: Published | None
     other_size: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], list[LostRegError]]:
@@ -69,9 +71,13 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
         LostRegError: incomplete boxes without `partial`, boxes of another dataset, or nothing to score.
     """
     found = found.on(dataset)
+    dataset = dataset.with_sizes(found.sizes_hw, found.done)
     if not options.partial:
         found_boxes.check_complete(found, dataset, "`partial` scores those alone")
-    result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+    try:
+        result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+    except LostRegError as error:
+        raise LostRegError("; ".join([str(error), *dataset.notes])) from None
     is_full = dataset.is_full and not result.not_done and options.count_hard
     return ScoredRun(
         path=found.path,
@@ -81,6 +87,7 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
         score=result,
         published=comparable_number(found.settings, dataset.name, is_full_split=is_full),
         other_size=len(found.of_other_size(dataset)),
+        notes=dataset.notes,
     )
 
 
@@ -140,6 +147,7 @@ def flat(row: ScoredRun) -> dict[str, Any]:
         "split": row.split,
         **numbers,
         "other_size": row.other_size,
+        "dataset_notes": "; ".join(row.notes),
         "interval_low": low,
         "interval_high": high,
         "published": row.published.corloc if row.published else None,

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
 
-from lost_reg import text
-from lost_reg.boxes import found_objects
+from lost_reg.boxes import centred_box, found_objects, is_found
+from lost_reg.datasets.base import REFUSE
 from lost_reg.datasets.catalog import Dataset
-from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.methods import METHODS, describe_setting, preset_setting
+from lost_reg.discovery.methods import METHODS, describe_differences, differences
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
-from lost_reg.runs.sweep_folder import SCORES_FILE, read_sweep
-from lost_reg.scoring.corloc import objects_that_count, wilson_interval
-from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, check_complete, ground_truth
-from lost_reg.types import Box
+from lost_reg.runs.sweep_folder import read_sweep
+from lost_reg.scoring.corloc import CENTRED_SIDE, WHOLE_SIDE, objects_that_count, wilson_interval
+from lost_reg.scoring.found_boxes import (
+    FoundBoxes,
+    ScoringOptions,
+    backbone_conditions,
+    check_complete,
+    ground_truth,
+)
+from lost_reg.scoring.paired import mcnemar_p
+from lost_reg.types import Box, ImageTruth
 
 Count = Annotated[int, Meta(ge=0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
@@ -38,6 +43,16 @@ class SettingScore:
     setting: dict[str, Any]
     tuned: Count
     found: Count
+
+    @property
+    def method(self) -> str:
+        """The name of its method."""
+        return str(self.setting["method"])
+
+    @cached_property
+    def differences(self) -> dict[str, Any]:
+        """In what it differs from its method as published."""
+        return differences(self.setting)
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,11 @@ class SweepScores:
     images_tuned, images_scored: how many images the choice is made on, and how many others it is scored on.
     unusable: images among both that could not be used, misses for every setting.
     not_done: images that the sweep has not reached, left out.
+    conditions: how the backbone differs from that of its name as published, the same for all settings.
+    found_centred, found_whole: in how many of the scored images the trivial baselines find an object: a
+        centred box and the whole image; None in files of earlier versions.
+    alike: how many settings, the chosen one among them, McNemar's test at 5 % does not tell apart from the
+        chosen one on the tuning images; None in files of earlier versions.
     by_image: which setting found an object in which image; None for scores that were read from a file.
     """
 
@@ -73,33 +93,68 @@ class SweepScores:
     tune_fraction: float
     seed: int
     settings: Annotated[tuple[SettingScore, ...], Meta(min_length=1)]
+    conditions: tuple[str, ...] = ()
+    found_centred: Count | None = None
+    found_whole: Count | None = None
+    alike: PositiveCount | None = None
     by_image: FoundByImage | None = field(default=None, compare=False)
 
     @property
     def chosen(self) -> SettingScore:
-        """The best setting on the tuning images; the first, if tied."""
-        return max(self.settings, key=lambda one: one.tuned)
+        """The best setting on the tuning images.
+
+        If several tie, it is one that is as published but for the sweep's conditions, otherwise the first of
+        the grid.
+        """
+        published = [one for one in self.as_published.values() if one in self.tied]
+        return (published or self.tied)[0]
+
+    @cached_property
+    def tied(self) -> list[SettingScore]:
+        """The settings that are best on the tuning images: several if they tie."""
+        return _best(self.settings, [one.tuned for one in self.settings])
 
     @property
     def hindsight(self) -> SettingScore:
-        """The best setting on the very images that it is scored on."""
-        return max(self.settings, key=lambda one: one.found)
+        """The best setting on the very images that it is scored on; of several, the first of the grid."""
+        return self.tied_in_hindsight[0]
+
+    @cached_property
+    def tied_in_hindsight(self) -> list[SettingScore]:
+        """The settings that are best on the very images that they are scored on."""
+        return _best(self.settings, [one.found for one in self.settings])
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The names of the methods, in the order in which they were tried."""
-        return tuple(dict.fromkeys(one.setting["method"] for one in self.settings))
+        return tuple(dict.fromkeys(one.method for one in self.settings))
 
-    @property
+    @cached_property
     def as_published(self) -> dict[str, SettingScore]:
-        """By name, the methods that are installed and were tried as published, at any `max_side`."""
-        published = {name: preset_setting(name).recorded() for name in self.methods if name in METHODS}
+        """By name, the methods that are installed and were tried as published, but for a sweep's conditions.
+
+        The conditions are what all settings of a method have in common and is not as published, such as a
+        `max_side`, another layer, or a single bias: see `SettingScore.differences` for them.
+        """
+        conditions = {name: self._conditions_of(name) for name in self.methods if name in METHODS}
+        return {one.method: one for one in self.settings if one.differences == conditions.get(one.method)}
+
+    def _conditions_of(self, method: str) -> dict[str, Any]:
+        """In what all settings of a method differ from it as published, in the same way."""
+        first, *others = (one.differences for one in self.settings if one.method == method)
         return {
-            one.setting["method"]: one
-            for one in self.settings
-            if {**one.setting, "features": {**one.setting["features"], "max_side": None}}
-            == published.get(one.setting["method"])
+            name: value
+            for name, value in first.items()
+            if all(name in other and other[name] == value for other in others)
         }
+
+    def departures(self, one: SettingScore) -> list[str]:
+        """How a setting, and its backbone, differ from what is published, in words."""
+        return [*describe_differences(one.differences), *self.conditions]
+
+    def mean_corloc(self, settings: list[SettingScore]) -> float:
+        """The mean CorLoc of several settings, in percent, on the images not used for tuning."""
+        return sum(map(self.corloc, settings)) / len(settings)
 
     def corloc(self, one: SettingScore) -> float:
         """CorLoc in percent, on the images not used for tuning."""
@@ -107,8 +162,17 @@ class SweepScores:
 
     def interval(self, one: SettingScore) -> tuple[float, float]:
         """Wilson's 95 % interval of `corloc`, in percent; biased upwards for the best in hindsight."""
-        low, high = wilson_interval(one.found, self.images_scored)
+        return self.interval_of(one.found)
+
+    def interval_of(self, found: int) -> tuple[float, float]:
+        """Wilson's 95 % interval of a number of the images not used for tuning, in percent."""
+        low, high = wilson_interval(found, self.images_scored)
         return 100 * low, 100 * high
+
+
+def _best(settings: tuple[SettingScore, ...], counts: list[int]) -> list[SettingScore]:
+    most = max(counts)
+    return [one for one, count in zip(settings, counts) if count == most]
 
 
 def score_sweep(
@@ -119,11 +183,12 @@ def score_sweep(
     tune_fraction: float = 0.1,
     seed: int = 0,
     partial: bool = False,
+    unannotated: str = REFUSE,
 ) -> SweepScores:
     """Score every setting of a sweep folder.
 
     Args:
-        dataset, root, partial: as in `ScoringOptions`.
+        dataset, root, partial, unannotated: as in `ScoringOptions`.
         tune_fraction: the share of the images that the choice is made on.
         seed: for drawing these images.
 
@@ -133,8 +198,9 @@ def score_sweep(
     """
     sweep = read_sweep(folder)
     found = FoundBoxes.of_results(sweep.results, sweep.boxes)
-    truths = ground_truth(found, ScoringOptions(dataset, root))
+    truths = ground_truth(found, ScoringOptions(dataset, root, unannotated=unannotated))
     found = found.on(truths)
+    truths = truths.with_sizes(found.sizes_hw, found.done)
     if not partial:
         check_complete(found, truths, "`partial` scores those alone")
     scored = sorted(image for image in found.done if objects_that_count(truths.truths[image]).boxes_xyxy)
@@ -142,7 +208,8 @@ def score_sweep(
     nothing = (None,) * len(sweep.settings)
     hits = [_hits(found.boxes.get(image, nothing), truths, image) for image in scored]
     by_setting = np.stack(hits, axis=1)  # (settings, images)
-    return SweepScores(
+    held_out = [truths.truths[image] for image, is_tuning in zip(scored, tuning) if not is_tuning]
+    scores = SweepScores(
         folder=folder,
         backbone=found.title,
         dataset=truths.title,
@@ -157,8 +224,27 @@ def score_sweep(
             SettingScore(setting, int(row[tuning].sum()), int(row[~tuning].sum()))
             for setting, row in zip(sweep.settings, by_setting)
         ),
+        conditions=tuple(backbone_conditions(sweep.results.settings)),
+        found_centred=_found_by_centred(held_out, CENTRED_SIDE),
+        found_whole=_found_by_centred(held_out, WHOLE_SIDE),
         by_image=FoundByImage(tuple(scored), by_setting, tuning),
     )
+    chosen = scores.settings.index(scores.chosen)
+    return replace(scores, alike=_alike(by_setting[:, tuning], chosen))
+
+
+def _found_by_centred(truths: Sequence[ImageTruth], side: float) -> int:
+    """In how many images a centred box finds an object; not in those of unknown size."""
+    sized = ((one.size_hw, objects_that_count(one).boxes_xyxy) for one in truths)
+    return sum(bool(size_hw) and is_found(centred_box(size_hw, side), boxes) for size_hw, boxes in sized)
+
+
+def _alike(found: np.ndarray, chosen: int) -> int:
+    """How many rows of (settings, images) bool McNemar's test at 5 % does not tell from a chosen one."""
+    only_chosen = (found[chosen] & ~found).sum(axis=1)
+    only_other = (~found[chosen] & found).sum(axis=1)
+    pairs, counts = np.unique(np.stack([only_chosen, only_other], axis=1), axis=0, return_counts=True)
+    return sum(int(count) for pair, count in zip(pairs, counts) if mcnemar_p(*map(int, pair)) >= 0.05)
 
 
 _EMPTY = (0, 0, 0, 0)  # overlaps nothing
@@ -185,137 +271,3 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     tuning = np.zeros(images, bool)
     tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True
     return tuning
-
-
-# --- text, JSON, CSV ---------------------------------------------------------------------------------
-
-
-def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
-    """The choice, the best in hindsight and each method as published, as rows of a table."""
-    shown = {
-        f"chosen on {text.counted(scores.images_tuned, 'other image')}": scores.chosen,
-        "best in hindsight": scores.hindsight,
-        **{f"{title_of(one)} as published{_size(one)}": one for one in scores.as_published.values()},
-    }
-    return [
-        {
-            "which": which,
-            "setting": f"{title_of(one)}: " * (len(scores.methods) > 1) + describe_setting(one.setting),
-            "CorLoc": f"{scores.corloc(one):.1f}",
-            "95 % interval": "{:.1f} to {:.1f}".format(*scores.interval(one)),
-        }
-        for which, one in shown.items()
-    ]
-
-
-def title_of(one: SettingScore) -> str:
-    """The name of a setting's method as papers write it, if it is installed."""
-    name = str(one.setting["method"])
-    return METHODS[name].title if name in METHODS else name
-
-
-def _size(one: SettingScore) -> str:
-    """How the images' size departs from the native one that methods are published with."""
-    side = one.setting["features"].get("max_side")
-    return f", but at max side {side}" if side else ""
-
-
-def text_table(scores: SweepScores) -> str:
-    """The choice, the best in hindsight and each method as published, as text."""
-    return "\n".join(
-        [
-            f"{scores.backbone} on {scores.dataset} {scores.split}: "
-            f"{text.counted(len(scores.settings), 'setting')}{_of_methods(scores)}, "
-            f"CorLoc on {text.counted(scores.images_scored, 'image')}",
-            text.text_table(choice_rows(scores)),
-            f"The choice was made on {text.counted(scores.images_tuned, 'other image')} (`tune_fraction` "
-            f"{scores.tune_fraction:g}, `seed` {scores.seed}). The best in hindsight was chosen on the "
-            "images that it is scored on: too high to be compared.",
-            f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",
-        ]
-    )
-
-
-def _of_methods(scores: SweepScores) -> str:
-    return f" of {len(scores.methods)} methods" if len(scores.methods) > 1 else ""
-
-
-def json_text(scores: SweepScores) -> str:
-    """All scores, including every setting's; the report draws its curves from this.
-
-    The chosen setting and the best in hindsight are given by index.
-    """
-    content = {
-        **vars(scores),
-        "chosen": scores.settings.index(scores.chosen),
-        "hindsight": scores.settings.index(scores.hindsight),
-        "settings": [{**one.setting, **_numbers(scores, one)} for one in scores.settings],
-    }
-    del content["folder"], content["by_image"]
-    return json.dumps(content, indent=2)
-
-
-def csv_text(scores: SweepScores) -> str:
-    """A line for each setting, with a header; empty where a setting's method does not have an option."""
-    settings = [
-        {"method": one.setting["method"], **one.setting["features"], **one.setting["options"]}
-        for one in scores.settings
-    ]
-    numbers = [_numbers(scores, one) for one in scores.settings]
-    header = dict.fromkeys(name for row in (*settings, *numbers) for name in row)
-    return text.csv_text([{**one, **of_one} for one, of_one in zip(settings, numbers)], header)
-
-
-def _numbers(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
-    low, high = scores.interval(one)
-    return {
-        "tuned": one.tuned,
-        "tuned_corloc": 100 * one.tuned / scores.images_tuned,
-        "found": one.found,
-        "corloc": scores.corloc(one),
-        "interval_low": low,
-        "interval_high": high,
-    }
-
-
-# --- the file of scores ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """A setting in the file of scores."""
-
-    method: str
-    features: FeatureConfig
-    options: dict[str, Any]
-
-
-def write_scores(scores: SweepScores) -> Path:
-    """Write the scores into the sweep folder, as JSON, complete or not at all."""
-    path = scores.folder / SCORES_FILE
-    with whole_file(path) as part:
-        part.write_text(json_text(scores) + "\n", encoding="utf-8")
-    return path
-
-
-def read_scores(folder: Path) -> SweepScores:
-    """Read what `write_scores` wrote.
-
-    Raises:
-        LostRegError: a file that is missing, or holds something else.
-    """
-    path = folder / SCORES_FILE
-    try:
-        content = parse_json(path.read_bytes(), dict[str, Any])
-        settings = [
-            {**row, "setting": {name: row[name] for name in vars(convert(row, _Recorded))}}
-            for row in convert(content.get("settings"), list[dict[str, Any]])
-        ]
-        scores = convert({**content, "settings": settings, "folder": folder, "by_image": None}, SweepScores)
-        if any(
-            one.tuned > scores.images_tuned or one.found > scores.images_scored for one in scores.settings
-        ):
-            raise ValueError("more images found than scored")
-    except (OSError, *MALFORMED, LostRegError) as error:
-        raise LostRegError(f"{path} does not hold the scores of a sweep: {reason_of(error)}") from None
-    return scores

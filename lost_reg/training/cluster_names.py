@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.files import read_text
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
 from lost_reg.text import shown_names
 
@@ -25,12 +26,7 @@ def read_names(path: Path) -> dict[str, str]:
     Raises:
         LostRegError: a file that cannot be read, or is neither; names the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LostRegError(f"cannot read `names` {str(path)!r}: {error.strerror}") from None
-    except ValueError:
-        raise LostRegError(f"`names` {str(path)!r} is not a text file in UTF-8") from None
+    text = read_text(path, "`names`")
     if text.lstrip().startswith("{"):
         try:
             return parse_json(text, dict[str, str])

@@ -41,7 +41,7 @@ def test_counts_and_shares_of_the_planted_model(rows, stream):
     assert model.outliers.share == pytest.approx(16 * planted.PATCHES / patches)
     after, before = model.layers[2], model.layers[1]  # planted in the middle of six
     assert after.largest > 3 * before.largest
-    assert after.shares["sigma"] == pytest.approx(16 * planted.PATCHES / patches, abs=1e-3)
+    assert after.shares["sigma"] == 16 * planted.PATCHES / patches
     assert plain.layers[-2].shares["reference"] == pytest.approx(0.02, abs=0.002)
     assert model.layers[-2].cutoffs["reference"] == plain.layers[-2].percentiles["98"]
     assert model.layers[-2].shares["reference"] > 1.5 * repaired.layers[-2].shares["reference"]
@@ -61,9 +61,22 @@ def test_the_seeds_and_neighbours_of_the_planted_model(rows):
 def test_the_probes_of_the_planted_model(rows):
     probes = rows[1].outliers.probes
     half = 8 * planted.PATCHES
-    for probe in probes.values():
-        assert (probe.learned_from, probe.tested_on) == (half, half)
-        assert 0 <= probe.position_top1 <= 1 and probe.position_distance > 0 and probe.pixel_l2 > 0
+    for probe in probes.values():  # too few for tokens of 192 numbers
+        assert (probe.learned_from, probe.tested_on, probe.tested_images) == (half, half, 8)
+        assert probe.too_few == f"too few patches ({half} of 386)"
+        assert probe.position_top1 is probe.position_distance is probe.pixel_l2 is None
+
+
+def test_probes_of_enough_images_have_intervals(plain):
+    random = torch.Generator().manual_seed(0)
+    images = [torch.randint(0, 256, (128, 128, 3), generator=random).byte().numpy() for _ in range(42)]
+    stream = ImageStream(images, [str(index) for index in range(42)], loader=LOADER)
+    first = torch.cat([block_norms(plain, batch)[4].flatten() for batch in batches_of(stream, plain)])
+    options = ArtifactOptions(rule="fixed", cutoff=float(first.quantile(0.7)))
+    for probe in measure(stream, plain, options).outliers.probes.values():
+        assert probe.learned_from >= 386 and probe.tested_images == 21 and not probe.too_few
+        for name, (low, high) in probe.intervals.items():
+            assert low < getattr(probe, name) < high, name
 
 
 def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
@@ -73,6 +86,17 @@ def test_moments_of_a_layer_are_those_of_all_patches(rows, stream):
     assert row.mean == pytest.approx(float(norms[3].mean()), rel=1e-4)
     assert row.sigma == pytest.approx(float(norms[3].std(correction=0)), rel=1e-4)
     assert row.largest == pytest.approx(float(norms[3].max()), rel=1e-5)
+
+
+def test_shares_are_exact_and_the_outliers_share_is_that_of_its_layer(rows, stream):
+    """Counted by hand, patch by patch: no share is read from a histogram, and there is one for one thing."""
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    norms = torch.cat([block_norms(plain, images).flatten(1) for images in batches_of(stream, plain)], dim=1)
+    for row in rows:
+        assert row.outliers.share == row.outlier_layer.shares["sigma"] == row.outliers.count / row.patches
+    for found, of_layer in zip(rows[0].layers, norms.double(), strict=True):
+        for rule, cutoff in found.cutoffs.items():
+            assert found.shares[rule] == float((of_layer > cutoff).double().mean()), (found.layer, rule)
 
 
 def test_the_layer_decides(stream):

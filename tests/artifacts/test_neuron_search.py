@@ -69,9 +69,10 @@ def test_neurons_are_those_of_the_slow_formulation(name, options, pictures):
     found = find_register_neurons(stream_of(pictures, batch_size=3), backbone, options)
     ranked, threshold, top, stands_out = slow_search(backbone, stream_of(pictures, batch_size=1), options)
     assert found.neurons == tuple((layer, neuron) for _, layer, neuron in ranked)
-    assert found.found["activations"] == pytest.approx([activation for activation, *_ in ranked], rel=1e-4)
+    activations = [activation for activation, *_ in ranked]
+    assert found.found.get("activations", []) == pytest.approx(activations, rel=1e-4)
     assert found.found["threshold"] == pytest.approx(threshold, rel=1e-5)
-    assert found.found["top_layer"] == top and found.found["stands_out"] == stands_out
+    assert found.found.get("top_layer") == top and found.found["stands_out"] == stands_out
     assert found.found["images"] == 6 and 0 < found.found["outlier_share"] < 1
     assert found.backbone == backbone.name and found.weights["name"] == "random"
 
@@ -158,12 +159,25 @@ def test_the_planted_neurons_are_found_without_labels(found_neurons, planted_mod
 
 
 def test_without_the_plant_nothing_stands_out(samples):
-    """Some patches are above mean + 3 sigma all the same; no layer is called the one where they begin."""
+    """Some patches are above mean + 3 sigma all the same: no layer is where they begin, no neuron theirs."""
     plain = planted.without_registers(load_backbone("tiny", device="cpu"))
-    found = find_register_neurons(samples[1], plain, SearchOptions(top_k=planted.NEURONS)).found
+    searched = find_register_neurons(samples[1], plain, SearchOptions(top_k=planted.NEURONS, top_layer=2))
+    found = searched.found
     assert found["outlier_share"] > 0 and found["images_with_outliers"] > 1
     assert not found["stands_out"] and 1 < found["norm_ratio"] < 3
-    assert found["top_layer"] == found["detect_layer"] == 4 and found["top_layer_rule"] == "detect layer"
+    assert searched.neurons == () and not {"top_layer", "top_layer_rule", "activations"} & set(found)
+    assert "nothing stood out in tiny when register neurons" in refusal(AddedRegisters, searched)
+
+
+def test_a_given_threshold_is_taken_at_its_word(samples):
+    """Neurons at the patches above it, although nothing stands out there, and this is recorded."""
+    plain = planted.without_registers(load_backbone("tiny", device="cpu"))
+    threshold = find_register_neurons(samples[1], plain).found["threshold"]
+    options = SearchOptions(threshold=threshold, top_k=planted.NEURONS)
+    searched = find_register_neurons(samples[1], plain, options)
+    assert len(searched.neurons) == planted.NEURONS and not searched.may_be_real
+    assert searched.found["top_layer"] == searched.found["detect_layer"] == 4
+    assert searched.found["top_layer_rule"] == "detect layer"
 
 
 @pytest.mark.parametrize("rule", ["paper", "code"])
@@ -250,8 +264,9 @@ def test_unreadable_images_are_told_and_passed_over(tmp_path, pictures):
     assert "not one of 1 image could be used: bad" in refusal(find_register_neurons, stream, backbone)
 
 
-def test_a_batch_that_does_not_fit_the_memory_changes_nothing(pictures, monkeypatch):
-    backbone, options = small_backbone("MLP"), SearchOptions(top_k=3)
+@pytest.mark.parametrize("threshold", [None, 100.0])
+def test_a_batch_that_does_not_fit_the_memory_changes_nothing(threshold, pictures, monkeypatch):
+    backbone, options = small_backbone("MLP"), SearchOptions(threshold, top_k=3)
     expected = find_register_neurons(stream_of(pictures), backbone, options)
     tried = scarce_memory(monkeypatch, backbone, images_at_most=2)
     found = find_register_neurons(stream_of(pictures), backbone, options)

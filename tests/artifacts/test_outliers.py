@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import batches_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.artifacts.outliers import CosineHistogram, OutlierStatistics, neighbour_cosines
@@ -31,9 +33,15 @@ def test_histogram_of_cosines_by_hand():
     assert [report.counts[index] for index in (0, 75, 99)] == [1, 1, 1]
 
 
+def fixed(cutoff: float, layers: int = 1) -> list:
+    """The same cut-off for all layers."""
+    return [{"sigma": None, "fixed": cutoff, "reference": None}] * layers
+
+
 def test_a_retry_after_running_out_of_memory_measures_the_same(stream, plain):
     images = max(batches_of(stream, plain), key=len)
-    statistics = OutlierStatistics(plain, 4, float(block_norms(plain, images)[4].quantile(0.95)))
+    cutoffs = fixed(float(block_norms(plain, images)[4].quantile(0.95)), layers=6)
+    statistics = OutlierStatistics(plain, cutoffs, 4, "fixed")
     first, second = statistics.measure(images), statistics.measure(images)
     for kind, patches in first.to_probe.items():
         assert len(patches[0]) > 9 and all(map(torch.equal, patches, second.to_probe[kind]))
@@ -59,10 +67,10 @@ class FourPatches(Backbone):
 
 def measured(*images) -> SeedStatistics:
     """The seeds of images given as (norm, key) of each of four patches; outliers have a norm above 5."""
-    statistics = OutlierStatistics(FourPatches(), 0, 5.0)
+    statistics = OutlierStatistics(FourPatches(), fixed(5.0), 0, "fixed")
     batch = torch.tensor([[(norm, *key) for norm, key in image] for image in images])  # (B, 4, 3)
     statistics.update(statistics.measure(batch.mT.unflatten(2, (2, 2))), is_training=True)
-    return statistics.report("sigma").seeds
+    return statistics.report().seeds
 
 
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.1)
@@ -70,17 +78,24 @@ EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.1)
 
 def test_where_patches_tie_the_share_of_outliers_among_them_counts():
     # all affinities are positive: all four tie, and one is an outlier
-    assert measured([(9, EAST), (1, EAST), (1, EAST), (1, EAST)]) == SeedStatistics(1, 0.25, 0.25, 0.25, 1)
+    assert measured([(9, EAST), (1, EAST), (1, EAST), (1, EAST)]) == SeedStatistics(1, 0.25, 0.25, 0.25, 1, 1)
     # degrees 1, 1, 0, 0: the last two tie, and one of them is an outlier
     tie = [(9, EAST), (1, EAST), (9, NORTH), (1, (0.0, -1.0))]
-    assert measured(tie) == SeedStatistics(1, 0.5, 0.5, 0.5, 1)
+    assert measured(tie) == SeedStatistics(1, 0.5, 0.5, 0.5, 1, 1)
     # degrees 2, 2, 2, 0: no tie, and the seed is an outlier
     alone = [(1, EAST), (1, EAST), (1, EAST), (9, WEST)]
-    assert measured(alone) == SeedStatistics(1, 1.0, 1.0, 0.25, 0)
-    assert measured(tie, alone) == SeedStatistics(2, 1.5, 0.75, 0.375, 1)
+    assert measured(alone) == SeedStatistics(1, 1.0, 1.0, 0.25, 0, 0)
+    assert measured(tie, alone) == SeedStatistics(2, 1.5, 0.75, 0.375, 1, 0.5)
+
+
+@given(st.lists(st.lists(st.sampled_from([1, 9]), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_where_all_patches_tie_the_seed_is_on_outliers_as_often_as_by_chance(norms):
+    """The index would have decided: 0 % wherever the first patch is no outlier."""
+    found = measured(*([(norm, EAST) for norm in image] for image in norms))
+    assert found.share == pytest.approx(found.share_by_chance) and found.share_tied == 1
 
 
 def test_images_without_finite_features_have_no_seed():
     broken = [(9, (float("nan"), 1.0))] * 4
-    assert measured(broken) == SeedStatistics(0, 0.0, None, None, 0)
-    assert measured(broken, [(1, EAST)] * 4) == SeedStatistics(1, 0.0, 0.0, 0.0, 1)
+    assert measured(broken) == SeedStatistics(0, 0.0, None, None, 0, None)
+    assert measured(broken, [(1, EAST)] * 4) == SeedStatistics(1, 0.0, 0.0, 0.0, 1, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from artifact_cases import backbone_artifacts, write_artifacts_file
 from helpers import refusal
 
-from lost_reg.artifacts.records import read_artifacts
+from lost_reg.artifacts.records import ProbeScores, read_artifacts
 from lost_reg.artifacts.tables import outlier_rows, percent, probe_rows, summary_table
 
 
@@ -36,7 +37,24 @@ def test_a_file_without_ties_can_be_read(tmp_path):
     seeds = {"images": 9, "on_outliers": 4, "share": 0.5, "share_by_chance": 0.01}
     (row,) = read_artifacts(changed(path, "outliers", "seeds", value=seeds)).backbones
     assert row.outliers.seeds.ties is None and row.outliers.seeds.on_outliers == 4
-    assert outlier_rows([row])[0]["ties"] == "-"
+    assert outlier_rows([row])[0]["images that tie"] == "-"
+
+
+def test_a_file_without_intervals_can_be_read(tmp_path):
+    """As versions wrote it that gave the means alone."""
+    path = write_artifacts_file(tmp_path, "one")
+    names = ("learned_from", "tested_on", "position_top1", "position_distance", "pixel_l2")
+    probe = dict(zip(names, (50, 24, 0.0417, 3.5, 12.25)))
+    (row,) = read_artifacts(changed(path, "outliers", "probes", "outliers", value=probe)).backbones
+    assert list(probe_rows([row])[0].values())[2:] == ["4.17 %", "3.50", "12.25", "50", "24"]
+
+
+def test_a_probe_of_too_few_patches_is_no_number():
+    """Not 0.00 % or 4.17 %, which are what a few patches happen to give."""
+    row, reason = backbone_artifacts("one"), "too few patches (11 of 770)"
+    probe = ProbeScores(11, 24, tested_images=12, too_few=reason)
+    row = replace(row, outliers=replace(row.outliers, probes={"outliers": probe, "rest": None}))
+    assert list(probe_rows([row])[0].values())[2:] == [reason, "-", "-", "11", "24"]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +100,8 @@ def test_tables_say_what_was_measured():
     rows = [backbone_artifacts("one"), backbone_artifacts("two")]
     header, _, first, _ = summary_table(rows).splitlines()
     assert "above mean + 3 sigma  above 1500  above reference" in header
-    assert " ".join(first.split()) == "one 1 2.00 % 0.00 % - 50.00 % 1.00 % 3 of 9 0.12 -"
+    assert " ".join(first.split()) == "one 1 2.00 % 0.00 % - 50.00 % 1.00 % 3 of 9 (33.33 %) 0.12 -"
     assert outlier_rows(rows)[0]["cut-off"] == "80 (mean + 3 sigma)"
     probes = [list(row.values()) for row in probe_rows(rows)]
-    assert len(probes) == 4 and probes[1] == ["one", "other patches", "-", "-", "-", "-"]
+    assert len(probes) == 4 and probes[1] == ["one", "other patches", "-", "-", "-", "-", "-"]
     assert percent(None) == "-" and percent(0.12345) == "12.35 %"

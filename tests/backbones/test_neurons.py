@@ -64,7 +64,7 @@ def test_files_that_cannot_be_read_or_written(tmp_path):
     assert "No such file" in refusal(read_neurons, tmp_path / "n.json")
     assert "Is a directory" in refusal(read_neurons, tmp_path)
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
-    assert "can't decode byte" in refusal(read_neurons, tmp_path / "bytes.json")
+    assert "it is not UTF-16 text" in refusal(read_neurons, tmp_path / "bytes.json")
     assert "cannot write" in refusal(write_neurons, tmp_path / "bytes.json" / "n.json", NEURONS)
 
 

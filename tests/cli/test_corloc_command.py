@@ -80,4 +80,4 @@ def test_ground_truth_missing_for_an_image(lost_reg, refused, voc, tmp_path):
     lost_reg("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
     (voc / "VOCdevkit/VOC2007/Annotations/000003.xml").unlink()
     line = refused("corloc", tmp_path / "out")
-    assert "no ground truth for 000003.jpg" in line
+    assert "has no annotation (000003.jpg): --unannotated leave-out scores the others" in line

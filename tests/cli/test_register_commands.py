@@ -57,6 +57,25 @@ def test_neurons_are_found_and_used(lost_reg, photos, tmp_path):
         "neurons": sorted(map(list, found.neurons)),
     }
     assert lost_reg(*given, "--resume").exit_code == 0
+    assert "Note: nothing stood out when the register neurons were searched for" in result.stderr
+
+
+def test_a_model_in_which_nothing_stands_out_has_no_register_neurons(lost_reg, refused, photos, tmp_path):
+    file = tmp_path / "n.json"
+    result = lost_reg("register-neurons", photos, *RANDOM, "--max-side", 64, "--out", file)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"nothing stands out in {MODEL}: after no layer do these patches have")
+    assert (
+        result.stdout.endswith(f"{file} says so, and has no neurons\n") and "neurons of" not in result.stdout
+    )
+    content = json.loads(file.read_text())
+    assert content["neurons"] == [] and content["found"]["stands_out"] is False
+    assert "top_layer" not in content["found"] and content["found"]["outlier_share"] == 0
+    added = ("--test-time-registers", 1, "--register-neurons", file)
+    for command in ("run", "artifacts"):
+        line = refused(command, photos, *RANDOM, *added, "--out", tmp_path / "out")
+        assert f"nothing stood out in {MODEL} when register neurons were searched for" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_by_the_rule_of_the_code_class_tokens_are_told_of(lost_reg, photos, tmp_path):

@@ -52,7 +52,7 @@ def test_dataset_not_there(refused, tmp_path):
 def test_dataset_with_missing_images(refused, voc, tmp_path):
     (voc / "VOCdevkit/VOC2007/JPEGImages/000002.jpg").unlink()
     line = refused("run", "--dataset", "voc07", "--data-root", voc, "--out", tmp_path / "out")
-    assert "1 of 3 images" in line and "--download" in line
+    assert "2 of 3 images found in" in line and "without 000002.jpg" in line and "--download" in line
 
 
 def test_weights_not_there(refused, photos, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
 
 
 def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
-    features = ("--weights", "random", "--facet", "k,v,qk")
+    features = ("--weights", "random", "--facet", "k,v,qk", "--layer", "-1")
     result = sweep(*features, "--bias", "-0.3,0,auto", "--tune-fraction", "0.3")
     assert result.exit_code == 0, result.output
     scores = json.loads((tmp_path / "s" / "corloc.json").read_text())
@@ -64,7 +64,8 @@ def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):
 
 
 def test_several_methods_in_one_sweep_find_what_each_finds_alone(lost_reg, sweep, voc, tmp_path):
-    methods = ("--method", "lost,tokencut,spread", "--bias", "0,auto", "--tau", "0.2", "--normalize", "no")
+    methods = ("--method", "lost,tokencut,spread", "--bias", "0,auto", "--tau", "0.2", "--normalize", "no",
+               "--layer", "-1")  # fmt: skip
     result = sweep(*methods, "--tune-fraction", "0.3")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -93,21 +94,30 @@ def test_a_smaller_size_is_said_where_a_method_is_otherwise_as_published(sweep):
     assert result.exit_code == 0, result.output
     assert "LOST as published, but at max side 64 " in result.stdout
     assert "LOST as published " not in result.stdout
-    assert "MaskCut as published" not in result.stdout  # which is at 480 x 480
+    assert "MaskCut as published, but at max side 64, square none " in result.stdout  # it is at 480 x 480
+
+
+def test_a_choice_that_is_mostly_chance_is_warned_of(sweep):
+    result = sweep("--bias", "-0.2:0:0.1", "--layer", "-1", "--tune-fraction", "0.3", "--csv")
+    assert result.exit_code == 0, result.output
+    warning = "Warning: 6 of 6 settings cannot be told apart on the 3 images that the choice was made on"
+    assert warning in result.stderr and "a larger --tune-fraction or fewer settings" in result.stderr
+    assert len(list(csv.DictReader(result.stdout.splitlines()))) == 6
 
 
 @pytest.mark.parametrize(
     "options, expected",
     [
-        ([], {"bias": 21, "normalize": 2}),
-        (["--bias", "0"], {"bias": 1, "normalize": 2}),
-        (["--bias", "0,0.5", "--normalize", "no"], {"bias": 2}),
-        (["--k-patches", "1,5", "--bias", "0", "--normalize", "yes"], {"k_patches": 2}),
-        (["--facet", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2}),
-        (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2}),
-        (["--method", "tokencut"], {"tau": 7, "normalize": 1}),
-        (["--method", "lost-rim"], {"share": 9, "normalize": 1}),
-        (["--method", "spread"], {"facet": 1, "normalize": 1}),
+        ([], {"bias": 22, "normalize": 2, "layer": 4}),
+        (["--layer", "-1"], {"bias": 22, "normalize": 2, "layer": 1}),
+        (["--bias", "0"], {"bias": 1, "normalize": 2, "layer": 4}),
+        (["--bias", "0,0.5", "--normalize", "no"], {"bias": 2, "layer": 4}),
+        (["--k-patches", "1,5", "--bias", "0", "--normalize", "yes"], {"k_patches": 2, "layer": 4}),
+        (["--facet", "k,qkv", "--bias", "0", "--normalize", "no"], {"facet": 2, "layer": 4}),
+        (["--center", "both", "--bias", "0", "--normalize", "no"], {"center": 2, "layer": 4}),
+        (["--method", "tokencut"], {"tau": 7, "normalize": 1, "layer": 4}),
+        (["--method", "lost-rim"], {"share": 9, "normalize": 1, "layer": 4}),
+        (["--method", "spread"], {"facet": 1, "normalize": 1, "layer": 4}),
     ],
     ids=str,
 )

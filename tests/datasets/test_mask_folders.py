@@ -48,7 +48,7 @@ def test_archives_are_found_as_they_are(tmp_path, monkeypatch, name, elsewhere):
     assert not found.is_full and missing_images(found) == []
     truth = found.truths["0002.jpg"]
     assert (truth.boxes_xyxy, truth.size_hw, truth.image_id) == (((3, 4, 10, 12),), (20, 30), "0002")
-    (mask,) = found.masks_of("0002.jpg")
+    (mask,) = found.masks_of(found.truths["0002.jpg"])
     assert (cells(mask) == (mask_of((3, 4, 10, 12)) > 0)).all() and mask.spans_hw == (20, 30)
 
 
@@ -103,7 +103,8 @@ def test_grey_above_127_is_object(tmp_path):
         "c.jpg": ((1, 2, 3, 4),),
         "d.jpg": ((4, 4, 5, 5),),
     }
-    assert found.masks_of("b.jpg") == () and cells(found.masks_of("a.jpg")[0]).sum() == 2
+    assert [found.masks_of(found.truths[name]) for name in ("b.jpg",)] == [()]
+    assert cells(found.masks_of(found.truths["a.jpg"])[0]).sum() == 2
 
 
 def test_masks_of_zeros_and_ones_are_refused(tmp_path):

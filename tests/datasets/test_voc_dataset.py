@@ -61,8 +61,6 @@ def test_voc_truth_without_objects_or_flags(tmp_path):
         "",
         "<annotation>",
         "no xml",
-        "<annotation/>",
-        voc_xml(size=""),
         voc_xml(size="<size><width>a</width><height>1</height></size>"),
         voc_xml("<object><name>dog</name></object>"),
         voc_xml(voc_object("", 1, 2, 3)),
@@ -72,15 +70,18 @@ def test_voc_truth_without_objects_or_flags(tmp_path):
 def test_malformed_voc_truth(tmp_path, text):
     path = tmp_path / "a.xml"
     path.write_text(text)
-    assert f"malformed ground truth {path}" in refusal(read_voc_truth, path, "a.jpg")
+    assert refusal(read_voc_truth, path, "a.jpg").startswith(f"{path}: ")
 
 
 def test_missing_voc_truth(tmp_path, make_voc):
     folder = make_voc(tmp_path / "mine", {"a": [("dog", 1, 1, 9, 9)], "b": []})
     (folder / "Annotations" / "b.xml").unlink()
     found = find_dataset(str(folder), tmp_path)
-    expected = f"no ground truth for b.jpg: {folder / 'Annotations' / 'b.xml'} is missing"
-    assert refusal(lambda: found.truths) == expected
+    expected = "1 of 2 images of mine has no annotation (b.jpg)"
+    assert refusal(lambda: found.truths) == f"{expected}: `unannotated` leave-out scores the others"
+    others = found.annotated()
+    assert list(others.truths) == list(others.images) == ["a.jpg"]
+    assert others.notes == (f"{expected}: left out",) and not found.notes
 
 
 @pytest.mark.parametrize(("name", "folder"), [("voc07", "VOC2007"), ("voc12", "VOC2012")])

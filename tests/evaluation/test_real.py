@@ -22,8 +22,8 @@ def lost_reg(*arguments) -> None:
 
 def test_settings_are_scored_on_all_images(tmp_path, voc, printed):
     out = tmp_path / "sweep"
-    lost_reg("sweep", "--dataset", voc, "--weights", "random", "--bias", "0,5", "--normalize", "no",
-             "--tune-fraction", "0.5", "--workers", "0", "--out", out)  # fmt: skip
+    lost_reg("sweep", "--dataset", voc, "--weights", "random", "--bias", "0,5", "--layer", "-1",
+             "--normalize", "no", "--tune-fraction", "0.5", "--workers", "0", "--out", out)  # fmt: skip
     _, _, _, biased, _, baselines = printed(real, "settings", out).splitlines()
     # with such a bias all patches are similar: whole images, right in one of two
     assert biased == "| k of layer -1, raw, bias 5 | 1 of 2 | 50.0 (9.5 to 90.5) | 2 |"

@@ -10,9 +10,11 @@ from export_cases import export, prediction
 from helpers import names, refusal
 from torchvision.datasets import VOCDetection
 
+from lost_reg.errors import LostRegError
 from lost_reg.export.base import MODES
 from lost_reg.export.run_export import warnings
 from lost_reg.images.reading import read_image
+from lost_reg.runs.image_folder import ImageRoot
 
 
 @pytest.mark.parametrize("images", MODES)
@@ -34,12 +36,15 @@ def test_pictures_of_yolo(tmp_path, photos, images):
         assert warnings(summary) == []
 
 
-def test_files_outside_of_the_root_are_not_taken(tmp_path, save_scene):
+@pytest.mark.parametrize("name", ["../secret.jpg", "sub/../../secret.jpg", "{tmp}/secret.jpg", "link.jpg"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, save_scene, name):
     save_scene(tmp_path / "secret.jpg")
     (tmp_path / "images").mkdir()
-    found = [prediction(name, (0, 0, 9, 9)) for name in ("../secret.jpg", str(tmp_path / "secret.jpg"))]
-    summary = export(tmp_path, found, "yolo", root=tmp_path / "images", images="copy")
-    assert names(tmp_path / "out/images") == [] and summary.not_placed.count == 2
+    (tmp_path / "images/link.jpg").symlink_to(tmp_path / "secret.jpg")
+    found = [prediction(name.format(tmp=tmp_path), (0, 0, 9, 9))]
+    with pytest.raises(LostRegError, match="leads out of|is a link out of"):
+        export(tmp_path, found, "yolo", root=tmp_path / "images", images="copy")
+    assert not (tmp_path / "out").exists()
 
 
 def test_torchvision_reads_the_images_of_voc(tmp_path, photos):
@@ -58,7 +63,7 @@ def test_images_that_were_moved(tmp_path, photos):
     root, found = photos
     (tmp_path / "moved").mkdir()
     root.rename(tmp_path / "moved/photos")
-    summary = export(tmp_path, found[:3], "voc", root=root, image_root=tmp_path / "moved/photos")
+    summary = export(tmp_path, found[:3], "voc", root=root, image_root=ImageRoot(tmp_path / "moved/photos"))
     assert summary.not_placed.count == 0
     assert (tmp_path / "out/VOCdevkit/VOC2012/JPEGImages/a.jpg").is_file()
     line = refusal(export, tmp_path / "2", found, "voc", image_root=tmp_path / "nowhere")
@@ -67,7 +72,7 @@ def test_images_that_were_moved(tmp_path, photos):
 
 def test_links_hold_from_a_relative_root(tmp_path, photos, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    export(Path("deep/er"), photos[1][:1], "yolo", image_root=Path("photos"))
+    export(Path("deep/er"), photos[1][:1], "yolo", image_root=ImageRoot(Path("photos")))
     assert (tmp_path / "deep/er/out/images/a.jpg").is_file()
 
 

@@ -27,13 +27,20 @@ def test_artifacts_are_told_in_tables(tmp_path):
     text = page_of(tmp_path)
     first, second = rows_of(text, "Outliers")
     assert first == [
-        "dinov2_&lt;b&gt;", "1", "80 (mean + 3 sigma)", "2.00 %", "7 of 9", "50.00 %", "1.00 %", "3 of 9",
-        "0.12", "-",
+        "dinov2_&lt;b&gt;", "1", "80 (mean + 3 sigma)", "2.00 %", "7 of 9", "50.00 %", "1.00 %",
+        "3 of 9 (33.33 %)", "0.12", "-",
     ]  # fmt: skip
     assert second[0] == "with registers"
-    assert [row[1:] for row in rows_of(text, "Linear probes")][:2] == [
-        ["outliers", "25.00 %", "3.50", "12.25", "1,234"],
-        ["other patches", "-", "-", "-", "-"],
+    assert [row[1:] for row in rows_of(text, "Linear probes, with 95 % intervals")][:2] == [
+        [
+            "outliers",
+            "25.00 % (20.00 to 30.00)",
+            "3.50 (3.00 to 4.00)",
+            "12.25 (12.00 to 12.50)",
+            "50",
+            "1,234",
+        ],
+        ["other patches", "-", "-", "-", "-", "-"],
     ]
     assert "The reference is dinov2_&lt;b&gt;." in text
 

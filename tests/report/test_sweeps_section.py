@@ -26,7 +26,7 @@ from lost_reg.discovery.methods import preset_setting, with_changes
 from lost_reg.errors import LostRegError
 from lost_reg.report.loading import load_sweeps
 from lost_reg.scoring.found_boxes import REGISTER_KINDS, register_kind
-from lost_reg.scoring.sweep_scores import read_scores, write_scores
+from lost_reg.scoring.sweep_text import read_scores, write_scores
 
 
 def test_scores_that_were_written_are_read_again(tmp_path):
@@ -111,7 +111,7 @@ def test_a_sweep_of_a_method_that_is_not_installed_is_drawn_over_its_option(tmp_
     text = page_of(tmp_path)
     (chart,) = charts_of(text)
     assert chart.get("aria-label").startswith("dinov2_vits14 on voc07 trainval: k, raw: CorLoc over tau")
-    assert rows_of(text, "Sweeps")[1][3] == "k of layer -1, raw, tau 0.4"
+    assert rows_of(text, "Sweeps")[2][2:4] == ["best in hindsight", "k of layer -1, raw, tau 0.4"]
 
 
 def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
@@ -133,7 +133,9 @@ def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
         ["0.4", "20.0"],
     ]
     assert rows_of(text, f"CorLoc over settings, {titles[2]}") == [["CorLoc", "25.0"]]
-    assert [row[2:4] for row in rows_of(text, "Sweeps")][1:5] == [
+    assert [row[2:4] for row in rows_of(text, "Sweeps")][:6] == [
+        ["chosen on 10 other images (one of 6 that tie)", "LOST: k of layer -1, raw, bias 0"],
+        ["mean of the 6 that tie there", ""],
         ["best in hindsight", "Spread: qkv of layer -1, raw"],
         ["LOST as published", "LOST: k of layer -1, raw, bias 0"],
         ["TokenCut as published", "TokenCut: k of layer -1, tau 0.2"],
@@ -155,6 +157,43 @@ def test_all_values_and_the_choice_are_in_tables(tmp_path):
         ["best in hindsight", "k of layer -1, raw, bias auto", "50.0"],
         ["LOST as published", "k of layer -1, raw, bias 0", "25.0"],
     ]
+
+
+def test_baselines_are_lines_across_and_rows(tmp_path):
+    scores = write_sweep(tmp_path / "results" / "sweep")
+    write_scores(replace(scores, found_centred=7, found_whole=5))
+    text = page_of(tmp_path)
+    (chart,) = charts_of(text)
+    scale = ticks_of(chart, "y")
+    for name, corloc in (("centred box", 35.0), ("whole image", 25.0)):
+        (line,) = drawn(chart, f"{name}: {corloc}")
+        expected = scale["0"] - (scale["0"] - scale["50"]) * corloc / 50
+        assert [y for _, y in line] == pytest.approx([expected] * 2, abs=0.1) and line[0][0] < line[1][0]
+        assert name in keys_of(chart)
+    rows = rows_of(text, "Sweeps")[-2:]
+    assert [(row[2], row[4]) for row in rows] == [("centred box", "35.0"), ("whole image", "25.0")]
+
+
+def test_a_choice_among_settings_that_cannot_be_told_apart_has_a_note(tmp_path):
+    scores = write_sweep(tmp_path / "results" / "sweep")
+    write_scores(replace(scores, alike=6))
+    line = "6 of 7 settings, the chosen one included, cannot be told apart on these 10 images"
+    assert f"<li>dinov2_vits14 on voc07 trainval: {line}" in page_of(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("dinov2_vits14",), ("dinov2_vits14", "dinov2_vits14_reg")], ids=str)
+def test_conditions_are_said_in_captions_and_rows(names, tmp_path):
+    """Of one sweep by its label; of two in one chart, what both have."""
+    for name in names:
+        scores = write_sweep(
+            tmp_path / "results" / name, backbone=name, precision="bf16", label=f"{name} (bf16)"
+        )
+        write_scores(replace(scores, conditions=("bf16",)))
+    text = page_of(tmp_path)
+    assert "<figcaption>dinov2_vits14 (bf16) on voc07 trainval: k, raw</figcaption>" in text
+    assert {row[2] for row in rows_of(text, "Sweeps")} == {
+        "chosen on 10 other images", "best in hindsight", "LOST as published, but at bf16",
+    }  # fmt: skip
 
 
 def test_models_with_and_without_registers_share_a_panel(tmp_path):
@@ -187,7 +226,8 @@ def test_random_weights_are_said_in_the_title(tmp_path):
     weights = {"source": "random", "name": "", "sha256": None}
     for name in ("dinov2_vits14", "dinov2_vits14_reg"):
         label = f"{name} (RANDOM WEIGHTS)"
-        write_sweep(tmp_path / "results" / name, backbone=name, weights=weights, label=label)
+        scores = write_sweep(tmp_path / "results" / name, backbone=name, weights=weights, label=label)
+        write_scores(replace(scores, conditions=("RANDOM WEIGHTS",)))
     write_sweep(tmp_path / "results" / "true", backbone="dinov2_vits14")
     titles = re.findall(r"<figcaption>(.*?) on voc07", page_of(tmp_path))
     assert titles == ["dinov2_vits14 (RANDOM WEIGHTS)", "dinov2_vits14"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,12 @@ def test_sweep_json_has_what_was_tried_once_and_layers_counted_from_the_last(
     assert [one["options"]["bias"] for one in recorded["tried"]] == [0.0, "auto"]
     again = options(resume=True)
     assert sweep(source, random_backbone, tmp_path / "s", settings, again).done_before == 1
+
+
+def test_masks_that_are_refined_are_recorded(source, tmp_path, random_backbone):
+    settings = [replace(setting(), refine=refine) for refine in (None, "bilateral")]
+    sweep(source, random_backbone, tmp_path / "s", settings, options(limit=1))
+    assert read_sweep(tmp_path / "s").settings == tuple(one.recorded() for one in settings)
 
 
 def test_settings_that_are_no_sweep_are_refused(source, tmp_path, random_backbone):

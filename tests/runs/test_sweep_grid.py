@@ -102,8 +102,9 @@ def test_what_the_method_cannot_have_is_refused():
 
 
 def test_an_option_applies_to_the_methods_that_have_it_and_defaults_to_the_others():
-    settings = settings_of_methods(["tokencut", "lost", "maskcut", "spread"], {}, {"tau": [0.2, "auto"]})
-    biases = [round(-1 + 0.05 * index, 2) for index in range(21)]
+    layer, taus = {"layer": [-1]}, {"tau": [0.2, "auto"]}
+    settings = settings_of_methods(["tokencut", "lost", "maskcut", "spread"], layer, taus)
+    biases = [*(round(-1 + 0.05 * index, 2) for index in range(21)), "auto"]
     assert settings == [
         *(with_changes(preset_setting("tokencut"), {"tau": tau}) for tau in (0.2, "auto")),
         *(setting(bias=bias) for bias in biases),
@@ -114,7 +115,7 @@ def test_an_option_applies_to_the_methods_that_have_it_and_defaults_to_the_other
 
 
 def test_features_and_size_are_those_of_all_methods():
-    features = {"facet": ["v"], "normalize": [False, True]}
+    features = {"facet": ["v"], "layer": [-1], "normalize": [False, True]}
     settings = settings_of_methods(["lost", "tokencut"], features, {"bias": [0], "tau": [0.5]}, max_side=64)
     assert settings == [
         setting(facet="v", max_side=64),
@@ -122,8 +123,18 @@ def test_features_and_size_are_those_of_all_methods():
         with_changes(preset_setting("tokencut"), {"facet": "v", "max_side": 64, "tau": 0.5}),
     ]
     assert settings_of_methods(["lost", "lost"], {}, {}) == settings_of_methods(["lost"], {}, {})
-    (normalised,) = settings_of_methods(["tokencut"], {"normalize": [True]}, {"tau": [0.2]})
-    assert normalised.features.normalize  # asked for alone, it is tried
+    normalised = {"layer": [-1], "normalize": [True]}
+    (one,) = settings_of_methods(["tokencut"], normalised, {"tau": [0.2]})
+    assert one.features.normalize  # asked for alone, it is tried
+
+
+def test_by_default_every_method_is_tried_at_the_last_four_layers_and_lost_at_the_automatic_bias():
+    for method, options in (("lost", 22), ("tokencut", 7), ("spread", 1)):
+        settings = settings_of_methods([method], {}, {})
+        assert len(settings) == 4 * options
+        assert {one.features.layer for one in settings} == {-4, -3, -2, -1}
+        assert preset_setting(method) in settings
+    assert setting(layer=-1, bias="auto") in settings_of_methods(["lost"], {}, {})
 
 
 def test_options_that_none_of_several_methods_has_are_refused():
@@ -133,5 +144,8 @@ def test_options_that_none_of_several_methods_has_are_refused():
     )
     assert "has the option `x`" in refusal(settings_of_methods, ["lost", "spread"], {}, {"x": [1]})
     assert "unknown method 'x'" in refusal(settings_of_methods, ["lost", "x"], {}, {})
-    many = {"bias": [index / 9000 for index in range(9000)], "tau": [index / 9000 for index in range(1001)]}
-    assert "10,001 settings are too many" in refusal(settings_of_methods, ["lost", "tokencut"], {}, many)
+    layer, many = (
+        {"layer": [-1]},
+        {"bias": [index / 9000 for index in range(9000)], "tau": [index / 9000 for index in range(1001)]},
+    )
+    assert "10,001 settings are too many" in refusal(settings_of_methods, ["lost", "tokencut"], layer, many)

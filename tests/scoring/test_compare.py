@@ -366,11 +366,15 @@ def test_runs_on_own_files_need_the_ground_truth_named(root, tmp_path):
 
 
 def test_annotation_that_does_not_tell_the_image_size(tmp_path, make_voc):
-    mine = make_voc(tmp_path / "mine", {"1": [("dog", 1, 1, 40, 40)]})
-    annotation = mine / "Annotations" / "1.xml"
-    annotation.write_text(annotation.read_text().replace("<width>128</width>", "<width>0</width>"))
-    run = helpers.write_run(tmp_path / "a", None, {"1.jpg": DOG_OF_5}, dataset=str(mine))
-    assert paired_by_name(compare(run, run).sizes) == {"of unknown size": Paired(1, 0, 0, 0)}
+    """The run does, or else the image; one that could not be read has none."""
+    mine = make_voc(tmp_path / "mine", {"1": [("dog", 1, 1, 40, 40)], "2": [("dog", 1, 1, 40, 40)]})
+    for stem in "12":
+        annotation = mine / "Annotations" / f"{stem}.xml"
+        annotation.write_text(annotation.read_text().replace("<width>128</width>", ""))
+    (mine / "JPEGImages" / "2.jpg").write_bytes(b"no image")
+    run = helpers.write_run(tmp_path / "a", None, {"1.jpg": DOG_OF_5}, ["2.jpg"], dataset=str(mine))
+    found = paired_by_name(compare(run, run).sizes)
+    assert found == {"5 to 20 %": Paired(1, 0, 0, 0), "of unknown size": Paired(0, 0, 0, 1)}
 
 
 # --- folders and files -------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from helpers import prediction
 
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
+from lost_reg.runs.seals import sealed
 from lost_reg.scoring import held_out
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.held_out import score_held_out
@@ -28,7 +29,7 @@ TRAINED_ON = {
 def results(boxes: dict, trained_on=TRAINED_ON, method="head", root="/photos") -> Results:
     options = {"head": {"trained_on": trained_on}} if method == "head" else {}
     record = {"root": root, "created": "then", "settings": {"method": method, "options": options}}
-    return Results(None, record, {name: prediction(name, box) for name, box in boxes.items()}, {})
+    return Results(None, sealed(record), {name: prediction(name, box) for name, box in boxes.items()}, {})
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def dataset():
         if name != DRAWN[3]
     }
     truths[DRAWN[3]] = replace(truths[DRAWN[0]], image=DRAWN[3], boxes_xyxy=(), labels=(), hard=())
-    return SimpleNamespace(truths=truths)
+    return SimpleNamespace(truths=truths, left_out=())
 
 
 def boxes_where(right) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lost_reg.boxes import is_found
+from lost_reg.datasets.catalog import find_dataset
 from lost_reg.discovery.methods import preset_setting
 from lost_reg.errors import LostRegError
+from lost_reg.runs.seals import sealed
 from lost_reg.scoring.corloc import score
-from lost_reg.scoring.sweep_scores import (
-    _hits,
+from lost_reg.scoring.sweep_scores import _hits, score_sweep, tuning_images
+from lost_reg.scoring.sweep_text import (
+    chance_warning,
     csv_text,
     json_text,
     read_scores,
-    score_sweep,
     text_table,
-    tuning_images,
     write_scores,
 )
 from lost_reg.types import ImageTruth
@@ -50,7 +52,7 @@ def planted_sweep(folder: Path, voc: Path | None, found: dict[str, list], failur
     del record["features"], record["options"]
     record["tried"] = [{"features": one["features"], "options": one["options"]} for one in tried]
     record |= {"weights": {"source": "bundled", "name": "tiny", "sha256": ""}} | settings
-    (folder / "sweep.json").write_text(json.dumps({"settings": record, "images": 11, "sessions": []}))
+    (folder / "sweep.json").write_text(json.dumps(sealed({"settings": record, "images": 11, "sessions": []})))
     lines = [
         {"image": name, "size_hw": [96, 128], "boxes_xyxy": [BOXES[one] for one in row]}
         for name, row in found.items()
@@ -80,10 +82,75 @@ def test_the_choice_is_made_on_images_that_it_is_not_scored_on(voc, tmp_path):
     assert scores.by_image.images == tuple(names) and scores.by_image.tuning.sum() == 3
 
 
-def test_the_first_of_equal_settings_is_chosen(voc, tmp_path):
-    found = {f"{i:06}.jpg": [False, True, True] for i in range(11)}
-    scores = score_sweep(planted_sweep(tmp_path / "s", voc, found), tune_fraction=0.5)
-    assert bias_of(scores.chosen) == -1.0 and bias_of(scores.hindsight) == -1.0
+def test_of_settings_that_tie_the_one_as_published_is_chosen_or_else_the_first(voc, tmp_path):
+    """And the table says how many tie, and gives their mean: which is chosen says nothing about it."""
+    tuning, order = np.flatnonzero(tuning_images(10, 0.5, 0)), [-1.0, -2.0, 0.0]
+    tried = [_tried(bias=bias) for bias in order]
+    for row, expected, rule in (
+        ([True, True, False], -1.0, "the first in the order of the sweep"),
+        ([True, False, True], 0.0, "the one as published"),
+    ):
+        found = {  # of the images that are scored, only the setting of bias -1 finds any
+            f"{i:06}.jpg": [best and (i in tuning or bias == -1) for bias, best in zip(order, row)]
+            for i in range(10)
+        } | {"000010.jpg": [False] * 3}
+        folder = planted_sweep(tmp_path / f"{expected}", voc, found, tried=tried)
+        scores = score_sweep(folder, tune_fraction=0.5)
+        assert bias_of(scores.chosen) == expected and len(scores.tied) == 2
+        text = text_table(scores)
+        assert "chosen on 5 other images (one of 2 that tie)" in text
+        assert [line.split() for line in text.splitlines() if "mean of" in line] == [
+            ["mean", "of", "the", "2", "that", "tie", "there", "50.0"]  # of 100 and 0
+        ]
+        assert f"2 settings tie on the 5 images of the choice: {rule} is taken." in text
+        content = json.loads(json_text(scores))
+        assert content["tied"] == [index for index, best in enumerate(row) if best]
+        assert content["tied_corloc"] == 50.0 and content["chosen"] == order.index(expected)
+
+
+def test_one_setting_that_is_best_ties_with_none(voc, tmp_path):
+    found = {f"{i:06}.jpg": [True, False] for i in range(11)}
+    text = text_table(score_sweep(planted_sweep(tmp_path / "s", voc, found), tune_fraction=0.5))
+    assert "chosen on 5 other images  " in text and "tie" not in text.replace("settings, the", "")
+
+
+def test_settings_that_cannot_be_told_apart_are_counted(voc, tmp_path):
+    """By hand: of 8 images, 6 that only one of two finds give p = 0.03, and 5 give p = 0.06."""
+    tuning = np.flatnonzero(tuning_images(10, 0.8, 0))
+    places = {image: place for place, image in enumerate(tuning)}
+    wins = [8, 7, 3, 2, 0]  # of the eight: as many as the chosen one, one less, five less, six less, none
+    found = {f"{i:06}.jpg": [places.get(i, 9) < won for won in wins] for i in range(11)}
+    scores = score_sweep(planted_sweep(tmp_path / "s", voc, found), tune_fraction=0.8)
+    assert scores.chosen == scores.settings[0] and scores.alike == 3
+    line = "3 of 5 settings, the chosen one included, cannot be told apart on these 8 images"
+    assert line in text_table(scores) and json.loads(json_text(scores))["alike"] == 3
+    assert "3 of 5 settings cannot be told apart on the 8 images" in chance_warning(scores)
+    assert chance_warning(replace(scores, alike=2)) is None
+    assert chance_warning(replace(scores, settings=scores.settings[:1], alike=1)) is None
+
+
+def test_four_images_tell_no_settings_apart(voc, tmp_path):
+    found = {f"{i:06}.jpg": [bias == 3 for bias in range(30)] for i in range(11)}
+    scores = score_sweep(planted_sweep(tmp_path / "s", voc, found), tune_fraction=0.4)
+    assert (scores.images_tuned, scores.alike) == (4, 30)
+    assert "30 of 30 settings cannot be told apart on the 4 images" in chance_warning(scores)
+
+
+def test_the_baselines_are_those_of_corloc_on_the_same_images(voc, tmp_path, make_voc):
+    objects = {
+        f"{i:06}": [("thing", 22, 17, 107, 81) if i % 3 else ("thing", 1, 1, 128, 96)] for i in range(9)
+    }
+    root = make_voc(tmp_path / "other", objects)  # of 128 x 96: found by the centred box, or by both
+    found = {f"{i:06}.jpg": [True] for i in range(9)}
+    scores = score_sweep(planted_sweep(tmp_path / "s", root, found), tune_fraction=0.4)
+    names = [name for name, tuned in zip(scores.by_image.images, scores.by_image.tuning) if not tuned]
+    truths = find_dataset(str(root), tmp_path).truths
+    alone = score(dict.fromkeys(names), {name: truths[name] for name in names})
+    assert alone.centred != alone.whole
+    content, (row,) = json.loads(json_text(scores)), csv.DictReader(io.StringIO(csv_text(scores)))
+    for name, title in (("centred", "centred box"), ("whole", "whole image")):
+        assert content[name] == float(row[name]) == getattr(alone, name)
+        assert re.search(rf"^{title} +{getattr(alone, name):.1f}  ", text_table(scores), re.MULTILINE)
 
 
 def test_nothing_found_is_a_miss_and_so_is_a_failure(voc, tmp_path):
@@ -115,18 +182,74 @@ def test_ground_truth_that_is_not_named_or_not_of_these_images(voc, tmp_path):
     assert "no ground truth for stranger.jpg" in helpers.refusal(score_sweep, other)
 
 
-def test_as_published_is_lost_with_its_defaults_at_any_size(voc, tmp_path):
-    found = {f"{i:06}.jpg": [True] for i in range(11)}
-    for name, other, is_published in (
-        ("small", {"tried": [_tried(max_side=64)]}, True),
-        ("centred", {"tried": [_tried(center=True)]}, False),
-        ("several", {"tried": [_tried(max_objects=2)]}, False),
-        ("method", {"method": "other"}, False),
+REGISTERS = {"count": 1, "rule": "paper", "neurons": [[3, 1], [4, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("tried", "settings", "conditions"),
+    [
+        ([{"bias": -0.1}, {}], {}, ""),
+        ([{"max_side": 64}], {}, ", but at max side 64"),
+        ([{"square": 64}], {}, ", but at square 64"),
+        ([{"layer": -2, "bias": bias} for bias in (0.0, -0.1)], {}, ", but at layer -2"),
+        ([{"layer": (-2, -1)}], {}, ", but at layer -2 and -1"),
+        ([{"facet": "v", "max_side": 64}], {}, ", but at facet v, max side 64"),
+        ([{"center": True}], {}, ", but at center yes"),
+        ([{"normalize": True}], {}, ", but at normalize yes"),
+        ([{"bias": "auto"}], {}, ", but at bias auto"),
+        ([{"k_patches": 7, "max_objects": 2}], {}, ", but at k patches 7, max objects 2"),
+        ([{"refine": "bilateral"}], {}, ", but at refine bilateral"),
+        ([{}], {"precision": "bf16"}, ", but at bf16"),
+        (
+            [{}],
+            {"weights": {"source": "random", "name": "random", "sha256": None}},
+            ", but at RANDOM WEIGHTS",
+        ),
+        (
+            [{}],
+            {"weights": {"source": "file", "name": "mine.pth", "sha256": ""}},
+            ", but at weights mine.pth",
+        ),
+        ([{}], {"test_time_registers": REGISTERS}, ", but at 1 test-time register at 2 neurons"),
+        ([{"layer": -2}], {"precision": "fp16"}, ", but at layer -2, fp16"),
+    ],
+    ids=str,
+)
+def test_every_condition_that_is_not_as_published_is_said(tried, settings, conditions, voc, tmp_path):
+    """In the table, and in JSON and CSV: whatever all settings share, of the method or of the backbone."""
+    found = {f"{i:06}.jpg": [True] * len(tried) for i in range(11)}
+    records = [_tried(**one) for one in tried]
+    folder = planted_sweep(tmp_path / "s", voc, found, tried=records, method=None, **settings)
+    scores = score_sweep(folder, tune_fraction=0.3)
+    assert f"LOST as published{conditions}  " in text_table(scores)
+    index = json.loads(json_text(scores))["as_published"]["lost"]
+    row = list(csv.DictReader(io.StringIO(csv_text(scores))))[index]
+    departures = row["departures"].replace("; ", ", ")
+    assert (f", but at {departures}" if departures else "") == conditions
+    assert row["backbone"] == scores.backbone and row["dataset"] == "voc"
+    write_scores(scores)
+    assert read_scores(folder) == scores  # with the conditions
+
+
+def test_what_varies_without_the_published_value_is_not_as_published(voc, tmp_path):
+    found = {f"{i:06}.jpg": [True, True] for i in range(11)}
+    for name, tried, method in (
+        ("bias", [_tried(bias=-0.1), _tried(bias=-0.2)], "lost"),
+        ("apart", [_tried(bias=-0.1), _tried(layer=-2)], "lost"),  # each is as published in part
+        ("method", [_tried(), _tried()], "other"),
     ):
-        scores = score_sweep(planted_sweep(tmp_path / name, voc, found, **other), tune_fraction=0.3)
-        assert ("lost" in scores.as_published) == is_published, name
-        assert ("LOST as published" in text_table(scores)) == is_published
-        assert ("LOST as published, but at max side 64 " in text_table(scores)) == (name == "small")
+        tried = [{**one, "method": method} for one in tried]
+        folder = planted_sweep(tmp_path / name, voc, found, tried=tried, method=None)
+        scores = score_sweep(folder, tune_fraction=0.3)
+        assert scores.as_published == {} and "as published" not in text_table(scores), name
+
+
+def test_what_a_method_does_not_depend_on_is_no_condition(voc, tmp_path):
+    record = preset_setting("tokencut").recorded()
+    tried = [{**record, "features": {**record["features"], "normalize": True}}]
+    found = {f"{i:06}.jpg": [True] for i in range(11)}
+    folder = planted_sweep(tmp_path / "s", voc, found, tried=tried, method=None)
+    assert "TokenCut as published  " in text_table(score_sweep(folder, tune_fraction=0.3))
 
 
 def test_one_setting_is_chosen_over_all_methods_and_each_as_published_is_shown(voc, tmp_path):
@@ -162,14 +285,14 @@ def test_one_setting_is_chosen_over_all_methods_and_each_as_published_is_shown(v
     ]  # fmt: skip
 
 
-def _tried(**changes) -> dict:
+def _tried(refine=None, **changes) -> dict:
     recorded = helpers.setting(**changes).recorded()
-    return {"features": recorded["features"], "options": recorded["options"]}
+    return {**recorded, **({"refine": refine} if refine else {})}
 
 
 def test_a_method_that_is_not_installed_is_scored_and_named(voc, tmp_path):
     found = {f"{i:06}.jpg": [i % 2 == 0] for i in range(11)}
-    tried = {**_tried(), "options": {"depth": 3}}
+    tried = {**_tried(), "method": "other", "options": {"depth": 3}}
     folder = planted_sweep(tmp_path / "s", voc, found, method="other", tried=[tried])
     scores = score_sweep(folder, tune_fraction=0.3)
     assert scores.backbone == "tiny (other)" and scores.settings[0].tuned + scores.settings[0].found == 5
@@ -232,7 +355,8 @@ def test_text_json_and_csv_carry_the_same_numbers(scores):
         "LOST as published",
     ]
     assert f"{scores.corloc(scores.chosen):.1f}" in lines[3] and "k of layer -1, raw, bias -1" in lines[3]
-    assert "(`tune_fraction` 0.2, `seed` 1)" in lines[6]
+    assert [line.split("  ")[0] for line in lines[6:8]] == ["centred box", "whole image"]
+    assert "(`tune_fraction` 0.2, `seed` 1)" in lines[8]
 
 
 def test_scores_are_read_as_they_were_written(scores):

@@ -114,7 +114,7 @@ def test_names_are_read_as_json_or_lines(tmp_path, text):
         (b"1 = ", "line 1 of"),
         (b'{"1": 2}', "is not JSON of names"),
         (b'{"1": ', "is not JSON of names"),
-        (b"\xff\xfe1 = cat", "UTF-8"),
+        (b"\xff1 = cat", "UTF-8"),
         (None, "No such file"),
     ],
 )

@@ -23,6 +23,7 @@ from lost_reg.progress import no_phases, no_progress
 from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.heads import WORK_FOLDER, is_held_out, read_head
+from lost_reg.runs.image_folder import ImageRoot
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import source_of_files
@@ -153,11 +154,13 @@ def test_images_that_cannot_be_used_are_left_out_and_named(results, tiny, tmp_pa
     (root / names[0]).write_bytes(b"no image")
     with Image.open(root / names[1]) as image:
         image.resize((64, 64)).save(root / names[1])
-    trained = train(results, tiny, tmp_path / "head", image_root=root)
+    trained = train(results, tiny, tmp_path / "head", image_root=ImageRoot(root))
     assert trained.images == len(names) - 2 and {*trained.failures} == {*names[:2]}
     assert "size is not the one" in trained.failures[names[1]]
     (root / names[2]).unlink()
-    assert f"1 of {len(names)} images" in refusal(train, results, tiny, tmp_path / "h", image_root=root)
+    assert f"1 of {len(names)} images" in refusal(
+        train, results, tiny, tmp_path / "h", image_root=ImageRoot(root)
+    )
 
 
 def test_a_full_disk_is_one_line_and_what_was_done_is_kept(results, tiny, tmp_path, monkeypatch):
@@ -185,7 +188,9 @@ def test_a_run_that_nothing_can_be_learned_from_is_refused(results, tiny, tmp_pa
     assert "1 are left to learn from" in refusal(
         train, replace(results, predictions=few), tiny, tmp_path, chosen
     )
-    assert "no such folder of images" in refusal(train, results, tiny, tmp_path, image_root=tmp_path / "x")
+    assert "no such folder of images" in refusal(
+        train, results, tiny, tmp_path, image_root=ImageRoot(tmp_path / "x")
+    )
     (tmp_path / "file").write_text("")
     assert "it is a file" in refusal(train, results, tiny, tmp_path / "file")
 
