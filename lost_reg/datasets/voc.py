@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import SUFFIXES
+from lost_reg.images.reading import readable_suffixes
 from lost_reg.types import Box, ImageTruth
 
 
@@ -48,7 +48,8 @@ def _has_layout(folder: Path) -> bool:
 def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Dataset:
     images, listed = folder / "JPEGImages", folder / "ImageSets" / "Main" / f"{split}.txt"
     files = map(Path, os.listdir(images))
-    suffixes = {file.stem: file.suffix for file in files if file.suffix.lower() in SUFFIXES}
+    readable = readable_suffixes()
+    suffixes = {file.stem: file.suffix for file in files if file.suffix.lower() in readable}
     if listed.is_file():
         stems = tuple(line.strip() for line in os.fsdecode(listed.read_bytes()).splitlines() if line.strip())
     elif full_size is None:

@@ -9,6 +9,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lost_reg.errors import UnreadableImage
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Folders, patterns and shards are searched for these; `readable_suffixes` adds those of HEIC.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif",
+)  # fmt: skip
+HEIF_SUFFIXES = (".heic", ".heif")
 
 # Limits on what a file's header may announce: files of a 150-megapixel camera pass, decompression bombs do
 # not. A side is limited because an image one pixel high grows sixteenfold when padded to a patch.
@@ -27,10 +32,26 @@ MOST_BYTES = 2**31
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow itself refuses at twice this
 
 # A subset of Pillow's. Its other decoders are less hardened by attacks, and EPS is handed to Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 
 _PIXELS_PER_STRIP = 2**20
 _LONGEST_REASON = 300
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """The suffixes, in lower case, of files that can be read with what is installed."""
+    return SUFFIXES + HEIF_SUFFIXES if heif_is_readable() else SUFFIXES
+
+
+@cache
+def heif_is_readable() -> bool:
+    """Whether pillow-heif is installed; if so, Pillow opens HEIC files from now on."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
@@ -92,7 +113,8 @@ def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
     """An image with only its header read, once the header has passed the checks."""
     if not isinstance(source, bytes):
         _check_file(os.stat(source))
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+    formats = (*FORMATS, "HEIF") if heif_is_readable() else FORMATS
+    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats) as image:
         if image.width * image.height > MOST_PIXELS:
             raise _too_large(image.width * image.height)
         if max(image.size) > MOST_SIDE:
