@@ -114,6 +114,7 @@ def test_run_json_says_how_to_repeat_the_run(lost_reg, voc, tmp_path):
         "dataset": "voc07",
         "split": "trainval",
         "apply_exif": False,
+        "background": "#ffffff",
         "backbone": "tiny",
         "weights": record["settings"]["weights"],
         "precision": "fp32",
