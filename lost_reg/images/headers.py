@@ -74,5 +74,5 @@ def unidentified(head: bytes) -> str:
         if head.startswith(start):
             return f"a {name} file whose header is damaged or cut off: {_AGAIN}"
     if _TEXT.fullmatch(head):
-        return "a text file, and not an image"
+        return "not an image, but a text file"
     return "not an image, or of a format that is not supported"

@@ -7,6 +7,7 @@ completely downloaded.
 from __future__ import annotations
 
 import io
+import os
 import re
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from lost_reg.errors import UnreadableImage
 
 NO_END_MARKER = "without its end marker"
 _END, _SCAN = 0xD9, 0xDA
+_END_MARKER = bytes([0xFF, _END])
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but for the restarts within the data of a scan
 # If pixels are missing, a decoder makes them from what it is given in place of them: noise with restarts, of
 # which a decoder passes over those that are one or two ahead of what it expects.
@@ -40,12 +42,16 @@ def load(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, str | None]:
         OSError, SyntaxError, ...: whatever Pillow raises for other damage.
     """
     if image.format in ("JPEG", "MPO"):
-        file.seek(0)
-        content = file.read()
-        if not _has_end(content):
+        file.seek(-2, os.SEEK_END)
+        if file.read() != _END_MARKER and not _has_end(content := _whole(file)):
             return _completed(content), NO_END_MARKER
     image.load()
     return image, None
+
+
+def _whole(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
 
 
 def _has_end(content: bytes) -> bool:
@@ -65,7 +71,7 @@ def _completed(content: bytes) -> Image.Image:
         content = content.rstrip(b"\0")
     content = content.rstrip(b"\xff")  # half a marker
     try:
-        first, *others = (_decoded(content + filler + bytes([0xFF, _END])) for filler in _FILLERS)
+        first, *others = (_decoded(content + filler + _END_MARKER) for filler in _FILLERS)
         is_complete = all(np.array_equal(np.asarray(first), np.asarray(other)) for other in others)
     except (OSError, SyntaxError):
         is_complete = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import stat
@@ -35,7 +36,8 @@ HEIF_SUFFIXES = (".heic", ".heif")
 MOST_PIXELS = 200_000_000
 MOST_SIDE = 100_000
 MOST_BYTES = 2**31
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow itself refuses at twice this
+# Pillow itself refuses at twice this: what `read_samples` gives it has up to four values a pixel.
+Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
 
 # A subset of Pillow's. Its other decoders are less hardened by attacks, and EPS is handed to Ghostscript.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -160,6 +162,8 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image | Tags]:
     if tags:
         _check_size(*tags.size_hw)
     if tags and not tags.is_plain:
+        if (values := tags.samples * math.prod(tags.size_hw)) > 4 * MOST_PIXELS:
+            raise _too_large(values // 4)
         yield tags
         return
     formats: tuple[str, ...] = FORMATS

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -34,6 +33,7 @@ _SEPARATE = 2
 _JPEG, _FAX = 7, (2, 3, 4)
 _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # LZW, Deflate (two numbers), LZMA, Zstandard
 _LOSSLESS = (1, 32773, *_WITH_PREDICTOR)  # and none, PackBits
+_SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 _MOST_SAMPLES = 64
 _CURE = "convert it to 8-bit RGB, such as with ImageMagick"
 
@@ -124,10 +124,9 @@ def _refusal(tags: Tags) -> str | None:
     """Why a TIFF is not read, or None: only what tests compare with tifffile is."""
     kinds = set(_values(tags.directory.get(_SAMPLE_FORMAT, 1)))
     bits = max(tags.bits)
-    if kinds & {3, 6}:
-        return f"a float TIFF ({bits} bits): scale its values to 8 or 16 bits"
     if kinds != {1}:
-        return f"a TIFF of signed numbers ({bits} bits): scale its values to unsigned 8 or 16 bits"
+        kind = _SAMPLE_FORMATS.get(max(kinds), "untyped")
+        return f"a TIFF of {kind} numbers ({bits} bits): scale its values to unsigned 8 or 16 bits"
     if tags.photometric == _CFA:
         return "a raw photo of a camera, whose colours are not developed: export it as JPEG or TIFF"
     if len(set(tags.bits)) > 1 or bits not in (1, 2, 4, 8, 16):
@@ -219,7 +218,7 @@ def _read_as_grey(file: BinaryIO, tags: Tags, plane: int | None) -> np.ndarray:
     }  # fmt: skip
     for tag in (_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES):
         if tag in old:
-            fields[tag] = list(_of_plane(_values(old[tag]), plane, tags.samples))
+            fields[tag] = _of_plane(_values(old[tag]), plane, tags)
     if _TILE_WIDTH in old:
         fields |= {_TILE_WIDTH: [old[_TILE_WIDTH] * times], _TILE_HEIGHT: [old[_TILE_HEIGHT]]}
     else:
@@ -231,11 +230,15 @@ def _read_as_grey(file: BinaryIO, tags: Tags, plane: int | None) -> np.ndarray:
         return np.array(image, dtype=np.uint8 if tags.bits[0] == 8 else np.uint16)
 
 
-def _of_plane(values: Sequence[int], plane: int | None, count: int) -> Sequence[int]:
-    if plane is None:
-        return values
-    each = len(values) // count
-    return values[plane * each : (plane + 1) * each]
+def _of_plane(values: tuple[int, ...], plane: int | None, tags: Tags) -> list[int]:
+    """The offsets or sizes of the strips or tiles of one plane, or with None all of them."""
+    (height, width), get = tags.size_hw, tags.directory.get
+    rows = get(_TILE_HEIGHT, get(_ROWS_PER_STRIP, height))
+    each = -(-height // rows) * -(-width // get(_TILE_WIDTH, width))
+    if len(values) != each * (1 if plane is None else tags.samples):
+        raise UnreadableImage("cannot be decoded: a TIFF of which strips or tiles are missing")
+    first = each * (plane or 0)
+    return list(values[first : first + each])
 
 
 def _with_directory(content: bytes, order: str, fields: dict[int, list[int]]) -> io.BytesIO:

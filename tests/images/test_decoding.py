@@ -114,7 +114,7 @@ def test_what_cannot_be_decoded_says_why(tmp_path, workers):
     found = list(decode(images, DECODING, workers=workers))
     assert [one.image for one in found] == ["a", "shard.tar", "b", "c", "d"]
     assert found[1] == failed_before
-    assert found[0].reason == "a text file, and not an image"
+    assert found[0].reason == "not an image, but a text file"
     assert found[2].reason == "no such file" and found[3].reason.startswith("an empty file")
     assert "irectory" in found[4].reason
 

@@ -21,7 +21,7 @@ from fuzzing.bombs import BOMBS
 from fuzzing.mutations import mutated
 from fuzzing.whole_files import pixels, whole_files
 
-SUPPORTED = ("jpeg", "mpo", "png", "bmp", "webp", "gif", "ppm", "pgm", "pbm", "tiff", "avif")
+SUPPORTED = ("jpeg", "mpo", "png", "bmp", "webp", "gif", "ppm", "pgm", "pbm", "tiff", "avif", "heic")
 REFUSED = ("tiff-I", "tiff-F", "tiff-LAB", "tiff-YCbCr-raw")
 CHEAP_BOMBS = (
     "compressed text", "profile", "EXIF", "chunks", "gif of", "ppm of", "tiff of 4", "strip", "tiles", "tag",

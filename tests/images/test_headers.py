@@ -75,7 +75,7 @@ CONTENTS = {
     "a Photoshop document": b"8BPS\0\1" + bytes(20),
     "a JPEG XL image": b"\xff\x0a" + bytes(range(20)),
     "what macOS notes": b"\0\x05\x16\x07\0\2\0\0Mac OS X" + bytes(16),
-    "a text file": b"no image",
+    "but a text file": b"no image",
     "a JPEG file whose header is damaged or cut off": b"\xff\xd8\xff",
     "a PNG file whose header is damaged or cut off": b"\x89PNG\r\n\x1a\n",
     "not an image, or of a format that is not supported": b"\x01\x02\x03\x04\x80",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import struct
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from lost_reg.errors import UnreadableImage
+from lost_reg.images import reading
 from lost_reg.images.reading import image_size, read_image
 
 pytest.importorskip("tifffile", reason="comes with scikit-image")
@@ -205,10 +207,11 @@ def _as(dtype, count: int = 1, photometric: str = "minisblack", **options) -> by
 @pytest.mark.parametrize(
     "content, told",
     [
-        (_as("f4"), "a float TIFF (32 bits)"),
-        (_as("f2", 3, "rgb"), "a float TIFF (16 bits)"),
+        (_as("f4"), "a TIFF of float numbers (32 bits)"),
+        (_as("f2", 3, "rgb"), "a TIFF of float numbers (16 bits)"),
         (_as("i2"), "a TIFF of signed numbers (16 bits)"),
         (_as("i1"), "a TIFF of signed numbers (8 bits)"),
+        (_as("c8"), "a TIFF of complex numbers"),
         (_as("u4"), "a TIFF of 32 bits per sample"),
         (_as("u1", 8, planarconfig="contig"), "a TIFF with 8 bands"),
         (_as("u2", 12, planarconfig="contig"), "a TIFF with 12 bands"),
@@ -235,6 +238,26 @@ def test_alpha_without_a_tag_is_alpha():
 
 
 def test_a_truncated_plane_is_refused():
-    content = written(samples(3, 16), "rgb", planar=True, compression="deflate")
-    with_less = content[: len(content) // 2]
-    assert refusal(with_less)
+    for compression in ENCODERS:
+        content = written(samples(3, 16), "rgb", planar=True, compression=compression)
+        start = tifffile.TiffFile(io.BytesIO(content)).pages[0].dataoffsets[-1]
+        assert refusal(content[: start + 2]), compression
+
+
+def test_planes_whose_strips_are_not_all_named_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    for bits in (8, 16):
+        path.write_bytes(written(samples(3, bits), "rgb", planar=True))
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tags = tiff.pages[0].tags
+            tags["StripOffsets"].overwrite(tags["StripOffsets"].value[:-1])
+        assert "strips or tiles are missing" in refusal(path.read_bytes())
+
+
+def test_a_photo_of_150_megapixels_is_within_the_limits_in_16_bits(monkeypatch):
+    """Although it has three times as many values as pixels."""
+    monkeypatch.setattr(reading, "MOST_PIXELS", math.prod(SIZE_HW))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2 * math.prod(SIZE_HW))
+    for planar in (False, True):
+        read(written(samples(3, 16), "rgb", planar=planar))
+    assert "too large" in refusal(written(samples(5, 16), "rgb", extra=("unspecified",) * 2))
