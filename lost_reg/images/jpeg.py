@@ -17,7 +17,7 @@ from PIL import Image
 from lost_reg.errors import UnreadableImage
 
 NO_END_MARKER = "without its end marker"
-_END, _SCAN = 0xD9, 0xDA
+_END = 0xD9
 _END_MARKER = bytes([0xFF, _END])
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but for the restarts within the data of a scan
 # If pixels are missing, a decoder makes them from what it is given in place of them: noise with restarts, of
@@ -55,13 +55,12 @@ def _whole(file: BinaryIO) -> bytes:
 
 
 def _has_end(content: bytes) -> bool:
-    """Whether a JPEG's end marker follows its scans."""
-    at, seen_scan = 2, False
+    """Whether a JPEG has an end marker of its own, and not only in a thumbnail within it."""
+    at = 2
     while marker := _MARKER.search(content, at):
-        kind, at = content[marker.end() - 1], marker.end()
-        if kind == _END and seen_scan:
+        at = marker.end()
+        if content[at - 1] == _END:
             return True
-        seen_scan = seen_scan or kind == _SCAN
         at += int.from_bytes(content[at : at + 2], "big")  # over the marker's own data
     return False
 

@@ -70,6 +70,23 @@ def test_a_file_that_is_cut_in_its_rows_is_refused(options, zeros):
         assert refusal(content[:left] + bytes(zeros)).startswith("cut off: its last rows are missing"), left
 
 
+def test_a_file_that_is_cut_between_two_restarts_is_refused():
+    content = jpeg(restart_marker_blocks=2)
+    restarts = [at for at in range(len(content)) if content[at] == 0xFF and 0xD0 <= content[at + 1] <= 0xD7]
+    for at in restarts[-16:]:
+        assert refusal(content[:at]).startswith("cut off"), at
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_file():
+    thumbnail = b"Exif\0\0" + jpeg(quality=5)
+    content = jpeg()
+    size = (len(thumbnail) + 2).to_bytes(2, "big")
+    with_thumbnail = content[:2] + b"\xff\xe1" + size + thumbnail + content[2:]
+    assert read_noted(with_thumbnail + bytes(99), apply_exif=True)[1] is None
+    assert read_noted(with_thumbnail[:-2], apply_exif=True)[1] == NO_END_MARKER
+    assert refusal(with_thumbnail[: len(with_thumbnail) - 300] + bytes(99)).startswith("cut off")
+
+
 def test_a_file_that_is_cut_in_its_header_is_refused():
     content = jpeg()
     for left in (3, 30, 300):
