@@ -67,19 +67,23 @@ def to_rgb(samples: Samples, background: str | None) -> np.ndarray:
 
 def _strip_to_rgb(pixels: np.ndarray, samples: Samples, background: str | None) -> np.ndarray:
     most, has_alpha = samples.most, pixels.shape[2] in (2, 4)
-    is_opaque = not has_alpha or background is None or (pixels[:, :, -1] == most).all()
-    if is_opaque and most == 255:
-        return pixels[:, :, :-1] if has_alpha else pixels
+    if not has_alpha or background is None or (pixels[:, :, -1] == most).all():
+        colours = pixels[:, :, :-1] if has_alpha else pixels
+        return colours if most == 255 else _levels(most)[colours]
     # the largest product is 255 * most * most
     pixels = pixels.astype(np.uint32 if most <= 255 else np.uint64)
-    colours = pixels[:, :, :-1] if has_alpha else pixels
-    if is_opaque:
-        return (colours * 255 + most // 2) // most
+    colours = pixels[:, :, :-1]
     below, alpha = np.array(_rgb(background), pixels.dtype), pixels[:, :, -1:]
     if samples.is_premultiplied:
         return np.minimum((colours * 255 + (most - alpha) * below + most // 2) // most, 255)
     whole = most * most
     return (colours * alpha * 255 + (most - alpha) * below * most + whole // 2) // whole
+
+
+@cache
+def _levels(most: int) -> np.ndarray:
+    """(most + 1,) uint8: each value in 8 bits."""
+    return ((np.arange(most + 1) * 255 + most // 2) // most).astype(np.uint8)
 
 
 @cache

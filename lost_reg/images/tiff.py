@@ -96,6 +96,8 @@ def read_tags(file: BinaryIO) -> Tags:
 
 
 def _tags(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Tags:
+    if not all(isinstance(directory.get(side), int) for side in (_WIDTH, _HEIGHT)):
+        raise UnreadableImage("a TIFF that does not say its size: it is damaged, so get it again")
     bits = _values(directory.get(_BITS, 1))
     samples = directory.get(_SAMPLES, 1)
     photometric = directory.get(_PHOTOMETRIC, -1)

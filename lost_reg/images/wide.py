@@ -38,22 +38,28 @@ def wide_samples(image: Image.Image, file: BinaryIO) -> Samples:
     Raises:
         UnreadableImage: pixels that OpenCV does not decode.
     """
-    if image.format == "PPM":
-        return Samples(np.asarray(image)[:, :, None].astype(np.uint16), 65535)  # Pillow scales it to these
-    height, width = image.height, image.width
-    transparent, has_alpha = image.info.get("transparency"), image.mode in _WITH_ALPHA
-    image.im = None  # frees its pixels before new ones are allocated
-    file.seek(0)
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (height, width):
-        raise UnreadableImage("cannot be decoded: its 16-bit pixels are damaged")
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
-    if has_alpha or transparent is None:
+    transparent = image.info.get("transparency")
+    if image.mode.startswith("I"):  # grey, of which Pillow keeps all bits; it scales a PGM to 16
+        pixels = np.asarray(image).astype(np.uint16, copy=False)[:, :, None]
+    else:
+        pixels = _by_opencv(image, file)
+    if image.mode in _WITH_ALPHA or transparent is None:
         return Samples(pixels, 65535)
     colours = pixels[:, :, :3]
     alpha = ~(colours == np.array(transparent)).all(axis=2, keepdims=True) * np.uint16(65535)
     return Samples(np.concatenate([colours, alpha], axis=2), 65535)
+
+
+def _by_opencv(image: Image.Image, file: BinaryIO) -> np.ndarray:
+    """(H, W, C) uint16: RGB, RGB and alpha, or grey and alpha as RGB and alpha."""
+    size_hw = image.height, image.width
+    image.im = None  # frees its pixels before new ones are allocated
+    file.seek(0)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size_hw or pixels.ndim != 3:
+        raise UnreadableImage("cannot be decoded: its 16-bit pixels are damaged")
+    return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _bits_of_jpeg_2000(file: BinaryIO) -> int:

@@ -220,6 +220,7 @@ def _as(dtype, count: int = 1, photometric: str = "minisblack", **options) -> by
         (_as("u1", 3, "ycbcr", subsampling=(2, 2)), "photometric 6"),
         (_as("u1", 1, "cfa", extratags=[(33421, 3, 2, (2, 2)), (33422, 1, 4, bytes(4))]), "a raw photo"),
         (_by_hand({256: 2, 257: 1, 258: 8, 259: 1, 262: 1, 266: 2, 277: 1, 278: 1}, b"ab"), "fill order 2"),
+        (_by_hand({256: 2, 258: 8, 259: 1, 262: 1, 277: 1, 278: 1}, b"ab"), "does not say its size"),
         (_by_hand({256: 2, 257: 1, 258: 8, 259: 6, 262: 6, 277: 3, 278: 1}, b"ab"), "compression 6"),
         (_by_hand({256: 2, 257: 1, 258: 12, 259: 1, 262: 1, 277: 1, 278: 1}, b"abc"), "12 bits per sample"),
         (_as("u2", 5, "rgb", extrasamples=["unspecified", "unassalpha"]), "extra (0, 2)"),
