@@ -19,7 +19,7 @@ class Samples:
     """Pixels as a file stores them.
 
     pixels: (H, W, C), unsigned: grey, grey and alpha, RGB, or RGB and alpha.
-    most: the value that stands for white, or opaque.
+    most: the value that stands for white, or opaque: 255 or 65535.
     is_premultiplied: whether the colours are multiplied by their alpha already.
     """
 
@@ -69,7 +69,7 @@ def _strip_to_rgb(pixels: np.ndarray, samples: Samples, background: str | None) 
     most, has_alpha = samples.most, pixels.shape[2] in (2, 4)
     if not has_alpha or background is None or (pixels[:, :, -1] == most).all():
         colours = pixels[:, :, :-1] if has_alpha else pixels
-        return colours if most == 255 else _levels(most)[colours]
+        return colours if most == 255 else (colours.astype(np.uint32) * 255 + 32895) >> 16  # rounded
     # the largest product is 255 * most * most
     pixels = pixels.astype(np.uint32 if most <= 255 else np.uint64)
     colours = pixels[:, :, :-1]
@@ -78,12 +78,6 @@ def _strip_to_rgb(pixels: np.ndarray, samples: Samples, background: str | None) 
         return np.minimum((colours * 255 + (most - alpha) * below + most // 2) // most, 255)
     whole = most * most
     return (colours * alpha * 255 + (most - alpha) * below * most + whole // 2) // whole
-
-
-@cache
-def _levels(most: int) -> np.ndarray:
-    """(most + 1,) uint8: each value in 8 bits."""
-    return ((np.arange(most + 1) * 255 + most // 2) // most).astype(np.uint8)
 
 
 @cache

@@ -59,7 +59,8 @@ def _by_opencv(image: Image.Image, file: BinaryIO) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), flags)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != size_hw or pixels.ndim != 3:
         raise UnreadableImage("cannot be decoded: its 16-bit pixels are damaged")
-    return pixels[:, :, [2, 1, 0, 3][: pixels.shape[2]]]
+    to_rgb = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+    return cv2.cvtColor(pixels, to_rgb, dst=pixels)
 
 
 def _bits_of_jpeg_2000(file: BinaryIO) -> int:

@@ -154,12 +154,18 @@ def test_a_pil_image_is_left_as_it_was():
     assert image.info["transparency"] == 3
 
 
+def test_every_value_of_16_bits_is_rounded():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    found = to_rgb(Samples(values, 65535), None)[:, :, 0]
+    assert np.array_equal(found, np.round(values[:, :, 0] / 257))
+
+
 @given(
-    st.integers(1, 65535).flatmap(lambda most: st.tuples(*[st.integers(0, most)] * 2, st.just(most))),
+    st.sampled_from([255, 65535]).flatmap(lambda most: st.tuples(*[st.integers(0, most)] * 2, st.just(most))),
     st.booleans(),
 )
 def test_compositing_is_rounded_arithmetic(values, is_premultiplied):
-    """Against fractions, for every depth."""
+    """In both depths."""
     value, alpha, most = values
     value = min(value, alpha) if is_premultiplied else value
     kind = np.uint8 if most < 256 else np.uint16
