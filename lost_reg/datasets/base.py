@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lost_reg.datasets.image_paths import ImageFolder
+from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import image_size
 from lost_reg.text import shown_names
@@ -111,7 +111,7 @@ class Dataset:
         return replace(self, load_truths=lambda: truths)
 
     def _size_in_file(self, name: str) -> SizeHW | None:
-        if not ImageFolder(self.root).has(name):
+        if not ListedFolder(self.root).has(name):
             raise LostRegError(
                 f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
                 f"{self.root}; add its height and width, or the image"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
 from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
-from lost_reg.datasets.image_paths import ImageFolder
+from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
@@ -95,7 +95,7 @@ def _with_masks(name: str) -> tuple[str | None, str]:
 
 def missing_images(dataset: Dataset) -> list[str]:
     """The images of a dataset whose files are not there."""
-    folder = ImageFolder(dataset.root)
+    folder = ListedFolder(dataset.root)
     return [name for name in dataset.images if not folder.has(name)]
 
 
