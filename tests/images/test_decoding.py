@@ -61,9 +61,10 @@ def faulty(tmp_path):
                     os._exit(3)
                 elif what == "hang":
                     pass_time(100)
-                    time.sleep(3600)
+                    time.sleep(5 * 120)
                 elif what == "slow":
                     pass_time(20)
+                    time.sleep(0.6)  # while the run looks for processes that hang
                 elif what == "swell":
                     np.empty(10 * 2**30, np.uint8)  # none of it is touched
                 elif what == "interrupt":
