@@ -62,6 +62,9 @@ def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def _shown() -> Iterator[Callable[[str, float, float | None, str], None]]:
+    if sys.stderr is None:  # as in a program without a console
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         yield _PlainLines().show
         return

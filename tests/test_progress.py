@@ -77,6 +77,14 @@ def test_downloaded_images_are_counted_one_by_one(clock, capsys):
     assert capsys.readouterr().err == "images: 2,000 of 19,817 images, 100.0/s, 178 s left\n"
 
 
+def test_without_standard_error_nothing_is_shown(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)  # as in a program without a console
+    with progress.image_progress("tiny") as show:
+        clock.now += 20
+        show(1, 0, 2)
+    assert capsys.readouterr().out == ""
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -152,7 +152,7 @@ class _Group:
         """The image's file, and whether its EXIF orientation is applied."""
         record = self.runs[0].results.record
         recorded = next(found[image].image for found in self.outcomes if image in found)
-        places = [Path(record.get("root", "")) / recorded]
+        places = [Path(record.get("root") or "") / recorded]
         if self.dataset:
             places.insert(0, self.dataset.root / image)
         path = next((place for place in places if place.is_file()), places[0])
