@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
@@ -164,7 +165,10 @@ def checked_source(
         raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
     if dataset:
         return _dataset_source(dataset, root, options["download"])
-    return _files_source(inputs, files_from, out)
+    source = _files_source(inputs, files_from, out)
+    if chosen.ranks.first:
+        note_passed_over(source.images)
+    return source
 
 
 def _dataset_source(dataset: str, root: Path, download: bool) -> Any:

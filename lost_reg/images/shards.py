@@ -11,13 +11,15 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from braceexpand import braceexpand
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.sources import ALL, Share, is_image
+from lost_reg.images.folders import is_image
+from lost_reg.images.sources import ALL, Share
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class TarShards:
     paths: tuple[Path, ...]
     count = None
     are_files = False
+    passed_over = MappingProxyType[str, int]({})
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
