@@ -74,13 +74,13 @@ def passed_over_line(counts: Mapping[str, int]) -> str:
     return f"{counted(sum(counts.values()), 'file')} passed over: {listed_counts(counts)}{_advice(counts)}"
 
 
-def nothing_found(what: str, others: Iterable[str]) -> str:
-    """One line on a folder or pattern without images: what is there instead."""
+def what_is_there(others: Iterable[str]) -> str:
+    """What a folder, pattern or shard without images holds instead: "it holds 12 .heic, 3 .txt"."""
     counts = counts_by_suffix(others)
     if not counts:
-        return f"no images in {what}: nothing is there that is not hidden"
+        return "it holds nothing that is not hidden"
     looked_for = f" (looked for {', '.join(readable_suffixes())})"
-    return f"no images in {what}: it holds {listed_counts(counts)}{_advice(counts) or looked_for}"
+    return f"it holds {listed_counts(counts)}{_advice(counts) or looked_for}"
 
 
 def listed_counts(counts: Mapping[str, int]) -> str:

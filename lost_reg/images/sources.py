@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol, TypeVar
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.folders import is_image, is_junk, nothing_found, passed_over, walk
+from lost_reg.images.folders import is_image, is_junk, passed_over, walk, what_is_there
 from lost_reg.types import Failure
 
 STANDARD_INPUT = "-"
@@ -139,7 +139,7 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
                 [file for file in some if not is_below(file, excluded)] for some in (found, others_here)
             )
         if not found and not unlisted_here:
-            raise LostRegError(nothing_found(repr(text), others_here))
+            raise LostRegError(f"no images in {text!r}: {what_is_there(others_here)}")
         files.update(dict.fromkeys(found))
         others.update(others_here)
         unlisted.update(unlisted_here)

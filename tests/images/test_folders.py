@@ -132,7 +132,7 @@ def test_what_is_excluded_was_not_passed_over(photos):
         (["a.heic"], "photos/*.heic", "in 'photos/*.heic': it holds 1 .heic"),
         (["a.csv", "b"], "photos", "it holds 1 without suffix, 1 .csv (looked for .jpg, "),
         (["a.tar", "b.tar"], "photos", "2 .tar; name tar shards themselves, such as 'shards/*.tar'"),
-        ([".thumbs/a.jpg"], "photos", "no images in 'photos': nothing is there that is not hidden"),
+        ([".thumbs/a.jpg"], "photos", "no images in 'photos': it holds nothing that is not hidden"),
     ],
 )
 def test_a_folder_without_images_says_what_is_there(photos, without_heif, names, given, said):
