@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.export.base import LINK, Export, ImageFiles, SkippedImages
+from lost_reg.export.base import LINK, NONE, Export, ImageFiles, SkippedImages
 from lost_reg.export.boxes import Filters, Selection, Tally
 from lost_reg.export.crops import write_crops
 from lost_reg.export.formats import FORMATS
 from lost_reg.files import whole_file, whole_folder
+from lost_reg.images.shards import SHARD_SUFFIXES
 from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
@@ -66,8 +67,8 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         progress: called after each image whose crops were written, with the numbers done, skipped and total.
 
     Raises:
-        LostRegError: a folder without a run, a run without any box left, or a target that cannot be written
-            or is not empty.
+        LostRegError: a folder without a run, a run without any box left, an output with images of which none
+            is there as a file, or a target that cannot be written or is not empty.
     """
     _check_targets(options)
     results = read_run(folder)
@@ -80,6 +81,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
             else f"{folder} holds no boxes"
         )
     export = Export(selection, results.settings, ImageFiles(_image_root(results, options), options.images))
+    _check_image_files(export, options)
     not_cropped = SkippedImages()
     # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:
@@ -133,6 +135,23 @@ def _image_root(results: Results, options: ExportOptions) -> Path | None:
         raise LostRegError(f"no such folder of images: {str(options.image_root)!r}")
     recorded = results.record.get("root")
     return options.image_root or (Path(recorded) if recorded else None)
+
+
+def _check_image_files(export: Export, options: ExportOptions) -> None:
+    """Raises LostRegError for an output with images if not one of them is there as a file."""
+    with_images = options.to and FORMATS[options.to].has_images and options.images != NONE
+    if not (with_images or options.crops) or any(export.files.find(image.name) for image in export.images):
+        return
+    first = next(iter(export.images)).name
+    if any(part.lower().endswith(SHARD_SUFFIXES) for part in first.split("/")[:-1]):
+        problem = (
+            f"the images are in tar shards ({first}): unpack each to a folder of its name in `image_root`"
+        )
+    else:
+        root = repr(str(export.files.root)) if export.files.root else "a folder that was not recorded"
+        problem = f"none of the images is a file in {root} ({first}): name the folder with `image_root`"
+    without = f", or leave them out with `images` {NONE}" if not options.crops else ""
+    raise LostRegError(f"{problem}{without}")
 
 
 def images_left(results: Results) -> int | None:
