@@ -77,10 +77,7 @@ def passed_over_line(counts: Mapping[str, int]) -> str:
 def what_is_there(others: Iterable[str]) -> str:
     """What a folder, pattern or shard without images holds instead: "it holds 12 .heic, 3 .txt"."""
     counts = counts_by_suffix(others)
-    if not counts:
-        return "it holds nothing that is not hidden"
-    looked_for = f" (looked for {', '.join(readable_suffixes())})"
-    return f"it holds {listed_counts(counts)}{_advice(counts) or looked_for}"
+    return f"it holds {listed_counts(counts) or 'nothing that is not hidden'}{_advice(counts)}"
 
 
 def listed_counts(counts: Mapping[str, int]) -> str:

@@ -96,8 +96,8 @@ def _refusals() -> Iterator[None]:
             yield
     except (UnreadableImage, MemoryError):
         raise
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
+    except FileNotFoundError as error:
+        raise UnreadableImage(f"no such file: {os.fspath(error.filename)!r}") from None
     except UnidentifiedImageError:
         raise UnreadableImage("not an image, or of a format that is not supported") from None
     except Image.DecompressionBombError as error:

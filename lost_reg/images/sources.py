@@ -18,9 +18,19 @@ from typing import BinaryIO, Protocol, TypeVar
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.folders import is_image, is_junk, passed_over, walk, what_is_there
+from lost_reg.images.reading import readable_suffixes
 from lost_reg.types import Failure
 
 STANDARD_INPUT = "-"
+# How entries of a list begin that are no paths, and what to write instead.
+_FORMS = {
+    "~": "write the home folder in place of ~",
+    "file:": "leave out file://, and write %20 as a space",
+    "http:": "download the image",
+    "https:": "download the image",
+    "'": "leave out the quotes",
+    '"': "leave out the quotes",
+}
 T = TypeVar("T")
 
 
@@ -139,7 +149,8 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
                 [file for file in some if not is_below(file, excluded)] for some in (found, others_here)
             )
         if not found and not unlisted_here:
-            raise LostRegError(f"no images in {text!r}: {what_is_there(others_here)}")
+            looked_for = f"looked for {', '.join(readable_suffixes())}"
+            raise LostRegError(f"no images in {text!r} ({looked_for}): {what_is_there(others_here)}")
         files.update(dict.fromkeys(found))
         others.update(others_here)
         unlisted.update(unlisted_here)
@@ -219,7 +230,8 @@ class ListedFiles:
     """Files named in a list, one per line, or each ended by NUL as `find -print0` writes them.
 
     The list is read once to count it and to find the files' common folder, and again during the run.
-    Relative paths start from the working directory.
+    Relative paths start from the working directory. Entries are taken literally; what would be something else
+    in a shell or a browser says so if there is no such file.
     """
 
     root: Path
@@ -257,10 +269,10 @@ class ListedFiles:
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage]:
+    ) -> Iterator[NamedImage | Failure]:
         paths = islice(self._all(), limit)
         named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
-        return share.of((name, Path(path)) for name, path in named if name not in done)
+        return share.of(_taken_literally(name, path) for name, path in named if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:
         return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]
@@ -268,6 +280,15 @@ class ListedFiles:
     def _all(self) -> Iterator[str]:
         self._list.seek(0)
         yield from _paths(self._list, self._end)
+
+
+def _taken_literally(name: str, path: str) -> NamedImage | Failure:
+    """An entry of a list, or a Failure that says what is wrong with one that is none because of its form."""
+    entry = os.path.relpath(path)
+    for start, advice in _FORMS.items():
+        if entry.startswith(start) and not os.path.lexists(path):
+            return Failure(name, f"no such file: {path!r}; entries of a list are paths: {advice}")
+    return name, Path(path)
 
 
 def _opened_list(name: str) -> BinaryIO:

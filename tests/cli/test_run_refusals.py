@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from image_cases import make_shard
 from run_cases import lines_of
@@ -22,6 +24,13 @@ def test_nothing_usable(refused, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     line = refused("run", tmp_path / "text.jpg", "--out", tmp_path / "out")
     assert "1 of 1 image could not be used" in line and "not an image" in line
+
+
+def test_a_list_of_what_is_not_there(refused, tmp_path):
+    (tmp_path / "list").write_text(f"{tmp_path}/photos/gone.jpg\n~/a.jpg\n")
+    text = refused("run", "--files-from", tmp_path / "list", "--out", tmp_path / "out", "--workers", 0)
+    assert f"(no such file: '{tmp_path}/photos/gone.jpg')" in text
+    assert f"no such file: '{Path.cwd()}/~/a.jpg'; entries of a list are paths: write the home" in text
 
 
 def test_shards_without_images(refused, lost_reg, photos, tmp_path):

@@ -135,7 +135,7 @@ def test_what_cannot_be_decoded_says_why(tmp_path, workers):
     assert [one.image for one in found] == ["a", "shard.tar", "b", "c", "d"]
     assert found[1] == failed_before
     assert (found[2].reason, found[0].reason) == (
-        "no such file",
+        f"no such file: '{tmp_path / 'gone'}'",
         "not an image, or of a format that is not supported",
     )
     assert "irectory" in found[4].reason

@@ -127,12 +127,12 @@ def test_what_is_excluded_was_not_passed_over(photos):
         (
             [f"{n}.heic" for n in range(12)] + ["a.txt"],
             "photos",
-            "it holds 12 .heic, 1 .txt; after `pip install ",
+            ": it holds 12 .heic, 1 .txt; after `pip install ",
         ),
-        (["a.heic"], "photos/*.heic", "in 'photos/*.heic': it holds 1 .heic"),
-        (["a.csv", "b"], "photos", "it holds 1 without suffix, 1 .csv (looked for .jpg, "),
+        (["a.heic"], "photos/*.heic", "no images in 'photos/*.heic' "),
+        (["a.csv", "b"], "photos", "in 'photos' (looked for .jpg, .jpeg, "),
         (["a.tar", "b.tar"], "photos", "2 .tar; name tar shards themselves, such as 'shards/*.tar'"),
-        ([".thumbs/a.jpg"], "photos", "no images in 'photos': it holds nothing that is not hidden"),
+        ([".thumbs/a.jpg"], "photos", ": it holds nothing that is not hidden"),
     ],
 )
 def test_a_folder_without_images_says_what_is_there(photos, without_heif, names, given, said):

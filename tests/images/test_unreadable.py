@@ -51,7 +51,7 @@ def test_what_is_no_image_is_refused(tmp_path, content):
 
 
 def test_a_missing_file_and_a_folder_are_told_apart_from_a_damaged_one(tmp_path):
-    assert refusal(tmp_path / "a.jpg") == "no such file"
+    assert refusal(tmp_path / "a.jpg") == f"no such file: '{tmp_path / 'a.jpg'}'"
     assert "directory" in refusal(tmp_path)
 
 
