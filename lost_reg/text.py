@@ -9,6 +9,8 @@ from typing import Any
 
 from lost_reg.errors import one_line
 
+_FOR_ONE = {"are": "is", "have": "has", "were": "was"}
+
 
 def text_table(rows: Sequence[dict[str, str]]) -> str:
     """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned."""
@@ -45,8 +47,14 @@ def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> s
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, such as "1 run" and "2 runs"."""
-    return f"{number:,} {what if number == 1 else what + 's'}"
+    """A number of things, such as "1 run" and "2 runs", "1 box" and "2 boxes"."""
+    plural = what + ("es" if what.endswith(("s", "x")) else "s")
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The form of a verb for a number of things: "is" for 1, and "are" for 2."""
+    return _FOR_ONE[verb] if number == 1 else verb
 
 
 def first_sentence(error: Exception) -> str:

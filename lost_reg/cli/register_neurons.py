@@ -112,7 +112,7 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
         raise LostRegError(f"the published list is at {url}: `download` fetches it")
     found = published_neurons(backbone)
     write_neurons(out, found)
-    print_line(f"{len(found.neurons)} neurons from {url}; in {out}")
+    print_line(f"{counted(len(found.neurons), 'neuron')} from {url}; in {out}")
 
 
 def _print_found(found: Any, out: Path) -> None:
@@ -122,7 +122,8 @@ def _print_found(found: Any, out: Path) -> None:
     if "class_tokens" in facts:
         above += f" and {counted(facts['class_tokens'], 'class token')}"
     print_line(
-        f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
+        f"{counted(len(found.neurons), 'neuron')} of layers 0 to {facts['top_layer']}, from "
+        f"{counted(facts['images'], 'image')}: "
         f"{above} have a norm above {facts['threshold']:.4g} after layer {facts['detect_layer']}; in {out}"
     )
     if not facts["stands_out"]:

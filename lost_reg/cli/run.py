@@ -33,7 +33,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 
 
 class _RunCommand(SettingCommand):
@@ -250,12 +250,13 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
 def _done_summary(summary: Any) -> str:
     """How many images a run did, and how many were done before."""
     before = summary.done_before
-    were = "was" if before == 1 else "were"
     if before and not summary.done and not summary.failed:
-        return f"all {before:,} images were done before" if before > 1 else "the image was done before"
+        return (
+            f"all {counted(before, 'image')} were done before" if before > 1 else "the image was done before"
+        )
     rate = summary.done / summary.seconds if summary.seconds else 0
     done = f"{counted(summary.done, 'image')} in {summary.seconds:.1f} s ({rate:.1f}/s)"
-    return f"{done}, {before:,} {were} done before" if before else done
+    return f"{done}, {before:,} {agreeing(before, 'were')} done before" if before else done
 
 
 @contextmanager
@@ -266,7 +267,7 @@ def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]
     done_now = 0
     stopping = click.get_current_context().find_root().obj
     stopping.message = lambda: (
-        f"{counted(done_now, 'image')} {'was' if done_now == 1 else 'were'} done; "
+        f"{counted(done_now, 'image')} {agreeing(done_now, 'were')} done; "
         f"results are in {out}; --resume continues"
     )
 

@@ -18,7 +18,7 @@ from lost_reg.images.shards import SHARD_SUFFIXES
 from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 
 _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
 
@@ -166,10 +166,10 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     """What was written, and what was left out."""
     tally = summary.tally
     kinds = {kind: tally.implausible[kind] for kind in IMPLAUSIBLE}
-    held = f"{_boxes(tally.boxes)} of {counted(tally.images, 'image')}"
+    held = f"{counted(tally.boxes, 'box')} of {counted(tally.images, 'image')}"
     lines = [f"{held}; implausible among them: {_listed(kinds)}"]
     if tally.dropped:
-        lines.append(f"dropped: {_boxes(tally.dropped.total())} ({_listed(tally.dropped)})")
+        lines.append(f"dropped: {counted(tally.dropped.total(), 'box')} ({_listed(tally.dropped)})")
     images = {
         "without a box": tally.without_box,
         "that the run could not use": summary.failed,
@@ -178,24 +178,22 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     left_out = [f"{counted(number, 'image')} {which}" for which, number in images.items() if number]
     if summary.beyond_first:
         left_out.append(
-            f"{_boxes(summary.beyond_first)} after the first of an image, which is all the format holds"
+            f"{counted(summary.beyond_first, 'box')} after the first of an image, "
+            "which is all the format holds"
         )
     return [*lines, f"left out: {', '.join(left_out)}"] if left_out else lines
 
 
 def warnings(summary: ExportSummary) -> list[str]:
     """What went wrong without ending the export."""
-    skipped = {"are not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
+    are = agreeing(summary.not_placed.count, "are")
+    skipped = {f"{are} not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
     lines = [
         f"{images.count:,} of {counted(summary.tally.images, 'image')} {what}: {images}"
         for what, images in skipped.items()
         if images.count
     ]
     return [*lines, *summary.notes]
-
-
-def _boxes(number: int) -> str:
-    return "1 box" if number == 1 else f"{number:,} boxes"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from lost_reg.datasets.catalog import Dataset, missing_images
 from lost_reg.errors import LostRegError
 from lost_reg.images.sources import STANDARD_INPUT, ImageFiles, Images
-from lost_reg.text import shown_names
+from lost_reg.text import agreeing, counted, shown_names
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ def source_of_dataset(dataset: Dataset) -> Source:
     if missing:
         get_rest = "`download` gets the rest" if dataset.full_size else "complete the folder"
         raise LostRegError(
-            f"{dataset.name} is incomplete: {len(missing):,} of {len(dataset.images):,} images are not in "
-            f"{dataset.root} ({shown_names(missing)}); {get_rest}"
+            f"{dataset.name} is incomplete: {len(missing):,} of "
+            f"{counted(len(dataset.images), 'image')} {agreeing(len(missing), 'are')} not in {dataset.root} "
+            f"({shown_names(missing)}); {get_rest}"
         )
     settings = {"dataset": dataset.name, "split": dataset.split}
     return Source(ImageFiles(dataset.root, dataset.images), apply_exif=False, settings=settings)

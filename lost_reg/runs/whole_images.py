@@ -8,7 +8,7 @@ from typing import Any
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.presets import ACROSS_METHODS, BEST
 from lost_reg.plausibility import WHOLE_IMAGE, implausible
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 from lost_reg.types import Prediction
 
 
@@ -33,7 +33,9 @@ def whole_images_line(read: Callable[[], Iterable[Prediction]], settings: dict[s
         return f"nothing was found in {images - with_box:,} of {counted(images, 'image')}; {advice}"
     if not whole or 2 * whole < with_box:
         return None
-    boxes = "the box is" if with_box == 1 else f"{whole:,} of {with_box:,} boxes are"
+    boxes = (
+        "the box is" if with_box == 1 else f"{whole:,} of {counted(with_box, 'box')} {agreeing(whole, 'are')}"
+    )
     method = METHODS.get(settings["method"])
     ask = method and method.why_whole_image
     why = ask(image for image in read() if _is_whole(image)) if ask else None

@@ -21,6 +21,7 @@ from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
 from lost_reg.runs.sweep_folder import SCORES_FILE, read_sweep
 from lost_reg.scoring.corloc import objects_that_count, wilson_interval
 from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, check_complete, ground_truth
+from lost_reg.text import counted
 from lost_reg.types import Box
 
 Count = Annotated[int, Meta(ge=0)]
@@ -179,8 +180,8 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     chosen = round(fraction * images)
     if not 0 < chosen < images:
         raise LostRegError(
-            f"{images} images with ground truth cannot be split into {fraction:.0%} to choose on and a rest: "
-            "choose another `tune_fraction`, or use more images"
+            f"{counted(images, 'image')} with ground truth cannot be split into {fraction:.0%} to choose on "
+            "and a rest: choose another `tune_fraction`, or use more images"
         )
     tuning = np.zeros(images, bool)
     tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True

@@ -300,7 +300,7 @@ def test_a_pair_without_and_with_registers_is_shown_first_and_any_other_can_be_c
     assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dinov2_vits14_reg")
     options = ["dino_vits16", "dinov2_vits14_reg", "no other"]
     assert page.locator("#b option").all_text_contents() == options
-    assert shown(page) == ["a.jpg"] and page.locator("#count").text_content() == "1 of 1 images"
+    assert shown(page) == ["a.jpg"] and page.locator("#count").text_content() == "1 of 1 image"
     page.select_option("#b", label="dino_vits16")
     assert shown(page) == ["a.jpg", "b.jpg"]
     page.select_option("#a", label="dinov2_vits14_reg")
@@ -346,7 +346,7 @@ def test_each_dataset_offers_its_own_runs(tmp_path, make_coco, open_page):
     expected = [f"{name} · thing" for name in (names[0], *names)]
     assert about.all_text_contents() == expected  # of one name, in the order of the datasets
     page.select_option("#dataset", label=names[1])
-    assert shown(page) == ["same.jpg"] and page.locator("#count").text_content() == "1 of 1 images"
+    assert shown(page) == ["same.jpg"] and page.locator("#count").text_content() == "1 of 1 image"
     assert (chosen(page, "a"), chosen(page, "b")) == ("dinov2_vits14", "dino_vits16")
     assert page.locator("#a option").all_text_contents() == ["dinov2_vits14", "dino_vits16"]
     page.select_option("#dataset", label=names[0])
