@@ -89,7 +89,8 @@ def test_lists_and_shards_give_what_the_folder_gives(lost_reg, photos, tmp_path)
     result = lost_reg("export", tmp_path / "shards", "--to", "csv", "--out", tmp_path / "boxes.csv")
     assert result.exit_code == 0 and len((tmp_path / "boxes.csv").read_text().splitlines()) == 3
     result = lost_reg("export", tmp_path / "shards", "--crops", tmp_path / "crops")
-    assert result.exit_code == 0 and "2 of 2 images gave no crops" in result.stderr
+    assert result.exit_code == 1 and "images are in tar shards (shard-000.tar/a.jpg)" in result.stderr
+    assert not (tmp_path / "crops").exists()
 
 
 def test_pictures_are_not_made_of_shards(refused, photos, tmp_path):
@@ -179,7 +180,7 @@ def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save
     images = [tmp_path / "a.png", save_scene(tmp_path / "d.jpg"), tmp_path / "b.png", tmp_path / "c.png"]
     (tmp_path / "list").write_text("".join(f"{image}\n" for image in images))
     run = ("run", "--files-from", tmp_path / "list", "--method", "lost", "--out", tmp_path / "out")
-    assert "Warning: 1 of 2 boxes are the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
+    assert "Warning: 1 of 2 boxes is the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
     line = (
         "Warning: 3 of 4 boxes are the whole image: 100 % of the affinities in these images are positive, so "
         "all patches tie for the lowest degree and the seed is arbitrary; try --preset best; "
