@@ -16,6 +16,7 @@ from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
     backbone_names,
+    background_option,
     chosen_loader,
     chosen_setting,
     data_root_option,
@@ -74,6 +75,7 @@ class _RunCommand(SettingCommand):
 @model_options
 @data_root_option
 @register_options
+@background_option
 @loader_options
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in its folder.")
 @click.option(
@@ -228,7 +230,7 @@ def _run(
 def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
-    from lost_reg.runs.sessions import failed_summary, implausible_summary
+    from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
     from lost_reg.runs.whole_images import whole_images_line
 
     if summary.done_before and asked_for_files:
@@ -237,6 +239,8 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     print_line(f"{_done_summary(summary)}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
+    if summary.noted:
+        print_line(noted_summary(summary))
     settings = read_record(summary.folder / RUN_FILE)["settings"]
     if line := whole_images_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)

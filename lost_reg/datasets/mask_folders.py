@@ -162,7 +162,7 @@ def _read_mask(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         if file.read(len(_PNG)) != _PNG:
             raise LostRegError("not a PNG file")
-    red, green, blue = np.moveaxis(read_image(path, apply_exif=False) > 127, 2, 0)
+    red, green, blue = np.moveaxis(read_image(path, apply_exif=False, background="black") > 127, 2, 0)
     return red | green | blue  # many times as fast as `any` over the last axis
 
 

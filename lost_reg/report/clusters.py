@@ -13,7 +13,7 @@ from lost_reg.boxes import whole_pixels
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.export.base import NO_FILE, ImageFiles, SkippedImages
 from lost_reg.files import whole_file
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import Reading, as_recorded, read_image
 from lost_reg.report.page import render_clusters
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.text import counted
@@ -41,7 +41,7 @@ def write_clusters_page(run: Path, image_root: Path | None = None) -> tuple[Path
     results = read_run(run)
     if not has_clusters(results):
         raise LostRegError(f"{str(run)!r} has no clusters: `lost-reg cluster` makes them")
-    thumbnails = _Thumbnails(image_files(results, image_root), bool(results.settings["apply_exif"]))
+    thumbnails = _Thumbnails(image_files(results, image_root), as_recorded(results.settings))
     page = render_clusters(_data(results, thumbnails))
     with whole_file(run / CLUSTERS_PAGE, "the page") as part:
         part.write_text(page, encoding="utf-8")
@@ -97,8 +97,8 @@ def _about(first: str, name: str, size: int, shown: int) -> str:
 class _Thumbnails:
     """Crops as data URIs. Asked for in the order of the images, so that each is decoded once."""
 
-    def __init__(self, files: ImageFiles, apply_exif: bool):
-        self._files, self._apply_exif = files, apply_exif
+    def __init__(self, files: ImageFiles, reading: Reading):
+        self._files, self._reading = files, reading
         self._image = ""
         self._pixels: Image.Image | None = None
         self.missing = SkippedImages()
@@ -120,7 +120,7 @@ class _Thumbnails:
         try:
             if file is None:
                 raise UnreadableImage(NO_FILE)
-            pixels = read_image(file, apply_exif=self._apply_exif)
+            pixels = read_image(file, **self._reading)
             if pixels.shape[:2] != tuple(size_hw):
                 raise UnreadableImage("another size than in the run")
         except UnreadableImage as error:

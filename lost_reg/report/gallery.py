@@ -13,6 +13,7 @@ from typing import Any
 from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.images.reading import Reading, as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.map_words import explanations, titles
@@ -151,15 +152,15 @@ class _Group:
             return None
         return objects_that_count(self.dataset.truths[image], self._count_hard)
 
-    def file(self, image: str) -> tuple[Path, bool]:
-        """The image's file, and whether its EXIF orientation is applied."""
+    def file(self, image: str) -> tuple[Path, Reading]:
+        """The image's file, and how the run read it."""
         record = self.runs[0].results.record
         recorded = next(found[image].image for found in self.outcomes if image in found)
         places = [Path(record.get("root") or "") / recorded]
         if self.dataset:
             places.insert(0, self.dataset.root / image)
         path = next((place for place in places if place.is_file()), places[0])
-        return path, bool(self.runs[0].results.settings.get("apply_exif"))
+        return path, as_recorded(self.runs[0].results.settings)
 
     def facts(self, names: list[str]) -> dict[str, Any]:
         """What the page's script needs of the group; names: of all runs."""

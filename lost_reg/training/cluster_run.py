@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.export.run_export import images_left
+from lost_reg.images.reading import as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.labels import check_joined, relabel
@@ -146,14 +147,14 @@ def _embed(
         if key not in cache:
             todo.setdefault(image, []).append(index)
     total = sum(map(len, todo.values()))
-    apply_exif = bool(results.settings["apply_exif"])
+    reading = as_recorded(results.settings)
 
     def crops():
         for image, indices in todo.items():
             file = files.find(image)
             if file is None:
                 raise LostRegError(f"{image} of the run is gone: what was done is kept")
-            yield from crops_of(results.predictions[image], indices, file, backbone, apply_exif=apply_exif)
+            yield from crops_of(results.predictions[image], indices, file, backbone, reading)
 
     for done, (place, token) in enumerate(class_tokens(crops(), backbone, options.batch_size), start=1):
         cache.add(keys[place], token)

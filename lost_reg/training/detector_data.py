@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import as_recorded, read_image
 from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted, shown_names
@@ -59,7 +59,7 @@ class TrainingSet:
         """
         name = self.images[index][0]
         try:
-            pixels = read_image(self.root / name, apply_exif=self.settings["apply_exif"])
+            pixels = read_image(self.root / name, **as_recorded(self.settings))
         except UnreadableImage as error:
             raise LostRegError(
                 f"{self.root / name}: {error}; the training needs it again: `resume` continues"

@@ -45,7 +45,7 @@ from lost_reg.training.head_fit import (
     ridge,
     with_threshold,
 )
-from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
+from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
 from lost_reg.version import __version__
 
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
@@ -99,7 +99,7 @@ def train_head(
     images = images_to_train_on(results, training, options)
     settings = _settings(results, backbone, replace(training, features=features), options.limit)
     with _work_folder(out, settings, options.resume) as work:
-        loader = upright_as_in_run(options.loader, results)
+        loader = as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache)
             source.fill(progress("features"))

@@ -14,7 +14,7 @@ from lost_reg.discovery.features import FeatureConfig, compose, finite_images
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.export.base import ImageFiles
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.reading import read_image, scaled
+from lost_reg.images.reading import as_recorded, read_image, scaled
 from lost_reg.masks.bilateral import BilateralSolver
 from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
@@ -147,7 +147,10 @@ class FeatureSource:
         if not mask.any():
             return mask
         try:
-            read = read_image(self.images.paths[image], apply_exif=self.loader.apply_exif)
+            read = read_image(
+                self.images.paths[image],
+                apply_exif=self.loader.apply_exif, background=self.loader.background,
+            )  # fmt: skip
         except UnreadableImage as error:
             raise LostRegError(f"{image}: {error}; the training needs it again: `resume` continues") from None
         pixels = scaled(read, self.features.max_side, self.features.square)
@@ -196,6 +199,6 @@ class FeatureSource:
             yield ImageFeatures(image.name, of_image.numpy(), (rows, columns), (spans[0], spans[1]))
 
 
-def upright_as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:
-    """Loader options that turn images by their EXIF data if the run did."""
-    return replace(loader, apply_exif=results.settings["apply_exif"])
+def as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:
+    """Loader options that read images as the run did."""
+    return replace(loader, **as_recorded(results.settings))

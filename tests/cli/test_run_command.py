@@ -117,6 +117,7 @@ def test_run_json_says_how_to_repeat_the_run(lost_reg, voc, tmp_path):
         "dataset": "voc07",
         "split": "trainval",
         "apply_exif": False,
+        "background": "#ffffff",
         "backbone": "tiny",
         "weights": record["settings"]["weights"],
         "precision": "fp32",
@@ -269,7 +270,7 @@ def test_a_bad_file_is_recorded_and_the_run_goes_on(lost_reg, photos, tmp_path):
     assert result.exit_code == 0 and "2 of 4 images could not be used" in result.stderr
     rows = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
     reasons = {row["image"]: row["reason"] for row in rows}
-    assert "not an image" in reasons["text.jpg"] and "truncated" in reasons["cut.jpg"]
+    assert "not an image" in reasons["text.jpg"] and "cut off" in reasons["cut.jpg"]
     assert len(lines_of(tmp_path / "out")) == 2
 
 

@@ -53,7 +53,7 @@ def faulty(tmp_path):
                 with open(__file__ + ".clock", "ab") as clock:
                     clock.write(bytes(seconds))
 
-            def read_image(source, *, apply_exif):
+            def read_noted(source, *, apply_exif, background):
                 what = source.read_text() if hasattr(source, "read_text") else source.decode()
                 if what == "crash":
                     os.kill(os.getpid(), signal.SIGSEGV)
@@ -72,9 +72,9 @@ def faulty(tmp_path):
                 elif what == "chatter":
                     print("noise" * 10_000, flush=True)
                     os.write(1, b"more noise")
-                return np.full((2, 3, 3), os.getpid() % 256, np.uint8)
+                return np.full((2, 3, 3), os.getpid() % 256, np.uint8), None
 
-            decoding.read_image = read_image
+            decoding.read_noted = read_noted
             decoding.serve()
         """)
     )
@@ -134,11 +134,22 @@ def test_what_cannot_be_decoded_says_why(tmp_path, workers):
     found = list(decode(images, DECODING, workers=workers))
     assert [one.image for one in found] == ["a", "shard.tar", "b", "c", "d"]
     assert found[1] == failed_before
-    assert (found[2].reason, found[0].reason) == (
-        f"no such file: '{tmp_path / 'gone'}'",
-        "not an image, or of a format that is not supported",
-    )
+    assert found[0].reason == "not an image, but a text file"
+    assert found[2].reason == f"no such file: '{tmp_path / 'gone'}'"
+    assert found[3].reason.startswith("an empty file")
     assert "irectory" in found[4].reason
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_note_and_the_background_pass_through_a_process(tmp_path, workers):
+    Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:-2])
+    images = [(name, tmp_path / name) for name in ("a.png", "b.jpg")]
+    grey = Decoding(True, None, 8, background="#808080")
+    clear, cut = decode(images, grey, workers=workers)
+    assert (clear.pixels == 128).all() and clear.note is None
+    assert (cut.pixels == 255).all() and cut.note == "without its end marker"
 
 
 def test_a_decoder_that_crashes_is_replaced_and_its_image_recorded(tmp_path, faulty):

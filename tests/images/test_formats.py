@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from lost_reg.images import reading
 from lost_reg.images.reading import HEIF_SUFFIXES, read_image, readable_suffixes
 
 # Smooth, so that lossy formats keep it within a few levels.
 SMOOTH = np.stack(
     [*np.broadcast_arrays(np.arange(48) * 4, np.arange(32)[:, None] * 6, 90)], axis=2
 ).astype(np.uint8)  # fmt: skip
-
-
-@pytest.fixture
-def without_heif(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    reading.heif_is_readable.cache_clear()
-    yield
-    reading.heif_is_readable.cache_clear()
 
 
 @pytest.mark.parametrize(

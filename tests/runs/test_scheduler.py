@@ -78,7 +78,7 @@ def test_an_unreadable_image_is_a_failure_and_the_others_go_on(tmp_path, colours
     outcomes = list(discover_stream(stream, colours, "lost", loader=LoaderOptions(workers=workers)))
     failed = {one.image: one.reason for one in outcomes if isinstance(one, Failure)}
     assert failed == {
-        "bad": "not an image, or of a format that is not supported",
+        "bad": "not an image, but a text file",
         "gone": f"no such file: '{tmp_path / 'gone.jpg'}'",
     }
     boxes = {one.image: one.box_xyxy for one in outcomes if isinstance(one, Prediction)}
@@ -318,7 +318,7 @@ def test_an_image_that_cannot_be_read_fails_once(tmp_path, random_backbone):
     (tmp_path / "bad.jpg").write_text("no image")
     settings = [setting(), setting(facet="v")]
     outcomes = list(discover_by_each([("bad", tmp_path / "bad.jpg")], random_backbone, settings, HERE))
-    assert outcomes == [Failure("bad", "not an image, or of a format that is not supported")]
+    assert outcomes == [Failure("bad", "not an image, but a text file")]
 
 
 def test_settings_of_different_sizes_and_of_several_objects_are_refused(random_backbone):
