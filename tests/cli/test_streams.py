@@ -24,10 +24,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def lost_reg_in_shell(closed: str, *args: object) -> subprocess.CompletedProcess:
+# lost-reg, with a library that writes to file descriptor 2, as those in C do.
+NOISY = """
+import os
+from lost_reg.cli.app import main
+from lost_reg.runs.sessions import Session
+
+def add(self, outcome, add=Session.add):
+    os.write(2, b"noise\\n")
+    add(self, outcome)
+
+Session.add = add
+main()
+"""
+
+
+def lost_reg_in_shell(closed: str, *args: object, start=("-m", "lost_reg")) -> subprocess.CompletedProcess:
     """Run a command with some of its streams closed, such as "12"."""
     redirections = " ".join(f"{one}{STREAMS[one]}&-" for one in closed)
-    command = [sys.executable, "-m", "lost_reg", *map(str, args)]
+    command = [sys.executable, *start, *map(str, args)]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", *command],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ENVIRONMENT,
@@ -39,12 +54,14 @@ def test_a_run_does_its_work_without_streams(tmp_path, save_scene, closed):
     save_scene(tmp_path / "photos/a.png")
     (tmp_path / "photos/b.png").write_text("no image")
     out = tmp_path / "run"
-    ended = lost_reg_in_shell(closed, "run", tmp_path / "photos", "--out", out, "--workers", "1")
+    args = ("run", tmp_path / "photos", "--out", out, "--workers", "1")
+    ended = lost_reg_in_shell(closed, *args, start=("-c", NOISY))
     assert ended.returncode == 0, ended.stderr
     (line,) = (out / "predictions.jsonl").read_text().splitlines()  # nothing else was written into it
     assert json.loads(line)["image"] == "a.png"
     (line,) = (out / "errors.jsonl").read_text().splitlines()
     assert json.loads(line)["image"] == "b.png"
+    assert (out / ".lock").read_bytes() == b""
     assert ("1 image in" in ended.stdout) == ("1" not in closed)
     assert ("1 of 2 images could not be used" in ended.stderr) == ("2" not in closed)
 
