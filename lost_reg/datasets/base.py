@@ -10,7 +10,7 @@ from pathlib import Path
 from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import image_size
-from lost_reg.text import shown_names
+from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.types import ImageTruth, Mask, SizeHW
 
 REFUSE, LEAVE_OUT = UNANNOTATED = ("refuse", "leave-out")  # what to do about images without annotations
@@ -123,9 +123,8 @@ class Dataset:
 
     def _without(self, names: tuple[str, ...]) -> str:
         total = len(self.images) + len(self.left_out)
-        verb = "has" if len(names) == 1 else "have"
-        shown = f"{len(names):,} of {total:,} images of {self.title}"
-        return f"{shown} {verb} no annotation ({shown_names(names)})"
+        shown = f"{len(names):,} of {counted(total, 'image')} of {self.title}"
+        return f"{shown} {agreeing(len(names), 'have')} no annotation ({shown_names(names)})"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
-from lost_reg.text import text_table
+from lost_reg.text import agreeing, counted, text_table
 
 SPECS = (
     DatasetSpec("voc07", "VOCdevkit/VOC2007", "trainval", 5011, "PASCAL VOC 2007 trainval", find_voc, True),
@@ -129,5 +129,6 @@ def _presence(spec: DatasetSpec, root: Path) -> str:
         return f"not usable: {error}" if is_damaged else f"not here: looked for {folder}"
     missing = len(missing_images(found))
     if missing:
-        return f"incomplete: {missing:,} of {len(found.images):,} images are missing"
-    return "here" if found.is_full else f"here: {len(found.images):,} images of it"
+        are = agreeing(missing, "are")
+        return f"incomplete: {missing:,} of {counted(len(found.images), 'image')} {are} missing"
+    return "here" if found.is_full else f"here: {counted(len(found.images), 'image')} of it"

@@ -131,8 +131,8 @@ def _refusals() -> Iterator[None]:
             yield
     except (UnreadableImage, MemoryError):
         raise
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
+    except FileNotFoundError as error:
+        raise UnreadableImage(f"no such file: {os.fspath(error.filename)!r}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(int(re.search(r"\d+", str(error))[0])) from None
     except Exception as error:  # a damaged file can break a decoder anywhere

@@ -84,8 +84,8 @@ def _data(results: Results, thumbnails: _Thumbnails) -> dict[str, Any]:
 def _summary(record: dict[str, Any]) -> str:
     silhouette = record.get("silhouette")
     quality = "" if silhouette is None else f", silhouette {silhouette:.3f}"
-    boxes = "1 box" if record["boxes"] == 1 else f"{record['boxes']:,} boxes"
-    return f"{boxes} in {record['k']} clusters by the class token of {record['backbone']}{quality}"
+    boxes, clusters = counted(record["boxes"], "box"), counted(record["k"], "cluster")
+    return f"{boxes} in {clusters} by the class token of {record['backbone']}{quality}"
 
 
 def _about(first: str, name: str, size: int, shown: int) -> str:

@@ -24,6 +24,7 @@ from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.prediction_files import match_images
+from lost_reg.text import counted
 from lost_reg.types import Box, Failure, ImageTruth, Prediction
 
 MAX_IMAGES = 2000
@@ -76,13 +77,15 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         return None
     notes = degenerate_notes([run for run in runs if not run.row])
     notes += [
-        f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
-        "(`lost-reg report --max-images` shows more); the numbers above are of all"
+        f"{dataset['name']}: {dataset['shown']:,} of its {counted(dataset['images'], 'image')}, evenly "
+        "spaced (`lost-reg report --max-images` shows more); the numbers above are of all"
         for dataset in gallery["datasets"]
         if dataset["shown"] < dataset["images"]
     ]
     if gallery["without_picture"]:
-        notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
+        notes.append(
+            f"{counted(gallery['without_picture'], 'image')} could not be read again: no picture of them"
+        )
     if not any(map(has_maps, gallery["items"])):
         notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
     colours = ramp()[::21]
@@ -161,7 +164,7 @@ class _Group:
         """The image's file, and how the run read it."""
         record = self.runs[0].results.record
         recorded = next(found[image].image for found in self.outcomes if image in found)
-        places = [Path(record.get("root", "")) / recorded]
+        places = [Path(record.get("root") or "") / recorded]
         if self.dataset:
             places.insert(0, self.dataset.root / image)
         path = next((place for place in places if place.is_file()), places[0])

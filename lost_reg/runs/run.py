@@ -141,11 +141,13 @@ def write_folder(
 def _record(source: Source, backbone: Backbone, options: RunOptions, count: int | None) -> dict[str, Any]:
     """What run.json holds besides the settings."""
     weights = backbone.weights.path
+    passed_over = dict(source.images.passed_over)
     return {
         "created": now(),
         "root": str(source.images.root.absolute()),
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
+        **({"passed_over": passed_over} if passed_over else {}),
         "weights_file": str(weights.absolute()) if weights else None,
     }
 

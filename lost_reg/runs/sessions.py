@@ -153,7 +153,7 @@ def device_name(backbone: Backbone) -> str:
     """The device in words, such as "cuda (NVIDIA H200)" or "cpu (x86_64, 2 threads)"."""
     if backbone.device.type == "cuda":
         return f"{backbone.device} ({torch.cuda.get_device_name(backbone.device)})"
-    return f"{backbone.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"{backbone.device} ({platform.machine()}, {counted(torch.get_num_threads(), 'thread')})"
 
 
 def now() -> str:
@@ -182,6 +182,5 @@ def implausible_summary(summary: RunSummary) -> str:
     counts = summary.implausible
     total = sum(counts.values())
     kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
-    boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
-    them = "it" if total == 1 else "them"
+    boxes, them = counted(total, "implausible box"), "it" if total == 1 else "them"
     return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves {them} out)"

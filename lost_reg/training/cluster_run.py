@@ -14,7 +14,7 @@ from lost_reg.images.reading import as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.labels import check_joined, relabel
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 from lost_reg.training.cluster_names import renamed
 from lost_reg.training.cluster_record import CLUSTER, DISTANCE, image_files, is_record
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
@@ -82,8 +82,8 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
     gone = [image for image in wanted if files.find(image) is None]
     if gone:
         raise LostRegError(
-            f"{len(gone):,} of {len(wanted):,} images of the run are no files in {str(files.root)!r} "
-            f"({shown_names(gone)}): name their folder with `image_root`"
+            f"{len(gone):,} of {counted(len(wanted), 'image')} of the run are no files in "
+            f"{str(files.root)!r} ({shown_names(gone)}): name their folder with `image_root`"
         )
 
 

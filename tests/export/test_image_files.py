@@ -37,9 +37,41 @@ def test_pictures_of_yolo(tmp_path, photos, images):
 def test_files_outside_of_the_root_are_not_taken(tmp_path, save_scene):
     save_scene(tmp_path / "secret.jpg")
     (tmp_path / "images").mkdir()
-    found = [prediction(name, (0, 0, 9, 9)) for name in ("../secret.jpg", str(tmp_path / "secret.jpg"))]
+    save_scene(tmp_path / "images/a.jpg")
+    listed = ("../secret.jpg", str(tmp_path / "secret.jpg"), "a.jpg")
+    found = [prediction(name, (0, 0, 9, 9)) for name in listed]
     summary = export(tmp_path, found, "yolo", root=tmp_path / "images", images="copy")
-    assert names(tmp_path / "out/images") == [] and summary.not_placed.count == 2
+    assert names(tmp_path / "out/images") == ["a.jpg"] and summary.not_placed.count == 2
+
+
+@pytest.mark.parametrize("to, crops", [("yolo", False), ("yolo-seg", False), ("voc", False), ("csv", True)])
+@pytest.mark.parametrize(
+    "listed, said",
+    [
+        (("s-0.tar/a.jpg", "s-1.tgz/b.jpg"), "in tar shards (s-0.tar/a.jpg)"),
+        (("a.jpg",), "none of the images is a file in "),
+    ],
+)
+def test_without_any_image_nothing_is_written_that_needs_images(tmp_path, to, crops, listed, said):
+    found = [prediction(name, (0, 0, 9, 9)) for name in listed]
+    options = {"crops": tmp_path / "crops"} if crops else {"images": "copy"}
+    line = refusal(export, tmp_path, found, to, root=tmp_path / "shards", **options)
+    assert said in line and "`image_root`" in line and ("`images` none" in line) == (not crops)
+    assert names(tmp_path) == ["run", "run/errors.jsonl", "run/predictions.jsonl", "run/run.json"]
+
+
+def test_what_needs_no_images_is_written_of_a_run_on_shards(tmp_path):
+    found = [prediction("s-0.tar/a.jpg", (0, 0, 9, 9))]
+    for to, images in (("coco", "link"), ("csv", "link"), ("png", "link"), ("yolo", "none"), ("voc", "none")):
+        summary = export(tmp_path / f"{to}-{images}", found, to, root=tmp_path, images=images)
+        assert summary.tally.boxes == 1 and warnings(summary) == []
+
+
+def test_shards_that_were_unpacked_are_found_under_their_names(tmp_path, save_scene):
+    save_scene(tmp_path / "unpacked/s-0.tar/a.jpg")
+    found = [prediction("s-0.tar/a.jpg", (0, 0, 9, 9))]
+    export(tmp_path, found, "yolo", root=tmp_path / "shards", image_root=tmp_path / "unpacked")
+    assert names(tmp_path / "out/images") == ["s-0.tar_a.jpg"]
 
 
 def test_torchvision_reads_the_images_of_voc(tmp_path, photos):

@@ -45,7 +45,7 @@ def test_a_truncated_16_bit_file_is_refused(tmp_path, suffix):
 
 
 def test_a_missing_file_and_a_folder_are_told_apart_from_a_damaged_one(tmp_path):
-    assert refusal(tmp_path / "a.jpg") == "no such file"
+    assert refusal(tmp_path / "a.jpg") == f"no such file: '{tmp_path / 'a.jpg'}'"
     assert "directory" in refusal(tmp_path)
 
 

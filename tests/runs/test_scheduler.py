@@ -67,7 +67,7 @@ def test_outcomes_are_given_as_they_are_done(tmp_path, colours):
     stream = discover_stream(images, colours, "lost", loader=LoaderOptions(batch_size=1, workers=0))
     assert next(stream).image == "0"
     (tmp_path / "1.png").unlink()
-    assert next(stream) == Failure("1", "no such file")
+    assert next(stream) == Failure("1", f"no such file: '{tmp_path / '1.png'}'")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -79,7 +79,7 @@ def test_an_unreadable_image_is_a_failure_and_the_others_go_on(tmp_path, colours
     failed = {one.image: one.reason for one in outcomes if isinstance(one, Failure)}
     assert failed == {
         "bad": "not an image, but a text file",
-        "gone": "no such file",
+        "gone": f"no such file: '{tmp_path / 'gone.jpg'}'",
     }
     boxes = {one.image: one.box_xyxy for one in outcomes if isinstance(one, Prediction)}
     assert boxes == {"a": (16, 8, 40, 24), "b": (0, 0, 8, 8)}

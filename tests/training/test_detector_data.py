@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, save_scene):
     assert "no label" in refusal(read_training_set, run, classes=True)
     assert "name one of them" in refusal(read_training_set, tmp_path)
     (tmp_path / "photos" / "1.png").unlink()
-    assert "1 of 4 images are not files" in refusal(read_training_set, run)
+    assert "1 of 4 images is missing below" in refusal(read_training_set, run)
     nothing = write_run(tmp_path / "nothing", tmp_path / "photos", {"0.png": [], "2.png": []})
     assert "holds no boxes" in refusal(read_training_set, nothing)
     one = write_run(tmp_path / "one", tmp_path / "photos", {"0.png": [found_object((0, 0, 9, 9))]})
