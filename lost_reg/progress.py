@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lost_reg.text import counted
+
 _SECONDS_BETWEEN_LINES = 15.0
+_MEGABYTES = "MB"
 
 Progress = Callable[[int, int, int | None], None]  # (done, failed, total if known), in images
 
@@ -22,7 +25,7 @@ def no_progress(done: int, failed: int, total: int | None) -> None:
 
 
 @contextmanager
-def image_progress(what: str, unit: str = "images") -> Iterator[Progress]:
+def image_progress(what: str, unit: str = "image") -> Iterator[Progress]:
     """A Progress to call after each image, or after each of another unit."""
     with _shown() as show:
         yield lambda done, failed, total: show(what, done + failed, total, unit)
@@ -34,7 +37,7 @@ def progress_of_phases() -> Iterator[Callable[[str], Progress]]:
     with _shown() as show:
 
         def phase(what: str) -> Progress:
-            return lambda done, failed, total: show(what, done + failed, total, "images")
+            return lambda done, failed, total: show(what, done + failed, total, "image")
 
         yield phase
 
@@ -43,7 +46,7 @@ def progress_of_phases() -> Iterator[Callable[[str], Progress]]:
 def step_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A function (done, total) to call after each step of a training."""
     with _shown() as show:
-        yield lambda done, total: show(what, done, total, "steps")
+        yield lambda done, total: show(what, done, total, "step")
 
 
 @contextmanager
@@ -53,15 +56,18 @@ def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
         def report(what: str, done: int, total: int | None) -> None:
             if what == "images":
-                show(what, done, total, "images")
+                show(what, done, total, "image")
             else:
-                show(what, done / 1e6, total and total / 1e6, "MB")
+                show(what, done / 1e6, total and total / 1e6, _MEGABYTES)
 
         yield report
 
 
 @contextmanager
 def _shown() -> Iterator[Callable[[str, float, float | None, str], None]]:
+    if sys.stderr is None:  # as in a program without a console
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         yield _PlainLines().show
         return
@@ -114,4 +120,6 @@ class _PlainLines:
 
 
 def _counted(done: float, total: float | None, unit: str) -> str:
-    return f"{done:,.0f} of {total:,.0f} {unit}" if total else f"{done:,.0f} {unit}"
+    last = round(total or done)
+    counted_last = f"{last:,} {unit}" if unit == _MEGABYTES else counted(last, unit)
+    return f"{done:,.0f} of {counted_last}" if total else counted_last

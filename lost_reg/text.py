@@ -10,6 +10,8 @@ from typing import Any
 
 from lost_reg.errors import one_line
 
+_FOR_ONE = {"are": "is", "have": "has", "were": "was"}
+
 
 def text_of(content: bytes, encoding: str = "utf-8", *, errors: str = "strict") -> str:
     """The text of a user's file: UTF-16 if it starts with its mark, else UTF-8, with or without a mark.
@@ -67,8 +69,14 @@ def shown_names(names: Iterable[str], most: int = 3, of: int | None = None) -> s
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things, such as "1 run" and "2 runs"."""
-    return f"{number:,} {what if number == 1 else what + 's'}"
+    """A number of things, such as "1 run" and "2 runs", "1 box" and "2 boxes"."""
+    plural = what + ("es" if what.endswith(("s", "x")) else "s")
+    return f"{number:,} {what if number == 1 else plural}"
+
+
+def agreeing(number: int, verb: str) -> str:
+    """The form of a verb for a number of things: "is" for 1, and "are" for 2."""
+    return _FOR_ONE[verb] if number == 1 else verb
 
 
 def first_sentence(error: Exception) -> str:

@@ -66,12 +66,14 @@ class Prediction:
 
     image: its name: the path relative to the input root, with forward slashes.
     objects: in the order in which they were found; none if nothing was found.
+    note: what was tolerated in its file, such as "without its end marker"; None if nothing was.
     """
 
     image: str
     size_hw: SizeHW
     grid_hw: SizeHW
     objects: tuple[FoundObject, ...]
+    note: str | None = None
 
     @property
     def box_xyxy(self) -> Box | None:

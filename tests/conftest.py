@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
+from lost_reg.images import reading
 
 torch.set_num_threads(1)  # on small tensors, threads cost more than they give
 hypothesis.settings.register_profile("any-machine", deadline=None)  # a busy one takes its time
@@ -122,3 +124,12 @@ def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+@pytest.fixture
+def without_heif(monkeypatch):
+    """As on a machine without pillow-heif."""
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    reading.heif_is_readable.cache_clear()
+    yield
+    reading.heif_is_readable.cache_clear()

@@ -21,6 +21,7 @@ from torchvision.datasets import VOCDetection
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.datasets.catalog import find_dataset
+from lost_reg.export.base import NONE
 from lost_reg.export.boxes import COLUMNS, Filters
 from lost_reg.export.formats import FORMATS
 from lost_reg.export.run_export import ExportOptions, ExportSummary, export_run
@@ -53,7 +54,12 @@ def _mask(found: FoundObject, one: Prediction):
 
 
 def export(tmp: Path, predictions, to=None, *, failures=(), root=None, run=None, **options) -> ExportSummary:
-    """Export predictions to tmp/out, with the suffix of the format; with masks where that needs them."""
+    """Export predictions to tmp/out, with the suffix of the format; with masks where that needs them.
+
+    Without a folder of images, none are asked for.
+    """
+    if root is None and "image_root" not in options:
+        options = {"images": NONE, **options}
     predictions = [with_masks(one) for one in predictions] if to in MASK_FORMATS else predictions
     folder = write_predictions(tmp / "run", predictions, failures, root=root, **(run or {}))
     out = tmp / f"out{FORMATS[to].suffix}" if to else None

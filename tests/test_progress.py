@@ -56,6 +56,14 @@ def test_no_time_left_is_told_before_there_is_a_rate(clock, capsys):
     assert capsys.readouterr().err == "tiny: 0 of 40 images, 0.0/s\n"
 
 
+def test_one_image_is_no_plural(clock, capsys):
+    with progress.image_progress("tiny") as show, progress.step_progress("training") as step:
+        clock.now += 20
+        show(1, 0, 1)
+        step(1, 2)
+    assert capsys.readouterr().err == ("tiny: 1 of 1 image, 0.0/s\ntraining: 1 of 2 steps, 0.0/s\n")
+
+
 def test_downloads_are_counted_in_megabytes_from_where_they_went_on(clock, capsys):
     with progress.download_progress() as report:
         report("VOC.tar", 100_000_000, 460_000_000)
@@ -75,6 +83,14 @@ def test_downloaded_images_are_counted_one_by_one(clock, capsys):
         clock.now += 20
         report("images", 2000, 19_817)
     assert capsys.readouterr().err == "images: 2,000 of 19,817 images, 100.0/s, 178 s left\n"
+
+
+def test_without_standard_error_nothing_is_shown(clock, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr", None)  # as in a program without a console
+    with progress.image_progress("tiny") as show:
+        clock.now += 20
+        show(1, 0, 2)
+    assert capsys.readouterr().out == ""
 
 
 class Terminal(io.StringIO):

@@ -41,7 +41,7 @@ NAMES = [
     "=HYPERLINK(1).jpg",
     "%s {0} $HOME `id` $(id) *.jpg",
     "[bold red]markup.jpg",
-    "..jpg.jpg",
+    "x..jpg.jpg",
     "日本語 " * 10 + ".jpg",
     "a" * 250 + ".jpg",  # no room in its name for what is added to it
 ]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from helpers import refusal
 
+import lost_reg
 from lost_reg.files import read_text
-from lost_reg.text import counted, csv_text, first_sentence, shown_names, text_of, text_table
+from lost_reg.text import agreeing, counted, csv_text, first_sentence, shown_names, text_of, text_table
 
 
 def table(header, rows) -> list[str]:
@@ -53,7 +58,10 @@ def test_csv_quotes_what_needs_it_and_keeps_a_row_on_its_line():
 def test_names_and_numbers_in_words():
     assert shown_names(["a", "b"]) == "a, b" and shown_names("abcde") == "a, b, c and 2 more"
     assert shown_names(["a"], 1, of=1_001) == "a and 1,000 more"
-    assert (counted(1, "run"), counted(2_000, "run")) == ("1 run", "2,000 runs")
+    assert (counted(1, "run"), counted(2_000, "run"), counted(0, "run")) == ("1 run", "2,000 runs", "0 runs")
+    assert (counted(2, "class"), counted(3, "box")) == ("2 classes", "3 boxes")
+    assert [agreeing(number, "are") for number in (0, 1, 2)] == ["are", "is", "are"]
+    assert (agreeing(1, "were"), agreeing(1, "have")) == ("was", "has")
 
 
 def test_the_first_sentence_of_an_error():
@@ -82,3 +90,34 @@ def test_what_is_no_text_is_one_line(tmp_path):
     assert text_of("\u72ac".encode("gb2312"), "gb2312") == "\u72ac"
     with pytest.raises(ValueError, match="its encoding 'klingon' is unknown"):
         text_of(b"a", "klingon")
+
+
+PLURALS = re.compile(
+    r" (boxes|classes|clusters|crops|files|folders|groups|heads|images|labels|masks|neurons|objects|pictures|"
+    r"ranks|registers|settings|shards)\b(?!/)"
+)
+
+
+def numbers_before_plurals(source: str) -> Iterator[str]:
+    """The values in f-strings that stand before a plural, but for constants and quoted names."""
+    for text in ast.walk(ast.parse(source)):
+        if isinstance(text, ast.JoinedStr):
+            for value, after in zip(text.values, text.values[1:]):
+                if not isinstance(value, ast.FormattedValue) or not isinstance(after, ast.Constant):
+                    continue
+                is_name = value.conversion != -1 or ast.unparse(value.value).startswith("str(")
+                is_constant = isinstance(value.value, ast.Name) and value.value.id.isupper()
+                if PLURALS.match(after.value) and not is_name and not is_constant:
+                    yield f"{{{ast.unparse(value.value)}}}{after.value}"
+
+
+def test_counts_in_messages_agree_with_their_nouns():
+    """`counted` says "1 image"."""
+    example = 'f"{len(a):,} images of {n} runs, {MOST} images, {str(b)!r} files"'
+    assert list(numbers_before_plurals(example)) == ["{len(a)} images of "]
+    found = {
+        f"{path.name}: {one}"
+        for path in Path(lost_reg.__path__[0]).rglob("*.py")
+        for one in numbers_before_plurals(path.read_text(encoding="utf-8"))
+    }
+    assert not found

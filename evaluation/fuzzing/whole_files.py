@@ -11,6 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin
 
+from lost_reg.images.reading import heif_is_readable
+
 SIZE_HW = (37, 53)  # odd, so that rows and tiles do not come out even
 TIFF_COMPRESSIONS = (
     "raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma",
@@ -56,6 +58,7 @@ def _jpegs() -> dict[str, bytes]:
     return {
         "jpeg-baseline": saved("RGB", "JPEG"),
         "jpeg-progressive": saved("RGB", "JPEG", progressive=True),
+        "jpeg-without-end": saved("RGB", "JPEG").removesuffix(b"\xff\xd9"),
         "jpeg-grey": saved("L", "JPEG"),
         "jpeg-cmyk": saved("CMYK", "JPEG"),
         "jpeg-444-restarts": saved("RGB", "JPEG", subsampling=0, restart_marker_blocks=2),
@@ -123,6 +126,9 @@ def _others() -> dict[str, bytes]:
         "ppm-16": cv2.imencode(".ppm", wide)[1].tobytes(),
         "ppm-text": b"P3 4 3 255\n" + b" ".join(b"%d" % (7 * n) for n in range(36)),
         "jpeg2000": saved("RGB", "JPEG2000"),
+        "avif": saved("RGB", "AVIF"),
+        "avif-alpha": saved("RGBA", "AVIF"),
+        **({"heic": saved("RGB", "HEIF"), "heic-alpha": saved("RGBA", "HEIF")} if heif_is_readable() else {}),
         "jpeg2000-lossy": saved("RGB", "JPEG2000", irreversible=True, num_resolutions=3, quality_layers=[20]),
     }
 
@@ -156,6 +162,7 @@ def _odd_tiffs() -> dict[str, bytes]:
         "16-rgb-tiled": (wide, {"tile": (16, 16)}),
         "16-planar": (np.moveaxis(wide, 2, 0), {"planarconfig": "separate"}),
         "16-big-endian": (wide, {"byteorder": ">"}),
+        "16-alpha": (np.dstack([wide, wide[:, :, 0]]), {"extrasamples": ["assocalpha"]}),
     }
     files = {}
     for name, (values, options) in kinds.items():
@@ -184,7 +191,6 @@ def _no_images() -> dict[str, bytes]:
     rgb = {name: saved("RGB", name) for name in ("TGA", "PCX", "SGI", "ICO", "EPS", "DDS", "PDF")}
     return {
         **{name.lower(): content for name, content in rgb.items()},
-        **({"avif": saved("RGB", "AVIF")} if "AVIF" in Image.SAVE else {}),
         "html": b"<html><body>404: not found</body></html>" * 20,
         "zip": b"PK\x03\x04" + bytes(range(256)),
         "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',

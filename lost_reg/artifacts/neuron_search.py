@@ -27,6 +27,7 @@ from lost_reg.backbones.registers import (
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
+from lost_reg.text import counted
 from lost_reg.types import Failure
 
 TOP_K = 45  # the paper's, for DINOv2 ViT-L; it has 10 for OpenCLIP ViT-B/16
@@ -113,8 +114,9 @@ def find_register_neurons(
         outliers.update(batch)
     if not outliers.count and options.threshold is not None:
         raise LostRegError(
-            f"no patch of {outliers.images:,} images has a norm above {threshold:.4g} after layer {detect} "
-            f"of {backbone.name} (the largest is {outliers.largest:.4g}): choose another `threshold` or layer"
+            f"no patch of {counted(outliers.images, 'image')} has a norm above {threshold:.4g} after layer "
+            f"{detect} of {backbone.name} (the largest is {outliers.largest:.4g}): choose another "
+            "`threshold` or layer"
         )
     found = {
         **outliers.report(),
@@ -301,7 +303,8 @@ def _highest(activations: Tensor, top_k: int, name: str) -> tuple[tuple[tuple[in
     if top_k > activations.numel():
         last = len(activations) - 1
         raise LostRegError(
-            f"layers 0 to {last} of {name} have {activations.numel():,} neurons: `top_k` cannot be {top_k:,}"
+            f"layers 0 to {last} of {name} have {counted(activations.numel(), 'neuron')}: `top_k` cannot be "
+            f"{top_k:,}"
         )
     values, order = activations.flatten().sort(descending=True, stable=True)
     width = activations.shape[1]

@@ -15,6 +15,7 @@ from lost_reg.backbones.timm_models import Vit
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import convert
+from lost_reg.text import counted
 
 # transformers leaves out of nested configurations what is its default (configuration_*.py of each model).
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -81,7 +82,7 @@ def apply_config(model: Vit, path: Path, spec: BackboneSpec) -> None:
             one.mlp.act = nn.GELU(approximate="tanh")
         activation = _TANH
     differences = {
-        f"{config.num_attention_heads} heads, but {spec.name} has {block.attn.num_heads}":
+        f"{counted(config.num_attention_heads, 'head')}, but {spec.name} has {block.attn.num_heads}":
             config.num_attention_heads != block.attn.num_heads,
         f"the activation {wanted}, but {spec.name} has {activation}{_advice(spec, wanted)}":
             wanted != activation,

@@ -18,6 +18,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import check_new, whole_file
 from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
 from lost_reg.lazy import torch
+from lost_reg.text import counted
 from lost_reg.types import Number
 
 if TYPE_CHECKING:
@@ -215,7 +216,8 @@ def check_can_be_added(name: str, registers: int) -> None:
     """Raises LostRegError for a model trained with registers, where its outliers go already."""
     if registers:
         raise LostRegError(
-            f"{name} was trained with {registers} registers: test-time registers are for models without"
+            f"{name} was trained with {counted(registers, 'register')}: test-time registers are for models "
+            "without"
         )
 
 

@@ -23,6 +23,7 @@ from lost_reg.cli.report import report
 from lost_reg.cli.run import run
 from lost_reg.cli.score import score
 from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
+from lost_reg.cli.streams import prepare_process
 from lost_reg.cli.sweep import sweep
 from lost_reg.cli.train import train
 from lost_reg.errors import LostRegError
@@ -34,6 +35,8 @@ class _Commands(click.Group):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Run as a program: when stopped, exit at once instead of waiting a second for torch to shut down."""
+        if not args:  # as the process's own program, not called from another
+            prepare_process()
         try:
             return super().__call__(*args, **options)
         except SystemExit as ended:

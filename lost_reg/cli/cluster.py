@@ -10,6 +10,7 @@ import click
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import backbone_names, given, image_root_of, image_root_options, load, model_options
 from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.text import counted
 
 
 class Ks(click.ParamType):
@@ -98,7 +99,7 @@ def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
         check_same_weights(results, loaded)
     context = click.get_current_context()
     context.find_root().obj.message = lambda: "the same command continues"
-    with image_progress("crops", "boxes") as progress:
+    with image_progress("crops", "box") as progress:
         return cluster_run(results, loaded, chosen, progress)
 
 
@@ -108,7 +109,7 @@ def _print(run: Path, summary: Any, images: Any) -> None:
 
     page, missing = write_clusters_page(run, images)
     silhouette = "" if summary.silhouette is None else f", silhouette {summary.silhouette:.3f}"
-    print_line(f"{summary.boxes:,} boxes in {summary.k} clusters{silhouette}")
+    print_line(f"{counted(summary.boxes, 'box')} in {counted(summary.k, 'cluster')}{silhouette}")
     for name, size in summary.sizes.items():
         print_line(f"  {size:>6,}  {name}")
     if missing:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lost_reg.cli.options import chosen_loader
-from lost_reg.cli.output import print_message
+from lost_reg.cli.output import print_message, print_note
 from lost_reg.text import counted, shown_names
 
 
@@ -15,6 +15,7 @@ def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequenc
     from lost_reg.images.sources import list_images
 
     files = list_images(inputs)
+    note_passed_over(files)
     for folder in files.failures:
         print_message("Warning", f"{folder.image} {folder.reason}")
     names = files.names[: options["limit"]]
@@ -26,6 +27,14 @@ def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequenc
         return ImageStream(paths, names, options["max_side"], chosen_loader(options))
 
     return names, stream
+
+
+def note_passed_over(images: Any) -> None:
+    """Print one line on files beside the images that may be images, too, but are not read, if any."""
+    from lost_reg.images.folders import passed_over_line
+
+    if images.passed_over:
+        print_note(passed_over_line(images.passed_over))
 
 
 def warn_of_failures(failures: Iterable[Any], images: int) -> None:

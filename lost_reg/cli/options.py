@@ -269,6 +269,11 @@ loader_options = together(
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process only the first N images."),
 )  # fmt: skip
 
+background_option = click.option(
+    "--background", metavar="COLOUR",
+    help="The colour under transparent images: a name, or a value such as #808080.  [default: white]",
+)  # fmt: skip
+
 max_side_option = click.option(
     "--max-side", type=click.IntRange(min=1), metavar="PIXELS",
     help="Scale images down so that the longer side is at most this.  [default: native resolution]",
@@ -346,7 +351,7 @@ def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
     """How images are loaded, according to the `loader_options` that were given."""
-    return LoaderOptions(**given(options, ("batch_size", "workers")))
+    return LoaderOptions(**given(options, ("batch_size", "workers", "background")))
 
 
 def scoring_options_of(

@@ -113,7 +113,7 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
         raise LostRegError(f"the published list is at {url}: `download` fetches it")
     found = published_neurons(backbone)
     write_neurons(out, found)
-    print_line(f"{len(found.neurons)} neurons from {url}; in {out}")
+    print_line(f"{counted(len(found.neurons), 'neuron')} from {url}; in {out}")
 
 
 def _print_found(found: Any, out: Path) -> None:
@@ -128,11 +128,13 @@ def _print_found(found: Any, out: Path) -> None:
         f"{facts['norm_ratio']:.1f} times the mean norm of the others, and artifacts have about 10 times"
     )
     if not found.neurons:
-        print_line(f"{nothing} ({above}, in {facts['images']:,} images); {out} says so, and has no neurons")
+        print_line(
+            f"{nothing} ({above}, in {counted(facts['images'], 'image')}); {out} says so, and has no neurons"
+        )
         return
     print_line(
-        f"{len(found.neurons)} neurons of layers 0 to {facts['top_layer']}, from {facts['images']:,} images: "
-        f"{above}; in {out}"
+        f"{counted(len(found.neurons), 'neuron')} of layers 0 to {facts['top_layer']}, from "
+        f"{counted(facts['images'], 'image')}: {above}; in {out}"
     )
     if not found.may_be_real:
         print_message(

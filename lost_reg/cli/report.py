@@ -53,7 +53,8 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
     print_line(f"{', '.join(shown)}: open {summary.page}")
     if summary.without_picture:
         print_message(
-            "Warning", f"{summary.without_picture:,} images could not be read again: they have no picture"
+            "Warning",
+            f"{counted(summary.without_picture, 'image')} could not be read again: no picture of them",
         )
     for error in errors:
         print_message("Error", str(error))

@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SettingCommand,
     added_registers,
     backbone_names,
+    background_option,
     chosen_loader,
     chosen_setting,
     data_root_option,
@@ -32,7 +34,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 
 
 class _RunCommand(SettingCommand):
@@ -73,6 +75,7 @@ class _RunCommand(SettingCommand):
 @model_options
 @data_root_option
 @register_options
+@background_option
 @loader_options
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in its folder.")
 @click.option(
@@ -164,7 +167,10 @@ def checked_source(
         raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
     if dataset:
         return _dataset_source(dataset, root, options["download"])
-    return _files_source(inputs, files_from, out)
+    source = _files_source(inputs, files_from, out)
+    if chosen.ranks.first:
+        note_passed_over(source.images)
+    return source
 
 
 def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
@@ -225,7 +231,7 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.degenerate import degenerate_line
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
-    from lost_reg.runs.sessions import failed_summary, implausible_summary
+    from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
 
     if summary.done_before and asked_for_files:
         done_before = f"images done before ({summary.done_before:,})"
@@ -233,6 +239,8 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
     print_line(f"{_done_summary(summary)}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
+    if summary.noted:
+        print_line(noted_summary(summary))
     settings = read_record(summary.folder / RUN_FILE)["settings"]
     if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
@@ -246,12 +254,13 @@ def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
 def _done_summary(summary: Any) -> str:
     """How many images a run did, and how many were done before."""
     before = summary.done_before
-    were = "was" if before == 1 else "were"
     if before and not summary.done and not summary.failed:
-        return f"all {before:,} images were done before" if before > 1 else "the image was done before"
+        return (
+            f"all {counted(before, 'image')} were done before" if before > 1 else "the image was done before"
+        )
     rate = summary.done / summary.seconds if summary.seconds else 0
     done = f"{counted(summary.done, 'image')} in {summary.seconds:.1f} s ({rate:.1f}/s)"
-    return f"{done}, {before:,} {were} done before" if before else done
+    return f"{done}, {before:,} {agreeing(before, 'were')} done before" if before else done
 
 
 @contextmanager
@@ -262,7 +271,7 @@ def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]
     done_now = 0
     stopping = click.get_current_context().find_root().obj
     stopping.message = lambda: (
-        f"{counted(done_now, 'image')} {'was' if done_now == 1 else 'were'} done; "
+        f"{counted(done_now, 'image')} {agreeing(done_now, 'were')} done; "
         f"results are in {out}; --resume continues"
     )
 

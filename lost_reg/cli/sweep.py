@@ -11,6 +11,7 @@ from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     SweepCommand,
     backbone_names,
+    background_option,
     chosen_loader,
     data_root_option,
     dataset_names,
@@ -78,6 +79,7 @@ _AS_PUBLISHED = "[default: as each method is published]"
 )  # fmt: skip
 @max_side_option
 @model_options
+@background_option
 @loader_options
 @data_root_option
 @unannotated_option

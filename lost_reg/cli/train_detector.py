@@ -115,9 +115,10 @@ def detector(run: Path, out: Path, **options: Any) -> None:
         **{name: options[name] for name in ("precision", "weights", "save_every", "resume")},
     )  # fmt: skip
     if ranks.first:
-        boxes = "1 box" if data.boxes == 1 else f"{data.boxes:,} boxes"
-        of_classes = f", {len(data.classes)} classes" if data.labelled else ""
-        print_note(f"training on {boxes} of {counted(len(data.images), 'image')}{of_classes}")
+        of_classes = f", {counted(len(data.classes), 'class')}" if data.labelled else ""
+        print_note(
+            f"training on {counted(data.boxes, 'box')} of {counted(len(data.images), 'image')}{of_classes}"
+        )
         if config.backbone != "vit" and not options["weights"]:
             print_note("the ResNet starts from random weights; --weights gives others, such as DINO's")
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

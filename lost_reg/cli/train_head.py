@@ -83,7 +83,7 @@ def _print(trained: Any, out: Path) -> None:
             "Warning", f"{counted(count, 'image')} could not be used: {shown_names(reasons, of=count)}"
         )
     print_line(
-        f"a head of {len(trained.head.weight):,} weights, trained on {counted(trained.images, 'image')}; "
-        f"{counted(trained.held_out, 'image')} held out; in {out}"
+        f"a head of {counted(len(trained.head.weight), 'weight')}, trained on "
+        f"{counted(trained.images, 'image')}; {counted(trained.held_out, 'image')} held out; in {out}"
     )
     print_line(f"`lost-reg run IMAGES --backbone {trained.head.backbone} --method head --head {out}` uses it")

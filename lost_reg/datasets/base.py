@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from lost_reg.datasets.image_paths import ImageFolder
+from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import image_size
-from lost_reg.text import shown_names
+from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.types import ImageTruth, Mask, SizeHW
 
 REFUSE, LEAVE_OUT = UNANNOTATED = ("refuse", "leave-out")  # what to do about images without annotations
@@ -111,7 +111,7 @@ class Dataset:
         return replace(self, load_truths=lambda: truths)
 
     def _size_in_file(self, name: str) -> SizeHW | None:
-        if not ImageFolder(self.root).has(name):
+        if not ListedFolder(self.root).has(name):
             raise LostRegError(
                 f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
                 f"{self.root}; add its height and width, or the image"
@@ -123,9 +123,8 @@ class Dataset:
 
     def _without(self, names: tuple[str, ...]) -> str:
         total = len(self.images) + len(self.left_out)
-        verb = "has" if len(names) == 1 else "have"
-        shown = f"{len(names):,} of {total:,} images of {self.title}"
-        return f"{shown} {verb} no annotation ({shown_names(names)})"
+        shown = f"{len(names):,} of {counted(total, 'image')} of {self.title}"
+        return f"{shown} {agreeing(len(names), 'have')} no annotation ({shown_names(names)})"
 
 
 @dataclass(frozen=True)

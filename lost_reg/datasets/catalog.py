@@ -9,11 +9,11 @@ from pathlib import Path
 
 from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
 from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
-from lost_reg.datasets.image_paths import ImageFolder
+from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
 from lost_reg.datasets.voc import find_voc, open_voc
 from lost_reg.errors import LostRegError
-from lost_reg.text import text_table
+from lost_reg.text import agreeing, counted, text_table
 
 SPECS = (
     DatasetSpec("voc07", "VOCdevkit/VOC2007", "trainval", 5011, "PASCAL VOC 2007 trainval", find_voc, True),
@@ -100,7 +100,7 @@ def _with_masks(name: str) -> tuple[str | None, str]:
 
 def missing_images(dataset: Dataset) -> list[str]:
     """The images of a dataset whose files are not there."""
-    folder = ImageFolder(dataset.root)
+    folder = ListedFolder(dataset.root)
     return [name for name in dataset.images if not folder.has(name)]
 
 
@@ -134,5 +134,6 @@ def _presence(spec: DatasetSpec, root: Path) -> str:
         return f"not usable: {error}" if is_damaged else f"not here: looked for {folder}"
     missing = len(missing_images(found))
     if missing:
-        return f"incomplete: {missing:,} of {len(found.images):,} images are missing"
-    return "here" if found.is_full else f"here: {len(found.images):,} images of it"
+        are = agreeing(missing, "are")
+        return f"incomplete: {missing:,} of {counted(len(found.images), 'image')} {are} missing"
+    return "here" if found.is_full else f"here: {counted(len(found.images), 'image')} of it"

@@ -29,6 +29,7 @@ from lost_reg.datasets.https import RequestFailed
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, whole_file
 from lost_reg.images.reading import FORMATS
+from lost_reg.text import agreeing, counted
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
 FAILURES_IN_A_ROW = 64  # after this many consecutive failures, the remaining images are given up
@@ -261,9 +262,9 @@ def fetch_images(
         pool.shutdown(cancel_futures=True)
     if failures:
         untried = len(jobs) - done - len(failures)
-        given_up = f" and {untried} more were given up" if untried else ""
+        given_up = f" and {untried:,} more {agreeing(untried, 'were')} given up" if untried else ""
         raise LostRegError(
-            f"{len(failures)} of {len(jobs)} images could not be fetched{given_up} "
+            f"{len(failures):,} of {counted(len(jobs), 'image')} could not be fetched{given_up} "
             f"(the first: {failures[0]}); run the same command again to continue with the rest"
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-class ImageFolder:
+class ListedFolder:
     """The files below a folder; each folder in it is listed at most once."""
 
     def __init__(self, root: Path):
@@ -47,7 +47,7 @@ def found_below(root: Path, names: Sequence[str]) -> dict[str, str]:
     A name is tried as it is, then with its backslashes as slashes, then by its last part, unless several of
     the names end in that.
     """
-    folder = ImageFolder(root)
+    folder = ListedFolder(root)
     times = Counter(map(last_part, names))
     found = {}
     for name in names:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lost_reg.datasets.base import Dataset, DatasetSpec
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import SUFFIXES, image_size, read_image
+from lost_reg.images.reading import image_size, read_image, readable_suffixes
 from lost_reg.masks.grids import box_of, stored
 from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth, Mask
@@ -67,7 +67,7 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
             round.
     """
     images, masks = _image_and_mask_folders(folder, spec)
-    image_names, mask_names = _by_stem(images, SUFFIXES), _by_stem(masks, (".png",))
+    image_names, mask_names = _by_stem(images, readable_suffixes()), _by_stem(masks, (".png",))
     if not image_names:
         raise LostRegError(f"no images in {images}")
     _check_pairs(image_names, mask_names, (images, masks))
@@ -162,7 +162,7 @@ def _read_mask(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         if file.read(len(_PNG)) != _PNG:
             raise LostRegError("not a PNG file")
-    red, green, blue = np.moveaxis(read_image(path, apply_exif=False) > 127, 2, 0)
+    red, green, blue = np.moveaxis(read_image(path, apply_exif=False, background="black") > 127, 2, 0)
     return red | green | blue  # many times as fast as `any` over the last axis
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
-from lost_reg.datasets.image_paths import ImageFolder, last_part
+from lost_reg.datasets.image_paths import ListedFolder, last_part
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text
-from lost_reg.images.reading import SUFFIXES
+from lost_reg.images.reading import readable_suffixes
 from lost_reg.text import shown_names, text_of
 from lost_reg.types import Box, ImageTruth
 
@@ -61,7 +61,7 @@ def _has_layout(folder: Path) -> bool:
 
 def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Dataset:
     images, listed = folder / "JPEGImages", folder / "ImageSets" / "Main" / f"{split}.txt"
-    files = _by_stem(images, SUFFIXES)
+    files = _by_stem(images, readable_suffixes())
     if listed.is_file():
         stems = _listed_stems(listed, files)
     elif full_size is None:
@@ -111,7 +111,7 @@ def _listed_stems(listed: Path, files: Mapping[str, list[str]]) -> dict[str, str
         LostRegError: a line with a column of 1 and -1, as in VOC's lists of one class, or an image that is
             listed twice.
     """
-    folder = ImageFolder(listed.parents[2] / "JPEGImages")
+    folder = ListedFolder(listed.parents[2] / "JPEGImages")
     stems: dict[str, str] = {}
     repeated = []
     for number, line in enumerate(read_text(listed, errors="surrogateescape").split("\n"), start=1):
@@ -130,11 +130,12 @@ def _listed_stems(listed: Path, files: Mapping[str, list[str]]) -> dict[str, str
     return stems
 
 
-def _stem_of(entry: str, files: Mapping[str, list[str]], folder: ImageFolder) -> tuple[str, str]:
+def _stem_of(entry: str, files: Mapping[str, list[str]], folder: ListedFolder) -> tuple[str, str]:
     path = posixpath.normpath(entry.replace("\\", "/")).rpartition("JPEGImages/")[2]
+    readable = readable_suffixes()
     for one in (path, last_part(path)):
         stem, suffix = os.path.splitext(one)
-        stem, suffix = (stem, suffix) if suffix.lower() in SUFFIXES else (one, ".jpg")
+        stem, suffix = (stem, suffix) if suffix.lower() in readable else (one, ".jpg")
         for known in (one, stem):
             if known in files:
                 return known, files[known][0]

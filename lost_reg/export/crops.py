@@ -11,7 +11,7 @@ from lost_reg.boxes import whole_pixels
 from lost_reg.errors import UnreadableImage
 from lost_reg.export.base import NO_FILE, Export, SkippedImages, Stems, category_of, open_table
 from lost_reg.export.boxes import ExportedImage
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import Reading, as_recorded, read_image
 from lost_reg.runs.pictures import MOST_JPEG_SIDE
 
 CROPS_TABLE = "crops.csv"
@@ -23,7 +23,7 @@ def write_crops(
     """Write each box as an image file STEM_INDEX, and a table of them, crops.csv.
 
     Where boxes have labels, those of each are in a folder of its own, as image classifiers take them.
-    Crops of JPEG files are JPEG, others PNG. The EXIF orientation is applied if the run applied it.
+    Crops of JPEG files are JPEG, others PNG. Images are turned, and have a background, as in the run.
 
     Args:
         folder: must exist.
@@ -34,12 +34,12 @@ def write_crops(
     """
     skipped, stems = SkippedImages(), Stems()
     folders = _folders(export, folder)
-    apply_exif = bool(export.settings.get("apply_exif"))
+    reading = as_recorded(export.settings)
     with open_table(folder / CROPS_TABLE, ("file", *export.columns)) as table:
         for done, image in enumerate(export.images, start=1):
             stem = stems.of(image.name)
             try:
-                pixels = _read(image, export.files.folder.find(image.name), apply_exif)
+                pixels = _read(image, export.files.folder.find(image.name), reading)
             except UnreadableImage as error:
                 skipped.add(image.name, str(error))
             else:
@@ -68,11 +68,11 @@ def _suffix(image: ExportedImage) -> str:
     return ".jpg" if is_jpeg else ".png"
 
 
-def _read(image: ExportedImage, file: Path | None, apply_exif: bool) -> Image.Image:
+def _read(image: ExportedImage, file: Path | None, reading: Reading) -> Image.Image:
     """Raises UnreadableImage if the run's boxes do not fit the file."""
     if file is None:
         raise UnreadableImage(NO_FILE)
-    pixels = read_image(file, apply_exif=apply_exif)
+    pixels = read_image(file, **reading)
     if pixels.shape[:2] != image.size_hw:
         raise UnreadableImage("another size than in the run")
     return Image.fromarray(pixels)

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.export.base import LINK, Export, ImageFiles, SkippedImages
+from lost_reg.export.base import LINK, NONE, Export, ImageFiles, SkippedImages
 from lost_reg.export.boxes import Filters, Selection, Tally
 from lost_reg.export.crops import write_crops
 from lost_reg.export.formats import FORMATS
 from lost_reg.files import whole_file, whole_folder
+from lost_reg.images.shards import SHARD_SUFFIXES
 from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 
 _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
 
@@ -67,8 +68,9 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         progress: called after each image whose crops were written, with the numbers done, skipped and total.
 
     Raises:
-        LostRegError: a folder without a run, a run without any box left, images that are not to be read (see
-            `ImageFolder.find`), or a target that cannot be written or is not empty.
+        LostRegError: a folder without a run, a run without any box left, an output with images of which none
+            is there as a file or one is not to be read (see `ImageFolder.find`), or a target that cannot be
+            written or is not empty.
     """
     _check_targets(options)
     results = read_run(folder)
@@ -87,6 +89,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         files=ImageFiles(images, options.images),
         without_box=(*selection.without_box(), *results.failures),
     )
+    _check_image_files(export, options)
     not_cropped = SkippedImages()
     # outputs are moved into place at the end, when nothing can fail any more
     with contextlib.ExitStack() as stack:
@@ -134,6 +137,29 @@ def _check_target(path: Path, suffix: str) -> None:
         raise LostRegError(f"{str(path)!r} is there already: name another, or delete it first")
 
 
+def _check_image_files(export: Export, options: ExportOptions) -> None:
+    """Raises LostRegError for an output with images if not one of them is there as a file."""
+    with_images = options.to and FORMATS[options.to].has_images and options.images != NONE
+    if not (with_images or options.crops) or any(
+        export.files.folder.find(image.name) for image in export.images
+    ):
+        return
+    first = next(iter(export.images)).name
+    if any(part.lower().endswith(SHARD_SUFFIXES) for part in first.split("/")[:-1]):
+        problem = (
+            f"the images are in tar shards ({first}): unpack each to a folder of its name in `image_root`"
+        )
+    else:
+        root = (
+            repr(str(export.files.folder.root))
+            if export.files.folder.root
+            else "a folder that was not recorded"
+        )
+        problem = f"none of the images is a file in {root} ({first}): name the folder with `image_root`"
+    without = f", or leave them out with `images` {NONE}" if not options.crops else ""
+    raise LostRegError(f"{problem}{without}")
+
+
 def images_left(results: Results) -> int | None:
     """How many images the run has not reached; None if it was not finished and recorded no total."""
     sessions, total = results.record["sessions"], results.record["images"]
@@ -146,10 +172,10 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     """What was written, and what was left out."""
     tally = summary.tally
     kinds = {kind: tally.implausible[kind] for kind in IMPLAUSIBLE}
-    held = f"{_boxes(tally.boxes)} of {counted(tally.images, 'image')}"
+    held = f"{counted(tally.boxes, 'box')} of {counted(tally.images, 'image')}"
     lines = [f"{held}; implausible among them: {_listed(kinds)}"]
     if tally.dropped:
-        lines.append(f"dropped: {_boxes(tally.dropped.total())} ({_listed(tally.dropped)})")
+        lines.append(f"dropped: {counted(tally.dropped.total(), 'box')} ({_listed(tally.dropped)})")
     images = {
         "without a box": tally.without_box,
         "that the run could not use": summary.failed,
@@ -158,24 +184,22 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     left_out = [f"{counted(number, 'image')} {which}" for which, number in images.items() if number]
     if summary.beyond_first:
         left_out.append(
-            f"{_boxes(summary.beyond_first)} after the first of an image, which is all the format holds"
+            f"{counted(summary.beyond_first, 'box')} after the first of an image, "
+            "which is all the format holds"
         )
     return [*lines, f"left out: {', '.join(left_out)}"] if left_out else lines
 
 
 def warnings(summary: ExportSummary) -> list[str]:
     """What went wrong without ending the export."""
-    skipped = {"are not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
+    are = agreeing(summary.not_placed.count, "are")
+    skipped = {f"{are} not there as files": summary.not_placed, "gave no crops": summary.not_cropped}
     lines = [
         f"{images.count:,} of {counted(summary.tally.images, 'image')} {what}: {images}"
         for what, images in skipped.items()
         if images.count
     ]
     return [*lines, *summary.notes]
-
-
-def _boxes(number: int) -> str:
-    return "1 box" if number == 1 else f"{number:,} boxes"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -10,6 +10,7 @@ from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, category_
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import pixels_of, polygon_of
 
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # Ultralytics ignores others
 # its paths are relative to its own folder
 _DATA_YAML = "train: train.txt\nval: train.txt\nnames:\n"
 
@@ -32,8 +33,6 @@ def write_yolo_seg(export: Export, folder: Path) -> None:
 
 
 def _write(export: Export, folder: Path, label: Callable[[ExportedImage, ExportedBox], str]) -> None:
-    from lost_reg.images.reading import SUFFIXES  # its imports would slow down `lost-reg --help`
-
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     names_of = (f"  {number}: {_yaml(name)}\n" for name, number in export.categories.items())
@@ -45,7 +44,7 @@ def _write(export: Export, folder: Path, label: Callable[[ExportedImage, Exporte
     ):
         for image in export.images:
             stem, suffix = stems.of(image.name), PurePosixPath(image.name).suffix.lower()
-            file = f"images/{stem}{suffix if suffix in SUFFIXES else '.jpg'}"  # Ultralytics ignores others
+            file = f"images/{stem}{suffix if suffix in _SUFFIXES else '.jpg'}"
             labels = "".join(_line(export, box, label(image, box)) for box in image.boxes)
             (folder / "labels" / f"{stem}.txt").write_text(labels)
             export.files.place(image.name, folder / file)

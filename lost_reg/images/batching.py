@@ -21,12 +21,14 @@ class DecodedImage:
 
     pixels: (H, W, 3) uint8, padded bottom and right to multiples of the patch size.
     size_hw: its size before padding; original_hw: its size before any downscaling.
+    note: what was tolerated in its file, or None: see `Prediction`.
     """
 
     name: str
     pixels: np.ndarray
     size_hw: tuple[int, int]
     original_hw: tuple[int, int]
+    note: str | None = None
 
 
 class BatchSize:

@@ -32,7 +32,8 @@ import numpy as np
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_image, scaled
+from lost_reg.images.colours import WHITE
+from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_noted, scaled
 from lost_reg.types import Failure
 
 ImageInput = str | Path | bytes | np.ndarray
@@ -56,27 +57,29 @@ class Decoding:
     max_side: the longer side, in pixels, to which larger images are scaled down, or None.
     patch_size: sides are padded to multiples of it.
     square: the side of a square to which all images are scaled instead, or None.
+    background: the colour under transparent images, see `read_image`.
     """
 
     apply_exif: bool
     max_side: int | None
     patch_size: int
     square: int | None = None
+    background: str | None = WHITE
 
     def prepare(self, name: str, image: ImageInput) -> DecodedImage | Failure:
         """Decode one image in this process."""
         try:
             if isinstance(image, np.ndarray):
-                pixels = array_to_rgb(image)
+                pixels, note = array_to_rgb(image), None
             else:
-                pixels = read_image(image, apply_exif=self.apply_exif)
+                pixels, note = read_noted(image, apply_exif=self.apply_exif, background=self.background)
             resized = scaled(pixels, self.max_side, self.square)
             padded = pad_to_patches(resized, self.patch_size)
         except UnreadableImage as error:
             return Failure(name, str(error))
         except MemoryError:
             return Failure(name, "takes too much memory to decode")
-        return DecodedImage(name, padded, resized.shape[:2], pixels.shape[:2])
+        return DecodedImage(name, padded, resized.shape[:2], pixels.shape[:2], note)
 
 
 def decode(
@@ -259,7 +262,7 @@ def _receive(process: Any, name: str) -> DecodedImage | Failure | None:
     pixels = np.empty(answer["shape"], dtype=np.uint8)
     if process.stdout.readinto(pixels.data.cast("B")) != pixels.nbytes:
         return None
-    return DecodedImage(name, pixels, tuple(answer["size_hw"]), tuple(answer["original_hw"]))
+    return DecodedImage(name, pixels, tuple(answer["size_hw"]), tuple(answer["original_hw"]), answer["note"])
 
 
 def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
@@ -304,8 +307,8 @@ def _answer(answers: BinaryIO, outcome: DecodedImage | Failure) -> None:
     if isinstance(outcome, Failure):
         answers.write(_line({"reason": outcome.reason}))
     else:
-        shape, size_hw, original_hw = outcome.pixels.shape, outcome.size_hw, outcome.original_hw
-        answers.write(_line({"shape": shape, "size_hw": size_hw, "original_hw": original_hw}))
+        facts = {"size_hw": outcome.size_hw, "original_hw": outcome.original_hw, "note": outcome.note}
+        answers.write(_line({"shape": outcome.pixels.shape, **facts}))
         answers.write(outcome.pixels.data.cast("B"))
 
 

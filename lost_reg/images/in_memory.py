@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image as PilImage
 
 from lost_reg.errors import LostRegError
+from lost_reg.images.colours import WHITE
 from lost_reg.images.decoding import NamedImage
+from lost_reg.images.reading import flattened
 from lost_reg.lazy import torch
 from lost_reg.text import first_sentence
 
@@ -20,12 +22,13 @@ if TYPE_CHECKING:
 Image = Union[str, Path, np.ndarray, PilImage.Image, "Tensor"]
 
 
-def named_images(images: Image | Iterable[Image]) -> list[NamedImage]:
+def named_images(images: Image | Iterable[Image], background: str | None = WHITE) -> list[NamedImage]:
     """Names and inputs for one image or many: the path, or "[index]" for an image in memory.
 
     Args:
         images: paths, (H, W, 3) or (H, W) uint8 arrays, PIL images, or (3, H, W) tensors, uint8 or float in
             [0, 1].
+        background: the colour under transparent PIL images; see `read_image`.
 
     Raises:
         LostRegError: anything else.
@@ -36,17 +39,17 @@ def named_images(images: Image | Iterable[Image]) -> list[NamedImage]:
         images = [images]
     elif isinstance(images, bytes) or not isinstance(images, Iterable):
         raise _refusal(images)
-    return [_named(f"[{index}]", image) for index, image in enumerate(images)]
+    return [_named(f"[{index}]", image, background) for index, image in enumerate(images)]
 
 
-def _named(place: str, image: Image) -> NamedImage:
+def _named(place: str, image: Image, background: str | None) -> NamedImage:
     try:
         if isinstance(image, (str, Path)):
             return str(image), image
         if isinstance(image, np.ndarray):
             return place, image  # checked when it is prepared, as encoded images are
         if isinstance(image, PilImage.Image):
-            return place, _pil_to_array(image)
+            return place, _pil_to_array(image, background)
         if isinstance(image, torch.Tensor):
             return place, _tensor_to_array(image)
         raise _refusal(image)
@@ -61,11 +64,11 @@ def _refusal(image: object) -> LostRegError:
     )
 
 
-def _pil_to_array(image: PilImage.Image) -> np.ndarray:
+def _pil_to_array(image: PilImage.Image, background: str | None) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise LostRegError(f"PIL images of mode {image.mode} are not supported: convert it to RGB")
     try:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(flattened(image, background))
     except Exception as error:  # its file is only read now, and may be damaged in any way
         raise LostRegError(f"cannot be decoded: {first_sentence(error)}") from None
 

@@ -3,57 +3,113 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any, BinaryIO, TypedDict
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lost_reg.errors import UnreadableImage
+from lost_reg.images.colours import WHITE, Samples, to_rgb
+from lost_reg.images.headers import HEAD_BYTES, is_heic, unidentified, what_it_is
+from lost_reg.images.jpeg import load
+from lost_reg.images.tiff import Tags, fix_palette, is_tiff, read_samples, read_tags
+from lost_reg.images.wide import is_wide, wide_samples
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Folders, patterns and shards are searched for these; `readable_suffixes` adds those of HEIC.
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif",
+)  # fmt: skip
+HEIF_SUFFIXES = (".heic", ".heif")
 
 # Limits on what a file's header may announce: files of a 150-megapixel camera pass, decompression bombs do
 # not. A side is limited because an image one pixel high grows sixteenfold when padded to a patch.
 MOST_PIXELS = 200_000_000
 MOST_SIDE = 100_000
 MOST_BYTES = 2**31
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS  # Pillow itself refuses at twice this
+# Pillow itself refuses at twice this: what `read_samples` gives it has up to four values a pixel.
+Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
 
 # A subset of Pillow's. Its other decoders are less hardened by attacks, and EPS is handed to Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 
-_PIXELS_PER_STRIP = 2**20
+_NO_HEIF = "a HEIC photo: `pip install 'lost-reg[heif]'` makes it readable"
 _LONGEST_REASON = 300
 
 
-def read_image(source: str | Path | bytes, *, apply_exif: bool) -> np.ndarray:
+class Reading(TypedDict):
+    """How image files are read: arguments of `read_image`."""
+
+    apply_exif: bool
+    background: str | None
+
+
+def as_recorded(settings: Mapping[str, Any]) -> Reading:
+    """How a run with these settings read its images."""
+    return {"apply_exif": bool(settings.get("apply_exif")), "background": settings.get("background")}
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """The suffixes, in lower case, of files that can be read with what is installed."""
+    return SUFFIXES + HEIF_SUFFIXES if heif_is_readable() else SUFFIXES
+
+
+@cache
+def heif_is_readable() -> bool:
+    """Whether pillow-heif is installed; if so, Pillow opens HEIC files from now on."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def read_image(source: str | Path | bytes, *, apply_exif: bool, background: str | None = WHITE) -> np.ndarray:
     """Decode one image to 8-bit RGB.
 
-    Grey, palette and CMYK images are converted as Pillow does; transparency is dropped and the
-    colours under it are kept; 16-bit images are scaled to 8 bits (65535 becomes 255).
+    Palette and CMYK images are converted as Pillow does. Values of more than 8 bits are scaled and rounded
+    (65535 becomes 255). Transparent images are composited on a background. Of an animation, or of several
+    pages, the first is read.
 
     Args:
         source: the file or its content; the content determines the format, not the suffix.
         apply_exif: whether the EXIF orientation is applied. LOST does not apply it for its datasets;
-            it should be for a user's own photos. A TIFF's always is: its decoders apply it.
+            it should be for a user's own photos. That of a TIFF or HEIC file always is: its decoder applies
+            it.
+        background: the colour under transparent images, or None to drop the transparency and show the
+            colours under it, as runs without a recorded background did.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
         UnreadableImage: a file that does not exist, is not an image, is damaged, or is of a kind (32-bit,
-            float) that cannot be converted to 8 bits in one obvious way.
+            float, many bands) that cannot be converted to 8 bits in one obvious way.
     """
-    with _refusals(), _opened(source) as image:
-        rgb = _to_rgb(image, source)
-        return np.asarray(_upright(rgb) if apply_exif else rgb)
+    return read_noted(source, apply_exif=apply_exif, background=background)[0]
+
+
+def read_noted(
+    source: str | Path | bytes, *, apply_exif: bool, background: str | None = WHITE
+) -> tuple[np.ndarray, str | None]:
+    """As `read_image`, with a note on what was tolerated, or None: see `jpeg.NO_END_MARKER`."""
+    with _refusals(), _file(source) as file, _opened(file) as opened:
+        if isinstance(opened, Tags):
+            return to_rgb(read_samples(file, opened), background), None
+        wide = is_wide(opened, file)
+        image, note = load(opened, file)
+        rgb = flattened(image, background, wide_samples(image, file) if wide else None)
+        return np.asarray(_upright(rgb) if apply_exif else rgb), note
 
 
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
@@ -62,8 +118,8 @@ def image_size(source: str | Path | bytes) -> tuple[int, int]:
     Raises:
         UnreadableImage: as `read_image`.
     """
-    with _refusals(), _opened(source) as image:
-        return image.height, image.width
+    with _refusals(), _file(source) as file, _opened(file) as opened:
+        return opened.shown_hw if isinstance(opened, Tags) else (opened.height, opened.width)
 
 
 @contextmanager
@@ -75,10 +131,8 @@ def _refusals() -> Iterator[None]:
             yield
     except (UnreadableImage, MemoryError):
         raise
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
-    except UnidentifiedImageError:
-        raise UnreadableImage("not an image, or of a format that is not supported") from None
+    except FileNotFoundError as error:
+        raise UnreadableImage(f"no such file: {os.fspath(error.filename)!r}") from None
     except Image.DecompressionBombError as error:
         raise _too_large(int(re.search(r"\d+", str(error))[0])) from None
     except Exception as error:  # a damaged file can break a decoder anywhere
@@ -87,20 +141,56 @@ def _refusals() -> Iterator[None]:
         raise UnreadableImage(f"cannot be decoded: {error}"[:_LONGEST_REASON]) from None
 
 
+def _file(source: str | Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    _check_file(os.stat(source))
+    return open(source, "rb")
+
+
 @contextmanager
-def _opened(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """An image with only its header read, once the header has passed the checks."""
-    if not isinstance(source, bytes):
-        _check_file(os.stat(source))
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise _too_large(image.width * image.height)
-        if max(image.size) > MOST_SIDE:
-            raise UnreadableImage(
-                f"too large: a side of {max(image.size):,} pixels, and at most {MOST_SIDE:,} are read: "
-                "cut it into pieces"
-            )
+def _opened(file: BinaryIO) -> Iterator[Image.Image | Tags]:
+    """An image with only its header read, once the header has passed the checks.
+
+    Yields:
+        Pillow's image, or the tags of a TIFF that Pillow does not decode exactly.
+    """
+    head = file.read(HEAD_BYTES)
+    if what := what_it_is(head):
+        raise UnreadableImage(what)
+    tags = read_tags(file) if is_tiff(head) else None
+    if tags:
+        _check_size(*tags.size_hw)
+    if tags and not tags.is_plain:
+        if (values := tags.samples * math.prod(tags.size_hw)) > 4 * MOST_PIXELS:
+            raise _too_large(values // 4)
+        yield tags
+        return
+    formats: tuple[str, ...] = FORMATS
+    if is_heic(head):
+        if not heif_is_readable():
+            raise UnreadableImage(_NO_HEIF)
+        formats = ("HEIF",)
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise UnreadableImage(unidentified(head)) from None
+    with image:
+        _check_size(image.height, image.width)
+        if tags:
+            fix_palette(image, tags)
         yield image
+
+
+def _check_size(height: int, width: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise _too_large(width * height)
+    if max(width, height) > MOST_SIDE:
+        raise UnreadableImage(
+            f"too large: a side of {max(width, height):,} pixels, and at most {MOST_SIDE:,} are read: "
+            "cut it into pieces"
+        )
 
 
 def _check_file(status: os.stat_result) -> None:
@@ -131,47 +221,38 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, source: str | Path | bytes) -> Image.Image:
-    if image.mode in ("I", "F"):
+def flattened(image: Image.Image, background: str | None, samples: Samples | None = None) -> Image.Image:
+    """A Pillow image of 8 bits a channel as RGB, composited on a background: see `read_image`.
+
+    Args:
+        samples: in place of the image's own pixels.
+    """
+    if samples is None and background is not None and image.has_transparency_data:
+        samples = _transparent(image)
+    if samples is not None:
+        rgb = Image.fromarray(to_rgb(samples, background))
+        rgb.info = dict(image.info)  # including the EXIF
+        return rgb
+    if image.mode.startswith(("I", "F")):
         raise UnreadableImage(
-            f"32-bit images are not supported (mode {image.mode}): convert it to 8 or 16 bits"
+            f"pixels of mode {image.mode} are not supported: convert it to 8 bits a channel"
         )
-    # Pillow's own conversion of 16-bit images truncates: grey is clipped at 255, colours lose their low byte.
-    tiles = getattr(image, "tile", None)
-    stored_as = str(tiles[0][3] if tiles else "")
-    if (";16" in stored_as and "BGR;16" not in stored_as) or image.mode.startswith("I;16"):
-        return _scale_16_bit(image, source)  # BGR;16 has 16 bits for all three colours
     if image.mode == "RGB":
-        image.load()
         return image  # not converted, which would copy it
-    image.info.pop("transparency", None)  # Pillow would warn that RGB cannot hold it
-    return image.convert("RGB")
+    if "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]  # Pillow would warn that RGB cannot hold it
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGB")
 
 
-def _scale_16_bit(image: Image.Image, source: str | Path | bytes) -> Image.Image:
-    image.load()  # Pillow notices a truncated file, OpenCV does not
-    sides, info = sorted(image.size), dict(image.info)
-    image.close()  # frees its pixels before new ones are allocated
-    flags = cv2.IMREAD_UNCHANGED | getattr(cv2, "IMREAD_IGNORE_ORIENTATION", 0)
-    encoded = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.fromfile(source, np.uint8)
-    pixels = cv2.imdecode(encoded, flags)
-    # sorted, as OpenCV has already rotated a TIFF
-    fits = pixels is not None and pixels.dtype == np.uint16 and sorted(pixels.shape[:2]) == sides
-    if not fits or (pixels.ndim == 3 and pixels.shape[2] < 3):
-        raise UnreadableImage(
-            "cannot be decoded: its 16-bit pixels are stored in a way that is not supported"
-        )
-    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels[:, :, 2::-1]  # BGR or BGRA
-    height, width = pixels.shape[:2]
-    rgb = np.empty((height, width, 3), np.uint8)
-    rows = max(1, _PIXELS_PER_STRIP // width)
-    for top in range(0, height, rows):
-        strip = pixels[top : top + rows].astype(np.uint32)
-        rgb[top : top + rows] = (strip * 255 + 32767) // 65535
-    del pixels
-    scaled = Image.fromarray(rgb)
-    scaled.info = info  # including the EXIF
-    return scaled
+def _transparent(image: Image.Image) -> Samples | None:
+    """The samples of an image with 8 bits and alpha; None if its alpha is not meant."""
+    if image.mode == "La":
+        image = image.convert("LA")
+    pixels = np.asarray(image.convert("RGBA"))
+    if image.format == "BMP" and not pixels[:, :, 3].any():  # written by programs that know no alpha
+        return None
+    return Samples(pixels, 255)
 
 
 def array_to_rgb(array: np.ndarray) -> np.ndarray:

@@ -11,19 +11,31 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from braceexpand import braceexpand
 
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.sources import ALL, Share, is_image
+from lost_reg.images.folders import is_image, is_junk, what_is_there
+from lost_reg.images.sources import ALL, Share
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+# What a name like these holds is known by its first bytes; of the compressed ones, only gzip is read.
+SHARD_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_GZIP = b"\x1f\x8b"
+_NOT_READ = {
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a rar archive",
+}
 # An image file in a shard is read whole, and several are read ahead.
 _LARGEST_MEMBER = 2**28
 _MOST_SAMPLED = 16  # images of a shard, each of which must be read to know its size
@@ -43,11 +55,12 @@ class TarShards:
     paths: tuple[Path, ...]
     count = None
     are_files = False
+    passed_over = MappingProxyType[str, int]({})
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
     ) -> Iterator[NamedImage | Failure]:
-        """A shard that cannot be read to its end yields a Failure with the shard's name.
+        """A shard that cannot be read to its end, or holds no images, yields a Failure with the shard's name.
 
         Raises:
             LostRegError: a limit with several processes, which do not know what the others read.
@@ -66,20 +79,27 @@ class TarShards:
             shard = path.relative_to(self.root).as_posix()
             try:
                 yield from _members(path, shard, done)
+            except UnreadableImage as error:
+                yield Failure(shard, str(error))
             except Exception as error:  # a damaged archive can break its reader anywhere
                 yield Failure(shard, f"cannot be read to its end: {error or type(error).__name__}")
 
 
 def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
-    # not with tarfile's own gzip reader, which ignores the checksum
-    opened = (gzip.open if path.suffix.lower() in (".gz", ".tgz") else open)(path, "rb")
-    with opened as file, tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember) as tar:
+    """The images of a shard, without junk; raises UnreadableImage for a shard that is none or has none."""
+    others: list[str] | None = []  # the other files, while there is no image
+    with _opened(path) as file, _tar_in(file) as tar:
         for member in tar:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             within = posixpath.normpath(member.name)
             name = f"{shard}/{within}"
-            if not (member.isfile() or member.islnk() or member.issym()) or not is_image(within):
+            if member.isdir() or any(map(is_junk, within.split("/"))):
                 continue
+            if not (member.isfile() or member.islnk() or member.issym()) or not is_image(within):
+                if others is not None:
+                    others.append(within)
+                continue
+            others = None
             if name in done:
                 yield None
             elif not member.isfile():
@@ -94,6 +114,26 @@ def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImag
                 yield name, tar.extractfile(member).read()
         while file.read(2**20):  # to its end, where a gzip file has its checksum
             pass
+    if others is not None:
+        raise UnreadableImage(f"no images: {what_is_there(others)}")
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The content of a shard, decompressed if it is compressed with gzip, whatever the shard is called."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for mark, what in _NOT_READ.items():
+        if start.startswith(mark):
+            raise UnreadableImage(f"is {what}, which is not read: make it a plain .tar or a .tar.gz")
+    # not with tarfile's own gzip reader, which ignores the checksum
+    return cast(BinaryIO, gzip.open(path) if start.startswith(_GZIP) else path.open("rb"))
+
+
+def _tar_in(file: BinaryIO) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=file, mode="r|", tarinfo=_StrictMember)
+    except tarfile.ReadError as error:
+        raise UnreadableImage(f"is no tar archive, or damaged at its start: {error}") from None
 
 
 class _StrictMember(tarfile.TarInfo):

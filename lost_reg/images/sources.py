@@ -7,18 +7,30 @@ import glob
 import os
 import sys
 import tempfile
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from itertools import chain, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Protocol, TypeVar
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.reading import SUFFIXES
+from lost_reg.images.folders import is_image, is_junk, passed_over, walk, what_is_there
+from lost_reg.images.reading import readable_suffixes
 from lost_reg.types import Failure
 
 STANDARD_INPUT = "-"
+# How entries of a list begin that are no paths, and what to write instead.
+_FORMS = {
+    "~": "write the home folder in place of ~",
+    "file:": "leave out file://, and write %20 as a space",
+    "http:": "download the image",
+    "https:": "download the image",
+    "'": "leave out the quotes",
+    '"': "leave out the quotes",
+}
 T = TypeVar("T")
 
 
@@ -46,6 +58,7 @@ class Images(Protocol):
     root: the folder that their names are relative to.
     count: how many there are, or None if only reading them all would tell.
     are_files: whether root / name is a file.
+    passed_over: see `ImageFiles`.
     """
 
     @property
@@ -57,6 +70,9 @@ class Images(Protocol):
     @property
     def are_files(self) -> bool: ...
 
+    @property
+    def passed_over(self) -> Mapping[str, int]: ...
+
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
     ) -> Iterator[NamedImage | Failure]:
@@ -66,11 +82,6 @@ class Images(Protocol):
     def sample(self, most: int) -> Iterable[ImageInput]:
         """A few of them, for estimating the cost of a run."""
         ...
-
-
-def is_image(file: str) -> bool:
-    """Whether a file name has the suffix of an image."""
-    return os.path.splitext(file)[1].lower() in SUFFIXES
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -86,11 +97,13 @@ class ImageFiles:
     """Image files under one root; `names` are their paths relative to it, with forward slashes.
 
     failures: folders that could not be listed.
+    passed_over: how many files beside them are of formats that are not read, by suffix.
     """
 
     root: Path
     names: tuple[str, ...]
     failures: tuple[Failure, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     are_files = True
 
     @property
@@ -111,8 +124,9 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     """Find the images that the inputs name.
 
     Args:
-        inputs: files, folders (searched recursively for SUFFIXES in any case) and glob patterns
-            (`**` recurses). A file that is given directly is read whatever its suffix.
+        inputs: files, folders (searched recursively for `readable_suffixes` in any case) and glob patterns
+            (`**` recurses). A file that is given directly is read whatever its suffix. What is hidden, or
+            junk such as __MACOSX, is left out, unless it is named itself.
         exclude: a folder to leave out, such as the one results are written to.
 
     Returns:
@@ -124,19 +138,21 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     """
     excluded = exclude and os.path.abspath(exclude)
     files: dict[str, None] = {}  # strings: a million Path objects take a gigabyte
+    others: set[str] = set()
     unlisted: dict[str, str] = {}  # folders and reasons
     tops = []
     for text in map(str, inputs):
         unlisted_here: dict[str, str] = {}
-        found, top = _files_of(text, unlisted_here)
+        found, others_here, top = _files_of(text, unlisted_here)
         if excluded:
-            found = [file for file in found if not is_below(file, excluded)]
-        if not found and not unlisted_here:
-            raise LostRegError(
-                f"no images in {text!r} (looked for {', '.join(SUFFIXES)}): give a file, "
-                "folder or pattern; name tar shards themselves, such as 'shards/*.tar'"
+            found, others_here = (
+                [file for file in some if not is_below(file, excluded)] for some in (found, others_here)
             )
+        if not found and not unlisted_here:
+            looked_for = f"looked for {', '.join(readable_suffixes())}"
+            raise LostRegError(f"no images in {text!r} ({looked_for}): {what_is_there(others_here)}")
         files.update(dict.fromkeys(found))
+        others.update(others_here)
         unlisted.update(unlisted_here)
         tops.append(top)
     root = os.path.commonpath(tops)
@@ -146,11 +162,14 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
         return path[start:].replace(os.sep, "/") or "."
 
     failures = tuple(Failure(named(path), f"cannot be listed: {reason}") for path, reason in unlisted.items())
-    return ImageFiles(Path(root), tuple(map(named, files)), failures)
+    others.difference_update(files)  # of any suffix, if they were given directly
+    return ImageFiles(Path(root), tuple(map(named, files)), failures, passed_over(others))
 
 
-def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
-    """The files of one input, absolute and sorted, and the folder their names are relative to.
+def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], list[str], str]:
+    """The images of one input and the other files, absolute, and the folder that names are relative to.
+
+    The images are sorted.
 
     unlisted: receives the folders that cannot be listed, and why.
     """
@@ -158,42 +177,49 @@ def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], str]:
         raise LostRegError("an input is empty: give a file, folder or pattern")
     path = os.path.abspath(text)
     if os.path.isdir(path):
-        return _sorted(_walk(path, unlisted)), path
+        return *_split(walk(path, unlisted)), path
     if os.path.exists(path):
-        return [path], os.path.dirname(path)
+        return [path], [], os.path.dirname(path)
     if glob.has_magic(text):
         parts = Path(text).parts
         first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
         fixed = os.path.abspath(Path(*parts[:first]))
         matches = _matches(text, fixed, parts[first:])
         files = {
-            file
-            for match in matches
-            for file in (_walk(match, unlisted) if os.path.isdir(match) else [match])
+            file for match in matches for file in (walk(match, unlisted) if os.path.isdir(match) else [match])
         }
-        found = _sorted(file for file in files if is_image(file))
+        found, others = _split(files)
         # after its wildcard, a pattern may leave its fixed part through ".."
-        return found, os.path.commonpath([fixed, *found])
+        return found, others, os.path.commonpath([fixed, *found])
     raise LostRegError(f"no such file or folder: {text!r}")
 
 
-def _sorted(files: Iterable[str]) -> list[str]:
-    """Sorted by path components, like Path objects."""
-    return sorted(files, key=lambda file: file.split(os.sep))
+def _split(files: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The images, sorted by path components like Path objects, and the other files."""
+    images: list[str] = []
+    others: list[str] = []
+    for file in files:
+        (images if is_image(file) else others).append(file)
+    return sorted(images, key=lambda file: file.split(os.sep)), others
 
 
 def _matches(pattern: str, fixed: str, rest: tuple[str, ...]) -> list[str]:
+    """What a pattern matches; of junk, only what it names. `rest` are its parts below the folder `fixed`."""
+    found: Iterable[str | Path] = glob.glob(pattern)
     if "**" in rest:  # with pathlib, whose ** does not follow links: they may form cycles
-        return [os.path.abspath(match) for match in Path(fixed).glob(str(Path(*rest)))]
-    return [os.path.abspath(match) for match in glob.glob(pattern)]
+        found = Path(fixed).glob(str(Path(*rest)))
+    matches = [os.path.abspath(match) for match in found]
+
+    def is_wanted(match: str) -> bool:
+        names = os.path.relpath(match, fixed).split(os.sep)
+        return all(_is_named(name, rest) for name in names if is_junk(name))
+
+    return list(filter(is_wanted, matches))
 
 
-def _walk(folder: str, unlisted: dict[str, str]) -> Iterator[str]:
-    def cannot(error: OSError) -> None:
-        unlisted[error.filename] = error.strerror
-
-    for where, _, names in os.walk(folder, onerror=cannot):
-        yield from (os.path.join(where, name) for name in names if is_image(name))
+def _is_named(junk: str, parts: tuple[str, ...]) -> bool:
+    """Whether a part of a pattern asks for junk of this name: `__MACOSX` or `.thumb*` do, `*` does not."""
+    return any(junk == part or (part[0] == junk[0] == "." and fnmatch(junk, part)) for part in parts)
 
 
 # --- lists: streamed, so that memory does not grow with their length
@@ -204,7 +230,8 @@ class ListedFiles:
     """Files named in a list, one per line, or each ended by NUL as `find -print0` writes them.
 
     The list is read once to count it and to find the files' common folder, and again during the run.
-    Relative paths start from the working directory.
+    Relative paths start from the working directory. Entries are taken literally; what would be something else
+    in a shell or a browser says so if there is no such file.
     """
 
     root: Path
@@ -212,6 +239,7 @@ class ListedFiles:
     _list: BinaryIO = field(repr=False)
     _end: bytes = field(repr=False)
     are_files = True
+    passed_over = MappingProxyType[str, int]({})
 
     @classmethod
     def read(cls, name: str) -> ListedFiles:
@@ -241,10 +269,10 @@ class ListedFiles:
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage]:
+    ) -> Iterator[NamedImage | Failure]:
         paths = islice(self._all(), limit)
         named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
-        return share.of((name, Path(path)) for name, path in named if name not in done)
+        return share.of(_taken_literally(name, path) for name, path in named if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:
         return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]
@@ -252,6 +280,15 @@ class ListedFiles:
     def _all(self) -> Iterator[str]:
         self._list.seek(0)
         yield from _paths(self._list, self._end)
+
+
+def _taken_literally(name: str, path: str) -> NamedImage | Failure:
+    """An entry of a list, or a Failure that says what is wrong with one that is none because of its form."""
+    entry = os.path.relpath(path)
+    for start, advice in _FORMS.items():
+        if entry.startswith(start) and not os.path.lexists(path):
+            return Failure(name, f"no such file: {path!r}; entries of a list are paths: {advice}")
+    return name, Path(path)
 
 
 def _opened_list(name: str) -> BinaryIO:

@@ -10,6 +10,7 @@ from lost_reg.artifacts.records import Artifacts
 from lost_reg.artifacts.tables import outlier_rows, probe_rows
 from lost_reg.charts import chart
 from lost_reg.report.page import Section, Table
+from lost_reg.text import counted
 
 
 def artifacts_section(artifacts: Mapping[str, Artifacts]) -> Section | None:
@@ -30,7 +31,7 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
         "reference": artifacts.about.reference if len(backbones) > 1 else "",
         "figures": [
             {
-                "title": f"{one.label}: {one.images:,} images",
+                "title": f"{one.label}: {counted(one.images, 'image')}",
                 "charts": [chart(panel.draw, panel.label) for panel in panels_of(one, limits).values()],
             }
             for one in backbones

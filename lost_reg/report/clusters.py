@@ -13,7 +13,7 @@ from lost_reg.boxes import whole_pixels
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.export.base import NO_FILE, SkippedImages
 from lost_reg.files import whole_file
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import Reading, as_recorded, read_image
 from lost_reg.report.page import render_clusters
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
@@ -44,7 +44,7 @@ def write_clusters_page(run: Path, image_root: ImageRoot = RECORDED) -> tuple[Pa
     if not has_clusters(results):
         raise LostRegError(f"{str(run)!r} has no clusters: `lost-reg cluster` makes them")
     images = image_folder(results.folder, results.record, image_root)
-    thumbnails = _Thumbnails(images, bool(results.settings["apply_exif"]))
+    thumbnails = _Thumbnails(images, as_recorded(results.settings))
     page = render_clusters(_data(results, thumbnails))
     with whole_file(run / CLUSTERS_PAGE, "the page") as part:
         part.write_text(page, encoding="utf-8")
@@ -87,8 +87,8 @@ def _data(results: Results, thumbnails: _Thumbnails) -> dict[str, Any]:
 def _summary(record: dict[str, Any]) -> str:
     silhouette = record.get("silhouette")
     quality = "" if silhouette is None else f", silhouette {silhouette:.3f}"
-    boxes = "1 box" if record["boxes"] == 1 else f"{record['boxes']:,} boxes"
-    return f"{boxes} in {record['k']} clusters by the class token of {record['backbone']}{quality}"
+    boxes, clusters = counted(record["boxes"], "box"), counted(record["k"], "cluster")
+    return f"{boxes} in {clusters} by the class token of {record['backbone']}{quality}"
 
 
 def _about(first: str, name: str, size: int, shown: int) -> str:
@@ -100,8 +100,8 @@ def _about(first: str, name: str, size: int, shown: int) -> str:
 class _Thumbnails:
     """Crops as data URIs. Asked for in the order of the images, so that each is decoded once."""
 
-    def __init__(self, images: ImageFolder, apply_exif: bool):
-        self._images, self._apply_exif = images, apply_exif
+    def __init__(self, images: ImageFolder, reading: Reading):
+        self._images, self._reading = images, reading
         self._image = ""
         self._pixels: Image.Image | None = None
         self.missing = SkippedImages()
@@ -123,7 +123,7 @@ class _Thumbnails:
         try:
             if file is None:
                 raise UnreadableImage(NO_FILE)
-            pixels = read_image(file, apply_exif=self._apply_exif)
+            pixels = read_image(file, **self._reading)
             if pixels.shape[:2] != tuple(size_hw):
                 raise UnreadableImage("another size than in the run")
         except UnreadableImage as error:

@@ -13,6 +13,7 @@ from typing import Any
 from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.images.reading import Reading, as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.map_words import explanations, titles
@@ -24,6 +25,7 @@ from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_f
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.scoring.prediction_files import match_images
+from lost_reg.text import counted
 from lost_reg.types import Box, Failure, ImageTruth, Prediction
 
 MAX_IMAGES = 2000
@@ -88,13 +90,15 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         return None
     notes = degenerate_notes([run for run in runs if not run.row])
     notes += [
-        f"{dataset['name']}: {dataset['shown']:,} of its {dataset['images']:,} images, evenly spaced "
-        "(`lost-reg report --max-images` shows more); the numbers above are of all"
+        f"{dataset['name']}: {dataset['shown']:,} of its {counted(dataset['images'], 'image')}, evenly "
+        "spaced (`lost-reg report --max-images` shows more); the numbers above are of all"
         for dataset in gallery["datasets"]
         if dataset["shown"] < dataset["images"]
     ]
     if gallery["without_picture"]:
-        notes.append(f"{gallery['without_picture']:,} images could not be read again: they have no picture")
+        notes.append(
+            f"{counted(gallery['without_picture'], 'image')} could not be read again: no picture of them"
+        )
     notes += gallery["withheld"][:_MOST_WITHHELD]
     if not any(map(has_maps, gallery["items"])):
         notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
@@ -187,9 +191,9 @@ class _Group:
         return None
 
     @property
-    def apply_exif(self) -> bool:
-        """Whether the EXIF orientation of the image files is applied."""
-        return bool(self.runs[0].results.settings.get("apply_exif"))
+    def reading(self) -> Reading:
+        """How the run read the image files."""
+        return as_recorded(self.runs[0].results.settings)
 
     def facts(self, names: list[str]) -> dict[str, Any]:
         """What the page's script needs of the group; names: of all runs."""
@@ -212,7 +216,7 @@ def _item(group: _Group, image: str, names: list[str], pictures: Pictures) -> di
     outcomes = [(run, found[image]) for run, found in zip(group.runs, group.outcomes) if image in found]
     sizes = [one.size_hw for _, one in outcomes if isinstance(one, Prediction)]
     # an image that no run could read may have crashed a process: do not try it in this one
-    thumbnail, size_hw = pictures.thumbnail(group.file(image), group.apply_exif) if sizes else (None, None)
+    thumbnail, size_hw = pictures.thumbnail(group.file(image), group.reading) if sizes else (None, None)
     return {
         "name": one_line(image),
         "thumbnail": thumbnail,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.reading import read_image, scaled
+from lost_reg.images.reading import Reading, read_image, scaled
 from lost_reg.masks.grids import in_pixels
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.pictures import MASK_COLOURS, MASK_OPACITY
@@ -37,12 +37,12 @@ class Pictures:
         self.failed = 0
         self._count = {THUMBNAILS_FOLDER: 0, MAPS_FOLDER: 0}
 
-    def thumbnail(self, path: Path | None, apply_exif: bool) -> tuple[str | None, tuple[int, int] | None]:
+    def thumbnail(self, path: Path | None, reading: Reading) -> tuple[str | None, tuple[int, int] | None]:
         """The path of a thumbnail in the folder, and the image's size; both None if it cannot be read."""
         try:
             if path is None:
                 raise UnreadableImage("no such file")
-            pixels = read_image(path, apply_exif=apply_exif)
+            pixels = read_image(path, **reading)
         except UnreadableImage:
             self.failed += 1
             return None, None

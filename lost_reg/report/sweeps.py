@@ -20,6 +20,7 @@ from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.found_boxes import REGISTER_KINDS
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
 from lost_reg.scoring.sweep_text import baselines, choice_notes, choice_rows, title_of
+from lost_reg.text import agreeing, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,8 @@ def sweeps_section(sweeps: Sequence[ReportSweep], unscored: Sequence[Path]) -> S
         for folder in unscored
     ]
     notes += [
-        f"{sweep.scores.folder} is incomplete: {sweep.scores.not_done:,} images are not done and left out"
+        f"{sweep.scores.folder} is incomplete: {counted(sweep.scores.not_done, 'image')} "
+        f"{agreeing(sweep.scores.not_done, 'are')} not done and left out"
         for sweep in sweeps
         if sweep.scores.not_done
     ]

@@ -9,7 +9,7 @@ from typing import Any
 from lost_reg.discovery.methods import METHODS
 from lost_reg.discovery.presets import ACROSS_METHODS, BEST
 from lost_reg.plausibility import BORDER_STRIP, SINGLE_PATCH, WHOLE_IMAGE, implausible
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 from lost_reg.types import Prediction
 
 _NAMES = {WHOLE_IMAGE: "the whole image", SINGLE_PATCH: "a single patch", BORDER_STRIP: "a border strip"}
@@ -39,8 +39,9 @@ def degenerate_line(read: Callable[[], Iterable[Prediction]], settings: dict[str
         return None
     (kind, count), *_ = kinds.most_common()
     if 2 * count < with_box:
-        return f"{kinds.total():,} of {with_box:,} boxes are implausible; {advice}"
-    boxes = "the box is" if with_box == 1 else f"{count:,} of {with_box:,} boxes are"
+        return f"{kinds.total():,} of {counted(with_box, 'box')} are implausible; {advice}"
+    of_all = f"{count:,} of {counted(with_box, 'box')} {agreeing(count, 'are')}"
+    boxes = "the box is" if with_box == 1 else of_all
     method = METHODS.get(settings["method"])
     ask = method and method.why_implausible
     why = ask(kind, (image for image in read() if _kind(image) == kind)) if ask else None

@@ -57,8 +57,8 @@ def discover(
         >>> backbone = load_backbone("tiny")
         >>> boxes = [found.box_xyxy for found in discover(["a.jpg", "b.jpg"], backbone)]  # doctest: +SKIP
     """
-    named = named_images(images)
     loader = loader or LoaderOptions()
+    named = named_images(images, loader.background)
     if loader.workers is None and len(named) < _IMAGES_WORTH_WORKERS:
         loader = replace(loader, workers=0)
     numbered = ((str(index), image) for index, (_, image) in enumerate(named))  # names can repeat

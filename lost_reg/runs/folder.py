@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class CommonSettings:
     backbone: str
     weights: _Weights
     precision: str
+    background: str | None = field(default=None, kw_only=True)  # None in runs before it was recorded
 
 
 @dataclass(frozen=True)

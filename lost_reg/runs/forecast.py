@@ -18,6 +18,7 @@ from lost_reg.discovery.methods import Setting
 from lost_reg.errors import UnreadableImage
 from lost_reg.images.decoding import ImageInput
 from lost_reg.images.reading import image_size, scaled_size
+from lost_reg.text import counted
 
 # Patches that keep a device busy: about eight photos of 640 x 480 in patches of 16 on a CPU.
 _BUSY_PATCHES = {"cpu": 2**13, "cuda": 2**15}
@@ -105,8 +106,8 @@ class Forecast:
         if self.seconds and self.seconds > LONG_RUN_SECONDS:
             smaller = max(1, min(max_side or max(self.largest_hw), max(self.largest_hw)) // 2)
             lines.append(
-                f"expected run time: {self.seconds / 3600:.1f} hours for {self.images:,} images here; "
-                f"`max_side` {smaller} would take less than a quarter of it, at another resolution"
+                f"expected run time: {self.seconds / 3600:.1f} hours for {counted(self.images, 'image')} "
+                f"here; `max_side` {smaller} would take less than a quarter of it, at another resolution"
             )
         return lines
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
+from lost_reg.images.colours import WHITE, background_of
 from lost_reg.json_files import check_fields
 from lost_reg.runs.ranks import ALONE, Ranks
 
@@ -20,15 +21,20 @@ class LoaderOptions:
         in its free memory.
     workers: decoding processes; None fits the machine, 0 decodes in this process.
     apply_exif: whether the EXIF orientation of image files is applied.
+    background: the colour under transparent images, by its name or as `#rrggbb`; None drops the transparency
+        and shows the colours under it, as runs without a recorded background did.
     """
 
     batch_size: int | str = BATCH_SIZE
     workers: int | None = None
     apply_exif: bool = True
+    background: str | None = WHITE
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""
         check_fields(self)
+        if self.background is not None:
+            object.__setattr__(self, "background", background_of(self.background))
         if self.workers is not None and self.workers < 0:
             raise LostRegError(f"expected `workers` of at least 0, but got {self.workers}")
 

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lost_reg.files import check_no_links, path_within, whole_file
+from lost_reg.images.colours import WHITE
 from lost_reg.images.reading import read_image
 from lost_reg.masks.grids import in_pixels
 from lost_reg.types import Box, Prediction
@@ -63,7 +64,9 @@ def _seed_patch(seed: tuple[int, int], prediction: Prediction) -> tuple[float, f
     return column * x, row * y, max(column * x, (column + 1) * x - 1), max(row * y, (row + 1) * y - 1)
 
 
-def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool) -> Path:
+def save_picture(
+    path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool, background: str | None = WHITE
+) -> Path:
     """Draw a prediction on its image file and write it as JPEG into a folder, under the image's name.
 
     The picture is written completely, or not at all.
@@ -75,7 +78,8 @@ def save_picture(path: Path, prediction: Prediction, folder: Path, *, apply_exif
     # b.png and b.jpg get different pictures
     is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
     target = path_within(folder, name if is_jpeg else f"{name}.jpg")
-    picture = draw_prediction(Image.fromarray(read_image(path, apply_exif=apply_exif)), prediction)
+    pixels = read_image(path, apply_exif=apply_exif, background=background)
+    picture = draw_prediction(Image.fromarray(pixels), prediction)
     picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
     check_no_links(folder, target)
     with whole_file(target, "the picture") as part:

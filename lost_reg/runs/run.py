@@ -22,7 +22,7 @@ from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layou
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
 from lost_reg.runs.map_files import maps_path, write_maps
-from lost_reg.runs.options import RunOptions
+from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.pictures import save_picture
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sessions import RunSummary, Session, now
@@ -77,7 +77,10 @@ def run(
             if options.visualize and isinstance(outcome, Prediction):
                 path = source.images.root / outcome.image
                 with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
-                    save_picture(path, outcome, out / PICTURES_FOLDER, apply_exif=source.apply_exif)
+                    save_picture(
+                        path, outcome, out / PICTURES_FOLDER,
+                        apply_exif=loader.apply_exif, background=loader.background,
+                    )  # fmt: skip
             yield outcome  # after its picture, so that a killed run has pictures of all finished images
 
     settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
@@ -114,7 +117,7 @@ def write_folder(
     """Process the images of a source that are not done yet, and write a folder; see `run`."""
     images, ranks, limit = source.images, options.ranks, options.limit
     count = images.count if images.count is None or limit is None else min(limit, images.count)
-    settings = {**_settings(source, backbone), **work.settings}
+    settings = {**_settings(source, backbone, options.loader), **work.settings}
     record = _record(source, backbone, options, count)
     with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
         left = None if count is None else max(0, count - len(writer.done))
@@ -139,20 +142,23 @@ def write_folder(
 def _record(source: Source, backbone: Backbone, options: RunOptions, count: int | None) -> dict[str, Any]:
     """What run.json holds besides the settings."""
     weights = backbone.weights.path
+    passed_over = dict(source.images.passed_over)
     return {
         "created": now(),
         "root": str(source.images.root.absolute()),
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
+        **({"passed_over": passed_over} if passed_over else {}),
         "weights_file": str(weights.absolute()) if weights else None,
     }
 
 
-def _settings(source: Source, backbone: Backbone) -> dict[str, Any]:
+def _settings(source: Source, backbone: Backbone, loader: LoaderOptions) -> dict[str, Any]:
     """Settings that the results depend on: a folder with other settings is not continued."""
     settings = {
         **source.settings,
         "apply_exif": source.apply_exif,
+        "background": loader.background,
         "backbone": backbone.name,
         "weights": backbone.weights.recorded(),
         "precision": backbone.precision,

@@ -254,7 +254,7 @@ class _Grid:
     def prediction(self, found: Sequence[PatchObject], with_masks: bool) -> Prediction:
         """The objects of the image; with their masks if asked for."""
         objects = tuple(self._object(one, with_masks) for one in found)
-        return Prediction(self.image.name, self.image.original_hw, self.grid_hw, objects)
+        return Prediction(self.image.name, self.image.original_hw, self.grid_hw, objects, self.image.note)
 
     def _object(self, one: PatchObject, with_mask: bool) -> FoundObject:
         size_hw, original_hw = self.image.size_hw, self.image.original_hw

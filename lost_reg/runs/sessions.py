@@ -38,6 +38,7 @@ class RunSummary:
     done, failed: images of this session. done_before: images of earlier sessions. seconds: of this session.
     failures: a few of those that failed.
     implausible: how many of this session's boxes are of each implausible kind (see `plausibility.py`).
+    noted: how many of this session's images have a note (see `Prediction`).
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class RunSummary:
     done_before: int
     seconds: float
     implausible: Mapping[str, int]
+    noted: int = 0
 
 
 class Session:
@@ -65,7 +67,7 @@ class Session:
         }
         if options.ranks.count > 1:
             self._facts["ranks"] = options.ranks.count
-        self.done = self.failed = 0
+        self.done = self.failed = self.noted = 0
         self.failures: list[Failure] = []
         self.implausible: Counter[str] = Counter()
 
@@ -80,6 +82,7 @@ class Session:
         self.done += 1
         if isinstance(outcome, Prediction):
             self.implausible.update(implausible_kinds(outcome))
+            self.noted += outcome.note is not None
 
     def finish(self) -> None:
         """When all is done: merge what the ranks wrote, and record the session."""
@@ -95,8 +98,8 @@ class Session:
 
     def _add_other_ranks(self) -> None:
         odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
-        self.done, self.failed, self._size.lowered, *odd = self._ranks.total(
-            self.done, self.failed, self._size.lowered, *odd
+        self.done, self.failed, self.noted, self._size.lowered, *odd = self._ranks.total(
+            self.done, self.failed, self.noted, self._size.lowered, *odd
         )
         self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
 
@@ -118,6 +121,8 @@ class Session:
         }
         if self.implausible:
             facts["implausible"] = dict(self.implausible)
+        if self.noted:
+            facts["without_end_marker"] = self.noted
         if self._size.lowered:
             facts["out_of_memory"] = self._size.lowered
         self._writer.record["sessions"].append(facts)
@@ -130,8 +135,9 @@ class Session:
 
     def summary(self, folder: Path, done_before: int) -> RunSummary:
         """How the session ended."""
+        failures, seconds = tuple(self.failures), self.seconds
         return RunSummary(
-            folder, self.done, self.failed, tuple(self.failures), done_before, self.seconds, self.implausible
+            folder, self.done, self.failed, failures, done_before, seconds, self.implausible, self.noted
         )
 
 
@@ -147,7 +153,7 @@ def device_name(backbone: Backbone) -> str:
     """The device in words, such as "cuda (NVIDIA H200)" or "cpu (x86_64, 2 threads)"."""
     if backbone.device.type == "cuda":
         return f"{backbone.device} ({torch.cuda.get_device_name(backbone.device)})"
-    return f"{backbone.device} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return f"{backbone.device} ({platform.machine()}, {counted(torch.get_num_threads(), 'thread')})"
 
 
 def now() -> str:
@@ -165,11 +171,16 @@ def failed_summary(summary: RunSummary) -> str:
     )
 
 
+def noted_summary(summary: RunSummary) -> str:
+    """One line on the images that were taken although their files are not complete."""
+    lack = "lacks its" if summary.noted == 1 else "lack their"
+    return f"{counted(summary.noted, 'image')} {lack} end marker (all pixels are there; see `note` of each)"
+
+
 def implausible_summary(summary: RunSummary) -> str:
     """One line on the boxes with implausible shapes."""
     counts = summary.implausible
     total = sum(counts.values())
     kinds = ", ".join(f"{counts[kind]:,} {kind}" for kind in IMPLAUSIBLE if counts[kind])
-    boxes = "1 implausible box" if total == 1 else f"{total:,} implausible boxes"
-    them = "it" if total == 1 else "them"
+    boxes, them = counted(total, "implausible box"), "it" if total == 1 else "them"
     return f"{boxes}: {kinds} (kept; `lost-reg export --drop-implausible` leaves {them} out)"

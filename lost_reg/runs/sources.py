@@ -10,7 +10,7 @@ from typing import Any
 from lost_reg.datasets.catalog import Dataset, missing_images
 from lost_reg.errors import LostRegError
 from lost_reg.images.sources import STANDARD_INPUT, ImageFiles, Images
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def source_of_dataset(dataset: Dataset) -> Source:
         get_rest = "`download` gets the rest" if dataset.full_size else complete
         total = len(dataset.images)
         raise LostRegError(
-            f"{dataset.name} is incomplete: {total - len(missing):,} of {total:,} images found in "
+            f"{dataset.name} is incomplete: {total - len(missing):,} of {counted(total, 'image')} found in "
             f"{dataset.root}, without {shown_names(missing)}; {get_rest}"
         )
     settings = {"dataset": dataset.name, "split": dataset.split}

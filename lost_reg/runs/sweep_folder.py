@@ -9,6 +9,7 @@ from typing import Any
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import SWEEP_FILE, CommonSettings, Layout, Results, read_run
+from lost_reg.text import counted
 from lost_reg.types import Box, SizeHW
 
 BOXES_FILE = "boxes.jsonl"
@@ -86,7 +87,7 @@ def read_sweep(folder: Path) -> SweepResults:
     for name, one in results.predictions.items():
         if len(one.boxes_xyxy) != len(settings):
             raise LostRegError(
-                f"{folder / BOXES_FILE} has {len(one.boxes_xyxy)} boxes for {name}, "
-                f"but there are {len(settings)} settings"
+                f"{folder / BOXES_FILE} has {counted(len(one.boxes_xyxy), 'box')} for {name}, "
+                f"but the sweep has {counted(len(settings), 'setting')}"
             )
     return SweepResults(results, settings)

@@ -13,6 +13,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import Setting, find_method, preset_setting, whose_option, with_changes
 from lost_reg.errors import LostRegError
+from lost_reg.text import counted
 
 MOST_SETTINGS = 10_000
 
@@ -49,7 +50,7 @@ def _range(text: str) -> list[int] | list[float]:
             "-1:0:0.05"
         ) from None
     if count > MOST_SETTINGS:
-        raise LostRegError(f"the range {text!r} has {count:,} values: at most {MOST_SETTINGS:,}")
+        raise LostRegError(f"the range {text!r} has {counted(count, 'value')}: at most {MOST_SETTINGS:,}")
     if not steps:
         return [int(first) + index for index in range(count)]
     return [round(first + index * step, 10) for index in range(count)]
@@ -144,7 +145,7 @@ def _check_options(methods: Sequence[Method], options: Mapping[str, Any]) -> Non
 
 def _check_count(count: int) -> None:
     if count > MOST_SETTINGS:
-        raise LostRegError(f"{count:,} settings are too many: at most {MOST_SETTINGS:,}")
+        raise LostRegError(f"{counted(count, 'setting')} are too many: at most {MOST_SETTINGS:,}")
 
 
 def _without_effectless(setting: Setting) -> Setting:

@@ -65,7 +65,8 @@ def _notes(row: AllScores) -> list[str]:
         lines.append(_on_held_out(row.held_out))
     if run.other_size:
         lines.append(
-            f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
+            f"the size of {text.counted(run.other_size, 'image')} differs from the annotated one: "
+            "rotated by EXIF?"
         )
     return lines
 

@@ -35,7 +35,8 @@ def class_text(run: str, scores: ClassScores) -> str:
     for title, name in _AGREEMENTS.items():
         if one := getattr(scores, name):
             lines.append(f"{title} {_words(one)}")
-    held = f"{scores.boxes:,} of {scores.labelled:,} labelled boxes have IoU >= 0.5 with a true object"
+    labelled, have = text.counted(scores.labelled, "labelled box"), text.agreeing(scores.boxes, "have")
+    held = f"{scores.boxes:,} of {labelled} {have} IoU >= 0.5 with a true object"
     return "\n".join([*lines, f"{held}; {text.counted(scores.clusters, 'cluster')}"])
 
 

@@ -35,7 +35,7 @@ from lost_reg.scoring.found_boxes import (
     split_title,
 )
 from lost_reg.scoring.paired import Paired, holm
-from lost_reg.text import shown_names
+from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.types import Box, ImageTruth
 
 # Upper bounds on the share of the image. From one half on, the whole image as a box has IoU >= 0.5.
@@ -188,7 +188,9 @@ def _read(path: Path) -> FoundBoxes:
     runs = find_runs(path)
     if len(runs) > 1:
         shown = shown_names(map(str, runs))
-        raise LostRegError(f"{str(path)!r} holds {len(runs)} runs ({shown}): name the one to compare")
+        raise LostRegError(
+            f"{str(path)!r} holds {counted(len(runs), 'run')} ({shown}): name the one to compare"
+        )
     return FoundBoxes.of_results(read_run(runs[0]))
 
 
@@ -211,8 +213,9 @@ def _check_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
     other = sorted(name for name in shared if a.sizes_hw[name] != b.sizes_hw[name])
     if other:
         raise LostRegError(
-            f"not the same images: {len(other):,} of them are of another size in {a.path} than in {b.path} "
-            f"({shown_names(other)}): was EXIF orientation applied in one of the two?"
+            f"not the same images: {len(other):,} of them {agreeing(len(other), 'are')} of another size in "
+            f"{a.path} than in {b.path} ({shown_names(other)}): was EXIF orientation applied in one of "
+            "the two?"
         )
 
 

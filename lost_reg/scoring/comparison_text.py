@@ -40,12 +40,13 @@ def _heading(comparison: Comparison) -> Iterator[str]:
         notes = [f"{run.unusable:,} undecodable (counted as misses)"] if run.unusable else []
         if run.other_size:
             notes.append(
-                f"the size of {run.other_size:,} images differs from the annotated one: rotated by EXIF?"
+                f"the size of {texts.counted(run.other_size, 'image')} differs from the annotated one: "
+                "rotated by EXIF?"
             )
         yield one_line("; ".join([f"{name}: {run.title}, {run.path}", *notes]))
     yield one_line(
-        f"{comparison.dataset} {comparison.split}: {comparison.total.images:,} images; left out: "
-        f"{comparison.without_truth:,} without any box, {comparison.not_done:,} not done by both"
+        f"{comparison.dataset} {comparison.split}: {texts.counted(comparison.total.images, 'image')}; "
+        f"left out: {comparison.without_truth:,} without any box, {comparison.not_done:,} not done by both"
     )
 
 
@@ -106,8 +107,9 @@ def _table_notes(comparison: Comparison) -> Iterator[str]:
     left_out = len(comparison.sizes) + len(comparison.classes) - len(shown)
     if left_out:
         yield (
-            f"{left_out} groups of fewer than {FEWEST} images are not shown: no difference could be "
-            "significant in them (`json` and `csv` have them)."
+            f"{texts.counted(left_out, 'group')} of fewer than {FEWEST} images "
+            f"{texts.agreeing(left_out, 'are')} not shown: no difference could be significant in them "
+            "(`json` and `csv` have them)."
         )
     if any(row.only_a + row.only_b < FEWEST for row in (comparison.total, *(one.paired for one in shown))):
         yield (

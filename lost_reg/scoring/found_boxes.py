@@ -17,6 +17,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results
 from lost_reg.runs.seals import foreign, is_own
 from lost_reg.scoring.prediction_files import match_images, read_boxes
+from lost_reg.text import counted
 
 REGISTER_KINDS = {
     "without": "without registers",
@@ -161,7 +162,7 @@ def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> Non
         command = "sweep" if found.settings and "tried" in found.settings else "run"
         resume = f"; `lost-reg {command}` with `resume` finishes it" if found.settings else ""
         raise LostRegError(
-            f"{found.path} covers {len(found.done):,} of the {len(dataset.truths):,} images of "
+            f"{found.path} covers {len(found.done):,} of the {counted(len(dataset.truths), 'image')} of "
             f"{dataset.title}: {alternative}{resume}"
         )
 

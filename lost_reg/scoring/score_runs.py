@@ -119,8 +119,8 @@ def text_table(rows: Sequence[ScoredRun]) -> str:
         for row in rows
     ]
     lines += [
-        f"{one_line(str(row.path))}: the size of {row.other_size:,} images differs from the annotated one: "
-        "rotated by EXIF?"
+        f"{one_line(str(row.path))}: the size of {text.counted(row.other_size, 'image')} differs from the "
+        "annotated one: rotated by EXIF?"
         for row in rows
         if row.other_size
     ]

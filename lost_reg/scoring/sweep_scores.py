@@ -26,6 +26,7 @@ from lost_reg.scoring.found_boxes import (
     ground_truth,
 )
 from lost_reg.scoring.paired import mcnemar_p
+from lost_reg.text import counted
 from lost_reg.types import Box, ImageTruth
 
 Count = Annotated[int, Meta(ge=0)]
@@ -265,8 +266,8 @@ def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:
     chosen = round(fraction * images)
     if not 0 < chosen < images:
         raise LostRegError(
-            f"{images} images with ground truth cannot be split into {fraction:.0%} to choose on and a rest: "
-            "choose another `tune_fraction`, or use more images"
+            f"{counted(images, 'image')} with ground truth cannot be split into {fraction:.0%} to choose on "
+            "and a rest: choose another `tune_fraction`, or use more images"
         )
     tuning = np.zeros(images, bool)
     tuning[np.random.default_rng(seed).permutation(images)[:chosen]] = True

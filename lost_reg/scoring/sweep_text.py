@@ -93,11 +93,13 @@ def choice_notes(scores: SweepScores) -> list[str]:
     if len(scores.tied) > 1:
         is_published = scores.chosen in scores.as_published.values()
         rule = "the one as published" if is_published else "the first in the order of the sweep"
-        lines.append(f"{len(scores.tied):,} settings tie on the {images} of the choice: {rule} is taken.")
+        lines.append(
+            f"{text.counted(len(scores.tied), 'setting')} tie on the {images} of the choice: {rule} is taken."
+        )
     if scores.alike and len(scores.settings) > 1:
         lines.append(
-            f"{scores.alike:,} of {len(scores.settings):,} settings, the chosen one included, cannot be told "
-            f"apart on these {images} (McNemar's test, p >= 0.05)."
+            f"{scores.alike:,} of {text.counted(len(scores.settings), 'setting')}, the chosen one included, "
+            f"cannot be told apart on these {images} (McNemar's test, p >= 0.05)."
         )
     return lines
 
@@ -107,7 +109,7 @@ def chance_warning(scores: SweepScores) -> str | None:
     if not scores.alike or scores.alike == 1 or 2 * scores.alike <= len(scores.settings):
         return None
     return (
-        f"{scores.alike:,} of {len(scores.settings):,} settings cannot be told apart on the "
+        f"{scores.alike:,} of {text.counted(len(scores.settings), 'setting')} cannot be told apart on the "
         f"{text.counted(scores.images_tuned, 'image')} that the choice was made on: it is mostly chance; try "
         "more images, a larger `tune_fraction` or fewer settings"
     )

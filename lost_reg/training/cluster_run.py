@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.export.run_export import images_left
+from lost_reg.images.reading import as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
 from lost_reg.runs.labels import check_joined, relabel
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 from lost_reg.training.cluster_names import renamed
 from lost_reg.training.cluster_record import CLUSTER, DISTANCE, is_record
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
@@ -80,8 +81,8 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
     gone = [image for image in wanted if files.find(image) is None]
     if gone:
         raise LostRegError(
-            f"{len(gone):,} of {len(wanted):,} images of the run are no files in {str(files.root)!r} "
-            f"({shown_names(gone)}): name their folder with `image_root`"
+            f"{len(gone):,} of {counted(len(wanted), 'image')} of the run are no files in "
+            f"{str(files.root)!r} ({shown_names(gone)}): name their folder with `image_root`"
         )
 
 
@@ -145,14 +146,14 @@ def _embed(
         if key not in cache:
             todo.setdefault(image, []).append(index)
     total = sum(map(len, todo.values()))
-    apply_exif = bool(results.settings["apply_exif"])
+    reading = as_recorded(results.settings)
 
     def crops():
         for image, indices in todo.items():
             file = files.find(image)
             if file is None:
                 raise LostRegError(f"{image} of the run is gone: what was done is kept")
-            yield from crops_of(results.predictions[image], indices, file, backbone, apply_exif=apply_exif)
+            yield from crops_of(results.predictions[image], indices, file, backbone, reading)
 
     for done, (place, token) in enumerate(class_tokens(crops(), backbone, options.batch_size), start=1):
         cache.add(keys[place], token)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lost_reg.errors import LostRegError
+from lost_reg.text import counted
 
 K = 20  # LOST's
 STARTS = 10  # runs of k-means, of which the best counts
@@ -44,7 +45,9 @@ def check_k(k: Sequence[int], boxes: int) -> None:
     if min(k) < 2:
         raise LostRegError(f"expected `k` of at least 2 clusters, but got {min(k)}")
     if max(k) > most:
-        raise LostRegError(f"{max(k)} clusters need more boxes than the {boxes} of the run: lower `k`")
+        raise LostRegError(
+            f"{counted(max(k), 'cluster')} need more boxes than the {boxes} of the run: lower `k`"
+        )
 
 
 def find_clusters(tokens: np.ndarray, k: Sequence[int], seed: int = 0) -> Clusters:

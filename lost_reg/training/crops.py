@@ -18,7 +18,7 @@ from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.boxes import whole_pixels
 from lost_reg.errors import LostRegError, UnreadableImage, one_line
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import Reading, read_image
 from lost_reg.types import Box, Prediction
 
 SHORTER_SIDE = 256  # pixels
@@ -67,7 +67,7 @@ def _tokens_of(group: list[tuple[Key, Tensor]], backbone: Backbone) -> Iterator[
 
 
 def crops_of(
-    prediction: Prediction, indices: Iterable[int], file: Path, backbone: Backbone, *, apply_exif: bool
+    prediction: Prediction, indices: Iterable[int], file: Path, backbone: Backbone, reading: Reading
 ) -> Iterator[tuple[Key, Tensor]]:
     """The crops of some of an image's objects, normalised and scaled: (3, H, W) in whole patches.
 
@@ -76,7 +76,7 @@ def crops_of(
     """
     name = one_line(prediction.image)
     try:
-        pixels = read_image(file, apply_exif=apply_exif)
+        pixels = read_image(file, **reading)
     except UnreadableImage as error:
         raise LostRegError(f"{name} of the run {error}: what was done is kept") from None
     size_hw = pixels.shape[:2]

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.reading import read_image
+from lost_reg.images.reading import as_recorded, read_image
 from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.ranks import ALONE, Ranks
-from lost_reg.text import shown_names
+from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.training.detector_config import DetectorConfig
 from lost_reg.types import Box, Prediction
 
@@ -64,7 +64,7 @@ class TrainingSet:
             path = self.folder.find(name)
             if path is None:
                 raise UnreadableImage("no such file")
-            pixels = read_image(path, apply_exif=self.settings["apply_exif"])
+            pixels = read_image(path, **as_recorded(self.settings))
         except UnreadableImage as error:
             raise LostRegError(f"{name}: {error}; the training needs it again: `resume` continues") from None
         if pixels.shape[:2] != tuple(self.sizes_hw[name]):
@@ -123,7 +123,7 @@ def _classes(run: Path, predictions: list[Prediction]) -> tuple[str, ...]:
     unlabelled = [one.image for one in predictions if any(label is None for _, label in _boxes(one))]
     if unlabelled:
         raise LostRegError(
-            f"objects of {len(unlabelled):,} images of {str(run)!r} have no label "
+            f"objects of {counted(len(unlabelled), 'image')} of {str(run)!r} have no label "
             f"({shown_names(unlabelled)}): `lost-reg cluster` gives them; or train without `classes`"
         )
     return tuple(sorted(label for label in labels if label is not None))
@@ -139,7 +139,8 @@ def _check_files(folder: ImageFolder, images: list[str]) -> None:
     missing = [image for image in images if folder.find(image) is None]
     if missing:
         raise LostRegError(
-            f"{len(missing):,} of {len(images):,} images are not files below {str(folder.root)!r} "
+            f"{len(missing):,} of {counted(len(images), 'image')} {agreeing(len(missing), 'are')} missing "
+            f"below {str(folder.root)!r} "
             f"({shown_names(missing)}): `image_root` names the folder they are in; unpack tar shards"
         )
 
@@ -193,7 +194,7 @@ class Steps(Dataset):
     def __init__(self, data: TrainingSet, config: DetectorConfig, ranks: Ranks = ALONE):
         if config.batch_size % ranks.count:
             raise LostRegError(
-                f"a `batch_size` of {config.batch_size} cannot be shared by {ranks.count} ranks: "
+                f"a `batch_size` of {config.batch_size} cannot be shared by {counted(ranks.count, 'rank')}: "
                 "expected a multiple"
             )
         self._data, self._config, self._ranks = data, config, ranks

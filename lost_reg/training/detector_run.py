@@ -95,7 +95,7 @@ def run_detector(
                 with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
                     save_picture(
                         source.images.root / outcome.image, outcome, out / PICTURES_FOLDER,
-                        apply_exif=source.apply_exif,
+                        apply_exif=source.apply_exif, background=loader.background,
                     )  # fmt: skip
             yield outcome
 
@@ -168,4 +168,4 @@ def _prediction(image: DecodedImage, found: dict[str, Tensor], model: DetectorMo
         across, down = width / size_hw[1], height / size_hw[0]
         box_xyxy = xmin * across, ymin * down, min(xmax * across, width), min(ymax * down, height)
         objects.append(FoundObject(box_xyxy, score, seed, label=classes[label - 1] if classes else None))
-    return Prediction(image.name, image.original_hw, grid_hw, tuple(objects))
+    return Prediction(image.name, image.original_hw, grid_hw, tuple(objects), image.note)

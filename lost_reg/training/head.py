@@ -31,6 +31,7 @@ from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
 from lost_reg.runs.writer import while_locked
+from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
@@ -44,7 +45,7 @@ from lost_reg.training.head_fit import (
     ridge,
     with_threshold,
 )
-from lost_reg.training.head_images import FeatureSource, images_to_train_on, upright_as_in_run
+from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
 from lost_reg.version import __version__
 
 _SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
@@ -98,7 +99,7 @@ def train_head(
     images = images_to_train_on(results, training, options)
     settings = _settings(results, backbone, replace(training, features=features), options.limit)
     with _work_folder(out, settings, options.resume) as work:
-        loader = upright_as_in_run(options.loader, results)
+        loader = as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache)
             source.fill(progress("features"))
@@ -165,7 +166,9 @@ def fit(
     device = source.backbone.device
     if not source.names:
         name, reason = next(iter(source.failures.items()))
-        raise LostRegError(f"not one of {len(source.failures)} images could be used: {name} ({reason})")
+        raise LostRegError(
+            f"not one of {counted(len(source.failures), 'image')} could be used: {name} ({reason})"
+        )
     state = _read_state(state_file, device) if state_file else None
     total = (training.rounds + 2) * len(source.names)
     done = 0 if state is None else (state.rounds + 2) * len(source.names)

@@ -13,7 +13,7 @@ from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, compose, finite_images
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.reading import read_image, scaled
+from lost_reg.images.reading import as_recorded, read_image, scaled
 from lost_reg.masks.bilateral import BilateralSolver
 from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
@@ -84,8 +84,9 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
     gone = [name for name in names if name not in paths]
     if gone:
         raise LostRegError(
-            f"{len(gone):,} of {len(names):,} images to learn from are no files in {str(files.root)!r} "
-            f"({shown_names(gone)}): if they moved, give `image_root`; tar shards must be unpacked"
+            f"{len(gone):,} of {counted(len(names), 'image')} to learn from are no files in "
+            f"{str(files.root)!r} ({shown_names(gone)}): if they moved, give `image_root`; "
+            "tar shards must be unpacked"
         )
     sizes = {name: results.predictions[name].size_hw for name in names}
     return TrainingImages({name: masks[name] for name in names}, paths, sizes, held_out, below)
@@ -144,7 +145,10 @@ class FeatureSource:
         if not mask.any():
             return mask
         try:
-            read = read_image(self.images.paths[image], apply_exif=self.loader.apply_exif)
+            read = read_image(
+                self.images.paths[image],
+                apply_exif=self.loader.apply_exif, background=self.loader.background,
+            )  # fmt: skip
         except UnreadableImage as error:
             raise LostRegError(f"{image}: {error}; the training needs it again: `resume` continues") from None
         pixels = scaled(read, self.features.max_side, self.features.square)
@@ -193,6 +197,6 @@ class FeatureSource:
             yield ImageFeatures(image.name, of_image.numpy(), (rows, columns), (spans[0], spans[1]))
 
 
-def upright_as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:
-    """Loader options that turn images by their EXIF data if the run did."""
-    return replace(loader, apply_exif=results.settings["apply_exif"])
+def as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:
+    """Loader options that read images as the run did."""
+    return replace(loader, **as_recorded(results.settings))

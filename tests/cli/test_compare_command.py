@@ -64,7 +64,7 @@ def test_partial_and_no_hard(lost_reg, refused, voc, runs, tmp_path):
     lost_reg("run", "-d", "voc07", "--data-root", voc, "--limit", 1, "--out", tmp_path / "part")
     assert "covers 1 of the 3 images" in refused("compare", runs[0], tmp_path / "part")
     result = lost_reg("compare", runs[0], tmp_path / "part", "--partial", "--no-hard")
-    assert "voc07 trainval no_hard: 1 images; left out: 0 without any box, 2 not done" in result.stdout
+    assert "voc07 trainval no_hard: 1 image; left out: 0 without any box, 2 not done" in result.stdout
 
 
 def test_bad_input_is_one_line(refused, runs, tmp_path):

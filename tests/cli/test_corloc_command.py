@@ -48,7 +48,7 @@ def test_photos_that_exif_turned_are_said(lost_reg, voc, tmp_path):
     picture.save(folder / "000001.jpg", exif=exif)
     lost_reg("run", folder, "--out", tmp_path / "out")
     result = lost_reg("corloc", tmp_path / "out", "--dataset", "voc07", "--data-root", voc)
-    assert "the size of 1 images differs from the annotated one" in result.stdout
+    assert "the size of 1 image differs from the annotated one" in result.stdout
 
 
 def test_no_hard_is_said(lost_reg, run_folder):

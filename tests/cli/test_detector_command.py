@@ -104,6 +104,6 @@ def test_a_stopped_training_says_how_to_continue(run, tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    text = process.communicate(timeout=60)[1]
+    text = process.communicate(timeout=600)[1]
     assert process.returncode == 143
     assert "Interrupted: stopped after" in text and "from the last checkpoint, or from the start" in text

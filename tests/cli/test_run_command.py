@@ -15,6 +15,8 @@ from run_cases import lines_of
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import UnreadableImage
+from lost_reg.images import folders
+from lost_reg.images.reading import SUFFIXES
 from lost_reg.runs import forecast
 from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import read_run
@@ -87,7 +89,8 @@ def test_lists_and_shards_give_what_the_folder_gives(lost_reg, photos, tmp_path)
     result = lost_reg("export", tmp_path / "shards", "--to", "csv", "--out", tmp_path / "boxes.csv")
     assert result.exit_code == 0 and len((tmp_path / "boxes.csv").read_text().splitlines()) == 3
     result = lost_reg("export", tmp_path / "shards", "--crops", tmp_path / "crops")
-    assert result.exit_code == 0 and "2 of 2 images gave no crops" in result.stderr
+    assert result.exit_code == 1 and "images are in tar shards (shard-000.tar/a.jpg)" in result.stderr
+    assert not (tmp_path / "crops").exists()
 
 
 def test_pictures_are_not_made_of_shards(refused, photos, tmp_path):
@@ -114,6 +117,7 @@ def test_run_json_says_how_to_repeat_the_run(lost_reg, voc, tmp_path):
         "dataset": "voc07",
         "split": "trainval",
         "apply_exif": False,
+        "background": "#ffffff",
         "backbone": "tiny",
         "weights": record["settings"]["weights"],
         "precision": "fp32",
@@ -177,7 +181,7 @@ def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save
     images = [tmp_path / "a.png", save_scene(tmp_path / "d.jpg"), tmp_path / "b.png", tmp_path / "c.png"]
     (tmp_path / "list").write_text("".join(f"{image}\n" for image in images))
     run = ("run", "--files-from", tmp_path / "list", "--method", "lost", "--out", tmp_path / "out")
-    assert "Warning: 1 of 2 boxes are the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
+    assert "Warning: 1 of 2 boxes is the whole image: 100 % of" in lost_reg(*run, "--limit", 2).stderr
     line = (
         "Warning: 3 of 4 boxes are the whole image: 100 % of the affinities in these images are positive, so "
         "all patches tie for the lowest degree and the seed is arbitrary; try --preset best; "
@@ -266,8 +270,28 @@ def test_a_bad_file_is_recorded_and_the_run_goes_on(lost_reg, photos, tmp_path):
     assert result.exit_code == 0 and "2 of 4 images could not be used" in result.stderr
     rows = [json.loads(line) for line in (tmp_path / "out/errors.jsonl").read_text().splitlines()]
     reasons = {row["image"]: row["reason"] for row in rows}
-    assert "not an image" in reasons["text.jpg"] and "truncated" in reasons["cut.jpg"]
+    assert "not an image" in reasons["text.jpg"] and "cut off" in reasons["cut.jpg"]
     assert len(lines_of(tmp_path / "out")) == 2
+
+
+def test_files_that_are_passed_over_are_noted_and_recorded(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "readable_suffixes", lambda: SUFFIXES)
+    for name in ("a.heic", "sub/b.HEIC", "c.mov", "labels.txt", ".hidden.jpg", "__MACOSX/a.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    out = tmp_path / "out"
+    result = lost_reg("run", photos, "--out", out, "--workers", 0)
+    assert result.exit_code == 0 and "2 images in" in result.stdout
+    line = (
+        "Note: 3 files passed over: 2 .heic, 1 .mov; "
+        "after `pip install 'lost-reg[heif]'`, .heic can be read\n"
+    )
+    assert result.stderr.count(line) == 1
+    assert read_run(out).record["passed_over"] == {".heic": 2, ".mov": 1}
+    measured = lost_reg("artifacts", photos, "-b", "tiny", "--out", tmp_path / "measured", "--workers", 0)
+    assert measured.exit_code == 0 and measured.stderr.count(line) == 1
+    lost_reg("run", photos / "a.jpg", "--out", tmp_path / "one", "--workers", 0)
+    assert "passed_over" not in read_run(tmp_path / "one").record
 
 
 def test_random_weights_are_noted(lost_reg, photos, tmp_path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from image_cases import make_shard
 from run_cases import lines_of
 
 from lost_reg.backbones.loading import load_backbone
@@ -21,6 +24,24 @@ def test_nothing_usable(refused, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     line = refused("run", tmp_path / "text.jpg", "--out", tmp_path / "out")
     assert "1 of 1 image could not be used" in line and "not an image" in line
+
+
+def test_a_list_of_what_is_not_there(refused, tmp_path):
+    (tmp_path / "list").write_text(f"{tmp_path}/photos/gone.jpg\n~/a.jpg\n")
+    text = refused("run", "--files-from", tmp_path / "list", "--out", tmp_path / "out", "--workers", 0)
+    assert f"(no such file: '{tmp_path}/photos/gone.jpg')" in text
+    assert f"no such file: '{Path.cwd()}/~/a.jpg'; entries of a list are paths: write the home" in text
+
+
+def test_shards_without_images(refused, lost_reg, photos, tmp_path):
+    for name in ("a", "b"):
+        make_shard(tmp_path / f"{name}.tar", {"0.json": b"{}", "0.cls": b"1"})
+    only = ("run", tmp_path / "a.tar", tmp_path / "b.tar", "--out", tmp_path / "run", "--workers", 0)
+    text = refused(*only)
+    assert "2 of 2 images could not be used: a.tar (no images: it holds 1 .cls, 1 .json" in text
+    make_shard(tmp_path / "c.tar", {"0.jpg": (photos / "a.jpg").read_bytes()})
+    result = lost_reg(*only, tmp_path / "c.tar", "--out", tmp_path / "other")
+    assert result.exit_code == 0 and "2 of 3 images could not be used" in result.stderr
 
 
 def test_strict(refused, photos, tmp_path):

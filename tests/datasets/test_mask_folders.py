@@ -85,6 +85,13 @@ def test_duts_test_beside_duts_train(tmp_path):
     assert "one folder of images and one of masks" in refusal(find_dataset, f"masks={tmp_path}", tmp_path)
 
 
+def test_what_is_transparent_in_a_mask_is_no_object(tmp_path):
+    make(tmp_path / "images", tmp_path / "masks", {"a": (0, 0, 9, 9)})
+    shape = mask_of((2, 2, 9, 9))
+    Image.fromarray(np.dstack([shape * 0 + 255] * 3 + [shape])).save(tmp_path / "masks" / "a.png")
+    assert find_dataset(f"masks={tmp_path}", tmp_path).truths["a.jpg"].boxes_xyxy == ((2, 2, 9, 9),)
+
+
 def test_grey_above_127_is_object(tmp_path):
     make(tmp_path / "images", tmp_path / "masks", dict.fromkeys("abcd", (0, 0, 9, 9)))
     shades = mask_of((2, 2, 9, 9), value=127)

@@ -89,9 +89,11 @@ def test_folders_without_a_run(lost_reg, tmp_path):
 
 def test_hostile_names_stay_on_one_line(lost_reg, tmp_path):
     run = write_predictions(tmp_path / "run", [prediction("a\nError: \x1b[31m\udcff.jpg", (0, 0, 9, 9))])
-    result = lost_reg("export", run, "--crops", tmp_path / "c\nd")
-    assert len(result.stdout.splitlines()) == 2 and len(result.stderr.splitlines()) == 1
-    assert "\x1b" not in result.output
+    shown = lost_reg("export", run, "--to", "csv", "--out", tmp_path / "c\nd.csv")
+    assert len(shown.stdout.splitlines()) == 2 and shown.stderr == ""
+    refused = lost_reg("export", run, "--crops", tmp_path / "c\nd")
+    assert refused.stdout == "" and len(refused.stderr.splitlines()) == 1
+    assert "\x1b" not in shown.output + refused.output
 
 
 def test_torch_is_not_imported(tmp_path):

@@ -78,9 +78,12 @@ def test_images_in_which_nothing_was_found_are_left_out(tmp_path, to):
     assert summary_lines(summary)[1:] == ["left out: 1 image without a box"]
 
 
-def test_further_objects_keep_their_number(tmp_path):
+def test_further_objects_keep_their_number(tmp_path, save_scene):
+    save_scene(tmp_path / "photos/a.jpg")
     found = [prediction("a.jpg", BOXES["whole"], BOXES["plain"], BOXES["patch"], BOXES["small"])]
-    summary = export(tmp_path, found, "csv", drop_implausible=True, crops=tmp_path / "crops")
+    summary = export(
+        tmp_path, found, "csv", root=tmp_path / "photos", drop_implausible=True, crops=tmp_path / "crops"
+    )
     table = pandas.read_csv(tmp_path / "out.csv")
     assert list(table["object"]) == [1, 3]
     assert (summary.tally.images, summary.tally.boxes, summary.tally.without_box) == (1, 2, 0)

@@ -96,11 +96,12 @@ def test_images_without_a_box_left_are_left_out(tmp_path, to):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_hostile_names_do_no_harm(tmp_path, to):
+def test_hostile_names_do_no_harm(tmp_path, save_scene, to):
     hostile = [name for name in HOSTILE if not leads_out(name)]
+    save_scene(tmp_path / "images" / hostile[0], size_hw=(99, 99))  # another size: it gives no crop
     found = [prediction(name, (n, 0, n + 20, 30)) for n, name in enumerate(hostile)]
     summary = export(tmp_path / "top", found, to, root=tmp_path / "images", crops=tmp_path / "top/crops")
-    assert {path.name for path in tmp_path.iterdir()} == {"top"}
+    assert {path.name for path in tmp_path.iterdir()} == {"top", "images"}
     assert {path.name for path in (tmp_path / "top").iterdir()} == {
         "run",
         "crops",

@@ -42,9 +42,39 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, save_scene, nam
     (tmp_path / "images").mkdir()
     (tmp_path / "images/link.jpg").symlink_to(tmp_path / "secret.jpg")
     found = [prediction(name.format(tmp=tmp_path), (0, 0, 9, 9))]
-    with pytest.raises(LostRegError, match="leads out of|is a link out of"):
+    with pytest.raises(LostRegError, match=r"leads out of|is a link out of"):
         export(tmp_path, found, "yolo", root=tmp_path / "images", images="copy")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to, crops", [("yolo", False), ("yolo-seg", False), ("voc", False), ("csv", True)])
+@pytest.mark.parametrize(
+    "listed, said",
+    [
+        (("s-0.tar/a.jpg", "s-1.tgz/b.jpg"), "in tar shards (s-0.tar/a.jpg)"),
+        (("a.jpg",), "none of the images is a file in "),
+    ],
+)
+def test_without_any_image_nothing_is_written_that_needs_images(tmp_path, to, crops, listed, said):
+    found = [prediction(name, (0, 0, 9, 9)) for name in listed]
+    options = {"crops": tmp_path / "crops"} if crops else {"images": "copy"}
+    line = refusal(export, tmp_path, found, to, root=tmp_path / "shards", **options)
+    assert said in line and "`image_root`" in line and ("`images` none" in line) == (not crops)
+    assert names(tmp_path) == ["run", "run/errors.jsonl", "run/predictions.jsonl", "run/run.json"]
+
+
+def test_what_needs_no_images_is_written_of_a_run_on_shards(tmp_path):
+    found = [prediction("s-0.tar/a.jpg", (0, 0, 9, 9))]
+    for to, images in (("coco", "link"), ("csv", "link"), ("png", "link"), ("yolo", "none"), ("voc", "none")):
+        summary = export(tmp_path / f"{to}-{images}", found, to, root=tmp_path, images=images)
+        assert summary.tally.boxes == 1 and warnings(summary) == []
+
+
+def test_shards_that_were_unpacked_are_found_under_their_names(tmp_path, save_scene):
+    save_scene(tmp_path / "unpacked/s-0.tar/a.jpg")
+    found = [prediction("s-0.tar/a.jpg", (0, 0, 9, 9))]
+    export(tmp_path, found, "yolo", root=tmp_path / "shards", image_root=ImageRoot(tmp_path / "unpacked"))
+    assert names(tmp_path / "out/images") == ["s-0.tar_a.jpg"]
 
 
 def test_torchvision_reads_the_images_of_voc(tmp_path, photos):

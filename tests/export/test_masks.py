@@ -165,8 +165,9 @@ def test_labels_are_numbers_of_objects(tmp_path):
 
 
 @pytest.mark.parametrize("to", MASK_FORMATS)
-def test_objects_without_masks_are_refused(lost_reg, tmp_path, to):
-    export(tmp_path, [prediction("a.jpg", (0, 0, 9, 9))], "csv")
+def test_objects_without_masks_are_refused(lost_reg, tmp_path, save_scene, to):
+    save_scene(tmp_path / "a.jpg")
+    export(tmp_path, [prediction("a.jpg", (0, 0, 9, 9))], "csv", root=tmp_path)
     result = lost_reg("export", tmp_path / "run", "--to", to, "--out", tmp_path / "x")
     assert result.exit_code == 1 and result.stderr == (
         "Error: object 0 of a.jpg has no mask: `lost-reg run` with --masks or --refine writes them\n"
@@ -197,7 +198,7 @@ def export_refusal(tmp_path, to, one):
     from lost_reg.export.run_export import ExportOptions, export_run
 
     folder = write_predictions(tmp_path / "run", [one])
-    return refusal(export_run, folder, ExportOptions(to, tmp_path / f"x{FORMATS[to].suffix}"))
+    return refusal(export_run, folder, ExportOptions(to, tmp_path / f"x{FORMATS[to].suffix}", images="none"))
 
 
 def test_an_image_of_absurd_size_is_refused(tmp_path):

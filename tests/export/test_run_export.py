@@ -53,7 +53,7 @@ def test_empty_targets_are_taken(tmp_path, photos, to):
 
 
 def test_targets_that_cannot_be(tmp_path, photos):
-    folder = write_predictions(tmp_path / "run", photos[1])
+    folder = write_predictions(tmp_path / "run", photos[1], root=photos[0])
     (tmp_path / "file").touch()
     (tmp_path / "x.json").mkdir()
     for to, out, said in (

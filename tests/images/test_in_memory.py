@@ -11,6 +11,7 @@ import torch
 from helpers import find, refusal
 from PIL import Image
 
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.images.in_memory import named_images
 from lost_reg.types import Prediction
 
@@ -34,7 +35,7 @@ FORMS = {
     "array": lambda p: p,
     "a view": lambda p: np.asfortranarray(p)[::-1][::-1],
     "PIL image": lambda p: Image.fromarray(p),
-    "PIL image with alpha": lambda p: Image.fromarray(np.dstack([p, 255 - p[:, :, 0]])),
+    "PIL image with alpha": lambda p: Image.fromarray(np.dstack([p, p * 0 + 255])[:, :, :4]),
     "uint8 tensor": as_tensor,
     "float tensor": lambda p: as_tensor(p).float() / 255,
     "float64 tensor": lambda p: as_tensor(p).double() / 255,
@@ -178,3 +179,12 @@ def test_a_pil_image_whose_file_is_damaged_is_refused(pixels):
     for length in (200, len(file.getvalue()) // 2):
         image = Image.open(io.BytesIO(file.getvalue()[:length]))  # the header is whole
         assert refusal(named_images, ["a.jpg", image]).startswith("[1]: cannot be decoded: ")
+
+
+def test_a_pil_image_is_composited_as_its_file_is(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for background in ("white", "black"):
+        images = [tmp_path / "a.png", Image.open(tmp_path / "a.png")]
+        of_file, of_image = find(images, load_backbone("tiny", weights="random"), background=background)
+        assert of_file.objects == of_image.objects

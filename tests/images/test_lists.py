@@ -45,6 +45,34 @@ def test_the_root_of_a_list_is_the_deepest_folder_above_all(tree):
     assert [name for name, _ in listed(found)] == ["a.jpg", "x/b.jpg"] and found.root == Path("/")
 
 
+ODD = {
+    "~/a.jpg": ("~/a.jpg", "write the home folder in place of ~"),
+    "file:///photos/a%20b.jpg": ("file:/photos/a%20b.jpg", "leave out file://, and write %20 as a space"),
+    "https://example.org/a.jpg": ("https:/example.org/a.jpg", "download the image"),
+    '"photos/b.jpg"': ('"photos/b.jpg"', "leave out the quotes"),
+    "'photos/b.jpg'": ("'photos/b.jpg'", "leave out the quotes"),
+}
+
+
+@pytest.mark.parametrize("entry", ODD)
+def test_an_entry_that_is_no_path_is_recorded_with_what_was_tried(tree, entry):
+    (tree / "list").write_text(f"{entry}\nphotos/b.jpg\n")
+    tried, advice = ODD[entry]
+    failure, fine = listed(ListedFiles.read("list"))
+    assert fine == ("photos/b.jpg", tree / "photos/b.jpg")
+    assert failure.image == tried
+    assert failure.reason == f"no such file: {str(tree / tried)!r}; entries of a list are paths: {advice}"
+
+
+@pytest.mark.parametrize("entry", ODD)
+def test_a_file_of_such_a_name_is_read(tree, entry):
+    file = tree / ODD[entry][0]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    (tree / "list").write_text(f"{entry}\nphotos/b.jpg\n")
+    assert listed(ListedFiles.read("list"))[0] == (ODD[entry][0], file)
+
+
 def test_names_of_any_bytes_stand_in_a_list(tree):
     name = os.fsdecode(b"caf\xe9\nof two lines.jpg")
     (tree / name).write_bytes(b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
 
@@ -62,6 +63,55 @@ def test_braces_in_the_name_of_a_file_are_its_name(tree):
 def test_compressed_shards_are_read(tree, suffix, mode):
     make_shard(tree / f"a{suffix}", {"./folder/x.PNG": b"x"}, mode)
     assert listed(find_shards([f"a{suffix}"])) == [(f"a{suffix}/folder/x.PNG", b"x")]
+
+
+@pytest.mark.parametrize(
+    "name, mode", [("a.tar", "w:gz"), ("a.tar.gz", "w"), ("a.tgz", "w"), ("a.tar.xz", "w")]
+)
+def test_a_shard_is_known_by_its_content(tree, name, mode):
+    make_shard(tree / name, {"x.jpg": b"x", "y.jpg": b"y"}, mode)
+    assert listed(find_shards([name])) == [(f"{name}/x.jpg", b"x"), (f"{name}/y.jpg", b"y")]
+
+
+@pytest.mark.parametrize(
+    "suffix, mode, said", [(".tar", "w:bz2", "bzip2"), (".tar.bz2", "w:bz2", "bzip2"), (".txz", "w:xz", "xz")]
+)
+def test_other_compressions_are_refused_by_name(tree, suffix, mode, said):
+    make_shard(tree / f"a{suffix}", {"x.jpg": b"x"}, mode)
+    (failure,) = listed(find_shards([f"a{suffix}"]))
+    assert failure == Failure(
+        f"a{suffix}", f"is compressed with {said}, which is not read: make it a plain .tar or a .tar.gz"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"no tar at all", gzip.compress(b"no tar at all"), b"\x28\xb5\x2f\xfd", b"PK\x03\x04"]
+)
+def test_what_is_no_tar_is_said(tree, content):
+    (tree / "a.tar").write_bytes(content)
+    (failure,) = listed(find_shards(["a.tar"]))
+    assert failure.image == "a.tar" and failure.reason.startswith("is ")
+
+
+def test_a_shard_without_images_is_recorded_with_what_it_holds(shards):
+    make_shard(shards / "shard-001.tar", {"0.json": b"{}", "1.json": b"{}", "0.cls": b"1", "._0.jpg": b"x"})
+    make_shard(shards / "shard-002.tar", {})
+    found = listed(find_shards(["data/*.tar"]))
+    assert found[:2] == ALL_IMAGES[:2]
+    (labels, nothing) = found[2:]
+    assert labels == Failure("shard-001.tar", "no images: it holds 2 .json, 1 .cls")
+    assert nothing == Failure("shard-002.tar", "no images: it holds nothing that is not hidden")
+
+
+def test_a_shard_all_of_whose_images_are_done_holds_images(shards):
+    done = [name for name, _ in ALL_IMAGES]
+    assert listed(find_shards(["data/*.tar"]), done=done) == []
+
+
+def test_hidden_members_and_junk_are_left_out(tree):
+    junk = ("._x.jpg", "__MACOSX/._x.jpg", "__MACOSX/x.jpg", "a/.thumbs/x.jpg", "./a/.x.jpg")
+    make_shard(tree / "a.tar", dict.fromkeys((*junk, "./a/x.jpg", "y.jpg"), b"x"))
+    assert [name for name, _ in listed(find_shards(["a.tar"]))] == ["a.tar/a/x.jpg", "a.tar/y.jpg"]
 
 
 def test_hostile_members_are_recorded_and_never_leave_the_shard(tree):
@@ -145,7 +195,8 @@ def test_a_damaged_shard_is_recorded_and_the_others_go_on(shards, where):
     found = listed(find_shards(["data/shard-{000..002}.tar"]))
     assert found[:2] == ALL_IMAGES[:2] and found[-2:] == ALL_IMAGES[4:]
     (failure,) = [one for one in found if isinstance(one, Failure)]
-    assert failure.image == "shard-001.tar" and "cannot be read to its end" in failure.reason
+    reason = "is no tar archive" if "all" in where or "none" in where else "cannot be read to its end"
+    assert failure.image == "shard-001.tar" and reason in failure.reason
     assert (ALL_IMAGES[2] in found) == (where in ("header", "content", "end mark"))
 
 

@@ -27,7 +27,7 @@ def images(*boxes):
     ("boxes", "text"),
     [
         ([WHOLE], "the box is the whole image"),
-        ([WHOLE, PART], "1 of 2 boxes are the whole image"),
+        ([WHOLE, PART], "1 of 2 boxes is the whole image"),
         ([WHOLE, WHOLE, PART], "2 of 3 boxes are the whole image"),
         ([WHOLE, PART, PART], None),
         ([PART], None),

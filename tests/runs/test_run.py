@@ -64,6 +64,7 @@ def test_the_settings_of_a_run_are_all_that_its_results_depend_on(source, tmp_pa
         "split": None,
         "inputs": [str(tmp_path / "photos")],
         "apply_exif": True,
+        "background": "#ffffff",
         "backbone": "tiny",
         "weights": {"source": "random", "name": "random", "sha256": None},
         "precision": "fp32",

@@ -67,7 +67,7 @@ def test_outcomes_are_given_as_they_are_done(tmp_path, colours):
     stream = discover_stream(images, colours, "lost", loader=LoaderOptions(batch_size=1, workers=0))
     assert next(stream).image == "0"
     (tmp_path / "1.png").unlink()
-    assert next(stream) == Failure("1", "no such file")
+    assert next(stream) == Failure("1", f"no such file: '{tmp_path / '1.png'}'")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -78,8 +78,8 @@ def test_an_unreadable_image_is_a_failure_and_the_others_go_on(tmp_path, colours
     outcomes = list(discover_stream(stream, colours, "lost", loader=LoaderOptions(workers=workers)))
     failed = {one.image: one.reason for one in outcomes if isinstance(one, Failure)}
     assert failed == {
-        "bad": "not an image, or of a format that is not supported",
-        "gone": "no such file",
+        "bad": "not an image, but a text file",
+        "gone": f"no such file: '{tmp_path / 'gone.jpg'}'",
     }
     boxes = {one.image: one.box_xyxy for one in outcomes if isinstance(one, Prediction)}
     assert boxes == {"a": (16, 8, 40, 24), "b": (0, 0, 8, 8)}
@@ -318,7 +318,7 @@ def test_an_image_that_cannot_be_read_fails_once(tmp_path, random_backbone):
     (tmp_path / "bad.jpg").write_text("no image")
     settings = [setting(), setting(facet="v")]
     outcomes = list(discover_by_each([("bad", tmp_path / "bad.jpg")], random_backbone, settings, HERE))
-    assert outcomes == [Failure("bad", "not an image, or of a format that is not supported")]
+    assert outcomes == [Failure("bad", "not an image, but a text file")]
 
 
 def test_settings_of_different_sizes_and_of_several_objects_are_refused(random_backbone):

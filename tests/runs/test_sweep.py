@@ -214,7 +214,7 @@ def test_a_missing_sweep_and_a_malformed_line_are_named(folder, tmp_path):
         (folder / "boxes.jsonl").write_text(line)
         assert f"malformed line 1 of {folder / 'boxes.jsonl'}" in refusal(read_sweep, folder)
     (folder / "boxes.jsonl").write_text('{"image": "a", "size_hw": [1, 1], "boxes_xyxy": []}\n')
-    assert "has 0 boxes for a, but there are 1 settings" in refusal(read_sweep, folder)
+    assert "has 0 boxes for a, but the sweep has 1 setting" in refusal(read_sweep, folder)
 
 
 def test_an_image_in_which_a_setting_found_nothing_has_no_box(folder):

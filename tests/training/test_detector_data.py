@@ -93,6 +93,19 @@ def test_exif_is_applied_as_in_the_run(tmp_path):
         assert "another size" in refusal(read_training_set(tmp_path / f"wrong-{apply}").read, 0)
 
 
+def test_transparent_images_have_the_background_of_the_run(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        Image.new("RGBA", (32, 64), (0, 0, 255, 0)).save(tmp_path / "photos" / f"{name}.png")
+    objects = {f"{name}.png": [found_object((0, 0, 16, 16))] for name in "ab"}
+    run = write_run(tmp_path / "run", tmp_path / "photos", objects, (64, 32))
+    record = json.loads((run / "run.json").read_text())
+    for background, colour in (("#ff0000", [255, 0, 0]), (None, [0, 0, 255])):
+        record["settings"]["background"] = background
+        (run / "run.json").write_text(json.dumps(record))
+        assert read_training_set(run).read(0)[5, 5].tolist() == colour
+
+
 def test_classes_are_the_labels(tmp_path, save_scene):
     run = run_on_scenes(tmp_path, save_scene, labels=("b", "a"))
     data = read_training_set(run, classes=True)
@@ -106,7 +119,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, save_scene):
     assert "no label" in refusal(read_training_set, run, classes=True)
     assert "name one of them" in refusal(read_training_set, tmp_path)
     (tmp_path / "photos" / "1.png").unlink()
-    assert "1 of 4 images are not files" in refusal(read_training_set, run)
+    assert "1 of 4 images is missing below" in refusal(read_training_set, run)
     nothing = write_run(tmp_path / "nothing", tmp_path / "photos", {"0.png": [], "2.png": []})
     assert "holds no boxes" in refusal(read_training_set, nothing)
     one = write_run(tmp_path / "one", tmp_path / "photos", {"0.png": [found_object((0, 0, 9, 9))]})

@@ -32,7 +32,7 @@ from lost_reg.training.feature_cache import FeatureCache
 from lost_reg.training.head import train_head
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import in_chunks
-from lost_reg.training.head_images import FeatureSource, images_to_train_on
+from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
 
 LOADER = LoaderOptions(workers=0)
 FEATURES = FeatureConfig(facet="k", max_side=128)
@@ -211,6 +211,14 @@ def test_its_own_masks_are_refined_if_asked_for(results, tiny, tmp_path):
         (refined,) = source.refined(lambda _: [coarse])(chunk)
         (none,) = source.refined(lambda _: [coarse & False])(chunk)
     assert (refined == exact).all() and not none.any()
+
+
+def test_images_are_read_as_the_run_read_them(results):
+    for apply_exif, background in ((True, "#102030"), (False, None)):
+        settings = {**results.settings, "apply_exif": apply_exif, "background": background}
+        loader = as_in_run(LOADER, replace(results, record={**results.record, "settings": settings}))
+        assert (loader.apply_exif, loader.background) == (apply_exif, background)
+        assert loader.workers == LOADER.workers
 
 
 def test_a_head_that_refines_its_masks_is_another(results, tiny, tmp_path):

@@ -284,7 +284,7 @@
   const refresh = () => {
     let available;
     [shown, available] = select();
-    byId("count").textContent = `${shown.length.toLocaleString("en")} of ${available.toLocaleString("en")} images`;
+    byId("count").textContent = `${shown.length.toLocaleString("en")} of ${available.toLocaleString("en")} image${available === 1 ? "" : "s"}`;
     cards.replaceChildren();
     cards.classList.toggle("plain", !shown.some((item) => [entryA(item), entryB(item)].some((entry) => entry && entry.maps)));
     rendered = 0;
