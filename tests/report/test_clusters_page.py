@@ -16,6 +16,7 @@ from report_cases import HOSTILE
 
 from lost_reg.report.clusters import CROP_SIDE, CROPS_SHOWN, write_clusters_page
 from lost_reg.runs.folder import read_run
+from lost_reg.runs.image_folder import ImageRoot
 from lost_reg.runs.labels import relabel
 
 CHROMIUM = os.environ.get("LOST_REG_CHROMIUM") or next(
@@ -86,7 +87,7 @@ def test_images_that_are_gone_are_counted_and_the_rest_is_shown(make_run, tmp_pa
     assert missing.count == 1 and "1.jpg" in str(missing)
     assert len(pictures(path.read_text())) == 3
     shutil.move(tmp_path / "images", tmp_path / "moved")
-    assert write_clusters_page(run, tmp_path / "moved")[1].count == 1
+    assert write_clusters_page(run, ImageRoot(tmp_path / "moved"))[1].count == 1
 
 
 def test_a_run_without_clusters_has_no_page(tmp_path):

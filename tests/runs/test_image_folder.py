@@ -116,7 +116,9 @@ def test_an_export_copies_nothing_from_a_folder_that_a_foreign_run_names(photos,
 
 
 def test_a_report_shows_no_picture_from_such_a_folder_and_says_why(photos, tmp_path):
-    run = write_predictions(tmp_path / "run", [prediction("../secret.jpg", (0, 0, 9, 9))], root=photos)
+    run = write_predictions(
+        tmp_path / "run", [prediction("../secret.jpg", (0, 0, 9, 9))], root=photos, dataset=None
+    )
     result = invoke("report", run, "--out", tmp_path / "report")
     page = (tmp_path / "report/index.html").read_text()
     assert result.exit_code == 0 and "leads out of the folder" in page
