@@ -96,7 +96,7 @@ def test_images_that_were_moved(tmp_path, photos):
     summary = export(tmp_path, found[:3], "voc", root=root, image_root=ImageRoot(tmp_path / "moved/photos"))
     assert summary.not_placed.count == 0
     assert (tmp_path / "out/VOCdevkit/VOC2012/JPEGImages/a.jpg").is_file()
-    line = refusal(export, tmp_path / "2", found, "voc", image_root=tmp_path / "nowhere")
+    line = refusal(export, tmp_path / "2", found, "voc", image_root=ImageRoot(tmp_path / "nowhere"))
     assert "no such folder" in line
 
 
