@@ -59,13 +59,8 @@ class Made:
         self.items += items
 
 
-class Persistent:
-    """A reference to something outside the pickle, by an id."""
-
-    __slots__ = ("id",)
-
-    def __init__(self, id: Any):
-        self.id = id
+class UnexpectedName(LostRegError):
+    """A pickle asks for a class or function that is not among those expected."""
 
 
 def kind_of(value: Any) -> str:
@@ -73,20 +68,23 @@ def kind_of(value: Any) -> str:
     return value.name.removeprefix("builtins.") if isinstance(value, Made) else type(value).__name__
 
 
-def read_pickle(file: BinaryIO, is_expected: Callable[[str], bool], *, persistent: bool = False) -> Any:
+def read_pickle(
+    file: BinaryIO, is_expected: Callable[[str], bool], *, persistent: Callable[[Any], Any] | None = None
+) -> Any:
     """Read the pickle at the current position of a file, and leave the position at its end.
 
     Args:
         file: in memory or mapped into it, so that a length beyond its end reads no more than is there.
         is_expected: whether the pickle may refer to the class or function of this name.
-        persistent: whether the pickle may refer to things outside itself.
+        persistent: gives the thing outside the pickle that an id refers to, if there are any.
 
     Returns:
-        None, booleans, numbers, texts, bytes, tuples and lists as they are; `Name`, `Made` and `Persistent`
-        for all else, dictionaries included.
+        None, booleans, numbers, texts, bytes, tuples and lists as they are; `Name` and `Made` for all else,
+        dictionaries included.
 
     Raises:
-        LostRegError: a pickle that asks for other names, refers to what is outside, or is too long.
+        UnexpectedName: it asks for another name.
+        LostRegError: it refers to things outside itself, or is too long.
         Exception: a damaged one can raise nearly anything.
     """
     machine = _Machine(is_expected, persistent)
@@ -102,7 +100,7 @@ def read_pickle(file: BinaryIO, is_expected: Callable[[str], bool], *, persisten
 class _Machine:
     """The stack, the stacks below each mark, and the memo."""
 
-    def __init__(self, is_expected: Callable[[str], bool], persistent: bool):
+    def __init__(self, is_expected: Callable[[str], bool], persistent: Callable[[Any], Any] | None):
         self.is_expected, self.persistent = is_expected, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
@@ -148,7 +146,9 @@ class _Machine:
     def named(self, name: str) -> None:
         name = name[:_LONGEST_NAME].replace(" ", ".", 1)  # genops joins module and attribute by a space
         if not self.is_expected(name):
-            raise LostRegError(f"it asks for {one_line(name)}, which is not data: nothing in it was executed")
+            raise UnexpectedName(
+                f"it asks for {one_line(name)}, which is not data (nothing in it was executed)"
+            )
         self.stack.append(Name(name))
 
     def named_by_stack(self, _: Any) -> None:
@@ -201,9 +201,9 @@ class _Machine:
         self.append(list(zip(items[::2], items[1::2], strict=True)))
 
     def persist(self, id: Any) -> None:
-        if not self.persistent:
+        if self.persistent is None:
             raise LostRegError("it refers to things outside itself")
-        self.stack.append(Persistent(id))
+        self.stack.append(self.persistent(id))
 
 
 _VALUES = {

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lost_reg import pickles
-from lost_reg.pickles import DICT, SET, Made, Name, Persistent, kind_of, read_pickle
+from lost_reg.pickles import DICT, SET, Made, Name, UnexpectedName, kind_of, read_pickle
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -30,7 +30,7 @@ PLAIN = st.recursive(
 )
 
 
-def read(content: bytes, *expected: str, persistent: bool = False) -> Any:
+def read(content: bytes, *expected: str, persistent=None) -> Any:
     return read_pickle(io.BytesIO(content), lambda name: name in expected, persistent=persistent)
 
 
@@ -75,8 +75,12 @@ def test_calls_become_names_and_arguments(protocol):
 def test_persistent_ids_are_read_only_where_they_are_expected():
     for content in (b"P5\n.", b"\x8c\x015Q."):
         assert "outside itself" in refusal(read, content)
-        found = read(content, persistent=True)
-        assert isinstance(found, Persistent) and found.id == "5"
+        assert read(content, persistent=lambda id: ["found", id]) == ["found", "5"]
+
+
+def test_other_names_are_refused():
+    with pytest.raises(UnexpectedName, match=r"^it asks for posix\.system, which is not data"):
+        read(b"cposix\nsystem\n.", "collections.OrderedDict")
 
 
 def test_kinds_are_called_as_in_python():

@@ -238,9 +238,9 @@ def test_pickle_bomb_of_nested_lists(refused):
     [
         b"N" + b"\x85" * 300_000,
         b"N" + b"".join(b"\x85\x940h%c" % index for index in range(200)) + b"\x85" * 10**5,
-        b"(" * 200_000 + b"t" * 200_000,
-        b"(" * 10**5 + b"\x91" * 10**5,  # frozen sets
-        b"c_codecs\nencode\n\x940" + b"h\x00" * 10**5 + b")" + b"R\x85" * 10**5,
+        b"(" * 50_000 + b"t" * 50_000,
+        b"(" * 50_000 + b"\x91" * 50_000,  # frozen sets
+        b"c_codecs\nencode\n\x940" + b"h\x00" * 50_000 + b")" + b"R\x85" * 50_000,
     ],
     ids=["tuples", "memo", "marks", "sets", "calls"],
 )
