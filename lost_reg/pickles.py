@@ -16,7 +16,6 @@ it gets must bound its walk.
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
@@ -24,6 +23,7 @@ from typing import Any, BinaryIO
 from lost_reg.errors import LostRegError, one_line
 
 MOST_OPCODES = 5_000_000  # boxes of 20,000 images, as numpy arrays, take 600,000
+_NEWEST_PROTOCOL = 5
 _LONGEST_NAME = 200  # of a class or function, in characters
 DICT, SET = "builtins.dict", "builtins.set"
 
@@ -120,7 +120,7 @@ class _Machine:
             _STEPS[opcode](self, argument)
         elif opcode not in ("PROTO", "FRAME"):  # frames are only hints for buffering
             raise LostRegError("it refers to things outside itself")
-        elif opcode == "PROTO" and argument > pickle.HIGHEST_PROTOCOL:
+        elif opcode == "PROTO" and argument > _NEWEST_PROTOCOL:
             raise ValueError(f"unknown protocol {argument}")
 
     def mark(self, _: Any) -> None:
