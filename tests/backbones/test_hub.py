@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import signal
@@ -233,6 +234,23 @@ def test_a_file_that_is_larger_than_announced_is_cut_off(server, hub_cache, tmp_
     assert sum(path.stat().st_size for path in files) < 1_000
     endless.declares_length, endless.repeats = True, 1
     load("dinov2_vits14", "someone/model", download=True)
+
+
+def test_what_was_cut_off_for_its_size_is_removed(monkeypatch, hub_cache):
+    """Some versions of the hub library leave it, and would continue it."""
+    part = hub_cache / "models--someone--model" / "blobs" / "0a1b2c.incomplete"
+
+    def fail(hub_id, name):
+        part.parent.mkdir(parents=True)
+        part.write_bytes(bytes(99))
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(hub, "_limit", lambda most_bytes, seconds: None)  # in this process
+    monkeypatch.setattr(hub, "_announced", lambda hub_id, name: 3)
+    line = refusal(hub._download, "someone/model", "model.safetensors")
+    assert "model.safetensors is larger than the 3 bytes that the hub announces" in line
+    assert not part.exists()
 
 
 def test_a_file_beyond_any_checkpoint_is_not_asked_for(server, tmp_path):
