@@ -51,7 +51,9 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
         apply_config(model, path, spec)
         del state  # what is copied below is not held twice
         for name in list(fitted):  # copies, so that the model does not depend on the file any more
-            fitted[name] = fitted.pop(name).to(torch.float32, copy=True)
+            fitted[name] = fitted.pop(name).to(
+                torch.float32, copy=True, memory_format=torch.contiguous_format
+            )
             if not fitted[name].isfinite().all():
                 raise LostRegError(f"{str(path)!r} has NaN or infinite values in {name}")
     except (RuntimeError, IndexError) as error:  # torch's, for tensors of impossible shapes or kinds
