@@ -23,6 +23,8 @@ class Resource:
     ignores_range: bool = False
     ignores_if_range: bool = False
     declares_length: bool = True
+    announces: int | None = None  # a length that is not the body's
+    repeats: int = 1  # how often the body is sent; the client may go away before
     location: str | None = None  # the answers are redirects to there
     headers: dict[str, str] = field(default_factory=dict)  # of every answer, besides those of HTTP
     gate: threading.Event | None = None  # the answer waits for it
@@ -55,10 +57,13 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{last}/{len(resource.body)}"
         body = resource.body[start:]
         if resource.declares_length:
-            headers["Content-Length"] = str(len(body))
+            headers["Content-Length"] = str(len(body) if resource.announces is None else resource.announces)
         stop = resource.drops.pop(0) if resource.drops else len(body)
         resource.sent.append(len(body[:stop]))
         self.answer(206 if start else 200, headers, body[:stop])
+        for _ in range(resource.repeats - 1):
+            self.wfile.write(body)
+            resource.sent[-1] += len(body)
 
     do_HEAD = do_GET
 

@@ -6,24 +6,21 @@ keys are joined by dots, as in `teacher.backbone.cls_token`.
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from lost_reg.backbones.checkpoint_folders import INDEX_SUFFIX, files_of, shards
 from lost_reg.backbones.onnx_files import read_onnx
+from lost_reg.backbones.torch_files import PICKLE, ZIP, torch_tensors
 from lost_reg.errors import LostRegError
+from lost_reg.pickles import UnexpectedName
 from lost_reg.text import first_sentence
 
-_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+_LONGEST_NAME = 1_000  # of a tensor, in characters
 _NO_WEIGHTS = [  # how files start that are often taken for weights, and what they are
     (rb"version https://git-lfs", "it is a Git LFS pointer: `git lfs pull` gets the file itself"),
     (rb"\s*<(!doctype|html|\?xml)", "it is a web page, as a failed download leaves: download it again"),
@@ -46,10 +43,17 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
     except LostRegError:
         raise
     except Exception as error:  # a damaged file can make the readers raise nearly anything
-        raise LostRegError(f"cannot read weights from {str(path)!r}: {_reason(path, error)}") from None
+        raise _refusal(path, _reason(path, error)) from None
     if not tensors:
         raise LostRegError(f"{str(path)!r} holds no weights: expected a dictionary of named tensors")
+    for name in tensors:
+        if len(name) > _LONGEST_NAME or not name.isprintable():  # names are shown in messages
+            raise _refusal(path, f"it has a tensor with the odd name {name[:50]!r}")
     return tensors
+
+
+def _refusal(path: Path, reason: str) -> LostRegError:
+    return LostRegError(f"cannot read weights from {str(path)!r}: {reason}")
 
 
 def _reader(path: Path) -> Callable[[Path], Mapping[str, Tensor]]:
@@ -57,7 +61,7 @@ def _reader(path: Path) -> Callable[[Path], Mapping[str, Tensor]]:
     for suffix, reader in _READERS.items():
         if path.name.lower().endswith(suffix):
             return reader
-    return _read_safetensors if _start(path)[8:9] == b"{" else _read_pickle
+    return _read_safetensors if _start(path)[8:9] == b"{" else _read_torch
 
 
 def _start(path: Path) -> bytes:
@@ -71,31 +75,25 @@ def _reason(path: Path, error: Exception) -> str:
     for pattern, what in _NO_WEIGHTS:
         if re.match(pattern, start, re.IGNORECASE):
             return what
-    if isinstance(error, pickle.UnpicklingError) and start.startswith((_ZIP, _PICKLE)):
-        # torch's own message says how to execute it anyway
-        named = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+\.[\w.]+)", str(error))
-        return (
-            f"it holds more than tensors and plain values{f' ({named[1]})' if named else ''}, as a whole "
-            "pickled model does; nothing in it was executed: save the model's state_dict()"
-        )
-    if _reader(path) is _read_pickle and not start.startswith((_ZIP, _PICKLE)):
+    if _reader(path) is _read_torch and not start.startswith((ZIP, PICKLE)):
         return "it is not a weight file"
     return f"damaged, or not a weight file ({first_sentence(error)})"
-
-
-def _is_program(archive: Path) -> bool:
-    with zipfile.ZipFile(archive) as opened:
-        return any(name.endswith("/constants.pkl") for name in opened.namelist())
 
 
 class _OnDemand(Mapping[str, Tensor]):
     """Tensors that are read when they are asked for, each by the function that its name has in `readers`."""
 
-    def __init__(self, readers: dict[str, Callable[[str], Tensor]]):
-        self.readers = readers
+    def __init__(self, path: Path, readers: dict[str, Callable[[str], Tensor]]):
+        self.path, self.readers = path, readers
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.readers[name](name)
+        reader = self.readers[name]
+        try:
+            return reader(name)
+        except LostRegError:
+            raise
+        except Exception as error:  # as when the file is opened
+            raise _refusal(self.path, f"{name} is damaged ({first_sentence(error)})") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.readers)
@@ -106,7 +104,7 @@ class _OnDemand(Mapping[str, Tensor]):
 
 def _read_safetensors(path: Path) -> _OnDemand:
     file = safe_open(path, framework="pt")
-    return _OnDemand(dict.fromkeys(file.keys(), file.get_tensor))
+    return _OnDemand(path, dict.fromkeys(file.keys(), file.get_tensor))
 
 
 def _read_shards(index: Path) -> _OnDemand:
@@ -115,33 +113,17 @@ def _read_shards(index: Path) -> _OnDemand:
         readers |= dict.fromkeys(shard, shard.__getitem__)
     missing = [name for name in shards(index) if name not in readers]
     if missing:
-        raise LostRegError(f"the shards of {str(index)!r} lack {missing[0]}: download them again")
-    return _OnDemand(readers)
+        raise LostRegError(f"the shards of {str(index)!r} lack {missing[0][:200]!r}: download them again")
+    return _OnDemand(index, readers)
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    # mapped into memory, so that optimizer states are not read; torch's older format cannot be
-    mapped = _start(path).startswith(_ZIP)
-    if mapped and _is_program(path):
-        raise LostRegError(
-            f"cannot read weights from {str(path)!r}: it is a TorchScript program, which is not executed: "
-            "save its state_dict()"
-        )
-    # besides tensors, DINO's training checkpoints contain their command-line arguments
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return _flat(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
-
-
-def _flat(content: Any, name: str = "") -> dict[str, Tensor]:
-    """The tensors of nested dictionaries, their keys joined by dots; all else is left out."""
-    if isinstance(content, Tensor) and name:
-        return {name: content}
-    if not isinstance(content, dict):
-        return {}
-    tensors: dict[str, Tensor] = {}
-    for key, value in content.items():
-        tensors |= _flat(value, f"{name}.{key}" if name else str(key))
-    return tensors
+def _read_torch(path: Path) -> _OnDemand:
+    try:
+        return _OnDemand(path, torch_tensors(path))
+    except UnexpectedName as error:  # as a whole pickled model does
+        raise _refusal(path, f"{error}: save the model's state_dict()") from None
+    except LostRegError as error:
+        raise _refusal(path, str(error)) from None
 
 
 _READERS: dict[str, Callable[[Path], Mapping[str, Tensor]]] = {  # by suffix; all else is torch's

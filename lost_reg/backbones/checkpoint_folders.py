@@ -19,6 +19,7 @@ CHECKPOINTS = (
 INDEX_SUFFIX = ".index.json"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".onnx")
 CONFIG = "config.json"
+_MOST_OF_JSON = 2**24  # bytes
 
 
 def checkpoint_in(folder: Path) -> Path:
@@ -52,7 +53,7 @@ def shards(index: Path) -> dict[str, Path]:
         LostRegError: a malformed index, or one that names files elsewhere.
     """
     try:
-        names = parse_json(index.read_bytes(), dict)["weight_map"]
+        names = _json_object(index)["weight_map"]
         files = {str(tensor): index.parent / name for tensor, name in names.items()}
     except (*MALFORMED, KeyError, TypeError, AttributeError, OSError):
         raise LostRegError(
@@ -60,7 +61,9 @@ def shards(index: Path) -> dict[str, Path]:
         ) from None
     for file in files.values():
         if file.parent != index.parent or file.name in ("", ".."):
-            raise LostRegError(f"{str(index)!r} names a file outside its folder: {str(file)!r}")
+            raise LostRegError(f"{str(index)!r} names a file outside its folder: {str(file)[:200]!r}")
+        if file.name.endswith(INDEX_SUFFIX):  # which could name this one
+            raise LostRegError(f"{str(index)!r} names another index: {file.name[:200]!r}")
     return files
 
 
@@ -100,6 +103,13 @@ def config_of(path: Path) -> dict | None:
     """
     config = path.parent / CONFIG
     try:
-        return parse_json(config.read_bytes(), dict) if config.is_file() else None
+        return _json_object(config) if config.is_file() else None
     except (*MALFORMED, OSError):
         raise LostRegError(f"cannot read {str(config)!r}: it is not a JSON object") from None
+
+
+def _json_object(path: Path) -> dict:
+    """Raises what `parse_json` does, and ValueError for a file that is too long."""
+    if path.stat().st_size > _MOST_OF_JSON:
+        raise ValueError(f"over {_MOST_OF_JSON:,} bytes")
+    return parse_json(path.read_bytes(), dict)

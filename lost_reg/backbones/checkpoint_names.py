@@ -30,6 +30,8 @@ _PATCH_EMBEDDING = re.compile(
 )
 # Modules that training wraps around others, anywhere in a name.
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What may be integers or booleans, because no ViT's features depend on it.
+_NO_WEIGHTS = re.compile(r"(?:^|[._])(?:position_ids|index|mask|num_batches_tracked)$")
 # DINOv2 trains its blocks in chunks; the second number is the block's (dinov2/models/vision_transformer.py).
 _CHUNK = re.compile(r"^blocks\.\d+\.(?=\d)")
 
@@ -47,7 +49,8 @@ def backbone_state(tensors: Mapping[str, Tensor], path: Path) -> State:
         path: of the checkpoint, for errors.
 
     Raises:
-        LostRegError: none that is known, several, or only a student; sparse tensors.
+        LostRegError: none that is known, several, or only a student; weights that are not floating-point
+            numbers, before they are joined with others that are.
     """
     names = [(name, _WRAPPERS.sub("", name)) for name in tensors]
     prefix = _prefix([inner for _, inner in names], path)
@@ -57,9 +60,11 @@ def backbone_state(tensors: Mapping[str, Tensor], path: Path) -> State:
             inner = _CHUNK.sub("blocks.", inner.removeprefix(prefix))
             if inner in state:
                 raise LostRegError(f"{str(path)!r} has two tensors for {inner}, one of them {name}")
-            state[inner] = tensors[name]
-            if state[inner].layout != torch.strided or state[inner].is_meta:
-                raise LostRegError(f"{str(path)!r} has no plain values for {name}")
+            tensor = state[inner] = tensors[name]
+            if not (tensor.is_floating_point() or _NO_WEIGHTS.search(name)):
+                raise LostRegError(
+                    f"{str(path)!r} has other weights than floating-point numbers: {name} is {tensor.dtype}"
+                )
     return state
 
 

@@ -51,7 +51,9 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
         apply_config(model, path, spec)
         del state  # what is copied below is not held twice
         for name in list(fitted):  # copies, so that the model does not depend on the file any more
-            fitted[name] = fitted.pop(name).to(torch.float32, copy=True)
+            fitted[name] = fitted.pop(name).to(
+                torch.float32, copy=True, memory_format=torch.contiguous_format
+            )
             if not fitted[name].isfinite().all():
                 raise LostRegError(f"{str(path)!r} has NaN or infinite values in {name}")
     except (RuntimeError, IndexError) as error:  # torch's, for tensors of impossible shapes or kinds
@@ -110,7 +112,6 @@ def _misfits(state: State, model: Vit) -> str:
     wanted = model.state_dict()
     lacking = [name for name in wanted if name not in state]
     unknown = [name for name in state if name not in wanted]
-    quantised = [name for name in wanted if name in state and not state[name].is_floating_point()]
     reshaped = [
         f"{name} is {tuple(state[name].shape)} and should be {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
@@ -119,7 +120,6 @@ def _misfits(state: State, model: Vit) -> str:
     parts = [
         f"it lacks {shown_names(lacking)}" if lacking else "",
         f"it has {shown_names(unknown)}, not part of the model" if unknown else "",
-        f"{quantised[0]} is {state[quantised[0]].dtype}, not a floating-point number" if quantised else "",
         shown_names(reshaped, most=2),
     ]
     return "; ".join(filter(None, parts))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from lost_reg.backbones.checkpoint_folders import (
@@ -15,6 +21,15 @@ from lost_reg.backbones.checkpoint_folders import (
 )
 from lost_reg.errors import LostRegError
 from lost_reg.text import first_sentence
+
+SLOWEST_BYTES_PER_SECOND = 10_000  # on average over a file
+SPARE_SECONDS = 120  # beside that time, for what comes before the content of a file
+MOST_BYTES = 2**36  # of one file; the largest ViT's weights have 2 ** 35
+_SPARE_BYTES = 2**20  # for what the hub library writes besides a small file
+# `-c` with this interpreter's sys.path: the working directory is never searched for modules.
+_COMMAND = (
+    "import sys; sys.path[:] = {path!r}; from lost_reg.backbones.hub import serve; serve(*sys.argv[1:])"
+)
 
 
 def is_hub_id(name: str) -> bool:
@@ -51,21 +66,60 @@ def cached_checkpoint(hub_id: str | None) -> Path | None:
     return None
 
 
+# --- downloads ---------------------------------------------------------------------------------------
+
+
 def download_checkpoint(hub_id: str) -> Path:
-    """Download a checkpoint into the cache, with its shards and config.json; the hub library verifies them.
+    """Download a checkpoint into the cache, with its shards and config.json.
+
+    The hub library downloads in a process of its own, which the system stops, if it can, where a file is
+    larger than announced or takes longer than at SLOWEST_BYTES_PER_SECOND. What a process received before it
+    was too late stays in the cache, and the next one continues there.
 
     Raises:
         LostRegError: it cannot be downloaded.
     """
+    from huggingface_hub import constants
+
+    settings = {
+        "HF_ENDPOINT": constants.ENDPOINT,
+        "HF_HUB_CACHE": constants.HF_HUB_CACHE,
+        "HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE)),
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", _COMMAND.format(path=sys.path), hub_id, str(SPARE_SECONDS)],
+        stdout=subprocess.PIPE, env={**os.environ, **settings}, check=False,
+    )  # fmt: skip
+    if process.returncode:
+        is_late = process.returncode == -getattr(signal, "SIGALRM", 0)
+        reason = "it is too slow" if is_late else f"the process that does it ended ({process.returncode})"
+        raise _failed(hub_id, f"{reason}: the same command continues it")
+    answer = json.loads(process.stdout.splitlines()[-1])
+    if "reason" in answer:
+        raise LostRegError(answer["reason"])
+    return Path(answer["path"])
+
+
+def serve(hub_id: str, spare_seconds: str) -> None:
+    """In the process: download a checkpoint, and print its path or the reason as a line of JSON."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+    try:
+        answer = {"path": str(_download_files(hub_id, int(spare_seconds)))}
+    except LostRegError as error:
+        answer = {"reason": str(error)}
+    print(json.dumps(answer, allow_nan=False))
+
+
+def _download_files(hub_id: str, spare_seconds: int) -> Path:
     for name in CHECKPOINTS:
-        path = _download(hub_id, name)
+        path = _download(hub_id, name, spare_seconds)
         if path is None:
             continue
         if name.endswith(INDEX_SUFFIX):
             for shard in dict.fromkeys(shards(path).values()):
-                _download(hub_id, shard.name)
+                _download(hub_id, shard.name, spare_seconds)
             files_of(path)
-        _download(hub_id, CONFIG)
+        _download(hub_id, CONFIG, spare_seconds)
         return path
     raise LostRegError(
         f"the Hugging Face repository {hub_id} has no weights that lost-reg reads: expected one of "
@@ -73,10 +127,39 @@ def download_checkpoint(hub_id: str) -> Path:
     )
 
 
-def _download(hub_id: str, name: str) -> Path | None:
+def _limit(most_bytes: int, seconds: int) -> None:
+    """Let the system end this process after so long, and fail writes beyond so many bytes of a file."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    most_bytes = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+
+
+def _announced(hub_id: str, name: str) -> int:
+    """The size of a file, or MOST_BYTES if the hub does not say it; the download itself tells why."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        size = get_hf_file_metadata(hf_hub_url(hub_id, name)).size
+    except Exception:  # the hub library's errors have no common base, across its HTTP clients
+        size = None
+    return MOST_BYTES if size is None else size
+
+
+def _download(hub_id: str, name: str, spare_seconds: int = SPARE_SECONDS) -> Path | None:
     """Download one file; None if the repository does not have it."""
     from huggingface_hub import hf_hub_download, utils
 
+    _limit(MOST_BYTES, spare_seconds)
+    size = _announced(hub_id, name)
+    if size > MOST_BYTES:
+        raise _failed(hub_id, f"{name} has {size:,} bytes, more than the {MOST_BYTES:,} of any checkpoint")
+    _limit(size + _SPARE_BYTES, spare_seconds + size // SLOWEST_BYTES_PER_SECOND)
     try:
         return Path(hf_hub_download(hub_id, name))
     except utils.LocalEntryNotFoundError as error:
@@ -91,6 +174,21 @@ def _download(hub_id: str, name: str) -> Path | None:
         )
     except utils.RepositoryNotFoundError:
         reason = "there is no such repository, or it is private: `hf auth login` or HF_TOKEN give access"
-    except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
-        reason = first_sentence(error)
-    raise LostRegError(f"could not download {hub_id} from the Hugging Face hub: {reason}")
+    except Exception as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            _discard_parts(hub_id)
+            reason = f"{name} is larger than the {size:,} bytes that the hub announces"
+        else:
+            reason = first_sentence(error)
+    raise _failed(hub_id, reason)
+
+
+def _discard_parts(hub_id: str) -> None:
+    """Remove what has been received of a repository's files: it is of no use."""
+    folder = Path(hub_cache()) / f"models--{hub_id.replace('/', '--')}" / "blobs"
+    for part in folder.glob("*.incomplete"):
+        part.unlink()
+
+
+def _failed(hub_id: str, reason: str) -> LostRegError:
+    return LostRegError(f"could not download {hub_id} from the Hugging Face hub: {reason}")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 _NAMELESS = re.compile(r"onnx::|val_\d|expand")  # names of constants by torch's exporters, old and new
+_MOST_TIMES = 16  # of the file's size; halves become float32
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the new exporter's metadata of a node
 _POSITIONS, _OF_CLASS, _OF_PATCHES = ("position_embeddings", "class_position", "patch_positions")
 
@@ -28,7 +29,8 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     Nothing is run.
 
     Raises:
-        LostRegError: onnx is not installed, or the weights are in another file.
+        LostRegError: onnx is not installed, or the weights are in another file, or take far more than this
+            one because many share their values.
         Exception: anything that onnx raises for a damaged file.
     """
     try:
@@ -45,6 +47,11 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
                 state[node.output[0]] = state[name]
             elif name in stored and name not in state:
                 _add_nameless(state, stored[name], node)
+    size = sum(values.nbytes for values in state.values())
+    if size > _MOST_TIMES * path.stat().st_size:
+        raise LostRegError(
+            f"its weights take {size:,} bytes, over {_MOST_TIMES} times those of {str(path)!r}"
+        )
     return _with_joined_positions(state)
 
 
@@ -65,7 +72,7 @@ def _add_nameless(state: dict[str, Tensor], values: Tensor, node: Any) -> None:
     """Add a nameless tensor that `node` uses under the name of its parameter, if it is one."""
     module, kind = _module(node), None
     if node.op_type == "MatMul" and values.ndim == 2:
-        kind, values = "weight", values.T.contiguous()
+        kind, values = "weight", values.T
     elif node.op_type == "Reshape" and values.ndim == 3:
         kind = _OF_PATCHES
     elif node.op_type == "Concat" and values.ndim == 3 and values.shape[1] > 1:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,16 +13,18 @@ from lost_reg.datasets.catalog import DOWNLOADABLE, find_dataset, missing_images
 from lost_reg.datasets.coco import ANNOTATIONS_FILE, LIST_FILE, listed_images
 from lost_reg.datasets.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import MALFORMED, parse_json
 
-# Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT).
+# Addresses and MD5 as in torchvision (torchvision/datasets/voc.py, DATASET_YEAR_DICT), sizes as in TensorFlow
+# Datasets (url_checksums/voc.txt and coco.txt).
 VOC_ARCHIVES = {
     "voc07": (
         "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
-        Checksum("md5", "c52e279531787c972589f7e41ab4ae64"),
+        Checksum("md5", "c52e279531787c972589f7e41ab4ae64", 460_032_000),
     ),
     "voc12": (
         "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        Checksum("md5", "6cd6e144f989b92b3379bac3b3de84fd"),
+        Checksum("md5", "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040),
     ),
 }
 
@@ -33,12 +35,12 @@ COCO_HOST = "http://images.cocodataset.org/"
 COCO_HTTPS = "https://s3.amazonaws.com/images.cocodataset.org/"
 COCO_ANNOTATIONS = (
     COCO_HTTPS + "annotations/annotations_trainval2014.zip",
-    Checksum("sha256", "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009"),
+    Checksum("sha256", "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009", 252_872_794),
 )
 COCO20K_NAMES = (
     "https://raw.githubusercontent.com/valeoai/LOST/72f762fcf7e0913f565f964b368cf8b917e98806/"
     "datasets/coco_20k_filenames.txt",
-    Checksum("sha256", "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335"),
+    Checksum("sha256", "74637e9b4f93f2ebef9b1f664aff53edd1f41ef08dad97bd22ce8e455052b335", 2**20),
 )
 
 # Called with what is being downloaded (a file, or "images"), how much is done, and the total if known.
@@ -91,7 +93,7 @@ def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
         return
     try:
         jobs = list(_coco_jobs(folder, listed, annotations))
-    except (KeyError, TypeError, ValueError):
+    except MALFORMED:
         raise LostRegError(
             f"{annotations} is damaged: remove it and run the same command again to download another"
         ) from None
@@ -108,14 +110,29 @@ def _fetch_into(
     return file
 
 
+@dataclass(frozen=True)
+class _Image:
+    """What COCO's annotations say about an image's file."""
+
+    file_name: str
+    coco_url: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    images: list[_Image]
+
+
 def _coco_jobs(folder: Path, listed: Path, annotations: Path) -> Iterator[ImageJob]:
     wanted = set(listed_images(listed))
-    for record in json.loads(annotations.read_bytes())["images"]:
-        if record["file_name"] in wanted:
+    for image in parse_json(annotations.read_bytes(), _Annotations).images:
+        if image.file_name in wanted:
             yield ImageJob(
-                url=https_address(record["coco_url"]),
-                destination=folder / "train2014" / record["file_name"],
-                size_hw=(record["height"], record["width"]),
+                url=https_address(image.coco_url),
+                destination=folder / "train2014" / image.file_name,
+                size_hw=(image.height, image.width),
             )
 
 

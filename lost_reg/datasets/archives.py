@@ -16,21 +16,24 @@ from filelock import FileLock
 from lost_reg.errors import LostRegError
 
 _CHUNK = 2**20  # bytes copied at a time
+_MOST_TIMES, _SPARE_BYTES, _LEAST_BYTES = 20, 2**24, 2**12  # texts unpack to about ten times their size
 
 
 def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None) -> None:
-    """Unpack a tar (with any compression) or zip archive into a folder, next to its existing contents.
+    """Unpack a zip archive or an uncompressed tar into a folder, next to its existing contents.
 
     Everything is first unpacked to a hidden folder inside it, and moved when complete: a new folder appears
-    whole or not at all. A link becomes a copy of the file in the archive that it points to; empty
-    folders are left out.
+    whole or not at all. A link becomes a copy of the file in the archive that it points to; empty folders are
+    left out. Together, the files can have _MOST_TIMES the archive's size and _SPARE_BYTES; each takes
+    _LEAST_BYTES besides its content.
 
     Args:
         members: whether a file is wanted, by its name in the archive; by default all are.
 
     Raises:
-        LostRegError: an archive that is missing, damaged or contains no wanted file; a member that leads
-            outside the folder or is not a file; a folder that cannot be written.
+        LostRegError: an archive that is missing, damaged, too large once it is unpacked, or contains no
+            wanted file; a member that leads outside the folder or is not a file; a folder that cannot be
+            written.
     """
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
@@ -57,9 +60,9 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
 
 def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None:
     """Write the wanted files under `staging`; no links are created, so names alone decide where files go."""
-    if not tarfile.is_tarfile(archive) and not zipfile.is_zipfile(archive):
+    if not (is_tar := _is_tar(archive)) and not zipfile.is_zipfile(archive):
         raise LostRegError(f"{archive} is neither a tar nor a zip archive: remove it and download it again")
-    files = _tar_files if tarfile.is_tarfile(archive) else _zip_files
+    files, left = _tar_files if is_tar else _zip_files, _MOST_TIMES * archive.stat().st_size + _SPARE_BYTES
     for name, content in files(archive, wanted):
         target = Path(os.path.abspath(staging / name))
         inside = target.is_relative_to(os.path.abspath(staging))
@@ -68,9 +71,28 @@ def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None
             raise LostRegError(f"refused to unpack {archive}: its member {name!r} {why}; get another copy")
         target.parent.mkdir(parents=True, exist_ok=True)
         with content, open(target, "wb") as file:
-            shutil.copyfileobj(content, file, _CHUNK)
+            left = _copy(content, file, left - _LEAST_BYTES)
+        if left < 0:
+            raise LostRegError(f"refused to unpack {archive}: it would take far more room than itself")
     if not staging.exists():
         raise LostRegError(f"{archive} holds none of the files wanted: remove it and download the right one")
+
+
+def _copy(content: IO[bytes], file: IO[bytes], left: int) -> int:
+    """Copy at most `left` bytes; returns how many are left then, negative if there was more to copy."""
+    while left >= 0 and (block := content.read(_CHUNK)):
+        file.write(block[:left])
+        left -= len(block)
+    return left
+
+
+def _is_tar(archive: Path) -> bool:
+    """Whether it is an uncompressed tar: one compressed could unpack to headers of any size, in memory."""
+    try:
+        tarfile.open(archive, "r:").close()
+    except tarfile.TarError:
+        return False
+    return True
 
 
 def _zip_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes] | None]]:
@@ -84,7 +106,7 @@ def _zip_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[s
 
 def _tar_files(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes] | None]]:
     """Name and contents of the wanted files; no contents for a device or a dangling link."""
-    with tarfile.open(archive) as opened:
+    with tarfile.open(archive, "r:") as opened:
         for member in opened:
             if not member.isdir() and wanted(member.name):
                 try:

@@ -10,7 +10,6 @@ http_get (2.4) sends no If-Range, so it continues a file that has changed, and d
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -25,10 +24,11 @@ from filelock import FileLock
 from PIL import Image
 
 from lost_reg.datasets import https
-from lost_reg.datasets.https import RequestFailed
+from lost_reg.datasets.https import RequestFailed, TooLong
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, whole_file
 from lost_reg.images.reading import FORMATS
+from lost_reg.json_files import MALFORMED, parse_json
 from lost_reg.text import agreeing, counted
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
@@ -39,7 +39,9 @@ CountProgress = Callable[[int, int | None], object]  # called with (done, total 
 
 @dataclass(frozen=True)
 class Checksum:
-    """The expected hash of a file's contents. algorithm: "md5" or "sha256"; hexdigest: in lower case.
+    """The expected hash of a file's contents, and the most bytes that it has.
+
+    algorithm: "md5" or "sha256"; hexdigest: in lower case.
 
     Raises:
         ValueError: an unknown algorithm, or a malformed digest.
@@ -47,6 +49,7 @@ class Checksum:
 
     algorithm: str
     hexdigest: str
+    most_bytes: int
 
     def __post_init__(self) -> None:
         if self.algorithm not in _HEX_DIGITS:
@@ -61,7 +64,8 @@ class Checksum:
 
     def fits(self, path: Path) -> bool:
         """Whether the file exists and has this checksum."""
-        return path.is_file() and self.digest(path) == self.hexdigest
+        is_file = path.is_file() and path.stat().st_size <= self.most_bytes
+        return is_file and self.digest(path) == self.hexdigest
 
 
 @contextmanager
@@ -82,9 +86,9 @@ def fetch(
 ) -> None:
     """Download a file, unless it already exists, and put it in place once its checksum matches.
 
-    Received bytes are kept next to the destination in NAME.part, and a later call resumes from there.
-    An existing file whose checksum differs is replaced. Of several processes, one downloads; the others wait
-    (at NAME.lock) and then find the file.
+    No more than `checksum.most_bytes` are received, no more slowly than `https` allows. They are kept next to
+    the destination in NAME.part, and a later call resumes from there. An existing file whose checksum differs
+    is replaced. Of several processes, one downloads; the others wait (at NAME.lock) and then find the file.
 
     Args:
         url: https; plain http is accepted for this machine only.
@@ -119,15 +123,15 @@ class PartialFile:
     def origin(self) -> dict[str, Any]:
         """url, validator and total, as of the first byte; empty if unknown or of another url."""
         try:
-            origin = json.loads(self._origin_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            origin = parse_json(self._origin_path.read_bytes(), dict)
+        except (OSError, *MALFORMED):
             return {}
-        return origin if isinstance(origin, dict) and origin.get("url") == self.url else {}
+        return origin if origin.get("url") == self.url else {}
 
     def write_origin(self, validator: str | None, total: int | None) -> None:
         """Record which version of the file is being downloaded."""
         origin = {"url": self.url, "validator": validator, "total": total}
-        self._origin_path.write_text(json.dumps(origin), encoding="utf-8")
+        self._origin_path.write_text(json.dumps(origin, allow_nan=False), encoding="utf-8")
 
     def discard(self) -> None:
         """Remove it."""
@@ -139,6 +143,8 @@ def _fetch_locked(part: PartialFile, destination: Path, checksum: Checksum, prog
     try:
         https.with_retries(lambda: _download(part, checksum, progress), part.size)
     except RequestFailed as error:
+        if isinstance(error, TooLong):
+            part.discard()  # it is of something else
         if part.size():
             advice = f"the bytes so far are in {part.path}: run the same command again to resume from there"
         else:
@@ -172,29 +178,27 @@ def _download(part: PartialFile, checksum: Checksum, progress: CountProgress) ->
             headers["If-Range"] = origin["validator"]
     with https.open_url(part.url, headers) as response:
         if not offset or response.status not in (206, 416):
-            return _receive(response, part, 0, progress)
+            return _receive(response, part, 0, checksum.most_bytes, progress)
         if response.status == 206 and _continues(response, origin, offset):
-            return _receive(response, part, offset, progress)
+            return _receive(response, part, offset, checksum.most_bytes, progress)
         if response.status == 416 and checksum.fits(part.path):
             return  # nothing was missing: the last run ended before it could verify the file
     part.discard()  # it belongs to another version of the file
     _download(part, checksum, progress)
 
 
-def _receive(response: Any, part: PartialFile, offset: int, progress: CountProgress) -> None:
-    """Write the body of a response to the part, from `offset` on."""
-    total = _total_bytes(response)
+def _receive(response: Any, part: PartialFile, offset: int, most: int, progress: CountProgress) -> None:
+    """Write the body of a response to the part, from `offset` on; the whole has at most `most` bytes."""
+    total = https.announced_bytes(response)
     done = offset
     with open(part.path, "ab" if offset else "wb") as file:
         if not offset:
             part.write_origin(_validator(response), total)
         progress(done, total)
-        while chunk := https.read_chunk(response):
-            file.write(chunk)
-            done += len(chunk)
+        for block in https.blocks(response, most - offset):
+            file.write(block)
+            done += len(block)
             progress(done, total)
-    if total is not None and done < total:
-        raise RequestFailed(f"the connection ended after {done} of {total} bytes")
 
 
 def _continues(response: Any, origin: dict[str, Any], offset: int) -> bool:
@@ -202,22 +206,13 @@ def _continues(response: Any, origin: dict[str, Any], offset: int) -> bool:
     starts_there = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     # A response to If-Range may omit Last-Modified.
     same_file = _validator(response) in (None, origin.get("validator"))
-    return starts_there and same_file and _total_bytes(response) == origin.get("total")
+    return starts_there and same_file and https.announced_bytes(response) == origin.get("total")
 
 
 def _validator(response: Any) -> str | None:
     """What identifies a file's version: its ETag, unless weak (not valid for ranges), or Last-Modified."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _total_bytes(response: Any) -> int | None:
-    """The size of the whole file, whether the response has all or a range of it."""
-    if response.status == 206:
-        total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    else:
-        total = response.headers.get("Content-Length", "")
-    return int(total) if total.isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -227,6 +222,12 @@ class ImageJob:
     url: str
     destination: Path
     size_hw: tuple[int, int]
+
+    @property
+    def most_bytes(self) -> int:
+        """More than any encoding of so many pixels takes: four bytes each, and a megabyte of metadata."""
+        height, width = self.size_hw
+        return 4 * height * width + 2**20
 
 
 def fetch_images(
@@ -272,23 +273,23 @@ def fetch_images(
 def _fetch_image(job: ImageJob) -> str | None:
     """Put one image in place; returns the reason, in one line, if that failed."""
     try:
-        body = https.with_retries(lambda: https.read_all(job.url))
-        _check_image(body, job.size_hw)
+        with whole_file(job.destination, "the image") as part:
+            https.with_retries(lambda: https.save(job.url, part, job.most_bytes))
+            _check_image(part, job.size_hw)
     except RequestFailed as error:
         return f"{job.url}: {error}"
-    with whole_file(job.destination, "the image") as part:
-        part.write_bytes(body)
     return None
 
 
-def _check_image(body: bytes, size_hw: tuple[int, int]) -> None:
-    """Raises RequestFailed unless the bytes decode, to the last row, into an image of this size."""
+def _check_image(file: Path, size_hw: tuple[int, int]) -> None:
+    """Raises RequestFailed unless a file decodes, to the last row, into an image of this size."""
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            image.load()
+        with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
+            if (height, width) == tuple(size_hw):  # one of another size may be far larger
+                image.load()
     except Exception as error:  # decoders raise many types
-        reason = f"the {len(body)} bytes received are no whole image ({type(error).__name__})"
+        reason = f"the {file.stat().st_size} bytes received are no whole image ({type(error).__name__})"
         raise RequestFailed(reason, transient=False) from error
     if (height, width) != tuple(size_hw):
         reason = f"expected {size_hw[1]} x {size_hw[0]} pixels, but got {width} x {height}"

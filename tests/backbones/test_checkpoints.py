@@ -283,11 +283,27 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
     assert refusal(load, "dino", path) == f"{str(path)!r} has NaN or infinite values in blocks.1.mlp.fc1.bias"
 
 
-def test_quantised_weights_are_refused(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_no_floating_point_numbers_are_refused_by_name(suffix, dtype, tmp_path):
     state = dino_state()
-    state["blocks.1.mlp.fc1.weight"] = state["blocks.1.mlp.fc1.weight"].to(torch.int8)
-    line = refusal(load, "dino", saved(tmp_path / "int8.pth", state))
-    assert line.endswith("blocks.1.mlp.fc1.weight is torch.int8, not a floating-point number")
+    for name in ("cls_token", "blocks.1.mlp.fc1.weight", "blocks.0.attn.qkv.bias"):
+        path = saved(tmp_path / f"odd{suffix}", state | {name: state[name].to(dtype)})
+        line = refusal(load, "dino", path)
+        assert line == f"{str(path)!r} has other weights than floating-point numbers: {name} is {dtype}"
+
+
+def test_integers_that_would_become_floats_among_others_are_refused(tmp_path):
+    """Joined with floating-point numbers, q, k and v once became such."""
+    state = KINDS["DINOv2"].model().state_dict()
+    name = next(name for name in state if re.search(r"\bq(uery|_proj)\.weight$", name))
+    path = saved(tmp_path / "odd.pth", state | {name: state[name].to(torch.int64)})
+    assert f"numbers: {name} is torch.int64" in refusal(load, "dinov2_vits14", path)
+
+
+def test_indices_may_be_integers(tmp_path):
+    state = dino_state() | {"head.mask": torch.ones(3, dtype=torch.bool)}
+    assert has_keys_of(load("dino", saved(tmp_path / "more.pth", state)), dino_state())
 
 
 @pytest.mark.parametrize(
@@ -376,7 +392,9 @@ def test_tensors_without_plain_values_are_refused(kind, tmp_path):
     name = "blocks.1.mlp.fc1.weight"
     state[name] = state[name].to_sparse() if kind == "sparse" else state[name].to("meta")
     path = saved(tmp_path / "odd.pth", state)
-    assert refusal(load, "dino", path) == f"{str(path)!r} has no plain values for {name}"
+    assert (
+        refusal(load, "dino", path) == f"{str(path)!r} has no plain values for {name}: it is a {kind} tensor"
+    )
 
 
 def test_parameters_are_read_like_tensors(tmp_path):

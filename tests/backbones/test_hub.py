@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import signal
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +16,7 @@ from checkpoints import KINDS, save_folder, save_shards
 from helpers import refusal
 from http_server import Resource, Server, serving
 
-from lost_reg.backbones import weights, zoo
+from lost_reg.backbones import hub, weights, zoo
 from lost_reg.backbones.checkpoint_folders import CHECKPOINTS, CONFIG
 from lost_reg.backbones.hub import is_hub_id
 from lost_reg.backbones.weights import Weights, find_weights
@@ -211,8 +214,69 @@ def test_an_error_of_another_library_is_one_line(monkeypatch, hub_cache):
         raise ConnectionError("no route to the hub\nmany lines\nof advice")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    line = refusal(load, "dino", None, download=True)
+    monkeypatch.setattr(hub, "_limit", lambda most_bytes, seconds: None)  # in this process
+    monkeypatch.setattr(hub, "_announced", lambda hub_id, name: 3)
+    line = refusal(hub._download, TIMM, "model.safetensors")
     assert line == f"could not download {TIMM} from the Hugging Face hub: no route to the hub"
+
+
+def test_a_file_that_is_larger_than_announced_is_cut_off(server, hub_cache, tmp_path):
+    publish(server, "someone/model", save_folder(KINDS["DINOv2"].model(), tmp_path / "saved"))
+    endless = server.resources["/someone/model/resolve/main/model.safetensors"]
+    endless.headers["X-Linked-Size"] = str(len(endless.body))
+    endless.declares_length, endless.repeats = False, 10_000
+    line = refusal(load, "dinov2_vits14", "someone/model", download=True)
+    assert line == (
+        "could not download someone/model from the Hugging Face hub: model.safetensors is larger than the "
+        f"{len(endless.body):,} bytes that the hub announces"
+    )
+    files = [path for path in hub_cache.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_000
+    endless.declares_length, endless.repeats = True, 1
+    load("dinov2_vits14", "someone/model", download=True)
+
+
+def test_what_was_cut_off_for_its_size_is_removed(monkeypatch, hub_cache):
+    """Some versions of the hub library leave it, and would continue it."""
+    part = hub_cache / "models--someone--model" / "blobs" / "0a1b2c.incomplete"
+
+    def fail(hub_id, name):
+        part.parent.mkdir(parents=True)
+        part.write_bytes(bytes(99))
+        raise OSError(errno.EFBIG, "File too large")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    monkeypatch.setattr(hub, "_limit", lambda most_bytes, seconds: None)  # in this process
+    monkeypatch.setattr(hub, "_announced", lambda hub_id, name: 3)
+    line = refusal(hub._download, "someone/model", "model.safetensors")
+    assert "model.safetensors is larger than the 3 bytes that the hub announces" in line
+    assert not part.exists()
+
+
+def test_a_file_beyond_any_checkpoint_is_not_asked_for(server, tmp_path):
+    publish(server, "someone/model", save_folder(KINDS["DINOv2"].model(), tmp_path / "saved"))
+    resource = server.resources["/someone/model/resolve/main/model.safetensors"]
+    resource.headers["X-Linked-Size"] = str(10**12)
+    line = refusal(load, "dinov2_vits14", "someone/model", download=True)
+    assert "has 1,000,000,000,000 bytes, more than the 68,719,476,736 of any checkpoint" in line
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs a system with alarms")
+def test_a_hub_that_takes_too_long_is_cut_off(server, monkeypatch, tmp_path):
+    publish(server, "someone/model", save_folder(KINDS["DINOv2"].model(), tmp_path / "saved"))
+    monkeypatch.setattr(hub, "SPARE_SECONDS", 1)
+    server.resources["/someone/model/resolve/main/model.safetensors"].gate = threading.Event()  # of 5 seconds
+    line = refusal(load, "dinov2_vits14", "someone/model", download=True)
+    assert line.endswith("from the Hugging Face hub: it is too slow: the same command continues it")
+
+
+def test_the_time_of_a_file_is_that_of_its_size(monkeypatch):
+    limits = []
+    monkeypatch.setattr(hub, "_limit", lambda most_bytes, seconds: limits.append((most_bytes, seconds)))
+    monkeypatch.setattr(hub, "_announced", lambda hub_id, name: 10**9)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda hub_id, name: "there")
+    assert hub._download("someone/model", "a") == Path("there")
+    assert limits == [(2**36, 120), (10**9 + 2**20, 100_120)]
 
 
 def test_another_familys_repository_is_refused_with_advice(server, tmp_path):

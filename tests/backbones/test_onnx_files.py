@@ -107,3 +107,18 @@ def test_without_onnx_the_error_says_how_to_install_it(monkeypatch, tmp_path):
     path = write_onnx(tmp_path / "model.onnx", STATE, "old")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert refusal(read_onnx, path).endswith("needs the package onnx: pip install 'lost-reg[onnx]'")
+
+
+def test_many_layers_of_one_weight_are_not_copied(tmp_path):
+    """Each would be a transposed copy: a file of megabytes, memory of any size."""
+
+    weight = onnx.numpy_helper.from_array(np.zeros((100, 100), np.float32), "onnx::MatMul_1")
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", weight.name], [str(n)], name=f"/encoder/layer.{n}/fc/MatMul")
+        for n in range(100)
+    ]
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], [weight])), tmp_path / "a.onnx"
+    )
+    line = refusal(read_onnx, tmp_path / "a.onnx")
+    assert line.startswith("its weights take 4,000,000 bytes, over 16 times those of ")

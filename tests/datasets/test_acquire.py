@@ -27,7 +27,9 @@ NOT_LISTED = "COCO_train2014_000000000030.jpg"
 
 def publish(server: Server, path: str, body: bytes) -> tuple[str, Checksum]:
     """Serve a file; its address and checksum, as the tables of acquire.py have them."""
-    return server.add(path, Resource(body=body)), Checksum("sha256", hashlib.sha256(body).hexdigest())
+    return server.add(path, Resource(body=body)), Checksum(
+        "sha256", hashlib.sha256(body).hexdigest(), len(body)
+    )
 
 
 def jpeg(size_wh=(8, 6)) -> bytes:
@@ -81,7 +83,8 @@ def test_incomplete_voc_is_fetched_again(server, voc07, tmp_path):
 
 
 def test_another_file_than_the_one_published_is_not_unpacked(server, voc07, tmp_path):
-    server.resources["/voc2007/VOCtrainval.tar"].body += b"\0"
+    body = server.resources["/voc2007/VOCtrainval.tar"].body
+    server.resources["/voc2007/VOCtrainval.tar"].body = body[:-1] + b"1"
     assert "is not the file expected" in refusal(download_dataset, "voc07", tmp_path / "root")
     assert not list((tmp_path / "root").rglob("VOCdevkit"))
 
@@ -187,6 +190,17 @@ def test_https_address(url, expected):
     assert https_address(url) == expected
 
 
+def test_annotations_of_other_types_are_one_line(coco20k, tmp_path):
+    path = tmp_path / "coco" / "annotations" / "instances_train2014.json"
+    path.parent.mkdir(parents=True)
+    record = {"file_name": NAMES[0], "coco_url": "https://127.0.0.1/", "height": 6, "width": 8}
+    for key, value in (("height", "6"), ("width", None), ("coco_url", 3), ("file_name", [])):
+        path.write_text(json.dumps({"images": [record | {key: value}]}))
+        assert f"{path} is damaged" in refusal(download_dataset, "coco20k", tmp_path)
+    path.write_text("[" * 100_000)
+    assert f"{path} is damaged" in refusal(download_dataset, "coco20k", tmp_path)
+
+
 def test_every_address_is_https_and_every_checksum_of_its_length():
     published = [*acquire.VOC_ARCHIVES.values(), acquire.COCO_ANNOTATIONS, acquire.COCO20K_NAMES]
     assert all(url.startswith("https://") for url, _ in published)
@@ -194,6 +208,8 @@ def test_every_address_is_https_and_every_checksum_of_its_length():
     lengths = [len(checksum.hexdigest) for _, checksum in published]
     assert lengths == [32, 32, 64, 64]
     assert len({checksum for _, checksum in published}) == 4
+    sizes = [460032000, 1999639040, 252872794, 2**20]  # TensorFlow Datasets; the list has 19,817 lines of 42
+    assert [checksum.most_bytes for _, checksum in published] == sizes
 
 
 @pytest.mark.parametrize(("name", "year"), [("voc07", "2007"), ("voc12", "2012")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from lost_reg.datasets.archives import extract
 FILES = {"VOC/a.txt": b"a", "VOC/sub/b.txt": b"b" * 5000, "top.txt": b"top"}
 
 
-def make_tar(path: Path, files: dict[str, bytes], extra: tarfile.TarInfo | None = None, mode="w:gz") -> Path:
+def make_tar(path: Path, files: dict[str, bytes], extra: tarfile.TarInfo | None = None, mode="w") -> Path:
     with tarfile.open(path, mode) as tar:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
@@ -58,10 +57,40 @@ class TestExtract:
         assert contents(tmp_path / "out" / "in") == FILES
         assert names(tmp_path / "out" / "in") == ["VOC", "VOC/a.txt", "VOC/sub", "VOC/sub/b.txt", "top.txt"]
 
-    @pytest.mark.parametrize("mode", ["w", "w:bz2", "w:xz"])
-    def test_tar_compressions(self, tmp_path: Path, mode: str) -> None:
-        extract(make_tar(tmp_path / "archive", FILES, mode=mode), tmp_path / "out")
-        assert contents(tmp_path / "out") == FILES
+    @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+    def test_compressed_tars_are_not_read(self, tmp_path: Path, mode: str) -> None:
+        """No dataset has one, and their headers could unpack to any size."""
+        archive = make_tar(tmp_path / "archive", FILES, mode=mode)
+        assert "neither a tar nor a zip" in refusal(extract, archive, tmp_path / "out")
+
+    def test_bomb_of_one_file(self, tmp_path: Path) -> None:
+        archive = make_zip(tmp_path / "archive", {"a": bytes(2**25)})
+        assert archive.stat().st_size < 2**16
+        assert "far more room" in refusal(extract, archive, tmp_path / "out")
+        assert names(tmp_path / "out") == []
+
+    def test_bomb_of_many_empty_files(self, tmp_path: Path, make, monkeypatch) -> None:
+        monkeypatch.setattr(archives, "_MOST_TIMES", 2)
+        monkeypatch.setattr(archives, "_SPARE_BYTES", 10 * 2**12)
+        extract(make(tmp_path / "few", dict.fromkeys("abcdefghij", b"")), tmp_path / "out")
+        many = make(tmp_path / "many", {str(number): b"" for number in range(100)})
+        assert "far more room" in refusal(extract, many, tmp_path / "new")
+
+    def test_bomb_of_a_sparse_file(self, tmp_path: Path) -> None:
+        """GNU tar keeps only the parts of a file that are no zeros."""
+        info = tarfile.TarInfo("a")
+        info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**50), "GNU.sparse.name": "a"}
+        with tarfile.open(tmp_path / "archive", "w", format=tarfile.PAX_FORMAT) as tar:
+            tar.addfile(info)
+        with tarfile.open(tmp_path / "archive") as tar:
+            assert tar.getmembers()[0].size == 2**50
+        assert "far more room" in refusal(extract, tmp_path / "archive", tmp_path / "out")
+
+    def test_archive_of_a_json_file_is_no_bomb(self, tmp_path: Path) -> None:
+        text = b"".join(b'{"id": %d, "bbox": [1, 2, 3, 4]}, ' % (number**2 % 9973) for number in range(10**6))
+        archive = make_zip(tmp_path / "archive", {"a.json": text})
+        assert len(text) / archive.stat().st_size > 5
+        extract(archive, tmp_path / "out")
 
     def test_wanted_members_only(self, tmp_path: Path, make) -> None:
         archive = make(tmp_path / "archive", {**FILES, "../evil": b"not asked for"})
@@ -130,14 +159,15 @@ class TestExtract:
 
     def test_interrupted(self, tmp_path: Path, make, monkeypatch) -> None:
         archive = make(tmp_path / "archive", FILES)
-        copy, copied = shutil.copyfileobj, []
+        copy, copied = archives._copy, []
 
-        def interrupted(*args: object) -> None:
+        def interrupted(*args) -> int:
             if copied:
                 raise KeyboardInterrupt
             copied.append(copy(*args))
+            return copied[0]
 
-        monkeypatch.setattr(archives.shutil, "copyfileobj", interrupted)
+        monkeypatch.setattr(archives, "_copy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             extract(archive, tmp_path / "out")
         assert copied and names(tmp_path / "out") == []

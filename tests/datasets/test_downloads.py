@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
+import itertools
 import os
+import socket
 import threading
+import tracemalloc
 from pathlib import Path
 from urllib.request import Request
 
@@ -14,23 +19,24 @@ from http_server import BODY, Resource, Server
 
 from lost_reg.datasets import https
 from lost_reg.datasets.downloads import Checksum, fetch
+from lost_reg.datasets.https import RequestFailed, TooLong
 from lost_reg.errors import LostRegError
 
-SUM = Checksum("sha256", hashlib.sha256(BODY).hexdigest())
+SUM = Checksum("sha256", hashlib.sha256(BODY).hexdigest(), len(BODY))
 
 
 class TestChecksum:
     def test_md5_and_sha256(self, tmp_path: Path) -> None:
         path = tmp_path / "abc"
         path.write_bytes(b"abc")
-        assert Checksum("md5", "900150983cd24fb0d6963f7d28e17f72").fits(path)
+        assert Checksum("md5", "900150983cd24fb0d6963f7d28e17f72", 3).fits(path)
         assert not SUM.fits(path)
         assert not SUM.fits(tmp_path / "missing")
 
     @pytest.mark.parametrize("algorithm, digest", [("sha1", "0" * 40), ("md5", "0" * 31), ("md5", "G" * 32)])
     def test_nonsense_is_refused(self, algorithm: str, digest: str) -> None:
         with pytest.raises(ValueError, match="expected"):
-            Checksum(algorithm, digest)
+            Checksum(algorithm, digest, 3)
 
 
 class TestFetch:
@@ -139,6 +145,27 @@ class TestFetch:
         assert "only https" in refusal(fetch, url, tmp_path / "file", SUM)
 
     @pytest.mark.parametrize(
+        "url",
+        ["http://[::1", "http://", "https://", "", "https://a b/", "https://a/\n", "https://a/\x1b[2J",
+         "//a/b", "https://a:port/", "https://a:0/", "https://a:99999/", "https://" + "a" * 70 + "/",
+         "https://é/", "https://a..b/"],
+    )  # fmt: skip
+    def test_malformed_address(self, tmp_path: Path, monkeypatch, url: str) -> None:
+        monkeypatch.setattr(https, "_opener", None)  # nothing is asked for
+        text = refusal(fetch, url, tmp_path / "file", SUM)
+        assert text.startswith("cannot download") and text.isprintable()
+        assert "well-formed" in text or "only https" in text
+
+    @pytest.mark.parametrize("target", ["http://[::1", "https://a:port/", "file:///etc/passwd"])
+    def test_redirect_to_a_malformed_address(
+        self, server: Server, tmp_path: Path, retry, target: str
+    ) -> None:
+        retry(3)
+        resource = Resource(location=target)
+        assert "cannot download" in refusal(fetch, server.add("/moved", resource), tmp_path / "file", SUM)
+        assert len(resource.requests) == 1
+
+    @pytest.mark.parametrize(
         "start, end, followed",
         [
             ("https://example.org/a", "http://example.org/b", False),
@@ -233,3 +260,115 @@ class TestFetch:
         (tmp_path / "file").write_text("in the way")
         text = refusal(fetch, "https://example.org/a", tmp_path / "file" / "a", SUM)
         assert "cannot read or write" in text and str(tmp_path / "file") in text
+
+
+class TestLimits:
+    @pytest.mark.parametrize("more", [1, 10**9])
+    def test_announced_length_beyond_the_expected_is_not_received(
+        self, server, tmp_path, retry, more
+    ) -> None:
+        retry(3)
+        resource = Resource(announces=len(BODY) + more)
+        text = refusal(fetch, server.add("/file", resource), tmp_path / "file", SUM)
+        assert f"announces {len(BODY) + more:,} bytes instead of at most 102,400" in text
+        assert names(tmp_path) == [] and len(resource.requests) == 1
+
+    def test_endless_body_is_cut_off_at_the_expected_size(self, server, tmp_path, monkeypatch, retry) -> None:
+        retry(3)
+        resource = Resource(declares_length=False, repeats=1_000)
+        seen: list[int] = []
+        url = server.add("/file", resource)
+        text = refusal(fetch, url, tmp_path / "file", SUM, progress=lambda done, total: seen.append(done))
+        assert "sends more than 102,400 bytes" in text and "resume" not in text
+        assert names(tmp_path) == [] and max(seen) <= len(BODY) and len(resource.requests) == 1
+        fetch(server.add("/good", Resource()), tmp_path / "file", SUM)
+
+    def test_body_beyond_the_announced_length_is_not_read(self, server, tmp_path) -> None:
+        fetch(server.add("/file", Resource(announces=len(BODY), repeats=5)), tmp_path / "file", SUM)
+        assert (tmp_path / "file").read_bytes() == BODY
+
+    def test_body_shorter_than_announced_is_asked_for_again(self, server, tmp_path, retry) -> None:
+        retry(2)
+        short = Resource(body=BODY[:1_000], announces=len(BODY))
+        assert "ended after 1000 of 102400 bytes" in refusal(
+            fetch, server.add("/file", short), tmp_path / "file", SUM
+        )
+
+    def test_part_that_is_too_long_is_fetched_anew(self, server, tmp_path) -> None:
+        resource = Resource(drops=[30_000])
+        url = server.add("/file", resource)
+        refusal(fetch, url, tmp_path / "file", SUM)
+        (tmp_path / "file.part").write_bytes(BODY + BODY)
+        fetch(url, tmp_path / "file", SUM)
+        assert (tmp_path / "file").read_bytes() == BODY
+
+    @pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"url": 3}', "{"])
+    def test_damaged_record_of_a_part_starts_anew(self, server, tmp_path, content) -> None:
+        (tmp_path / "file.part").write_bytes(b"something")
+        (tmp_path / "file.part.json").write_text(content)
+        fetch(server.add("/file", Resource()), tmp_path / "file", SUM)
+        assert (tmp_path / "file").read_bytes() == BODY
+
+    def test_memory_stays_flat(self, server, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(https, "CHUNK_BYTES", 2**16)
+        body = BODY * 200  # 20 MB
+        big = Checksum("sha256", hashlib.sha256(body).hexdigest(), len(body))
+        url = server.add("/file", Resource(announces=len(body), repeats=200))
+        tracemalloc.start()
+        try:
+            fetch(url, tmp_path / "file", big)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 5e6
+
+    def test_body_in_memory_is_bounded(self, server, monkeypatch) -> None:
+        assert https.read_all(server.add("/a", Resource()), len(BODY)) == BODY
+        for resource in (Resource(), Resource(declares_length=False)):
+            with pytest.raises(TooLong):
+                https.read_all(server.add("/b", resource), len(BODY) - 1)
+
+    def test_slow_server_is_cut_off(self, server, tmp_path, monkeypatch, retry) -> None:
+        """By a clock of the test: each look at it is 40 seconds after the last."""
+        retry(2)
+        ticks = itertools.count(0, 40)
+        monkeypatch.setattr(https, "clock", lambda: next(ticks))
+        monkeypatch.setattr(https, "SLOWEST_BYTES_PER_SECOND", 10**6)
+        resource = Resource()
+        text = refusal(fetch, server.add("/file", resource), tmp_path / "file", SUM)
+        assert "it is too slow: " in text and "under 1,000,000 a second" in text
+        assert len(resource.requests) == 3
+
+    def test_time_that_a_server_does_not_take_is_not_counted(self, server, tmp_path, monkeypatch) -> None:
+        paced = https._Paced(io.BytesIO(b"a" * 300))  # type: ignore[arg-type]
+        now = itertools.cycle([0, 0, 100, 100])  # 100 s between two reads
+        monkeypatch.setattr(https, "clock", lambda: next(now))
+        assert all(paced.readinto(bytearray(10)) == 10 for _ in range(30))
+
+    def test_rate_is_that_of_each_window(self, monkeypatch) -> None:
+        """60,000 bytes in 60 s are enough, but do not make up for the next 60 s."""
+        ticks = itertools.count(0, 1)
+        monkeypatch.setattr(https, "clock", lambda: next(ticks))
+        paced = https._Paced(io.BytesIO(bytes(10**6)))  # type: ignore[arg-type]
+        paced.left = 10**6
+        for size in [1_000] * 60 + [5_000] * 10 + [1] * 49:
+            paced.readinto(bytearray(size))
+        with pytest.raises(RequestFailed, match="it is too slow: 50,050 bytes in 60 s, under 1,000 a second"):
+            paced.readinto(bytearray(1))
+
+    def test_headers_without_end(self, tmp_path, retry) -> None:
+        """A server that says `100 Continue` for ever."""
+        retry(2)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer() -> None:
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    for _ in range(10_000):
+                        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+            assert "headers without end" in refusal(fetch, url, tmp_path / "file", SUM)
+            thread.join()

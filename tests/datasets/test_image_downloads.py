@@ -90,3 +90,17 @@ class TestFetchImages:
         (tmp_path / "images").write_text("in the way")
         text = refusal(fetch_images, self.jobs(server, tmp_path, [jpeg()]))
         assert text.startswith("cannot write the image") and str(tmp_path / "images") in text
+
+    def test_image_of_more_bytes_than_its_pixels_take(self, server: Server, tmp_path: Path) -> None:
+        most = 4 * 30 * 40 + 2**20
+        jobs = self.jobs(server, tmp_path, [jpeg(), jpeg() + bytes(most)])
+        server.resources["/0.jpg"].declares_length, server.resources["/0.jpg"].repeats = False, 10_000
+        assert "sends more than 1,053,376 bytes" in refusal(fetch_images, jobs[:1])
+        assert "instead of at most 1,053,376" in refusal(fetch_images, jobs[1:])
+        assert names(tmp_path) == ["images"]
+
+    def test_image_of_another_size_is_not_decoded(self, server: Server, tmp_path: Path, monkeypatch) -> None:
+        """A few bytes can claim many pixels."""
+        jobs = self.jobs(server, tmp_path, [jpeg(400, 300)])
+        monkeypatch.setattr(Image.Image, "load", None)
+        assert "expected 40 x 30 pixels, but got 400 x 300" in refusal(fetch_images, jobs)

@@ -233,11 +233,64 @@ def test_pickle_bomb_of_nested_lists(refused):
     assert "holds a list" in refused(b"\x80\x04" + deep + b".")
 
 
-def test_tuples_too_deep_to_be_hashed_are_refused(refused):
-    """Found by this test: a file of a megabyte once crashed the process."""
-    assert "nested in it over 100 deep" in refused(b"\x80\x04}N" + b"\x85" * 10**6 + b"Ns.")
-    by_memo = b"".join(b"\x85\x940h%c" % index for index in range(101))
-    assert "nested in it over 100 deep" in refused(b"\x80\x04}N" + by_memo + b"Ns.")
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"N" + b"\x85" * 300_000,
+        b"N" + b"".join(b"\x85\x940h%c" % index for index in range(200)) + b"\x85" * 10**5,
+        b"(" * 50_000 + b"t" * 50_000,
+        b"(" * 50_000 + b"\x91" * 50_000,  # frozen sets
+        b"c_codecs\nencode\n\x940" + b"h\x00" * 50_000 + b")" + b"R\x85" * 50_000,
+    ],
+    ids=["tuples", "memo", "marks", "sets", "calls"],
+)
+def test_keys_too_deep_to_be_hashed_are_refused(refused, key):
+    """A file of kilobytes once crashed the process: hashing a tuple uses the stack of C."""
+    assert "image names or ids as its keys, but one is a " in refused(b"\x80\x04}" + key + b"Ns.")
+
+
+def entries(box: bytes, count: int = 3_000) -> bytes:
+    """A dictionary with this box under many keys, as opcodes."""
+    return b"}(" + b"".join(b"X\x04\x00\x00\x00%04d" % index + box for index in range(count)) + b"u."
+
+
+def memoised(*values: bytes) -> bytes:
+    return b"\x80\x04" + b"".join(value + b"\x940" for value in values)
+
+
+BUFFER = b"B" + struct.pack("<I", 400_000) + bytes(400_000)
+TEXT = b"X" + struct.pack("<I", 400_000) + b"a" * 400_000
+F8 = b"cnumpy\ndtype\n\x8c\x02f8\x85R"
+SCALAR, FROM_BUFFER = b"cnumpy.core.multiarray\nscalar\n", b"cnumpy.core.numeric\n_frombuffer\n"
+ENCODE = b"c_codecs\nencode\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        memoised(BUFFER, F8, FROM_BUFFER) + entries(b"h\x02(h\x00h\x01(K\x04t\x8c\x01CtR"),
+        memoised(BUFFER, F8, SCALAR) + entries(b"(" + b"h\x02h\x01h\x00\x86R" * 4 + b"l"),
+        memoised(TEXT, ENCODE, SCALAR, F8)
+        + entries(b"(" + b"h\x02h\x03h\x01h\x00h\x00\x86R\x86R" * 4 + b"l"),
+        memoised(b"(" + b"N" * 400_000 + b"l") + entries(b"h\x00"),
+        memoised(b"(" + b"N" * 400_000 + b"t") + entries(b"h\x00"),
+    ],
+    ids=["arrays", "scalars", "encoded scalars", "lists", "tuples"],
+)
+def test_what_many_boxes_share_is_not_read_for_each(read, refused, monkeypatch, content):
+    """3,000 arrays on one buffer once took a minute."""
+    decoded = []
+    frombuffer = np.frombuffer
+    monkeypatch.setattr(
+        np, "frombuffer", lambda raw, dtype: decoded.append(len(raw)) or frombuffer(raw, dtype)
+    )
+    assert "expected boxes of four numbers, but that of '0000'" in refused(content)
+    assert max(decoded, default=0) <= 32
+    assert read(pickle.dumps({"a": np.arange(4)})) == {"a": (0, 1, 2, 3)} and decoded[-1] == 32
+
+
+def test_an_array_of_several_numbers_is_no_side(refused):
+    assert "boxes of four numbers" in refused(pickle.dumps({"a": [0, 0, 1, np.array([5, 6])]}))
 
 
 @pytest.mark.parametrize(
@@ -289,8 +342,8 @@ def test_every_cut_of_a_pickle_is_refused(refused):
 
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_flipped_bytes_never_do_anything_but_read_or_refuse(read, monkeypatch):
-    monkeypatch.setattr(builtins, "eval", None)
     random = np.random.default_rng(0)
+    monkeypatch.setattr(builtins, "eval", None)
     content = np.frombuffer(pickle.dumps({"a": np.arange(4), "b": [1, 2, 3, np.int64(4)]}, 2), np.uint8)
     for _ in range(300):
         damaged = content.copy()
