@@ -79,6 +79,7 @@ class Export:
 
     images: the boxes, by image; settings: the run's; files: its image files.
     without_box: the images that have none: nothing was found, no box is left, or they could not be used.
+    is_own: whether this user made the run, so that the annotations that it names may be read.
     notes: what the user should know about the export; a format may add some.
     """
 
@@ -86,6 +87,7 @@ class Export:
     settings: dict[str, Any]
     files: ImageFiles
     without_box: tuple[str, ...] = ()
+    is_own: bool = True
     notes: list[str] = field(default_factory=list)
 
     @cached_property

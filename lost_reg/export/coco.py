@@ -48,7 +48,8 @@ def write_coco(export: Export, path: Path) -> None:
 def image_ids(export: Export) -> dict[str, Any]:
     """The ids of the run's images in its COCO dataset, by name; empty for a run on other images.
 
-    If the dataset can no longer be read, the result is empty, and a note is added to the export.
+    If the dataset can no longer be read, or another user's run names it, the result is empty, and a note is
+    added to the export.
     """
     from lost_reg.datasets.coco_file import read_coco_file  # its imports would slow down `lost-reg --help`
 
@@ -58,11 +59,14 @@ def image_ids(export: Export) -> dict[str, Any]:
     try:
         if dataset == _COCO20K:  # COCO_train2014_000000560992.jpg
             return {name: int(PurePosixPath(name).stem.rpartition("_")[2]) for name in names}
+        if names and not export.is_own:
+            raise LostRegError("another user's run names the file")
         images = read_coco_file(Path(dataset)).images_by_name() if names else {}
         return {name: images[name].written_id for name in names}
     except (LostRegError, ValueError, KeyError):
         export.notes.append(
-            f"image ids are not those of {dataset}, which is missing or does not list the images"
+            f"image ids are not those of {dataset}, which is missing, does not list the images, or is named "
+            "by a run that is not yours"
         )
         return {}
 

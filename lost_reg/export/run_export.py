@@ -19,6 +19,7 @@ from lost_reg.plausibility import IMPLAUSIBLE
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
+from lost_reg.runs.seals import is_own
 from lost_reg.text import agreeing, counted
 
 _TOTAL_UNKNOWN = "the run was not finished: how many images are left is unknown"
@@ -88,6 +89,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         settings=results.settings,
         files=ImageFiles(images, options.images),
         without_box=(*selection.without_box(), *results.failures),
+        is_own=is_own(results.record),
     )
     _check_image_files(export, options)
     not_cropped = SkippedImages()

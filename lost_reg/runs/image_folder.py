@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -50,10 +51,10 @@ class ImageFolder:
             raise LostRegError(self.refusal)
         if leads_out(image):
             raise LostRegError(f"the name {image!r} leads out of the folder of the run's images: not read")
-        if self.root is None or "\0" in image:
+        if self.root is None:
             return None
         path = self._absolute / image
-        if not path.is_file():
+        if not os.path.isfile(path):  # also for a name that no file system takes
             return None
         if not self.follow_links and not path.resolve().is_relative_to(self._resolved):
             raise LostRegError(

@@ -41,7 +41,7 @@ def is_own(record: dict[str, Any]) -> bool:
 
 def foreign(folder: Path, what: str) -> str:
     """What to tell the user of a run folder with a record that is not their own; what: the consequence."""
-    return f"{folder} was not made by you on this machine, or by an earlier version, so {what}"
+    return f"{folder} was made by somebody else, on another machine or by an earlier version, so {what}"
 
 
 def _seal(record: dict[str, Any], key: bytes) -> str:

@@ -40,7 +40,8 @@ def test_files_below_the_folder_are_found(photos):
     folder = ImageFolder(photos)
     assert folder.find("a.jpg") == photos / "a.jpg"
     assert folder.find("inner.jpg") == photos / "inner.jpg"  # a link that stays inside
-    assert folder.find("b.jpg") is None and folder.find("nul\0.jpg") is None and folder.find(".") is None
+    assert folder.find("b.jpg") is None and folder.find(".") is None
+    assert folder.find("nul\0.jpg") is None and folder.find("l" * 5000) is None
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "/etc/passwd", ".."])
@@ -94,7 +95,7 @@ def test_the_images_of_a_foreign_run_need_a_folder_that_the_user_names(photos, t
     change_record(run, root="/")
     record = read_record(run / "run.json")
     message = refusal(image_folder(run, record).find, "etc/passwd")
-    assert "was not made by you on this machine" in message and "`image_root`" in message
+    assert "was made by somebody else" in message and "`image_root`" in message
     assert image_folder(run, record, ImageRoot(photos)).find("a.jpg") == photos / "a.jpg"
     with pytest.raises(LostRegError, match="no such folder of images"):
         image_folder(run, record, ImageRoot(tmp_path / "gone"))
@@ -126,7 +127,7 @@ def test_a_report_shows_no_picture_from_such_a_folder_and_says_why(photos, tmp_p
     change_record(run, root=str(photos / "sub"))
     invoke("report", run, "--out", tmp_path / "report")
     page = (tmp_path / "report/index.html").read_text()
-    assert "was not made by you on this machine" in page and "--image-root" in page
+    assert "was made by somebody else" in page and "--image-root" in page
 
 
 def test_ground_truth_is_not_read_from_a_path_that_a_foreign_run_names(tmp_path, make_coco):
@@ -139,6 +140,19 @@ def test_ground_truth_is_not_read_from_a_path_that_a_foreign_run_names(tmp_path,
     result = invoke("corloc", run)
     assert result.exit_code == 1 and "name it with --dataset" in result.stderr
     assert invoke("corloc", run, "--dataset", annotations).exit_code == 0
+
+
+def test_nor_are_the_ids_of_its_images(tmp_path, make_coco):
+    annotations = make_coco(tmp_path / "coco", {"b.jpg": [], "a.jpg": [(0, 0, 9, 9, 0)]})
+    found = [prediction("a.jpg", (0, 0, 9, 9))]
+    run = write_predictions(tmp_path / "run", found, root=tmp_path, dataset=str(annotations))
+    for number, (created, image_id) in enumerate([(None, 2), ("then", 1)]):
+        if created:
+            change_record(run, created=created)
+        result = invoke("export", run, "--to", "coco", "--out", tmp_path / f"{number}.json")
+        written = json.loads((tmp_path / f"{number}.json").read_text())
+        assert written["images"][0]["id"] == image_id
+        assert ("is not yours" in result.stderr) == bool(created)
 
 
 @pytest.mark.parametrize("name", ["predictions.jsonl", ".lock", "maps", "pictures"])
