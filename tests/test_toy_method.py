@@ -211,7 +211,7 @@ def test_options_that_it_does_not_have_are_refused(refused, truths, tmp_path, op
 
 
 def test_a_sweep_over_its_option_chooses_the_best(lost_reg, refused, truths, tmp_path):
-    sweep = "sweep --dataset voc07 --method toy --normalize no --center yes --tune-fraction 0.5"
+    sweep = "sweep --dataset voc07 --method toy --layer -1 --normalize no --center yes --tune-fraction 0.5"
     lost_reg(f"{sweep} --margin=0,1,2 --out swept --limit 3")
     assert "other settings" in refused(f"{sweep} --margin=0,1 --out swept --resume")
     table = lost_reg(f"{sweep} --margin=0,1,2 --out swept --resume")
@@ -278,7 +278,7 @@ def test_its_runs_are_scored_compared_exported_and_shown(
         assert float(row["score"]) == pytest.approx(norm, rel=1e-4) and row["degree"] == ""
     assert "no boxes" in refused("export results/least1e9 --to csv --out nothing.csv")
 
-    sweep = "sweep --dataset voc07 --method toy --normalize no --center yes --tune-fraction 0.5"
+    sweep = "sweep --dataset voc07 --method toy --layer -1 --normalize no --center yes --tune-fraction 0.5"
     lost_reg(f"{sweep} --margin=0,1,2 --out results/swept")
     lost_reg("report results --out report")
     page = (tmp_path / "report" / "index.html").read_text()

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-from PIL import ImageColor
-
 from lost_reg.errors import LostRegError
+from lost_reg.lazy import np
 
 WHITE = "#ffffff"
 _PIXELS_PER_STRIP = 2**20
@@ -34,6 +32,8 @@ def background_of(colour: str) -> str:
     Raises:
         LostRegError: no opaque colour.
     """
+    from PIL import ImageColor  # the command line checks colours, and must start quickly
+
     try:
         rgb: tuple[int, ...] = ImageColor.getrgb(colour)
     except ValueError:
@@ -82,4 +82,4 @@ def _strip_to_rgb(pixels: np.ndarray, samples: Samples, background: str | None) 
 
 @cache
 def _rgb(colour: str) -> tuple[int, ...]:
-    return ImageColor.getrgb(background_of(colour))
+    return tuple(bytes.fromhex(background_of(colour)[1:]))

@@ -174,7 +174,7 @@ def failed_summary(summary: RunSummary) -> str:
 def noted_summary(summary: RunSummary) -> str:
     """One line on the images that were taken although their files are not complete."""
     lack = "lacks its" if summary.noted == 1 else "lack their"
-    return f"{counted(summary.noted, 'image')} {lack} end marker (all pixels are there; see `note` of each)"
+    return f"{counted(summary.noted, 'image')} {lack} end marker (all pixels are there; the note of each in predictions.jsonl says so)"
 
 
 def implausible_summary(summary: RunSummary) -> str:

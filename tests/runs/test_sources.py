@@ -29,8 +29,10 @@ def test_a_dataset_with_missing_images_is_refused_with_their_names(voc, tmp_path
     for index in (0, 1, 2, 3):
         (voc / f"JPEGImages/{index:06}.jpg").unlink()
     text = refusal(source_of_dataset, find_dataset(str(voc), tmp_path))
-    assert "4 of 5 images are not in" in text and "000000.jpg, 000001.jpg, 000002.jpg and 1 more" in text
-    assert text.endswith("complete the folder")  # it is the user's own
+    assert (
+        "1 of 5 images found in" in text and "without 000000.jpg, 000001.jpg, 000002.jpg and 1 more" in text
+    )
+    assert "put the others into that folder" in text  # it is the user's own
 
 
 def test_files_are_recorded_by_absolute_paths_and_standard_input_as_it_is(tmp_path, save_scene, monkeypatch):
