@@ -104,14 +104,17 @@ class Dataset:
         lacking = [name for name in done if name in self.truths and self.truths[name].size_hw is None]
         if not lacking:
             return self
-        sizes = {name: sizes_hw[name] if name in sizes_hw else self._size_in_file(name) for name in lacking}
+        folder = ListedFolder(self.root)
+        sizes = {
+            name: sizes_hw[name] if name in sizes_hw else self._size_in_file(name, folder) for name in lacking
+        }
         truths = [
             replace(one, size_hw=sizes[name]) if name in sizes else one for name, one in self.truths.items()
         ]
         return replace(self, load_truths=lambda: truths)
 
-    def _size_in_file(self, name: str) -> SizeHW | None:
-        if not ListedFolder(self.root).has(name):
+    def _size_in_file(self, name: str, folder: ListedFolder) -> SizeHW | None:
+        if not folder.has(name):
             raise LostRegError(
                 f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
                 f"{self.root}; add its height and width, or the image"

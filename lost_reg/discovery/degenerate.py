@@ -14,11 +14,11 @@ _MOSTLY = 0.9  # with fewer positive affinities degrees differ, and the reason i
 def why_implausible(kind: str, images: Iterable[Prediction]) -> str | None:
     """Why the first boxes of images have an implausible shape; see `Method.why_implausible`."""
     if kind == WHOLE_IMAGE:
-        return _why_implausible(images)
+        return _why_whole_image(images)
     return _why_single_patch(images) if kind == SINGLE_PATCH else None
 
 
-def _why_implausible(images: Iterable[Prediction]) -> str | None:
+def _why_whole_image(images: Iterable[Prediction]) -> str | None:
     """Whether it is because affinities are positive.
 
     If all affinities of an image are positive, all its patches have the same degree, any of them can be the

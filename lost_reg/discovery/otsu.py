@@ -188,7 +188,8 @@ def _split_in_bins(features: Tensor, histogram: _Histogram, promising: Tensor) -
 
 
 def _split_at_edge(histogram: _Histogram) -> Tensor:
-    """The middle of the edges at which the variance between the groups is largest."""
+    """The middle of the gap in which the variance between the groups is largest: no affinity is in it."""
     at_edges = _variance_between(histogram.below, histogram.sums, histogram.count, histogram.total)
-    best = histogram.edges[at_edges >= at_edges.max() * (1 - _TIE)].double()
-    return ((best[0] + best[-1]) / 2).to(histogram.edges.dtype)
+    best = (at_edges >= at_edges.max() * (1 - _TIE)).nonzero()[0, 0]
+    in_gap = histogram.edges[histogram.below == histogram.below[best]].double()
+    return ((in_gap[0] + in_gap[-1]) / 2).to(histogram.edges.dtype)

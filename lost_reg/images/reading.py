@@ -180,7 +180,16 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image | Tags]:
         _check_size(image.height, image.width)
         if tags:
             fix_palette(image, tags)
+        _scale_transparent_grey(image)
         yield image
+
+
+def _scale_transparent_grey(image: Image.Image) -> None:
+    """Scale the grey that stands for transparent in a PNG of 2 or 4 bits, as Pillow scales its pixels."""
+    grey = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    if image.format == "PNG" and isinstance(grey, int) and tiles:
+        image.info["transparency"] = grey * {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1)
 
 
 def _check_size(height: int, width: int) -> None:

@@ -11,12 +11,14 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_state_path
+
+from lost_reg.errors import LostRegError
+from lost_reg.files import whole_file
 
 SEAL = "seal"  # its key in a record
 _SEALED = ("created", "root", "data_root", "weights_file", "settings")
@@ -54,23 +56,19 @@ def _key_path() -> Path:
 
 
 def _key() -> bytes | None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home folder
         key = _key_path().read_bytes()
         return key if len(key) == _KEY_BYTES else None
     return None
 
 
 def _new_key() -> bytes | None:
-    """Make the key, which only this user can read; None if it cannot be kept."""
-    path, key = _key_path(), secrets.token_bytes(_KEY_BYTES)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key)
-        with contextlib.suppress(FileExistsError):  # another process was first
-            os.link(part, path)
-        part.unlink()
-    except OSError:
-        return None
+    """Make the key, which only this user can read; None if it cannot be kept.
+
+    Of two processes that make the first key at the same moment, one can seal with a key that is replaced; its
+    run counts as another user's then.
+    """
+    with contextlib.suppress(LostRegError, RuntimeError), whole_file(_key_path()) as part:
+        part.touch(mode=0o600)
+        part.write_bytes(secrets.token_bytes(_KEY_BYTES))
     return _key()

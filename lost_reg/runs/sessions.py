@@ -174,7 +174,8 @@ def failed_summary(summary: RunSummary) -> str:
 def noted_summary(summary: RunSummary) -> str:
     """One line on the images that were taken although their files are not complete."""
     lack = "lacks its" if summary.noted == 1 else "lack their"
-    return f"{counted(summary.noted, 'image')} {lack} end marker (all pixels are there; the note of each in predictions.jsonl says so)"
+    images = counted(summary.noted, "image")
+    return f"{images} {lack} end marker; all pixels are there, and predictions.jsonl notes it"
 
 
 def implausible_summary(summary: RunSummary) -> str:

@@ -160,7 +160,8 @@ def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> Non
     """
     if len(found.done) < len(dataset.truths):
         command = "sweep" if found.settings and "tried" in found.settings else "run"
-        resume = f"; `lost-reg {command}` with `resume` finishes it" if found.settings else ""
+        of_dataset = found.settings and found.settings["dataset"]
+        resume = f"; `lost-reg {command}` with `resume` finishes it" if of_dataset else ""
         raise LostRegError(
             f"{found.path} covers {len(found.done):,} of the {counted(len(dataset.truths), 'image')} of "
             f"{dataset.title}: {alternative}{resume}"

@@ -119,3 +119,47 @@ def test_cmyk_and_ycck_are_what_opencv_reads(transform):
     assert np.abs(found - by_opencv(content)).max() <= 3
     if transform != 2:
         assert np.abs(found - PIXELS).mean() < 8
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_an_end_marker_after_a_cut_does_not_hide_it(options):
+    """As tools that mend files add one: a decoder makes what is missing grey, without a word.
+
+    A cut in the last interval between restarts is not noticed, here two units of 16 x 16 pixels; without
+    restarts, one in the last unit.
+    """
+    content = jpeg(**options)
+    whole = read_image(content, apply_exif=True)
+    start = content.index(b"\xff\xda")
+    for left in range(start + 20, len(content) - 2, 97):
+        try:
+            pixels, note = read_noted(content[:left] + END, apply_exif=True)
+        except UnreadableImage as error:
+            assert str(error).startswith("cut off: its last"), left
+        else:
+            assert note is None, left
+            rows, columns = (pixels != whole).any(axis=2).nonzero()
+            assert rows.min(initial=99) >= 79 and columns.min(initial=99) >= 95, (
+                left,
+                rows.min(),
+                columns.min(),
+            )
+
+
+@pytest.mark.parametrize("end", [b"", END])
+def test_a_progressive_image_without_its_last_scans_is_refused(end):
+    content = jpeg(progressive=True)
+    scans = [at for at in range(len(content)) if content[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 5
+    for at in scans[1:]:
+        tables = content.rindex(b"\xff\xc4", 0, at)  # the scan's own tables come before it
+        assert refusal(content[:tables] + end).startswith("cut off: its last scans are missing"), at
+
+
+def test_a_whole_image_that_ends_grey_is_read():
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    for form in ({}, {"progressive": True}, {"subsampling": 0}):
+        file = io.BytesIO()
+        Image.fromarray(grey).save(file, "JPEG", **form)
+        pixels, note = read_noted(file.getvalue(), apply_exif=True)
+        assert note is None and (abs(pixels.astype(int) - 128) <= 1).all()

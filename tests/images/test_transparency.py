@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -188,3 +189,31 @@ def test_what_is_no_opaque_colour_is_one_line(wrong):
     with pytest.raises(LostRegError) as caught:
         background_of(wrong)
     assert repr(wrong) in str(caught.value) and "`background`" in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_transparent_grey_of_few_bits(depth):
+    """The grey of a tRNS chunk counts in the file's own levels: Pillow scales the pixels and not it."""
+    most = 2**depth - 1
+    levels = (np.arange(8)[None] % (most + 1)).astype(np.uint8)
+    packed = np.packbits(np.unpackbits(levels[:, :, None], axis=2)[:, :, -depth:].reshape(1, -1), axis=1)
+    for transparent in range(min(most + 1, 6)):
+        content = _png(depth, packed.tobytes(), transparent)
+        grey = np.where(levels == transparent, 255, levels * (255 // most))
+        assert np.array_equal(read_image(content, apply_exif=False)[:, :, 0], grey), transparent
+
+
+def _png(depth: int, row: bytes, transparent: int) -> bytes:
+    """A grey PNG of 8 pixels in one row, written by hand."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checked = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checked
+
+    header = struct.pack(">IIBBBBB", 8, 1, depth, 0, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(">H", transparent)),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in (*chunks, (b"IEND", b"")))

@@ -10,6 +10,7 @@ from helpers import prediction, refusal, write_predictions
 
 from lost_reg.cli.app import main
 from lost_reg.errors import LostRegError
+from lost_reg.runs import seals
 from lost_reg.runs.folder import read_record
 from lost_reg.runs.image_folder import ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.seals import is_own, sealed
@@ -87,6 +88,19 @@ def test_without_a_place_for_the_key_runs_are_made_but_not_sealed(monkeypatch, t
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     record = sealed({"root": "/photos", "seal": "old"})
     assert record == {"root": "/photos"} and not is_own(record)
+
+
+def test_a_damaged_key_is_replaced_and_without_a_home_folder_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "lost-reg").mkdir()
+    (tmp_path / "lost-reg/key").write_bytes(b"short")
+    assert is_own(sealed({"root": "/photos"}))
+
+    def homeless(name):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(seals, "user_state_path", homeless)
+    assert sealed({"root": "/photos"}) == {"root": "/photos"} and not is_own({"root": "/photos"})
 
 
 def test_the_images_of_a_foreign_run_need_a_folder_that_the_user_names(photos, tmp_path):
