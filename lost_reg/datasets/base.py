@@ -28,7 +28,7 @@ class Dataset:
         malformed one. None for a dataset without masks.
     label: how it is shown; by default the last part of its name.
     load_notes: reads what the user should know about the ground truth, such as annotations left out.
-    unannotated: the images without annotations. One that is annotated as having no objects is none of them.
+    unannotated: the images without annotations. One annotated as having no objects is not among them.
     left_out: the images that `annotated` left out.
     """
 

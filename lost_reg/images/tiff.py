@@ -137,7 +137,7 @@ def _refusal(tags: Tags) -> str | None:
     is_grey = tags.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
     if tags.samples > _MOST_SAMPLES or (is_grey and (colours > 1 or 0 in tags.extra)):
         return (
-            f"a TIFF with {tags.samples} bands, which are not named as colours: write those to look at as a "
+            f"a TIFF with {tags.samples} bands, which are not named as colours: save those to look at as a "
             "grey or RGB image"
         )
     if not _is_checked(tags, colours, bits):

@@ -149,8 +149,10 @@ class _Group:
     def __init__(self, runs: list[ReportRun], chosen: Shown):
         self.runs, self._count_hard = runs, chosen.count_hard
         self.dataset = runs[0].dataset
-        results = runs[0].results
-        self._folders = [image_folder(results.folder, results.record, chosen.images)]
+        folders = [image_folder(one.results.folder, one.results.record, chosen.images) for one in runs]
+        self._folders = [
+            min(folders, key=lambda folder: folder.refusal is not None)
+        ]  # one to be read, if any
         if self.dataset:
             self._folders.insert(0, ImageFolder(self.dataset.root, chosen.images.follow_links))
         self.withheld: set[str] = set()

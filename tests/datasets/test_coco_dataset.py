@@ -115,3 +115,11 @@ def test_coco_file_without_its_images(tmp_path, make_coco):
     (tmp_path / "made" / "images" / "a.jpg").unlink()
     text = refusal(find_dataset, str(path), tmp_path)
     assert "no folder beside" in text and "looked for a.jpg in" in text
+
+
+def test_two_names_of_one_image_file_are_refused(tmp_path, save_scene):
+    save_scene(tmp_path / "a/x.jpg")
+    listed = [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": "a\\x.jpg"}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"images": listed, "annotations": []}))
+    text = refusal(open_coco, tmp_path / "boxes.json")
+    assert text.endswith("'a/x.jpg', 'a\\\\x.jpg' name the same image file")
