@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import posixpath
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -53,8 +54,9 @@ def open_coco(annotations: Path) -> Dataset:
             f"{annotations.parent} and the folders in it and beside it"
         )
     names = [found.get(name, name) for name in written]
-    if twice := next((name for name, times in Counter(names).items() if times > 1), None):
-        same = [one for one, name in zip(written, names) if name == twice]
+    files = [posixpath.normpath(name) for name in names]
+    if twice := next((file for file, times in Counter(files).items() if times > 1), None):
+        same = [one for one, file in zip(written, files) if file == twice]
         raise LostRegError(f"{str(annotations)!r}: {shown_names(map(repr, same))} name the same image file")
     truths = [_truth(file, image, name) for image, name in zip(file.images.values(), names)]
     masked = has_masks(file)

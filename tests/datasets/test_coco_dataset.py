@@ -117,9 +117,10 @@ def test_coco_file_without_its_images(tmp_path, make_coco):
     assert "no folder beside" in text and "looked for a.jpg in" in text
 
 
-def test_two_names_of_one_image_file_are_refused(tmp_path, save_scene):
+@pytest.mark.parametrize("other", ["a\\x.jpg", "./a/x.jpg", "a//x.jpg"])
+def test_two_names_of_one_image_file_are_refused(tmp_path, save_scene, other):
     save_scene(tmp_path / "a/x.jpg")
-    listed = [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": "a\\x.jpg"}]
+    listed = [{"id": 1, "file_name": "a/x.jpg"}, {"id": 2, "file_name": other}]
     (tmp_path / "boxes.json").write_text(json.dumps({"images": listed, "annotations": []}))
-    text = refusal(open_coco, tmp_path / "boxes.json")
-    assert text.endswith("'a/x.jpg', 'a\\\\x.jpg' name the same image file")
+    text = refusal(find_dataset, str(tmp_path / "boxes.json"), tmp_path)
+    assert text.endswith(f"'a/x.jpg', {other!r} name the same image file")
