@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
@@ -263,6 +263,8 @@ class ListedFiles:
                 count += 1
         except OSError as error:
             raise LostRegError(f"cannot read the list {shown}: {error.strerror or error}") from None
+        except UnicodeError:
+            raise LostRegError(f"cannot read the list {shown}: it begins as UTF-16 and is not") from None
         if not count:
             raise LostRegError(f"{shown} names no images: expected one path per line")
         return cls(Path(root), count, file, end)
@@ -292,16 +294,20 @@ def _taken_literally(name: str, path: str) -> NamedImage | Failure:
 
 
 def _opened_list(name: str) -> BinaryIO:
-    """A list that can be read repeatedly; input from a pipe is kept in a temporary file."""
+    """A list that can be read repeatedly, in UTF-8; from a pipe or UTF-16, it is kept in a temporary file."""
     if name == STANDARD_INPUT:
         if sys.stdin is None:
             raise LostRegError("there is no standard input to read a list from")
-        return _spooled(sys.stdin.buffer)
-    file = open(name, "rb")  # noqa: SIM115 - it is read throughout the run
-    return file if file.seekable() else _spooled(file)
+        file = _spooled(sys.stdin.buffer)
+    else:
+        file = open(name, "rb")  # noqa: SIM115 - it is read throughout the run
+        file = file if file.seekable() else _spooled(file)
+    is_utf_16 = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as PowerShell writes
+    file.seek(0)
+    return _spooled(codecs.EncodedFile(file, "utf-8", "utf-16")) if is_utf_16 else file
 
 
-def _spooled(stream: BinaryIO) -> BinaryIO:
+def _spooled(stream: Any) -> BinaryIO:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it is read throughout the run
     while block := stream.read(2**20):
         file.write(block)

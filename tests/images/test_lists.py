@@ -114,3 +114,16 @@ def test_a_long_list_is_sampled_throughout(tree):
     (tree / "list").write_text("".join(f"{number}.jpg\n" for number in range(1000)))
     sample = ListedFiles.read("list").sample(10)
     assert [path.name for path in sample] == [f"{number}.jpg" for number in range(0, 1000, 100)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_a_list_with_the_mark_of_its_encoding(tmp_path, encoding):
+    mark = "\ufeff" if encoding == "utf-16-le" else ""
+    (tmp_path / "list").write_bytes(f"{mark}/photos/\u65e5.jpg\r\n/photos/b.jpg\r\n".encode(encoding))
+    listed = ListedFiles.read(str(tmp_path / "list"))
+    assert [name for name, _ in listed.todo(())] == ["\u65e5.jpg", "b.jpg"]
+
+
+def test_a_list_that_begins_as_utf_16_and_is_not(tmp_path):
+    (tmp_path / "list").write_bytes(b"\xff\xfe\x00\xd8a\x00")
+    assert "it begins as UTF-16 and is not" in refusal(ListedFiles.read, str(tmp_path / "list"))
