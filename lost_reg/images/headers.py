@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 HEAD_BYTES = 512
@@ -24,6 +25,8 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"\xff\x0a|\0\0\0\x0cJXL ", f"a JPEG XL image, which is not supported: {_EXPORT}"),
         (rb"II\xbc", f"a JPEG XR image, which is not supported: {_EXPORT}"),
         (rb"P[Ff]\s", "a float image (PFM): scale its values to 8 or 16 bits"),
+        (rb"MM\0\+", f"a BigTIFF in big-endian order, which is not supported: {_EXPORT}"),
+        (rb"RIFF....WAVE|ID3|OggS|fLaC", "a sound, not an image"),
         (rb"P7\s", f"a PAM image, which is not supported: {_EXPORT}"),
         (rb"v/1\x01|#\?(RADIANCE|RGBE)", f"an HDR image (OpenEXR or Radiance): {_EXPORT}"),
         (rb"FUJIFILMCCD-RAW|\0\0\0.ftypcrx |II[RU]|MMOR", f"a raw photo of a camera: {_EXPORT}"),
@@ -34,14 +37,14 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
         (rb"PK(\x03\x04|\x05\x06)", "a ZIP archive: unpack it"),
         (rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd|.{257}ustar", "an archive: unpack it"),
         (rb"\0\x05\x16\x07", "not the image, but what macOS notes about it: delete it"),
-        (rb"\0\0[\x01\x02]\0", f"an icon: {_EXPORT}"),
+        (rb"\0\0[\x01\x02]\0[\x01-\xff]\0", f"an icon: {_EXPORT}"),
         (rb"....ftyp(qt|isom|iso\d|mp4|M4V|avc|3g)|\x1a\x45\xdf\xa3|RIFF....AVI ", "a video: extract frames"),
     )
 )  # fmt: skip
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _READ = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"RIFF", "WebP"),
-    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
+    (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
 )  # fmt: skip
 _TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
@@ -62,10 +65,18 @@ def what_it_is(head: bytes) -> str | None:
     """
     if not head:
         return f"an empty file: {_AGAIN}"
+    text = _as_ascii(head)
     for pattern, what in _KINDS:
-        if pattern.match(head):
+        if pattern.match(text):
             return what
     return None
+
+
+def _as_ascii(head: bytes) -> bytes:
+    """The same without the mark of UTF-8; in UTF-16, its text."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return head.decode("utf-16", "replace").encode("ascii", "replace")
+    return head.removeprefix(codecs.BOM_UTF8)
 
 
 def unidentified(head: bytes) -> str:
@@ -73,6 +84,8 @@ def unidentified(head: bytes) -> str:
     for start, name in _READ:
         if head.startswith(start):
             return f"a {name} file whose header is damaged or cut off: {_AGAIN}"
-    if _TEXT.fullmatch(head):
+    if is_heic(head):
+        return f"a HEIC photo whose header is damaged or cut off: {_AGAIN}"
+    if _TEXT.fullmatch(_as_ascii(head)):
         return "not an image, but a text file"
     return "not an image, or of a format that is not supported"

@@ -109,3 +109,22 @@ def test_no_image_is_taken_for_something_else():
             file = io.BytesIO()
             Image.fromarray(pixels).save(file, form)
             read_image(file.getvalue(), apply_exif=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("\ufeff<html>".encode(), "an HTML page"),
+        ("<!DOCTYPE html>".encode("utf-16"), "an HTML page"),
+        ("just words".encode("utf-16"), "a text file"),
+        (
+            b"\0\0\x02\0\0\0\0\0\0\0\0\0\x08\0\x08\0\x18\0" + bytes(192),
+            "not an image, or of a format",
+        ),  # a TGA
+        (b"RIFF\x24\0\0\0WAVEfmt ", "a sound"),
+        (b"MM\0+\0\x08\0\0" + bytes(50), "a BigTIFF in big-endian order"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(20), "a HEIC photo whose header is damaged"),
+    ],
+)
+def test_further_kinds(content, told):
+    assert told in refusal(content)
