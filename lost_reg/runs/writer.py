@@ -15,11 +15,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_no_links, whole_file
+from lost_reg.files import check_no_links, remove_parts, whole_file
 from lost_reg.json_files import as_json
 from lost_reg.runs.folder import (
     CLUSTERS,
     ERRORS_FILE,
+    MAPS_FOLDER,
+    PICTURES_FOLDER,
     RUN_LAYOUT,
     Layout,
     check_free,
@@ -101,6 +103,7 @@ class RunWriter:
             kept = {key: earlier[key] for key in ("created", "sessions", CLUSTERS) if key in earlier}
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
+        remove_parts(self.folder, (MAPS_FOLDER, PICTURES_FOLDER))
         self.join()
         self.record = sealed({**record, **kept, "settings": settings})
         self.write_record()
