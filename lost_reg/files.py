@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_of
 
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` writes to
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
 
@@ -36,7 +38,8 @@ def read_text(path: Path, what: str = "", *, errors: str = "strict") -> str:
 def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterator[Path]:
     """A temporary path to write to; it replaces the target when the block ends without an error.
 
-    The target's folder is created. A process that is killed can leave a hidden file beside the target.
+    The target's folder is created. A process that is killed can leave a hidden file beside the target: see
+    `remove_parts`.
 
     Args:
         what: what errors call the target, such as "the picture".
@@ -60,6 +63,30 @@ def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterat
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def remove_parts(folder: Path, below: Iterable[str] = ()) -> None:
+    """Remove what killed processes left of files that they wrote by `whole_file`.
+
+    Nothing else may be writing there, so hold the lock of a results folder. Links are not followed.
+
+    Args:
+        below: folders in this one, such as "maps", in which it is removed at any depth.
+    """
+    entries = [folder / name for name in _names_in(folder)]
+    for top in (folder / name for name in below):
+        if not top.is_symlink():
+            entries += [Path(path, name) for path, _, names in os.walk(top) for name in names]
+    for path in entries:
+        if _PART.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _names_in(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)
+    return []
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from lost_reg.text import text_of
 
 T = TypeVar("T")
 
+_MOST = 10**300  # larger whole numbers do not fit a float
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # What parsing and checking raise for content that is malformed, nested too deeply or of another type.
@@ -44,15 +45,37 @@ def parse_json(text: str | bytes, kind: type[T], *, finite: bool = True) -> T:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8 text") from None
     except msgspec.DecodeError:
-        number = _finite if finite else float
-        return convert(
-            json.loads(text, parse_constant=number, parse_float=number, parse_int=_whole_number), kind
-        )
+        number, whole = (_finite, _finite_whole_number) if finite else (float, _whole_number)
+        return convert(json.loads(text, parse_constant=number, parse_float=number, parse_int=whole), kind)
 
 
 @cache
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(kind)
+
+
+def parse_record(text: str | bytes) -> dict[str, Any]:
+    """Parse a JSON object of any content, all of whose numbers fit a float; see `parse_json`."""
+    record = parse_json(text, dict[str, Any])
+    _check_numbers(record)
+    return record
+
+
+def _check_numbers(content: Any) -> None:
+    if isinstance(content, int) and abs(content) > _MOST:
+        raise ValueError(f"a number of {len(str(abs(content)))} digits")
+    if isinstance(content, (dict, list)):
+        for one in content.values() if isinstance(content, dict) else content:
+            _check_numbers(one)
+
+
+def as_json(content: Any, **options: Any) -> str:
+    """JSON, which has no NaN and no infinity; `options`: those of `json.dumps`.
+
+    Raises:
+        ValueError: a number that is not finite.
+    """
+    return json.dumps(content, allow_nan=False, **options)
 
 
 def convert(content: Any, kind: type[T]) -> T:
@@ -87,6 +110,12 @@ def reason_of(error: Exception) -> str:
 
 def _whole_number(digits: str) -> int | float:
     return int(digits) if len(digits) < 1000 else float(digits)  # Python itself refuses to parse longer ones
+
+
+def _finite_whole_number(digits: str) -> int:
+    if len(digits) >= 1000:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _finite(number: str) -> float:

@@ -13,8 +13,8 @@ from msgspec import Meta
 
 _Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 _Whole = Annotated[int, Meta(ge=-(10**15), le=10**15)]  # exact as a float
-_Side = Annotated[int, Meta(ge=1)]
-_Index = Annotated[int, Meta(ge=0)]
+_Side = Annotated[int, Meta(ge=1, le=10**9)]
+_Index = Annotated[int, Meta(ge=0, le=10**9)]
 
 Number = _Whole | _Finite
 Box = tuple[Number, Number, Number, Number]

@@ -10,7 +10,7 @@ from helpers import names, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lost_reg.files import check_new, folders_with, path_within, whole_file, whole_folder
+from lost_reg.files import check_new, folders_with, path_within, remove_parts, whole_file, whole_folder
 
 
 def test_the_target_is_there_once_the_block_has_ended(tmp_path):
@@ -183,3 +183,23 @@ def test_long_names_are_shortened_and_stay_different(tmp_path):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    part, others = (
+        ".0123456789abcdef.part",
+        (".part", "0123456789abcdef.part", ".0123456789abcdef.partx", ".0.part"),
+    )
+    inner = tmp_path / "maps" / "a"
+    for folder in (inner, tmp_path / "elsewhere", tmp_path / "inner.part"):
+        folder.mkdir(parents=True)
+    for name in (part, *others):
+        for folder in (tmp_path, inner, tmp_path / "elsewhere"):
+            (folder / name).write_text("x")
+    (tmp_path / ".1123456789abcdef.part").symlink_to(tmp_path / ".part")
+    (tmp_path / ".2123456789abcdef.part").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    before = set(tmp_path.rglob("*"))
+    remove_parts(tmp_path, ["maps", "pictures", "linked"])
+    assert before - set(tmp_path.rglob("*")) == {tmp_path / part, inner / part}
+    remove_parts(tmp_path / "none")

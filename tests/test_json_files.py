@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lost_reg
 from lost_reg.errors import LostRegError
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, parse_record, reason_of
 from lost_reg.types import FoundObject, Prediction
 
 
@@ -57,6 +60,40 @@ def test_numbers_that_are_not_finite_can_be_kept():
     nan, low, beyond, digits, more = parse_json(text, list[Any], finite=False)
     assert nan != nan and (low, beyond, digits, more) == (-inf, inf, int("9" * 400), inf)
     assert "not a finite number" in reason(text, list[Any])
+
+
+@pytest.mark.parametrize("number", [float("nan"), inf, -inf])
+def test_what_is_written_has_finite_numbers_alone(number):
+    assert as_json({"a": [1, 2.5, None]}) == '{"a": [1, 2.5, null]}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_json({"a": [number]})
+
+
+def test_all_json_is_written_by_one_function():
+    """Elsewhere `json.dumps` is for messages alone: those of processes, and those to the user."""
+    allowed = {
+        "json_files.py",
+        "images/decoding.py",
+        "backbones/hub.py",
+        "datasets/fields.py",
+        "datasets/downloads.py",
+    }
+    root = Path(lost_reg.__file__).parent
+    others = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(r"\bjson\.dumps?\(|msgspec\.json\.encode", path.read_text(encoding="utf-8"))
+    }
+    assert others <= allowed
+
+
+def test_records_have_numbers_that_fit_a_float():
+    assert parse_record('{"a": [{"b": 12345678901234567890}]}') == {"a": [{"b": 12345678901234567890}]}
+    for digits in (400, 900, 1500, 5000):
+        with pytest.raises(MALFORMED):
+            parse_record(f'{{"a": [{{"b": {"9" * digits}}}], "name": "\\udce9"}}')
+        with pytest.raises(MALFORMED):
+            parse_record(f'{{"a": [{{"b": {"9" * digits}}}]}}')
 
 
 def test_whole_numbers_stay_whole():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 from dataclasses import dataclass
 
 from lost_reg.backbones.registers import RegisterNeurons
 from lost_reg.datasets import https
 from lost_reg.datasets.https import RequestFailed
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import as_json
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def published_neurons(backbone: str) -> RegisterNeurons:
 
 def pairs_digest(pairs: tuple[tuple[int, int], ...]) -> str:
     """The sha256 of sorted [layer, neuron] pairs as JSON: the same however the file is laid out."""
-    return hashlib.sha256(json.dumps(sorted(pairs)).encode()).hexdigest()
+    return hashlib.sha256(as_json(sorted(pairs)).encode()).hexdigest()
 
 
 def _parsed(text: bytes) -> tuple[tuple[int, int], ...]:

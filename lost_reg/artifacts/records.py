@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -11,7 +10,7 @@ from msgspec import Meta
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
-from lost_reg.json_files import MALFORMED, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
 
@@ -179,7 +178,7 @@ def write_artifacts(folder: Path, artifacts: Artifacts) -> Path:
     """
     path = folder / ARTIFACTS_FILE
     with whole_file(path) as part:
-        part.write_text(json.dumps(asdict(artifacts)) + "\n", encoding="utf-8")
+        part.write_text(as_json(asdict(artifacts)) + "\n", encoding="utf-8")
     return path
 
 

@@ -7,7 +7,6 @@ module holds the neurons and their files, the rule that moves activations, and a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_new, whole_file
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.lazy import torch
 from lost_reg.text import counted
 from lost_reg.types import Number
@@ -116,8 +115,8 @@ def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
         LostRegError: a path that cannot be written, or exists already.
     """
     about = {"backbone": neurons.backbone, "weights": neurons.weights, "found": neurons.found}
-    head = "".join(f'  "{key}": {json.dumps(value)},\n' for key, value in about.items())
-    pairs = ",\n".join(f"    {json.dumps(pair)}" for pair in neurons.neurons)
+    head = "".join(f'  "{key}": {as_json(value)},\n' for key, value in about.items())
+    pairs = ",\n".join(f"    {as_json(pair)}" for pair in neurons.neurons)
     check_new(path)
     with whole_file(path) as part:
         part.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")

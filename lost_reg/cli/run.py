@@ -224,18 +224,15 @@ def _run(
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:
-        print_summary(summary, strict, asked_for_files=chosen.visualize or chosen.save_maps)
+        print_summary(summary, strict)
 
 
-def print_summary(summary: Any, strict: bool, asked_for_files: bool) -> None:
+def print_summary(summary: Any, strict: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.degenerate import degenerate_line
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
 
-    if summary.done_before and asked_for_files:
-        done_before = f"images done before ({summary.done_before:,})"
-        print_note(f"{done_before} have pictures and maps only if those were asked for then")
     print_line(f"{_done_summary(summary)}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))

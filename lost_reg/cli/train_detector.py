@@ -204,7 +204,7 @@ def apply_detector(
                 **given(options, ["max_objects"]),
             )  # fmt: skip
     if ranks.first:
-        print_summary(summary, options["strict"], asked_for_files=chosen.visualize)
+        print_summary(summary, options["strict"])
 
 
 def _check_options(folder: Path | None, method: str | None) -> None:

@@ -7,7 +7,6 @@ reach beyond their image are not clipped.
 from __future__ import annotations
 
 import contextlib
-import json
 import posixpath
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from lost_reg.datasets.coco_masks import coco_masks, has_masks
 from lost_reg.datasets.image_paths import best_folder
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text, whole_file
-from lost_reg.json_files import MALFORMED, parse_json
+from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth
 
@@ -169,7 +168,7 @@ def _cached_truths(cached: Path, annotations: Path, names: tuple[str, ...]) -> _
             return content
     file = read_coco_file(annotations)
     content = _Cache(source, _truths_of(file, names), file.notes)
-    text = json.dumps({**vars(content), "truths": [vars(truth) for truth in content.truths]})
+    text = as_json({**vars(content), "truths": [vars(truth) for truth in content.truths]})
     with contextlib.suppress(LostRegError), whole_file(cached) as part:  # the data root may be read-only
         part.write_text(text)
     return content

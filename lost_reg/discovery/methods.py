@@ -19,7 +19,7 @@ from lost_reg.discovery.method import Method
 from lost_reg.discovery.spread import SPREAD
 from lost_reg.discovery.tokencut import TOKENCUT
 from lost_reg.errors import LostRegError
-from lost_reg.json_files import MALFORMED, convert, reason_of
+from lost_reg.json_files import MALFORMED, as_json, convert, reason_of
 from lost_reg.masks.refiners import check_refiner
 
 METHODS: dict[str, Method] = {
@@ -60,7 +60,7 @@ class Setting:
             "options": {name: _recorded(value) for name, value in vars(self.config).items()},
             **({"refine": self.refine} if self.refine else {}),
         }
-        return dict(json.loads(json.dumps(record)))
+        return dict(json.loads(as_json(record)))
 
 
 def _recorded(value: Any) -> Any:

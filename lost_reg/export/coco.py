@@ -5,7 +5,6 @@ Objects with masks have segmentations.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -14,6 +13,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.export.base import CATEGORY, Export, category_of, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import segmentation_of
+from lost_reg.json_files import as_json
 
 _COCO20K = "coco20k"
 
@@ -38,7 +38,7 @@ def write_coco(export: Export, path: Path) -> None:
         "images_without_box": list(export.without_box),
     }
     with open_text(path) as file:
-        file.write(json.dumps(head)[:-1] + ',\n"images": [')
+        file.write(as_json(head)[:-1] + ',\n"images": [')
         _write_items(file, _images(export, ids))
         file.write('],\n"annotations": [')
         _write_items(file, _annotations(export, ids))
@@ -73,7 +73,7 @@ def image_ids(export: Export) -> dict[str, Any]:
 
 def _write_items(file: TextIO, items: Iterable[dict[str, Any]]) -> None:
     for index, item in enumerate(items):
-        file.write((",\n" if index else "\n") + json.dumps(item))
+        file.write((",\n" if index else "\n") + as_json(item))
 
 
 def _numbered(export: Export, ids: dict[str, Any]) -> Iterator[tuple[Any, ExportedImage]]:

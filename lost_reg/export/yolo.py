@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from lost_reg.export.base import CATEGORY, NAMES_TABLE, Export, Stems, category_of, open_table, open_text
 from lost_reg.export.boxes import ExportedBox, ExportedImage
 from lost_reg.export.masks import pixels_of, polygon_of
+from lost_reg.json_files import as_json
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # Ultralytics ignores others
 # its paths are relative to its own folder
@@ -54,7 +54,7 @@ def _write(export: Export, folder: Path, label: Callable[[ExportedImage, Exporte
 
 def _yaml(name: str) -> str:
     """A name as YAML, quoted where it is not a plain word."""
-    return name if name == CATEGORY else json.dumps(name)
+    return name if name == CATEGORY else as_json(name)
 
 
 def _line(export: Export, box: ExportedBox, shape: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +19,7 @@ from markupsafe import Markup
 
 from lost_reg import __version__
 from lost_reg.errors import one_line
+from lost_reg.json_files import as_json
 
 MARK = '<meta name="generator" content="lost-reg'  # identifies a page as a report
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -102,7 +102,7 @@ def _environment() -> Environment:
 
 def json_for_page(content: Any) -> str:
     """JSON that is safe in a script element: ASCII, and nothing in it can end the element."""
-    text = json.dumps(content, separators=(",", ":"))
+    text = as_json(content, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

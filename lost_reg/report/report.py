@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import remove_parts, whole_file
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.artifacts import artifacts_section
 from lost_reg.report.gallery import MAX_IMAGES, Shown, gallery_section, has_maps, write_gallery
@@ -137,6 +137,7 @@ def _prepare(out: Path) -> None:
     """Empty the folder except for a page that marks it as a report while it is being written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        remove_parts(out)
         if not (out / PAGE_FILE).exists():
             _write(out / PAGE_FILE, unfinished_page())
         for name in (THUMBNAILS_FOLDER, MAPS_FOLDER):

@@ -11,12 +11,14 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.files import folders_with
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, convert, parse_json, parse_record, reason_of
 from lost_reg.types import Failure, Prediction
 
 RUN_FILE = "run.json"
@@ -54,6 +56,13 @@ class _Weights:
 
 
 @dataclass(frozen=True)
+class _TestTimeRegisters:
+    count: Annotated[int, Meta(ge=1, le=1000)]
+    rule: str
+    neurons: Annotated[list[tuple[int, int]], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
 class CommonSettings:
     """Settings that the results of runs and sweeps depend on."""
 
@@ -64,6 +73,7 @@ class CommonSettings:
     weights: _Weights
     precision: str
     background: str | None = field(default=None, kw_only=True)  # None in runs before it was recorded
+    test_time_registers: _TestTimeRegisters | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -185,13 +195,45 @@ def read_failures(folder: Path) -> Iterator[Failure]:
     return _read_lines(folder, ERRORS_FILE, Failure)
 
 
+_Count = Annotated[int, Meta(ge=0, le=10**15)]
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What is read of a session in a record."""
+
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """What is read of the clusters in a record, of which there may be none yet."""
+
+    k: _Count
+    boxes: _Count
+    sizes: list[_Count]
+    names: list[str]
+    backbone: str
+    silhouette: Annotated[float, Meta(ge=-1, le=1)] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless each cluster has a name and a size."""
+        if not len(self.names) == len(self.sizes) == self.k:
+            raise ValueError("expected a name and a size for each of the `k` clusters")
+
+
 @dataclass(frozen=True)
 class _Record:
-    """What every record holds: the settings, the number of images if known, and the sessions."""
+    """What every record holds, as far as it is read; settings are checked on their own."""
 
     settings: dict[str, Any]
-    images: int | None
-    sessions: list[dict[str, Any]]
+    images: _Count | None
+    sessions: list[_Session]
+    created: str | None = None
+    root: str | None = None
+    data_root: str | None = None
+    weights_file: str | None = None
+    clusters: _Clusters | None = None
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -201,7 +243,7 @@ def read_record(path: Path) -> dict[str, Any]:
         LostRegError: a file that is missing or malformed.
     """
     try:
-        record = parse_json(path.read_bytes(), dict[str, Any])
+        record = parse_record(path.read_bytes())
         convert(record, _Record)
     except (FileNotFoundError, NotADirectoryError):
         check_folder(path.parent)

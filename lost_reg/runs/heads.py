@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
-from lost_reg.json_files import MALFORMED, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 if TYPE_CHECKING:
     from lost_reg.backbones.base import Backbone
@@ -59,7 +58,7 @@ def write_head(head: Head, folder: Path) -> None:
         LostRegError: the file cannot be written.
     """
     with whole_file(folder / HEAD_FILE, "the head", durable=True) as part:
-        part.write_text(json.dumps(asdict(head)) + "\n", encoding="utf-8")
+        part.write_text(as_json(asdict(head)) + "\n", encoding="utf-8")
 
 
 def check_free_for_head(out: Path, *, resume: bool) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import math
+import stat
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,19 +13,22 @@ from typing import Any
 import numpy as np
 
 from lost_reg.discovery.maps import Maps
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, one_line
 from lost_reg.files import path_within, whole_file
 
 SUFFIX = ".npz"
 _LEVELS = 255
 _NOT_VALUES = ("ranges", "mask", "seed", "covered_hw")  # the other arrays of a file
 _ATTENTION = "attention_"  # and the name of the token: these arrays have several maps, the others one
+# What a file may hold. A map of the largest image that is decoded has a million values.
 _MOST_ARRAYS = 64
-# What numpy and zipfile raise for files that are damaged, encrypted, or of another kind (RuntimeError,
-# AttributeError), and for arrays with impossible sizes (MemoryError).
+_MOST_BYTES = 2**26  # of all arrays together; also of the file
+_MOST = 1e30  # the largest value of a map
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that numpy writes
+# What numpy and zipfile raise for files that are damaged, encrypted, or of another kind.
 _DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError,
-    ArithmeticError, zipfile.BadZipFile, zlib.error,
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, RuntimeError,
+    ArithmeticError, SyntaxError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -69,25 +75,70 @@ def _quantised(values: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
 def read_maps(path: Path) -> Maps:
     """Read what `write_maps` wrote. Nothing in the file is executed.
 
+    What the file claims is checked before memory is taken for it: 64 MiB of arrays at most.
+
     Raises:
         LostRegError: a file that is missing, or does not contain maps.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = [name for name in file.files if name not in _NOT_VALUES]
-            if len(names) > _MOST_ARRAYS:
-                raise ValueError(f"expected at most {_MOST_ARRAYS} arrays of maps")
-            values, attention = _read_values({name: file[name] for name in names}, file["ranges"])
-            seed, covered_hw = file["seed"].tolist(), file["covered_hw"].tolist()
-            return Maps(values, file["mask"] > 0, tuple(seed), tuple(covered_hw), attention)
+        arrays = _read_arrays(path)
+        others = {name: arrays.pop(name) for name in _NOT_VALUES}
+        values, attention = _read_values(arrays, others["ranges"])
+        seed, covered_hw = others["seed"], others["covered_hw"]
+        if seed.shape != (2,) or seed.dtype.kind not in "iu" or covered_hw.shape != (2,):
+            raise ValueError("expected a seed and a share of two numbers")
+        return Maps(values, others["mask"] > 0, tuple(seed.tolist()), tuple(covered_hw.tolist()), attention)
     except FileNotFoundError:
         raise LostRegError(f"no maps at {path}: `lost-reg run --save-maps` writes them") from None
     except _DAMAGED as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
+        reason = one_line(f"{type(error).__name__} {error}".splitlines()[0])
         raise LostRegError(f"{path} does not hold maps: {reason}") from None
 
 
 _Arrays = dict[str, np.ndarray]
+
+
+def _read_arrays(path: Path) -> _Arrays:
+    """The arrays of a numpy archive by name."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+        raise ValueError(f"expected a file of at most {_MOST_BYTES:,} bytes")
+    with zipfile.ZipFile(path) as file:
+        members = file.infolist()
+        if len(members) > _MOST_ARRAYS + len(_NOT_VALUES):
+            raise ValueError(f"expected at most {_MOST_ARRAYS} arrays of maps")
+        if sum(one.file_size for one in members) > _MOST_BYTES:
+            raise ValueError(f"expected at most {_MOST_BYTES:,} bytes in all arrays")
+        if any(one.compress_type not in _PLAIN for one in members):
+            raise ValueError("a compression that numpy does not write")
+        arrays = {one.filename.removesuffix(".npy"): _read_array(file, one) for one in members}
+    if len(arrays) < len(members):
+        raise ValueError("two arrays of one name")
+    return arrays
+
+
+def _read_array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array of numbers, whose header must claim exactly the bytes that follow it."""
+    with file.open(member) as stored:
+        # with a size: without one, zipfile decompresses all there is, whatever the archive claims
+        content = stored.read(member.file_size + 1)
+    buffer = io.BytesIO(content)
+    read_header = _HEADERS.get(np.lib.format.read_magic(buffer))
+    if not read_header:
+        raise ValueError("a version of the format that numpy does not write for numbers")
+    shape, by_columns, dtype = read_header(buffer)
+    if dtype.kind not in "buif" or dtype.itemsize > 8:
+        raise ValueError(f"expected numbers, but got {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(content) - buffer.tell() or min(shape, default=1) < 0:
+        raise ValueError(f"an array of {shape} does not fit its {len(content):,} bytes")
+    values = np.frombuffer(content, dtype, offset=buffer.tell())
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
 def _read_values(arrays: _Arrays, ranges: np.ndarray) -> tuple[_Arrays, _Arrays]:
@@ -105,7 +156,9 @@ def _read_values(arrays: _Arrays, ranges: np.ndarray) -> tuple[_Arrays, _Arrays]
 
 def _values(levels: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """Values of (M, rows, columns) levels, each map with its own range: (M, 2)."""
-    if levels.dtype != np.uint8 or levels.ndim != 3 or not np.isfinite(ranges).all():
-        raise ValueError("expected maps of 256 levels with a finite range")
+    if levels.dtype != np.uint8 or levels.ndim != 3 or not len(levels):
+        raise ValueError("expected maps of 256 levels")
+    if not (np.abs(ranges) <= _MOST).all():
+        raise ValueError("expected maps with a finite range")
     low, high = ranges.T[:, :, None, None]
     return (low + levels * ((high - low) / np.float32(_LEVELS))).astype(np.float32)

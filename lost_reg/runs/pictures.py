@@ -64,6 +64,12 @@ def _seed_patch(seed: tuple[int, int], prediction: Prediction) -> tuple[float, f
     return column * x, row * y, max(column * x, (column + 1) * x - 1), max(row * y, (row + 1) * y - 1)
 
 
+def picture_path(folder: Path, image: str) -> Path:
+    """The file of an image's picture in a folder of pictures; b.png and b.jpg get two files."""
+    is_jpeg = Path(image).suffix.lower() in (".jpg", ".jpeg")
+    return path_within(folder, image if is_jpeg else f"{image}.jpg")
+
+
 def save_picture(
     path: Path, prediction: Prediction, folder: Path, *, apply_exif: bool, background: str | None = WHITE
 ) -> Path:
@@ -74,10 +80,7 @@ def save_picture(
     Raises:
         LostRegError: a folder that cannot be written, or a link in it on the way to the picture.
     """
-    name = prediction.image
-    # b.png and b.jpg get different pictures
-    is_jpeg = Path(name).suffix.lower() in (".jpg", ".jpeg")
-    target = path_within(folder, name if is_jpeg else f"{name}.jpg")
+    target = picture_path(folder, prediction.image)
     pixels = read_image(path, apply_exif=apply_exif, background=background)
     picture = draw_prediction(Image.fromarray(pixels), prediction)
     picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))

@@ -18,16 +18,17 @@ from lost_reg.images.batching import BatchSize
 from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
-from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout
+from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.options import LoaderOptions, RunOptions
-from lost_reg.runs.pictures import save_picture
+from lost_reg.runs.pictures import picture_path, save_picture
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sessions import RunSummary, Session, now
 from lost_reg.runs.sources import Source, check_drawable
 from lost_reg.runs.writer import RunWriter
+from lost_reg.text import agreeing, counted
 from lost_reg.types import Failure, Prediction
 
 Note = Callable[[str], None]
@@ -53,7 +54,8 @@ def run(
         setting: features, method and its options; by default LOST as published.
         progress: called after each image with the numbers done, failed and in total (None if unknown), of
             this session and this rank.
-        note: called before the run starts with a line for anything that will not fit in memory or take long.
+        note: called before the run starts with a line for anything that will not fit in memory or take long,
+            and at its end with one for images of earlier sessions that lack the maps or pictures asked for.
 
     Raises:
         LostRegError: a setting that the backbone does not support, or a folder that cannot be written.
@@ -136,7 +138,26 @@ def write_folder(
                 session.record()
             raise
         session.finish()
+    if len(writer.done) and ranks.first:
+        for line in _without_files(out, options):
+            note(line)
     return session.summary(out, len(writer.done))
+
+
+def _without_files(out: Path, options: RunOptions) -> Iterator[str]:
+    """A line for each kind of files that is asked for and that images lack, done by a session without it."""
+    kinds = {
+        "maps": (options.save_maps, "save_maps", maps_path, MAPS_FOLDER),
+        "picture": (options.visualize, "visualize", picture_path, PICTURES_FOLDER),
+    }
+    for kind, (wanted, option, path_of, folder) in kinds.items():
+        names = (one.image for one in read_outcomes(out)) if wanted else ()
+        if lacking := {name for name in names if not path_of(out / folder, name).is_file()}:
+            have = agreeing(len(lacking), "have")
+            yield (
+                f"{counted(len(lacking), 'image')} in {str(out)!r} {have} no {kind}: what was done before "
+                f"`{option}` was asked for is not done again; a run into another `out` makes them all"
+            )
 
 
 def _record(source: Source, backbone: Backbone, options: RunOptions, count: int | None) -> dict[str, Any]:

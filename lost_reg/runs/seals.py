@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import secrets
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from platformdirs import user_state_path
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
+from lost_reg.json_files import as_json
 
 SEAL = "seal"  # its key in a record
 _SEALED = ("created", "root", "data_root", "weights_file", "settings")
@@ -47,7 +47,7 @@ def foreign(folder: Path, what: str) -> str:
 
 
 def _seal(record: dict[str, Any], key: bytes) -> str:
-    content = json.dumps([record.get(name) for name in _SEALED], sort_keys=True)
+    content = as_json([record.get(name) for name in _SEALED], sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 

@@ -15,10 +15,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_no_links, whole_file
+from lost_reg.files import check_no_links, remove_parts, whole_file
+from lost_reg.json_files import as_json
 from lost_reg.runs.folder import (
     CLUSTERS,
     ERRORS_FILE,
+    MAPS_FOLDER,
+    PICTURES_FOLDER,
     RUN_LAYOUT,
     Layout,
     check_free,
@@ -70,7 +73,7 @@ class RunWriter:
         ranks: Ranks = ALONE,
     ):
         self.folder, self._layout, self._ranks = folder, layout, ranks
-        settings = json.loads(json.dumps(settings))  # as read back: a tuple of layers becomes a list
+        settings = json.loads(as_json(settings))  # as read back: a tuple of layers becomes a list
         self.record: dict[str, Any] = {}
         self._lock = locked(folder) if ranks.first else None
         try:
@@ -100,6 +103,7 @@ class RunWriter:
             kept = {key: earlier[key] for key in ("created", "sessions", CLUSTERS) if key in earlier}
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
+        remove_parts(self.folder, (MAPS_FOLDER, PICTURES_FOLDER))
         self.join()
         self.record = sealed({**record, **kept, "settings": settings})
         self.write_record()
@@ -224,12 +228,12 @@ def while_locked(folder: Path) -> Iterator[None]:
 
 def line_of(outcome: Any) -> bytes:
     """An outcome as a line of JSON."""
-    return (json.dumps(_fields(outcome), default=_fields) + "\n").encode()  # ten times as fast as asdict
+    return (as_json(_fields(outcome), default=_fields) + "\n").encode()  # ten times as fast as asdict
 
 
 def record_text(record: dict[str, Any]) -> str:
     """A record as it is written."""
-    return json.dumps(record, indent=2) + "\n"
+    return as_json(record, indent=2) + "\n"
 
 
 def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -260,7 +264,7 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = as_json(value)
     return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from lost_reg import text
 from lost_reg.errors import one_line
+from lost_reg.json_files import as_json
 from lost_reg.scoring.all_scores import AllScores
 from lost_reg.scoring.classes_text import class_rows, class_text, flat_classes
 from lost_reg.scoring.compare import LEAST_P
@@ -97,7 +97,7 @@ def _interval(estimate: Estimate) -> str:
 
 def json_text(rows: Sequence[AllScores]) -> str:
     """The rows as JSON: a list of objects, with those of each class where labels are scored."""
-    return json.dumps([_flat(row) | class_rows(row.classes) for row in rows], indent=2)
+    return as_json([_flat(row) | class_rows(row.classes) for row in rows], indent=2)
 
 
 def csv_text(rows: Sequence[AllScores]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from lost_reg import text as texts
 from lost_reg.errors import one_line
+from lost_reg.json_files import as_json
 from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group
 from lost_reg.scoring.paired import Paired
 
@@ -147,7 +147,7 @@ def json_text(comparison: Comparison) -> str:
         "sizes": list(map(_group, comparison.sizes)),
         "classes": list(map(_group, comparison.classes)),
     }
-    return json.dumps(content, indent=2, default=str)
+    return as_json(content, indent=2, default=str)
 
 
 def _group(group: Group) -> dict[str, Any]:

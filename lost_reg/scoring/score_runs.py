@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from lost_reg import text
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.json_files import as_json
 from lost_reg.runs.folder import find_runs, read_run
 from lost_reg.scoring import found_boxes
 from lost_reg.scoring.corloc import Score, score
@@ -129,7 +129,7 @@ def text_table(rows: Sequence[ScoredRun]) -> str:
 
 def json_text(rows: Sequence[ScoredRun]) -> str:
     """The rows as JSON: a list of objects."""
-    return json.dumps([flat(row) for row in rows], indent=2)
+    return as_json([flat(row) for row in rows], indent=2)
 
 
 def csv_text(rows: Sequence[ScoredRun]) -> str:

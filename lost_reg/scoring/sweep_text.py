@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, describe_setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
 
@@ -138,7 +137,7 @@ def json_text(scores: SweepScores) -> str:
         "settings": [{**one.setting, **_numbers(scores, one)} for one in scores.settings],
     }
     del content["folder"], content["by_image"]
-    return json.dumps(content, indent=2)
+    return as_json(content, indent=2)
 
 
 def csv_text(scores: SweepScores) -> str:

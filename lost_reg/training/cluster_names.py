@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.files import read_text
-from lost_reg.json_files import MALFORMED, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 from lost_reg.text import shown_names
 
 _LONGEST = 100  # characters
@@ -65,7 +64,7 @@ def renamed(k: int, wanted: dict[str, str], earlier: list[str] | None = None) ->
             continue
         if not name.strip() or len(name) > _LONGEST or not name.isprintable():
             raise LostRegError(
-                f"{one_line(json.dumps(name[:_LONGEST]))} cannot be the name of {cluster}: expected 1 to "
+                f"{one_line(as_json(name[:_LONGEST]))} cannot be the name of {cluster}: expected 1 to "
                 f"{_LONGEST} printable characters"
             )
         names[int(number[1]) - 1] = name.strip()

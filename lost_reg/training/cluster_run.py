@@ -17,7 +17,7 @@ from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
 from lost_reg.runs.labels import check_joined, relabel
 from lost_reg.text import counted, shown_names
 from lost_reg.training.cluster_names import renamed
-from lost_reg.training.cluster_record import CLUSTER, DISTANCE, is_record
+from lost_reg.training.cluster_record import CLUSTER, DISTANCE, has_clusters
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
 from lost_reg.training.token_cache import TokenCache, box_key
 from lost_reg.types import FoundObject
@@ -178,14 +178,14 @@ def rename_run(results: Results, wanted: dict[str, str]) -> ClusterSummary:
         LostRegError: a run without clusters, a cluster that it does not have, or a folder that cannot be
             written.
     """
-    earlier = results.record.get(CLUSTERS)
-    if not is_record(earlier):
+    if not has_clusters(results):
         raise LostRegError(f"{str(results.folder)!r} has no clusters to rename: cluster it with `k` first")
+    earlier = results.record[CLUSTERS]
     names = renamed(earlier["k"], wanted, earlier["names"])
 
     def change(image: str, index: int, found: FoundObject) -> FoundObject:
-        number = found.details.get(CLUSTER)
-        return replace(found, label=names[int(number) - 1]) if number else found
+        number = int(found.details.get(CLUSTER, 0))
+        return replace(found, label=names[number - 1]) if 0 < number <= len(names) else found
 
     relabel(results.folder, change, {**earlier, "names": names})
     return _summary(results, {**earlier, "names": names})

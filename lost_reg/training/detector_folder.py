@@ -27,7 +27,7 @@ from lost_reg.backbones.loading import load_backbone
 from lost_reg.charts import COLOURS, chart_file
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, whole_file
-from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.text import first_sentence
 from lost_reg.training.detector_config import VIT, DetectorConfig
 from lost_reg.training.detector_models import build_detector
@@ -162,7 +162,7 @@ def load_vit(recorded: dict[str, Any], device: torch.device) -> Backbone:
 def write_detector_record(folder: Path, record: dict[str, Any]) -> None:
     """Write detector.json, whole or not at all."""
     with whole_file(folder / DETECTOR_FILE, durable=True) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        part.write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
 
 
 def write_model(folder: Path, model: nn.Module) -> None:
@@ -250,4 +250,4 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def plain(config: DetectorConfig) -> dict[str, Any]:
     """A configuration as JSON gives it back."""
-    return dict(json.loads(json.dumps(asdict(config))))
+    return dict(json.loads(as_json(asdict(config))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lost_reg.errors import LostRegError
-from lost_reg.json_files import MALFORMED, parse_json
+from lost_reg.json_files import MALFORMED, as_json, parse_json
 
 _VALUES_FILE, _INDEX_FILE = "features.bin", "features.jsonl"
 _TYPE = np.dtype("<f2")
@@ -107,7 +106,7 @@ class FeatureCache:
             # the index last: what it names is whole
             self._values.write(features.values.clip(-_LARGEST, _LARGEST).astype(_TYPE).tobytes())
             self._values.flush()
-            self._index.write((json.dumps(vars(entry)) + "\n").encode())
+            self._index.write((as_json(vars(entry)) + "\n").encode())
             self._index.flush()
         except OSError as error:
             raise self._cannot_write(error) from None

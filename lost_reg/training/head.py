@@ -24,7 +24,7 @@ from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
-from lost_reg.json_files import MALFORMED, parse_json
+from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
@@ -114,7 +114,7 @@ def train_head(
             features,
             tuple(layer.weight.float().tolist()),
             float(layer.bias),
-            json.loads(json.dumps(trained_on)),
+            json.loads(as_json(trained_on)),
         )
         write_head(head, out)
         shutil.rmtree(work, ignore_errors=True)
@@ -262,7 +262,7 @@ def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[
     work = out / WORK_FOLDER
     check_free_for_head(out, resume=resume)
     with while_locked(out):
-        text = json.dumps(settings, indent=2)
+        text = as_json(settings, indent=2)
         file = work / _SETTINGS_FILE
         if file.exists() and file.read_text() != text:
             raise LostRegError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 import zipfile
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import numpy as np
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
+from lost_reg.json_files import as_json
 from lost_reg.types import Box
 
 CACHE_FILE = "class_tokens.npz"
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_SAVES = 30.0
 
 def box_key(image: str, box_xyxy: Box) -> bytes:
     """16 bytes that stand for a box of an image."""
-    text = json.dumps([image, [float(side) for side in box_xyxy]])
+    text = as_json([image, [float(side) for side in box_xyxy]])
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -34,7 +34,7 @@ class TokenCache:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
-        self._path, self._settings = folder / CACHE_FILE, json.dumps(settings, sort_keys=True)
+        self._path, self._settings = folder / CACHE_FILE, as_json(settings, sort_keys=True)
         self._tokens = _read(self._path, self._settings)
         self._saved, self._since = len(self._tokens), time.monotonic()
 

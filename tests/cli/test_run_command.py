@@ -233,6 +233,19 @@ def test_limit_and_resume(lost_reg, voc, tmp_path):
     assert sorted(lines_of(tmp_path / "out"), key=str) == sorted(lines_of(tmp_path / "whole"), key=str)
 
 
+def test_images_that_were_done_without_maps_and_pictures_are_noted_on_resuming(lost_reg, photos, tmp_path):
+    arguments = ["run", str(photos), "--backbone", "tiny", "--workers", "0", "--out", str(tmp_path / "out")]
+    count = len(list(photos.iterdir()))
+    assert "have no" not in lost_reg(*arguments, "--limit", "1", "--save-maps").output
+    assert "have no" not in lost_reg(*arguments, "--limit", "2", "--resume").output
+    output = " ".join(lost_reg(*arguments, "--resume", "--save-maps", "--visualize").output.split())
+    assert (
+        f"1 image in '{tmp_path / 'out'}' has no maps: what was done before --save-maps was asked" in output
+    )
+    assert f"2 images in '{tmp_path / 'out'}' have no picture: what was done before --visualize was" in output
+    assert len(list((tmp_path / "out" / "maps").iterdir())) == count - 1
+
+
 def test_visualize_writes_a_picture_for_each_image(lost_reg, photos, tmp_path):
     lost_reg("run", photos, "--visualize", "--out", tmp_path / "out")
     assert Image.open(tmp_path / "out/pictures/a.jpg").size == (128, 96)

@@ -71,6 +71,40 @@ def test_malformed_record(tmp_path, text):
     assert f"{tmp_path / 'run.json'} is not the record of a run" in refusal(read_run, tmp_path)
 
 
+CLUSTERS = {"k": 1, "boxes": 4, "sizes": [4], "names": ["a"], "backbone": "tiny", "silhouette": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {name: value}
+            for name in ("created", "root", "data_root", "weights_file")
+            for value in (5, [], {})
+        ),
+        {"images": 10**400},
+        {"images": -1},
+        {"further": {"deep": [10**400]}},
+        {"sessions": [{"finished": "yes"}]},
+        {"sessions": {}},
+        *({"clusters": value} for value in (5, [], {}, "text")),
+        *({"clusters": {**CLUSTERS, name: None}} for name in ("k", "boxes", "sizes", "names", "backbone")),
+        {"clusters": {**CLUSTERS, "silhouette": "high"}},
+        {"clusters": {**CLUSTERS, "names": []}},
+        {"clusters": {**CLUSTERS, "sizes": [1, 2]}},
+        {"clusters": {**CLUSTERS, "names": [None]}},
+    ],
+    ids=lambda changes: str(changes)[:60],
+)
+def test_a_record_of_other_types_is_one_line(tmp_path, changes):
+    write(tmp_path, A)
+    record = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**record, "clusters": CLUSTERS}))
+    read_run(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**record, **changes}))
+    assert "is not the record of a run" in refusal(read_run, tmp_path)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -82,6 +116,8 @@ def test_malformed_record(tmp_path, text):
         {"options": None},
         {"method": 1},
         {"apply_exif": "yes"},
+        {"test_time_registers": {"count": 1}},
+        {"test_time_registers": {"count": 1, "rule": "max", "neurons": []}},
     ],
     ids=str,
 )
@@ -104,8 +140,11 @@ def test_features_that_no_run_can_have_are_named(tmp_path):
     assert f"{tmp_path / 'run.json'} does not hold" in text and "unknown facet 'x'" in text
 
 
+REGISTERS = {"count": 1, "rule": "max", "neurons": [[3, 7]]}
+
+
 def test_settings_that_are_missing_are_named_and_further_ones_kept(tmp_path):
-    more = {**copy.deepcopy(SETTINGS), "test_time_registers": {"count": 1}, "method": "of the future"}
+    more = {**copy.deepcopy(SETTINGS), "test_time_registers": REGISTERS, "method": "of the future"}
     write(tmp_path, A, settings=more)
     assert read_run(tmp_path).settings == more
     record = json.loads((tmp_path / "run.json").read_text())

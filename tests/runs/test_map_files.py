@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 from helpers import names, refusal
@@ -181,6 +186,14 @@ def test_a_file_with_a_pickle_in_it_is_refused_and_not_executed(tmp_path):
         ("seed", np.array([9, 9])),
         ("seed", np.array([1])),
         ("mask", np.zeros((2, 5, 7), np.uint8)),
+        ("mask", np.zeros((5, 7), "U4")),
+        ("mask", np.zeros((5, 7), [("a", np.uint8)])),
+        ("attention_class", np.zeros((0, 5, 7), np.uint8)),
+        ("ranges", np.full((15, 2), 3e38, np.float32) * [-1, 1]),
+        ("seed", np.array([1.0, 2.0])),
+        ("seed", np.array(1)),
+        ("covered_hw", np.array([np.nan, 1])),
+        ("covered_hw", np.array([1.0])),
     ],
 )
 def test_a_file_with_other_arrays_is_refused(tmp_path, name, value):
@@ -189,6 +202,63 @@ def test_a_file_with_other_arrays_is_refused(tmp_path, name, value):
         arrays = dict(file)
     np.savez(tmp_path / "a.npz", **{**arrays, name: value})
     assert "does not hold maps" in refusal(read_maps, tmp_path / "a.npz")
+
+
+def archive(path, header: dict, data: bytes, *, compression=zipfile.ZIP_DEFLATED) -> None:
+    """An archive of maps whose norms have this header, and these bytes."""
+    write_maps(path, some_maps())
+    with np.load(path) as file:
+        arrays = dict(file)
+    del arrays["norms"]
+    np.savez(path, **arrays)
+    written = io.BytesIO()
+    np.lib.format.write_array_header_1_0(written, {"descr": "|u1", "fortran_order": False, **header})
+    with zipfile.ZipFile(path, "a", compression) as file:
+        file.writestr("norms.npy", written.getvalue() + data)
+
+
+def refused_in_little_memory(path) -> None:
+    tracemalloc.start()
+    try:
+        assert "does not hold maps" in refusal(read_maps, path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "shape", [(2**20, 2**20), (2**40,), (2**62, 2**62), (-1, 35), (0, 7), (2**400,)], ids=str
+)
+def test_a_header_that_claims_more_than_there_is_takes_no_memory(tmp_path, shape):
+    archive(tmp_path / "a.npz", {"shape": shape}, bytes(35))
+    refused_in_little_memory(tmp_path / "a.npz")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    archive(tmp_path / "a.npz", {"shape": (2**13, 2**13 + 1)}, bytes(2**13 * (2**13 + 1)))
+    assert (tmp_path / "a.npz").stat().st_size < 2**17
+    refused_in_little_memory(tmp_path / "a.npz")
+
+
+def test_a_bomb_that_claims_to_be_small_is_not_unpacked(tmp_path):
+    """The directory gives the size of an array as 163 bytes, and 64 MiB follow."""
+    size = len(b"x" * 2**26)
+    archive(tmp_path / "a.npz", {"shape": (5, 7)}, bytes(size))
+    whole = (tmp_path / "a.npz").read_bytes()
+    real = (128 + size).to_bytes(4, "little")
+    assert whole.count(real) == 2
+    (tmp_path / "a.npz").write_bytes(whole.replace(real, (163).to_bytes(4, "little")))
+    refused_in_little_memory(tmp_path / "a.npz")
+
+
+def test_compression_that_numpy_does_not_write_is_refused(tmp_path):
+    archive(tmp_path / "a.npz", {"shape": (5, 7)}, bytes(35), compression=zipfile.ZIP_LZMA)
+    refused_in_little_memory(tmp_path / "a.npz")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.npz")
+    refused_in_little_memory(tmp_path / "a.npz")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

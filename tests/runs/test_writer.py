@@ -264,3 +264,15 @@ def test_writer_that_fails_lets_go_of_the_folder(tmp_path):
         writer.write(A)
         raise ZeroDivisionError
     assert write(tmp_path, resume=True) == {"a.jpg"}
+
+
+def test_what_a_killed_run_left_half_written_is_removed_on_resuming(tmp_path):
+    write(tmp_path, A)
+    left = [tmp_path / name / ".0123456789abcdef.part" for name in (".", "maps/sub", "pictures")]
+    for part in left:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("half")
+    (tmp_path / "maps" / "kept.part").write_text("another's")
+    write(tmp_path, resume=True)
+    assert not any(part.exists() for part in left)
+    assert (tmp_path / "maps" / "kept.part").exists() and read_run(tmp_path).predictions == {A.image: A}
