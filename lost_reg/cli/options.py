@@ -19,7 +19,7 @@ from lost_reg.discovery.methods import (
 )
 from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
 from lost_reg.runs.heads import check_no_features, read_head
-from lost_reg.runs.options import BATCH_SIZE, LoaderOptions
+from lost_reg.runs.options import BATCH_SIZE, MOST_PATCHES, LoaderOptions
 from lost_reg.types import AUTO
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -266,6 +266,10 @@ loader_options = together(
         "--workers", type=click.IntRange(min=0), metavar="N",
         help="Number of decoding processes.  [default: depends on the machine]",
     ),
+    click.option(
+        "--max-patches", type=click.IntRange(min=1), metavar="N",
+        help=f"Refuse images of more patches than this, once scaled.  [default: {MOST_PATCHES:,}]",
+    ),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process only the first N images."),
 )  # fmt: skip
 
@@ -351,7 +355,7 @@ def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 def chosen_loader(options: Mapping[str, Any]) -> LoaderOptions:
     """How images are loaded, according to the `loader_options` that were given."""
-    return LoaderOptions(**given(options, ("batch_size", "workers", "background")))
+    return LoaderOptions(**given(options, ("batch_size", "workers", "background", "max_patches")))
 
 
 def scoring_options_of(

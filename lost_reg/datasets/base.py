@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import image_size
+from lost_reg.images.sizes import header_sizes
 from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.types import ImageTruth, Mask, SizeHW
 
@@ -104,25 +104,22 @@ class Dataset:
         lacking = [name for name in done if name in self.truths and self.truths[name].size_hw is None]
         if not lacking:
             return self
-        folder = ListedFolder(self.root)
-        sizes = {
-            name: sizes_hw[name] if name in sizes_hw else self._size_in_file(name, folder) for name in lacking
-        }
+        sizes = {**self._sizes_in_files([name for name in lacking if name not in sizes_hw]), **sizes_hw}
         truths = [
             replace(one, size_hw=sizes[name]) if name in sizes else one for name, one in self.truths.items()
         ]
         return replace(self, load_truths=lambda: truths)
 
-    def _size_in_file(self, name: str, folder: ListedFolder) -> SizeHW | None:
-        if not folder.has(name):
-            raise LostRegError(
-                f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
-                f"{self.root}; add its height and width, or the image"
-            )
-        try:
-            return image_size(self.root / name)
-        except LostRegError:  # the image is damaged: a run cannot use it either
-            return None
+    def _sizes_in_files(self, names: Sequence[str]) -> dict[str, SizeHW | None]:
+        """None for an image that is damaged: a run cannot use it either."""
+        folder = ListedFolder(self.root)
+        for name in names:
+            if not folder.has(name):
+                raise LostRegError(
+                    f"the size of {name} is not known: {self.name} does not give it, and the image is not in "
+                    f"{self.root}; add its height and width, or the image"
+                )
+        return dict(zip(names, header_sizes(self.root / name for name in names)))
 
     def _without(self, names: tuple[str, ...]) -> str:
         total = len(self.images) + len(self.left_out)

@@ -6,7 +6,8 @@ share no state with the run, and end when their input does, however the run ende
 
 A process communicates over its standard input and output. First it reads a line of settings and answers
 "ready". Each request is a line of JSON: {"path": ...}, or {"bytes": n} followed by the n bytes of an encoded
-image. Each answer is a line of JSON: {"reason": ...}, or the shapes, followed by the pixels.
+image; with "header", only its size is asked for. Each answer is a line of JSON: {"reason": ...}, {"size_hw":
+...}, or the shapes, followed by the pixels.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
@@ -33,13 +34,22 @@ import numpy as np
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.colours import WHITE
-from lost_reg.images.reading import array_to_rgb, pad_to_patches, read_noted, scaled
+from lost_reg.images.reading import (
+    array_to_rgb,
+    image_size,
+    pad_to_patches,
+    patches_of,
+    read_noted,
+    scaled,
+    scaled_size,
+)
 from lost_reg.types import Failure
 
 ImageInput = str | Path | bytes | np.ndarray
 NamedImage = tuple[str, ImageInput]
 
 SECONDS_PER_IMAGE = 60.0  # after which a decoder counts as hanging
+_BYTES_AHEAD = 2**28  # of encoded images and arrays that wait
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_OF_SLEEP = 2.0  # between two checks: a busy machine alone never delays them this long
 _MOST_PROCESSES = 8
@@ -58,6 +68,7 @@ class Decoding:
     patch_size: sides are padded to multiples of it.
     square: the side of a square to which all images are scaled instead, or None.
     background: the colour under transparent images, see `read_image`.
+    max_patches: images with more patches, once scaled, are refused without decoding them; None for any.
     """
 
     apply_exif: bool
@@ -65,14 +76,18 @@ class Decoding:
     patch_size: int
     square: int | None = None
     background: str | None = WHITE
+    max_patches: int | None = None
 
     def prepare(self, name: str, image: ImageInput) -> DecodedImage | Failure:
         """Decode one image in this process."""
         try:
             if isinstance(image, np.ndarray):
                 pixels, note = array_to_rgb(image), None
+                self.check(pixels.shape[:2])
             else:
-                pixels, note = read_noted(image, apply_exif=self.apply_exif, background=self.background)
+                pixels, note = read_noted(
+                    image, apply_exif=self.apply_exif, background=self.background, check=self.check
+                )
             resized = scaled(pixels, self.max_side, self.square)
             padded = pad_to_patches(resized, self.patch_size)
         except UnreadableImage as error:
@@ -80,6 +95,16 @@ class Decoding:
         except MemoryError:
             return Failure(name, "takes too much memory to decode")
         return DecodedImage(name, padded, resized.shape[:2], pixels.shape[:2], note)
+
+    def check(self, size_hw: tuple[int, int]) -> None:
+        """Raises UnreadableImage for an image of this size, in pixels, that has too many patches."""
+        height, width = scaled_size(size_hw, self.max_side, self.square)
+        patches = patches_of((height, width), self.patch_size)
+        if self.max_patches is not None and patches > self.max_patches:
+            raise UnreadableImage(
+                f"{width:,} x {height:,} pixels are {patches:,} patches, and at most {self.max_patches:,} "
+                "are used: `max_side` scales it down"
+            )
 
 
 def decode(
@@ -128,24 +153,46 @@ def decode(
             idle.put(process)
 
     threads = ThreadPoolExecutor(workers)
+    try:
+        with watched(processes):
+            yield from _ahead(images, lambda one: threads.submit(work, one), 2 * workers)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(
+    images: Iterable[NamedImage | Failure], submit: Callable[..., Future], most: int
+) -> Iterator[DecodedImage | Failure]:
+    """The results of the images in order, with at most `most`, and _BYTES_AHEAD, in progress."""
+    images = iter(images)
+    under_way: deque[tuple[Future, int]] = deque()
+    while True:
+        while len(under_way) < most and sum(size for _, size in under_way) < _BYTES_AHEAD:
+            if (one := next(images, None)) is None:
+                break
+            under_way.append((submit(one), 0 if isinstance(one, Failure) else _bytes_of(one[1])))
+            del one  # it may be large
+        if not under_way:
+            return
+        yield under_way.popleft()[0].result()
+
+
+def _bytes_of(image: ImageInput) -> int:
+    """What an image in memory takes."""
+    return image.nbytes if isinstance(image, np.ndarray) else len(image) if isinstance(image, bytes) else 0
+
+
+@contextmanager
+def watched(processes: list[DecoderProcess]) -> Iterator[None]:
+    """While this lasts, processes that hang are ended; at its end, all are."""
     over = threading.Event()
     threading.Thread(target=_watch, args=(processes, over), daemon=True).start()
     try:
-        yield from _ahead(images, lambda one: threads.submit(work, one), 2 * workers)
+        yield
     finally:
         over.set()
-        threads.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.close()
-
-
-def _ahead(images: Iterable, submit: Callable[..., Future], most: int) -> Iterator[DecodedImage | Failure]:
-    """The results of the images in order, with at most `most` in progress."""
-    images = iter(images)
-    under_way = deque(submit(one) for one in islice(images, most))
-    while under_way:
-        yield under_way.popleft().result()
-        under_way.extend(submit(one) for one in islice(images, 1))
 
 
 def _watch(processes: list[DecoderProcess], over: threading.Event) -> None:
@@ -178,11 +225,28 @@ class DecoderProcess:
         Raises:
             LostRegError: the process cannot be started.
         """
+        answer = self._ask({}, image)
+        if "reason" in answer:
+            return Failure(name, answer["reason"])
+        size_hw, original_hw = tuple(answer["size_hw"]), tuple(answer["original_hw"])
+        return DecodedImage(name, answer["pixels"], size_hw, original_hw, answer["note"])
+
+    def size(self, image: str | Path | bytes) -> tuple[int, int] | None:
+        """As `image_size`; None for an image that it refuses, or if the process dies or takes too long.
+
+        Raises:
+            LostRegError: the process cannot be started.
+        """
+        answer = self._ask({"header": True}, image)
+        return None if "reason" in answer else tuple(answer["size_hw"])
+
+    def _ask(self, request: dict[str, Any], image: str | Path | bytes) -> dict[str, Any]:
+        """The answer to a request, a reason if the process died."""
         process = self._process or self._start()
         self._deadline = time.monotonic() + self._seconds
         try:
-            _send(process, image)
-            answer = _receive(process, name)
+            _send(process, request, image)
+            answer = _receive(process)
         except OSError:  # a pipe whose other end is gone
             answer = None
         with self._lock:
@@ -191,9 +255,7 @@ class DecoderProcess:
         if was_late or answer is None:  # it may have been killed just after it answered
             self._process = None
             _end(process)
-        if answer is not None:
-            return answer
-        return Failure(name, _how_it_ended(process, self._seconds if was_late else None))
+        return answer or {"reason": _how_it_ended(process, self._seconds if was_late else None)}
 
     def postpone(self, seconds: float) -> None:
         """Allow this many more seconds for the current image."""
@@ -238,12 +300,12 @@ class DecoderProcess:
         return process
 
 
-def _send(process: subprocess.Popen, image: str | Path | bytes) -> None:
+def _send(process: Any, request: dict[str, Any], image: str | Path | bytes) -> None:
     if isinstance(image, bytes):
-        request = _line({"bytes": len(image)}) + image
+        process.stdin.write(_line({**request, "bytes": len(image)}))
+        process.stdin.write(image)
     else:
-        request = _line({"path": os.fspath(image)})
-    process.stdin.write(request)
+        process.stdin.write(_line({**request, "path": os.fspath(image)}))
     process.stdin.flush()
 
 
@@ -251,18 +313,17 @@ def _line(content: dict) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def _receive(process: Any, name: str) -> DecodedImage | Failure | None:
-    """The answer, or None if the process died."""
+def _receive(process: Any) -> dict[str, Any] | None:
+    """The answer, with its pixels if it has any, or None if the process died."""
     line = process.stdout.readline()
     if not line.endswith(b"\n"):
         return None
     answer = json.loads(line)
-    if "reason" in answer:
-        return Failure(name, answer["reason"])
-    pixels = np.empty(answer["shape"], dtype=np.uint8)
-    if process.stdout.readinto(pixels.data.cast("B")) != pixels.nbytes:
-        return None
-    return DecodedImage(name, pixels, tuple(answer["size_hw"]), tuple(answer["original_hw"]), answer["note"])
+    if "shape" in answer:
+        answer["pixels"] = np.empty(answer["shape"], dtype=np.uint8)
+        if process.stdout.readinto(answer["pixels"].data.cast("B")) != answer["pixels"].nbytes:
+            return None
+    return answer
 
 
 def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
@@ -292,8 +353,18 @@ def serve() -> None:
     while line := requests.readline():
         request = json.loads(line)
         image = requests.read(request["bytes"]) if "bytes" in request else Path(request["path"])
-        _answer(answers, decoding.prepare("", image))
+        if request.get("header"):
+            answers.write(_line(_size_answer(image)))
+        else:
+            _answer(answers, decoding.prepare("", image))
         answers.flush()
+
+
+def _size_answer(image: Path | bytes) -> dict[str, Any]:
+    try:
+        return {"size_hw": image_size(image)}
+    except (UnreadableImage, MemoryError) as error:
+        return {"reason": str(error)}
 
 
 def _private_output() -> BinaryIO:

@@ -8,17 +8,18 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lost_reg.errors import UnreadableImage
+from lost_reg.images.bounded import BoundedFile
 from lost_reg.images.colours import WHITE, Samples, to_rgb
 from lost_reg.images.headers import HEAD_BYTES, is_heic, unidentified, what_it_is
 from lost_reg.images.jpeg import load
@@ -35,7 +36,10 @@ HEIF_SUFFIXES = (".heic", ".heif")
 # not. A side is limited because an image one pixel high grows sixteenfold when padded to a patch.
 MOST_PIXELS = 200_000_000
 MOST_SIDE = 100_000
-MOST_BYTES = 2**31
+# A larger file is not opened. The pixels of a 150-megapixel camera, 16 bits each, take 900 MB.
+MOST_BYTES = 2**30
+# What is read of a file to learn its size. Pillow reads all of a WebP, AVIF or HEIC.
+MOST_HEADER_BYTES = 2**24
 # Pillow itself refuses at twice this: what `read_samples` gives it has up to four values a pixel.
 Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
 
@@ -100,10 +104,21 @@ def read_image(source: str | Path | bytes, *, apply_exif: bool, background: str 
 
 
 def read_noted(
-    source: str | Path | bytes, *, apply_exif: bool, background: str | None = WHITE
+    source: str | Path | bytes,
+    *,
+    apply_exif: bool,
+    background: str | None = WHITE,
+    check: Callable[[tuple[int, int]], None] = lambda size_hw: None,
 ) -> tuple[np.ndarray, str | None]:
-    """As `read_image`, with a note on what was tolerated, or None: see `jpeg.NO_END_MARKER`."""
-    with _refusals(), _file(source) as file, _opened(file) as opened:
+    """As `read_image`, with a note on what was tolerated, or None: see `jpeg.NO_END_MARKER`.
+
+    Args:
+        check: called with the size, before any pixel is decoded; may raise UnreadableImage. EXIF is not
+            applied yet: height and width may be exchanged.
+    """
+    with _refusals(), _file(source, MOST_BYTES) as file, _opened(file) as opened:
+        check(_size_of(opened))
+        file.left = None  # from here on, limited by what the header says
         if isinstance(opened, Tags):
             return to_rgb(read_samples(file, opened), background), None
         wide = is_wide(opened, file)
@@ -115,11 +130,17 @@ def read_noted(
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
     """An image's height and width in pixels, from its header: nothing is decoded, EXIF is not applied.
 
+    `sizes.header_sizes` reads headers of files that nobody has checked, in another process.
+
     Raises:
-        UnreadableImage: as `read_image`.
+        UnreadableImage: as `read_image`, or more than MOST_HEADER_BYTES would have to be read.
     """
-    with _refusals(), _file(source) as file, _opened(file) as opened:
-        return opened.shown_hw if isinstance(opened, Tags) else (opened.height, opened.width)
+    with _refusals(), _file(source, MOST_HEADER_BYTES) as file, _opened(file) as opened:
+        return _size_of(opened)
+
+
+def _size_of(opened: Image.Image | Tags) -> tuple[int, int]:
+    return opened.shown_hw if isinstance(opened, Tags) else (opened.height, opened.width)
 
 
 @contextmanager
@@ -141,15 +162,16 @@ def _refusals() -> Iterator[None]:
         raise UnreadableImage(f"cannot be decoded: {error}"[:_LONGEST_REASON]) from None
 
 
-def _file(source: str | Path | bytes) -> BinaryIO:
+def _file(source: str | Path | bytes, most: int) -> BoundedFile:
+    """The file, or its content, of which `most` bytes can be read."""
     if isinstance(source, bytes):
-        return io.BytesIO(source)
+        return BoundedFile(io.BytesIO(source), most)
     _check_file(os.stat(source))
-    return open(source, "rb")
+    return BoundedFile(open(source, "rb", buffering=0), most)
 
 
 @contextmanager
-def _opened(file: BinaryIO) -> Iterator[Image.Image | Tags]:
+def _opened(file: BoundedFile) -> Iterator[Image.Image | Tags]:
     """An image with only its header read, once the header has passed the checks.
 
     Yields:
@@ -209,8 +231,8 @@ def _check_file(status: os.stat_result) -> None:
         raise UnreadableImage("not a regular file, but a pipe, socket or device")  # may never end
     if status.st_size > MOST_BYTES:
         raise UnreadableImage(
-            f"too large: {status.st_size / 2**30:,.1f} GiB, and at most {MOST_BYTES // 2**30} are read: "
-            "is it an image? Convert it to a smaller file"
+            f"too large: a file of {status.st_size / 2**30:,.1f} GiB, and at most {MOST_BYTES // 2**30} is "
+            "read: is it an image? Convert it to a smaller file"
         )
 
 
@@ -311,6 +333,11 @@ def scaled_size(size_hw: tuple[int, int], max_side: int | None, square: int | No
     scale = max_side / max(size_hw)
     height, width = (max(1, round(side * scale)) for side in size_hw)
     return height, width
+
+
+def patches_of(size_hw: tuple[int, int], patch_size: int) -> int:
+    """The number of patches of an image of this size, once it is padded."""
+    return -(-size_hw[0] // patch_size) * -(-size_hw[1] // patch_size)
 
 
 def pad_to_patches(pixels: np.ndarray, patch_size: int) -> np.ndarray:

@@ -1,9 +1,12 @@
-"""Images in tar shards in WebDataset's format. Shards are streamed: memory does not grow with their size."""
+"""Images in tar shards in WebDataset's format. Shards are streamed: memory does not grow with their size,
+but for 16 bytes for the name of each image in the shard that is being read.
+"""
 
 from __future__ import annotations
 
 import glob
 import gzip
+import hashlib
 import os
 import posixpath
 import tarfile
@@ -12,8 +15,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+import numpy as np
 from braceexpand import braceexpand
 
 from lost_reg.errors import LostRegError, UnreadableImage
@@ -39,9 +43,12 @@ _NOT_READ = {
 # An image file in a shard is read whole, and several are read ahead.
 _LARGEST_MEMBER = 2**28
 _MOST_SAMPLED = 16  # images of a shard, each of which must be read to know its size
-# A header that announces more is damaged or hostile: tarfile would seek for ever, or fill the memory.
+# A header that announces more is damaged or hostile: tarfile would seek for ever, or be slow.
 _LARGEST_IN_HEADER = 2**36
-_LONGEST_NAME = 2**20
+_LONGEST_NAME = 2**14
+_MOST_EXPANDED = 1032  # times, by gzip
+_NAMES_AT_ONCE = 2**16
+_DIGEST = np.dtype("S16")
 
 
 @dataclass(frozen=True)
@@ -87,35 +94,72 @@ class TarShards:
 
 def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
     """The images of a shard, without junk; raises UnreadableImage for a shard that is none or has none."""
-    others: list[str] | None = []  # the other files, while there is no image
+    others: list[str] | None = []  # a few of the other files, while there is no image
+    seen = _Names()
     with _opened(path) as file, _tar_in(file) as tar:
+        most = path.stat().st_size * (_MOST_EXPANDED if isinstance(file, gzip.GzipFile) else 1)
         for member in tar:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+            tar.pax_headers = {}  # and what is said of all members, which it copies for each
+            _check_room(member, most)
             within = posixpath.normpath(member.name)
             name = f"{shard}/{within}"
             if member.isdir() or any(map(is_junk, within.split("/"))):
                 continue
             if not (member.isfile() or member.islnk() or member.issym()) or not is_image(within):
-                if others is not None:
+                if others is not None and len(others) < _NAMES_AT_ONCE:
                     others.append(within)
                 continue
             others = None
-            if name in done:
-                yield None
-            elif not member.isfile():
+            if not member.isfile():
                 yield Failure(name, "is a link in its shard, and links are not followed: add the file itself")
             elif "\0" in within:
                 yield Failure(name, "its name contains a NUL")
             elif posixpath.isabs(within) or within.startswith("../"):
                 yield Failure(name, "its name leads out of its shard")
+            elif member.issparse():
+                yield Failure(
+                    name, "is a sparse file in its shard, which is not read: add it as a plain file"
+                )
             elif member.size > _LARGEST_MEMBER:
                 yield Failure(name, f"too large: a file of {member.size:,} bytes")
+            elif not seen.add(within):
+                yield Failure(name, "is in its shard twice: the first file of this name counts")
+            elif name in done:
+                yield None
             else:
                 yield name, tar.extractfile(member).read()
         while file.read(2**20):  # to its end, where a gzip file has its checksum
             pass
     if others is not None:
         raise UnreadableImage(f"no images: {what_is_there(others)}")
+
+
+def _check_room(member: tarfile.TarInfo, most: int) -> None:
+    """Check that a member is within the bytes of its shard: tarfile would seek far beyond them."""
+    if member.isreg() and not member.issparse() and member.offset_data + member.size > most:
+        raise tarfile.ReadError(f"a file of {member.size:,} bytes, of which it does not hold all")
+
+
+class _Names:
+    """The names in a shard so far, in 16 bytes each: as hashes, which do not collide in practice."""
+
+    def __init__(self) -> None:
+        self._latest: set[bytes] = set()
+        self._sorted = np.empty(0, _DIGEST)
+
+    def add(self, name: str) -> bool:
+        """Add a name; whether it is new."""
+        digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        one = np.frombuffer(digest, _DIGEST)
+        at = np.searchsorted(self._sorted, one)[0]
+        if digest in self._latest or (self._sorted[at : at + 1] == one).any():
+            return False
+        self._latest.add(digest)
+        if len(self._latest) >= _NAMES_AT_ONCE:
+            self._sorted = np.union1d(self._sorted, np.array(list(self._latest), _DIGEST))
+            self._latest.clear()
+        return True
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -155,6 +199,20 @@ class _StrictMember(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error}, so it has no proper end") from None
+
+    # Of a sparse file, tarfile would read a list of its parts of any length, and then make all of its zeros.
+
+    def _proc_sparse(self: Any, tar: tarfile.TarFile) -> Any:
+        _, goes_on, _ = self._sparse_structs
+        while goes_on:
+            goes_on = bool(tar.fileobj.read(tarfile.BLOCKSIZE)[504])
+        self.sparse = []
+        return self._proc_builtin(tar)
+
+    def _mark_sparse(self, member: tarfile.TarInfo, *_: object) -> None:
+        member.sparse = []  # type: ignore[assignment]
+
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _mark_sparse
 
 
 def find_shards(inputs: Sequence[str]) -> TarShards | None:

@@ -52,7 +52,9 @@ def decoded_batches(
         Batches, and a Failure for each image that cannot be read.
     """
     batcher = GridBatcher(batch_size)
-    decoding = Decoding(loader.apply_exif, scale.max_side, patch_size, scale.square, loader.background)
+    decoding = Decoding(
+        loader.apply_exif, scale.max_side, patch_size, scale.square, loader.background, loader.max_patches
+    )
     for image in decode(images, decoding, workers=loader.workers):
         if isinstance(image, Failure):
             yield image

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import psutil
 import torch
 import torch.nn.functional as F
@@ -15,15 +14,17 @@ import torch.nn.functional as F
 from lost_reg.backbones.base import PRECISIONS, Backbone
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import Setting
-from lost_reg.errors import UnreadableImage
 from lost_reg.images.decoding import ImageInput
-from lost_reg.images.reading import image_size, scaled_size
+from lost_reg.images.reading import patches_of, scaled_size
+from lost_reg.images.sizes import header_sizes
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 
 # Patches that keep a device busy: about eight photos of 640 x 480 in patches of 16 on a CPU.
 _BUSY_PATCHES = {"cpu": 2**13, "cuda": 2**15}
 _SHARE_OF_FREE_MEMORY = 0.6
 SAMPLED = 64  # image headers that are read to estimate the cost of a run
+_SECONDS_FOR_HEADERS = 30.0  # for all of them: a slow drive delays a run no longer
 LONG_RUN_SECONDS = 3600.0
 _SMALL_SIDE, _SLOW = 512, 1.5
 _WORTH_MEASURING = 1e14  # operations below which no run is long: minutes at 100 billion per second
@@ -113,7 +114,12 @@ class Forecast:
 
 
 def forecast(
-    sample: Iterable[ImageInput], images: int | None, backbone: Backbone, setting: Setting, devices: int = 1
+    sample: Iterable[ImageInput],
+    images: int | None,
+    backbone: Backbone,
+    setting: Setting,
+    devices: int = 1,
+    loader: LoaderOptions | None = None,
 ) -> Forecast | None:
     """Estimate the cost of a run from the headers of a few of its images.
 
@@ -121,16 +127,16 @@ def forecast(
         sample: paths or encoded images, usually SAMPLED of them.
         images: how many there are, or None if not known.
         devices: how many share them.
+        loader: images that have more than its `max_patches` do not count, since a run refuses them.
 
     Returns:
         None for a user's function as backbone, whose cost is not known, or if no header can be read.
     """
     if backbone.cost is None:
         return None
-    sizes = [size for image in sample if (size := _header_size(image))]
+    sizes = list(_sizes(sample, backbone.patch_size, setting, loader or LoaderOptions()))
     if not sizes:
         return None
-    sizes = [scaled_size(size, setting.features.max_side, setting.features.square) for size in sizes]
     operations = sum(setting_operations(backbone, setting, size) for size in sizes) / len(sizes)
     total = operations * (images or 0) / devices
     seconds, slowdown = None, precision_slowdown(backbone.device, backbone.precision)
@@ -177,10 +183,15 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _header_size(source: ImageInput) -> tuple[int, int] | None:
-    if isinstance(source, np.ndarray):
-        return source.shape[0], source.shape[1]
-    try:
-        return image_size(source)
-    except UnreadableImage:  # the run itself reports what is wrong with it
-        return None
+def _sizes(
+    sample: Iterable[ImageInput], patch_size: int, setting: Setting, loader: LoaderOptions
+) -> Iterator[tuple[int, int]]:
+    """The sizes, once scaled, of the images that a run takes, as far as headers tell."""
+    end = time.monotonic() + _SECONDS_FOR_HEADERS
+    for size_hw in header_sizes(sample, workers=loader.workers):
+        if size_hw:
+            scaled_hw = scaled_size(size_hw, setting.features.max_side, setting.features.square)
+            if loader.max_patches is None or patches_of(scaled_hw, patch_size) <= loader.max_patches:
+                yield scaled_hw
+        if time.monotonic() > end:
+            return

@@ -11,6 +11,8 @@ from lost_reg.json_files import check_fields
 from lost_reg.runs.ranks import ALONE, Ranks
 
 BATCH_SIZE = 8
+# 256 x 256: a photo of 12 megapixels in patches of 14 or 16.
+MOST_PATCHES = 2**16
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class LoaderOptions:
     apply_exif: whether the EXIF orientation of image files is applied.
     background: the colour under transparent images, by its name or as `#rrggbb`; None drops the transparency
         and shows the colours under it, as runs without a recorded background did.
+    max_patches: images with more patches, once scaled, are refused; None for any number.
     """
 
     batch_size: int | str = BATCH_SIZE
     workers: int | None = None
     apply_exif: bool = True
     background: str | None = WHITE
+    max_patches: int | None = MOST_PATCHES
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""
@@ -37,6 +41,8 @@ class LoaderOptions:
             object.__setattr__(self, "background", background_of(self.background))
         if self.workers is not None and self.workers < 0:
             raise LostRegError(f"expected `workers` of at least 0, but got {self.workers}")
+        if self.max_patches is not None and self.max_patches < 1:
+            raise LostRegError(f"expected `max_patches` of at least 1, but got {self.max_patches}")
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def write_folder(
     with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
         left = None if count is None else max(0, count - len(writer.done))
         if ranks.first and left != 0:
-            _note_cost(source, left, backbone, work.costliest, ranks.count, note)
+            _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
         session = Session(writer, backbone, options, size)
         total = None if left is None else -(-left // ranks.count)
@@ -190,9 +190,10 @@ def _settings(source: Source, backbone: Backbone, loader: LoaderOptions) -> dict
 
 
 def _note_cost(
-    source: Source, left: int | None, backbone: Backbone, setting: Setting, devices: int, note: Note
+    source: Source, left: int | None, backbone: Backbone, setting: Setting, options: RunOptions, note: Note
 ) -> None:
-    expected = forecast(source.images.sample(SAMPLED), left, backbone, setting, devices)
+    sample, devices = source.images.sample(SAMPLED), options.ranks.count
+    expected = forecast(sample, left, backbone, setting, devices, options.loader)
     for line in expected.warnings(setting.features.max_side) if expected else []:
         note(line)
 

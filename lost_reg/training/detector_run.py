@@ -124,7 +124,8 @@ def detect(
     max_objects: int = MAX_OBJECTS,
 ) -> Iterator[Prediction | Failure]:
     """The objects of each image, best first. Only images of one size share a batch."""
-    for batch in decoded_batches(images, 1, FeatureConfig(), loader, size):
+    of_any_size = replace(loader, max_patches=None)  # it scales images itself
+    for batch in decoded_batches(images, 1, FeatureConfig(), of_any_size, size):
         if isinstance(batch, Failure):
             yield batch
             continue

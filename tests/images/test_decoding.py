@@ -53,7 +53,7 @@ def faulty(tmp_path):
                 with open(__file__ + ".clock", "ab") as clock:
                     clock.write(bytes(seconds))
 
-            def read_noted(source, *, apply_exif, background):
+            def read_noted(source, *, apply_exif, background, check):
                 what = source.read_text() if hasattr(source, "read_text") else source.decode()
                 if what == "crash":
                     os.kill(os.getpid(), signal.SIGSEGV)
