@@ -286,12 +286,9 @@ max_side_option = click.option(
 image_root_options = together(
     click.option(
         "--image-root", type=click.Path(path_type=Path),
-        help="Folder of the images, if it moved since the run, or the run is not yours.  [default: as in the "
-        "run]",
+        help="Folder of the images, if it moved since the run, or the run is not yours.  [default: the run's]",
     ),
-    click.option(
-        "--follow-links", is_flag=True, help="Also read images that are links out of their folder."
-    ),
+    click.option("--follow-links", is_flag=True, help="Also read images that are links out of their folder."),
 )  # fmt: skip
 
 
@@ -371,9 +368,8 @@ def added_registers(options: dict[str, Any]) -> Any:
     """The test-time registers that `register_options` ask for, or None; removes these from `options`."""
     from lost_reg.backbones.registers import DEFAULT_RULE, AddedRegisters, read_neurons
 
-    count, file, rule = (
-        options.pop(name) for name in ("test_time_registers", "register_neurons", "register_rule")
-    )
+    names = ("test_time_registers", "register_neurons", "register_rule")
+    count, file, rule = (options.pop(name) for name in names)
     if count is None and file is None and rule is None:
         return None
     if count is None or file is None:
