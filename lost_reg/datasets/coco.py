@@ -53,9 +53,9 @@ def open_coco(annotations: Path) -> Dataset:
             f"{annotations.parent} and the folders in it and beside it"
         )
     names = [found.get(name, name) for name in written]
-    files = [posixpath.normpath(name) for name in names]
-    if twice := next((file for file, times in Counter(files).items() if times > 1), None):
-        same = [one for one, file in zip(written, files) if file == twice]
+    files = {one: posixpath.normpath(name) for one, name in found.items()}
+    if twice := next((file for file, times in Counter(files.values()).items() if times > 1), None):
+        same = [one for one, file in files.items() if file == twice]
         raise LostRegError(f"{str(annotations)!r}: {shown_names(map(repr, same))} name the same image file")
     truths = [_truth(file, image, name) for image, name in zip(file.images.values(), names)]
     masked = has_masks(file)

@@ -60,8 +60,8 @@ def _name(key: Any) -> str:
         raise LostRegError(f"expected image names or ids as its keys, but one is a {kind_of(key)}")
     try:
         return key if isinstance(key, str) else as_id("a key", key)
-    except ValueError as error:
-        raise LostRegError(str(error)) from None
+    except ValueError:
+        raise LostRegError(f"expected image names or ids as its keys, but one is {key}") from None
 
 
 def _box(key: Any, value: Any) -> Box:

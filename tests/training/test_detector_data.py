@@ -12,6 +12,7 @@ from helpers import found_object, refusal
 from PIL import Image
 
 from lost_reg.runs.ranks import Ranks
+from lost_reg.runs.seals import sealed
 from lost_reg.training.detector_config import LOST_CAD, chosen_config
 from lost_reg.training.detector_data import (
     Steps,
@@ -88,7 +89,7 @@ def test_exif_is_applied_as_in_the_run(tmp_path):
             run = write_run(tmp_path / f"{name}-{apply}", tmp_path / "photos", objects, size)
             record = json.loads((run / "run.json").read_text())
             record["settings"]["apply_exif"] = apply
-            (run / "run.json").write_text(json.dumps(record))
+            (run / "run.json").write_text(json.dumps(sealed(record)))
         assert read_training_set(tmp_path / f"right-{apply}").read(0).shape == (*size_hw, 3)
         assert "another size" in refusal(read_training_set(tmp_path / f"wrong-{apply}").read, 0)
 
@@ -102,7 +103,7 @@ def test_transparent_images_have_the_background_of_the_run(tmp_path):
     record = json.loads((run / "run.json").read_text())
     for background, colour in (("#ff0000", [255, 0, 0]), (None, [0, 0, 255])):
         record["settings"]["background"] = background
-        (run / "run.json").write_text(json.dumps(record))
+        (run / "run.json").write_text(json.dumps(sealed(record)))
         assert read_training_set(run).read(0)[5, 5].tolist() == colour
 
 
@@ -131,7 +132,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, save_scene):
 
 
 def test_an_image_that_breaks_during_training_is_one_line(data):
-    (data.root / "3.png").write_bytes(b"no image")
+    (data.folder.root / "3.png").write_bytes(b"no image")
     for workers in (0, 1):
         assert "3.png" in refusal(list, steps_from(Steps(data, small()), 0, workers))
 

@@ -56,7 +56,7 @@ def losses(out):
 def test_a_detector_finds_what_it_was_trained_on(data, tmp_path):
     train(data, tmp_path / "detector", steps=40, channels=16, lr=0.4, milestones=(0.9,), warmup=5)
     model = load_detector_model(tmp_path / "detector", device="cpu")
-    named = [(f"{number}.png", data.root / f"{number}.png") for number in range(4)]
+    named = [(f"{number}.png", data.folder.root / f"{number}.png") for number in range(4)]
     found = {one.image: one for one in detect(named, model, LoaderOptions(workers=0), BatchSize(4))}
     for number, box in enumerate(boxes_of(4)):
         best = found[f"{number}.png"].objects[0]
@@ -178,7 +178,7 @@ def test_mixed_precision_is_near(data, tmp_path):
     near, exact = (float(losses(tmp_path / one)[0]["loss"]) for one in ("bf16", "fp32"))
     assert near == pytest.approx(exact, rel=0.02) and near != exact
     model = load_detector_model(tmp_path / "bf16", device="cpu", precision="bf16")
-    (found,) = detect([("0.png", data.root / "0.png")], model, LoaderOptions(workers=0), BatchSize(1))
+    (found,) = detect([("0.png", data.folder.root / "0.png")], model, LoaderOptions(workers=0), BatchSize(1))
     assert found.objects
 
 
