@@ -286,7 +286,7 @@ max_side_option = click.option(
 image_root_options = together(
     click.option(
         "--image-root", type=click.Path(path_type=Path),
-        help="Folder of the images, if it moved since the run, or the run is not yours.  [default: the run's]",
+        help="Folder of the images, if it moved since the run or the run is not yours.  [default: the run's]",
     ),
     click.option("--follow-links", is_flag=True, help="Also read images that are links out of their folder."),
 )  # fmt: skip
