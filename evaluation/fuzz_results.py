@@ -2,10 +2,9 @@
 
     python evaluation/fuzz_results.py [--files 10000] [--seed 0] [--commands corloc compare ...]
 
-A run of `tiny` on small rendered scenes, with maps, masks and a sweep, artifacts and register neurons beside
-it. For each damaged copy of one of its files, or of the annotations, each command runs in this process. It
-must end well or with one line of error, and everything that it writes as JSON must be JSON, without NaN or
-Infinity.
+Runs of `tiny` on small rendered scenes, with maps and masks, and a sweep and artifacts beside them. For each
+damaged copy of one of their files, or of the annotations, each command runs in this process. It must end well
+or with one line of error, and everything that it writes as JSON must be JSON, without NaN or Infinity.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def files_to_damage(top: Path) -> list[Path]:
     results = Path("results")
     names = [
         *[results / "a/predictions.jsonl"] * 4, *[results / "a/run.json"] * 3, *[Path("boxes.json")] * 3,
-        *[results / "a/maps/0.png.npz"] * 4, results / "sweep/sweep.json", results / "sweep/scores.json",
+        *[results / "a/maps/0.png.npz"] * 4, results / "sweep/sweep.json", results / "sweep/corloc.json",
         results / "artifacts/artifacts.json",
     ]  # fmt: skip
     lines = [path.relative_to(top) for path in (top / "results/sweep").glob("*.jsonl")]

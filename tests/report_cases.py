@@ -137,7 +137,7 @@ def hostile_runs(make_coco, folder: Path) -> Path:
 def report(results: Path, out: Path, *, partial=False, dataset=None, **options):
     """Write a report without errors, and give its summary."""
     summary, errors = write_report(results, out, ScoringOptions(partial=partial, dataset=dataset), **options)
-    assert errors == []
+    assert errors == [], [str(error) for error in errors]
     return summary
 
 

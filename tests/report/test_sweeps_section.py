@@ -197,7 +197,7 @@ def test_conditions_are_said_in_captions_and_rows(names, tmp_path):
 
 
 def test_models_with_and_without_registers_share_a_panel(tmp_path):
-    added = {"test_time_registers": {"count": 1}}
+    added = {"test_time_registers": {"count": 1, "rule": "paper", "neurons": [[5, 94]]}}
     results = tmp_path / "results"
     write_sweep(results / "1", normalize=(False, True))
     write_sweep(results / "2", backbone="dinov2_vits14_reg", normalize=(False, True))

@@ -204,7 +204,7 @@ def test_a_run_writes_maps_on_request_and_a_resumed_one_those_that_are_missing(t
     assert "maps" not in names(out)
     result = lost_reg(*run, "--resume", "--save-maps")
     assert result.exit_code == 0
-    assert "images done before (1) have pictures and maps only if" in result.stderr
+    assert f"1 image in '{out}' has no maps" in result.stderr
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     assert names(out / "maps") == ["c.png.npz", "sub", "sub/b.png.npz"]  # of the images done now
