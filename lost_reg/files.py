@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_of
@@ -25,13 +25,34 @@ def read_text(path: Path, what: str = "", *, errors: str = "strict") -> str:
     Raises:
         LostRegError: a file that cannot be read, or is not text.
     """
-    named = f"{what} {str(path)!r}".strip()
+    content = read_bytes(path, what)
     try:
-        return text_of(path.read_bytes(), errors=errors)
-    except OSError as error:
-        raise LostRegError(f"cannot read {named}: {error.strerror}") from None
+        return text_of(content, errors=errors)
     except ValueError as error:
-        raise LostRegError(f"cannot read {named}: {error}") from None
+        raise _cannot_read(path, what, str(error)) from None
+
+
+def read_bytes(path: Path, what: str = "") -> bytes:
+    """The content of a user's file; `what`: what errors call it.
+
+    Raises:
+        LostRegError: a file that cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _cannot_read(path, what, str(error.strerror)) from None
+
+
+def _cannot_read(path: Path, what: str, reason: str) -> LostRegError:
+    named = f"{what} {str(path)!r}".strip()
+    return LostRegError(f"cannot read {named}: {reason}")
+
+
+def leads_out(name: str) -> bool:
+    """Whether the name of an image is not that of a file below a folder: absolute, or with ".."."""
+    path = PurePath(name)
+    return bool(path.anchor) or ".." in path.parts
 
 
 @contextlib.contextmanager

@@ -56,6 +56,8 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
             "Warning",
             f"{counted(summary.without_picture, 'image')} could not be read again: no picture of them",
         )
+    for reason in summary.withheld[:1]:
+        print_message("Warning", reason)
     for error in errors:
         print_message("Error", str(error))
     if errors:

@@ -78,7 +78,8 @@ def find_dataset(name: str, root: Path) -> Dataset:
     for one in FORMATS:
         if one.matches(path):
             return one.open(path)
-    raise LostRegError(f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give {_OWN}")
+    nor = "" if path.exists() else ", nor is it a file or folder"
+    raise LostRegError(f"unknown dataset {name!r}{nor}: choose among {', '.join(_BY_NAME)}, or give {_OWN}")
 
 
 def is_known(name: str) -> bool:

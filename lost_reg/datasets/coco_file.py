@@ -27,6 +27,7 @@ from lost_reg.datasets.fields import (
 )
 from lost_reg.datasets.image_paths import last_part
 from lost_reg.errors import LostRegError
+from lost_reg.files import read_bytes
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
 from lost_reg.text import counted, shown_names
 from lost_reg.types import SizeHW
@@ -140,10 +141,9 @@ def read_coco_file(path: Path) -> CocoFile:
         LostRegError: a file that cannot be read or is in another format, a repeated id or file name, or a
             field that is missing, of another type or out of range; names the image, annotation and field.
     """
+    text = read_bytes(path)
     try:
-        content = parse_json(path.read_bytes(), _Content, finite=False)
-    except OSError as error:
-        raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
+        content = parse_json(text, _Content, finite=False)
     except MALFORMED as error:
         raise LostRegError(f"{str(path)!r} is not a COCO annotation file: {reason_of(error)}") from None
     try:

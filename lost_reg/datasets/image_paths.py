@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lost_reg.files import leads_out
+
 
 class ListedFolder:
     """The files below a folder; each folder in it is listed at most once."""
@@ -21,7 +23,7 @@ class ListedFolder:
         An absolute path, or one with "..", names none, whatever lies there.
         """
         folder, _, last = name.rpartition("/")
-        if name.startswith("/") or os.path.splitdrive(name)[0] or ".." in folder.split("/"):
+        if leads_out(name):
             return False
         if folder not in self._listed:
             self._listed[folder] = _files_in(self._root / folder)

@@ -41,6 +41,7 @@ class ReportSummary:
     images: int
     with_maps: int
     without_picture: int
+    withheld: tuple[str, ...]
 
 
 def write_report(
@@ -95,6 +96,7 @@ def write_report(
         images=sum(dataset["images"] for dataset in gallery["datasets"]),
         with_maps=sum(map(has_maps, gallery["items"])),
         without_picture=gallery["without_picture"],
+        withheld=tuple(gallery["withheld"]),
     )
     return summary, content.errors
 

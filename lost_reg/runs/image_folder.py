@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import LostRegError
+from lost_reg.files import leads_out
 from lost_reg.runs.seals import foreign, is_own
 
 
@@ -69,12 +70,6 @@ class ImageFolder:
     @cached_property
     def _resolved(self) -> Path:
         return self._absolute.resolve()
-
-
-def leads_out(image: str) -> bool:
-    """Whether the name of an image is not that of a file below a folder."""
-    path = PurePath(image)
-    return bool(path.anchor) or ".." in path.parts
 
 
 def image_folder(folder: Path, record: dict[str, Any], root: ImageRoot = RECORDED) -> ImageFolder:

@@ -15,6 +15,7 @@ from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
 from lost_reg.datasets.fields import MISSING, MOST, as_id, as_number, as_xywh
 from lost_reg.datasets.image_paths import last_part
 from lost_reg.errors import LostRegError
+from lost_reg.files import read_bytes
 from lost_reg.json_files import MALFORMED, parse_json, reason_of
 from lost_reg.scoring.lost_pickle import boxes_from_pickle
 from lost_reg.text import shown_names
@@ -48,10 +49,7 @@ def read_scored_boxes(path: Path) -> dict[str, list[ScoredBox]]:
         LostRegError: a file that is missing or malformed, or a pickle that holds anything other than
             numbers, strings, lists, dictionaries and numpy arrays. Nothing in it is executed.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    content = read_bytes(path)
     is_json = path.suffix.lower() == ".json"
     if is_json and _is_object_with_annotations(content):
         boxes = _from_annotations(read_coco_file(path))

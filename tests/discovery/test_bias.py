@@ -87,3 +87,10 @@ def test_affinities_that_differ_by_rounding_alone_get_no_bias():
     directions = torch.nn.functional.normalize(torch.full((1, 50, 3), 0.1), dim=2)
     directions[0, ::2] *= 1 + 2e-7
     assert otsu_bias(directions).tolist() == [0.0]
+
+
+def test_of_two_equal_splits_the_threshold_is_in_the_first():
+    """Of two values each of 0, 1 and 2, with edges beside and between them."""
+    below, sums = torch.tensor([0, 2, 2, 4, 4, 6]), torch.tensor([0.0, 0, 0, 2, 2, 6])
+    histogram = otsu._Histogram(torch.arange(6) / 2, below, sums, 6, torch.tensor(6.0))
+    assert otsu._split_at_edge(histogram).item() == 0.75  # not 1.25, among the values that are 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lost_reg.boxes import whole_pixels
 from lost_reg.export.formats import FORMATS, Format
-from lost_reg.runs.image_folder import leads_out
+from lost_reg.files import leads_out
 
 BOX_FORMATS = [to for to in FORMATS if to not in MASK_FORMATS]
 

@@ -78,3 +78,10 @@ def test_where_it_is_not_known_the_reason_is_given(dataset, monkeypatch, tmp_pat
     assert score_held_out(results(every, none), dataset, options).reason == "no such image"
     for odd in (None, 3, {"method": "lost"}):
         assert score_held_out(results(every, odd), dataset, options) is None
+
+
+def test_the_run_that_a_foreign_head_names_is_not_read(dataset, monkeypatch):
+    monkeypatch.setattr(held_out, "read_run", lambda folder: pytest.fail("it was read"))
+    foreign = results(boxes_where(NAMES))
+    foreign.record["created"] = "later"
+    assert "was made by somebody else" in score_held_out(foreign, dataset, ScoringOptions()).reason
