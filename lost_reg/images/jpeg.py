@@ -18,12 +18,11 @@ from PIL import Image
 from lost_reg.errors import UnreadableImage
 
 NO_END_MARKER = "without its end marker"
-_END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
+_END, _SCAN = 0xD9, 0xDA
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _COEFFICIENTS = 64  # of a block
 _END_MARKER = bytes([0xFF, _END])
 _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # but for the restarts within the data of a scan
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # If pixels are missing, a decoder makes them from what it is given in place of them: noise with restarts, of
 # which a decoder passes over those that are one or two ahead of what it expects.
 _RESTARTS = [bytes([0xFF, 0xD0 + number]) for number in range(8)] * 8
@@ -56,8 +55,7 @@ def load(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, str | None]:
         return _completed(content), NO_END_MARKER
     image.load()
     # a decoder makes missing pixels grey, and leaves those of a progressive image as earlier scans have them
-    is_suspect = scans.is_progressive or scans.lack_restarts(content[:end]) or _ends_grey(image)
-    if is_suspect and not _is_complete(image, content[:end]):
+    if (scans.is_progressive or _ends_grey(image)) and not _is_complete(image, content[:end]):
         raise _cut_off("rows")
     return image, None
 
@@ -68,13 +66,9 @@ class _Scans:
 
     wanted: its components, known from its frame header. held: for each component, the coefficients that have
     arrived in full precision; a scan of a sequential image holds all.
-    units: how many units of blocks (MCU) the image has. interval: of them between two restarts, or 0.
     """
 
     wanted: set[int] = field(default_factory=set)
-    units: int = 0
-    interval: int = 0
-    starts: list[int] = field(default_factory=list)
     is_progressive: bool = False
     held: dict[int, set[int]] = field(default_factory=dict)
 
@@ -84,19 +78,7 @@ class _Scans:
 
     def add_frame(self, kind: int, header: bytes) -> None:
         self.is_progressive = kind % 4 == 2
-        components = [header[at : at + 3] for at in range(6, min(len(header) - 2, 6 + 3 * header[5]), 3)]
-        self.wanted = {one[0] for one in components}
-        sampled = [one[1] for one in components] if len(components) > 1 else [0x11]  # of one: single blocks
-        across, down = (max(one >> 4 for one in sampled), max(one & 15 for one in sampled))
-        height, width = int.from_bytes(header[1:3], "big"), int.from_bytes(header[3:5], "big")
-        self.units = -(-width // (8 * max(1, across))) * -(-height // (8 * max(1, down)))
-
-    def lack_restarts(self, content: bytes) -> bool:
-        """Whether an image has fewer restarts than its size asks for, or several scans with restarts."""
-        if not self.interval or not self.starts:
-            return False
-        wanted = -(-self.units // self.interval) - 1
-        return len(self.starts) > 1 or len(_RESTART.findall(content, self.starts[0])) < wanted
+        self.wanted = {header[at] for at in range(6, min(len(header), 6 + 3 * header[5]), 3)}
 
     def add_scan(self, header: bytes) -> None:
         first, last, precision = (header[-3], header[-2], header[-1]) if self.is_progressive else (0, 63, 0)
@@ -118,9 +100,6 @@ def _walk(content: bytes) -> tuple[int | None, _Scans]:
             scans.add_frame(kind, header)
         elif kind == _SCAN and len(header) >= 4:
             scans.add_scan(header)
-            scans.starts.append(at + length)
-        elif kind == _INTERVAL:
-            scans.interval = int.from_bytes(header[:2], "big")
         at += length  # over the marker's own data
     return None, scans
 

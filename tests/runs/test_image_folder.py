@@ -144,6 +144,14 @@ def test_a_report_shows_no_picture_from_such_a_folder_and_says_why(photos, tmp_p
     assert "was made by somebody else" in page and "--image-root" in page
 
 
+def test_an_own_run_beside_a_foreign_one_on_the_same_images_keeps_its_pictures(photos, tmp_path):
+    found = [prediction("a.jpg", (0, 0, 9, 9))]
+    runs = [write_predictions(tmp_path / f"runs/{name}", found, root=photos, dataset=None) for name in "ab"]
+    change_record(runs[0], created="then")
+    assert invoke("report", tmp_path / "runs", "--out", tmp_path / "report").exit_code == 0
+    assert len(list((tmp_path / "report/thumbnails").iterdir())) == 1
+
+
 def test_ground_truth_is_not_read_from_a_path_that_a_foreign_run_names(tmp_path, make_coco):
     annotations = make_coco(tmp_path / "coco", {"a.jpg": [(0, 0, 9, 9, 0)]})
     run = write_predictions(
@@ -154,6 +162,16 @@ def test_ground_truth_is_not_read_from_a_path_that_a_foreign_run_names(tmp_path,
     result = invoke("corloc", run)
     assert result.exit_code == 1 and "name it with --dataset" in result.stderr
     assert invoke("corloc", run, "--dataset", annotations).exit_code == 0
+
+
+def test_a_run_on_some_files_is_not_said_to_be_finished_by_resuming(tmp_path, make_coco):
+    annotations = make_coco(tmp_path / "coco", {"a.jpg": [(0, 0, 9, 9, 0)], "b.jpg": [(0, 0, 9, 9, 0)]})
+    for dataset, advice in ((None, False), (str(annotations), True)):
+        run = write_predictions(
+            tmp_path / f"run{advice}", [prediction("a.jpg", (0, 0, 9, 9))], root=tmp_path, dataset=dataset
+        )
+        said = invoke("corloc", run, "--dataset", annotations).stderr
+        assert "covers 1 of the 2 images" in said and ("--resume" in said) == advice
 
 
 def test_nor_are_the_ids_of_its_images(tmp_path, make_coco):
