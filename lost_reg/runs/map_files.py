@@ -52,7 +52,7 @@ def write_maps(path: Path, maps: Maps) -> None:
         quantised[name] = [_quantised(one) for one in weights]
         levels[name] = np.stack([levels for levels, _ in quantised[name]])
     ranges = [bounds for of_array in quantised.values() for _, bounds in of_array]
-    with whole_file(path, "the maps") as part, part.open("wb") as file:
+    with whole_file(path, "the maps", among_many=True) as part, part.open("wb") as file:
         arrays: dict[str, Any] = {
             **levels,
             "ranges": np.array(ranges, np.float32).reshape(-1, 2),
