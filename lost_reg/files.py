@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_of
@@ -47,6 +50,31 @@ def read_bytes(path: Path, what: str = "") -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise _cannot_read(path, what, str(error.strerror)) from None
+
+
+def open_regular(path: str | Path, buffering: int = -1) -> Any:
+    """Open a file for reading, but no pipe, for whose writer it would wait, and no device.
+
+    The file is looked at once it is open, so that it cannot become another one in between.
+
+    Raises:
+        OSError: it is another kind of file, or cannot be opened.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    opened = open(path, "rb", buffering=buffering, opener=opener)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return opened
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file. Raises OSError: see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _cannot_read(path: Path, what: str, reason: str) -> LostRegError:

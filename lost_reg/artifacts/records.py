@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from msgspec import Meta
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new, whole_file
+from lost_reg.files import check_new, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
@@ -217,7 +217,7 @@ def read_artifacts(path: Path) -> Artifacts:
         LostRegError: a file that cannot be read or has other content.
     """
     try:
-        artifacts = parse_json(path.read_bytes(), Artifacts)
+        artifacts = parse_json(read_regular(path), Artifacts)
         for row in artifacts.backbones:
             _check(row)
     except OSError as error:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-import stat
+import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.files import path_within, whole_file
+from lost_reg.files import open_regular, path_within, whole_file
 
 SUFFIX = ".npz"
 _LEVELS = 255
@@ -100,10 +100,15 @@ _Arrays = dict[str, np.ndarray]
 
 def _read_arrays(path: Path) -> _Arrays:
     """The arrays of a numpy archive by name."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-        raise ValueError(f"expected a file of at most {_MOST_BYTES:,} bytes")
-    with zipfile.ZipFile(path) as file:
+    with open_regular(path) as opened:
+        if os.fstat(opened.fileno()).st_size > _MOST_BYTES:
+            raise ValueError(f"expected a file of at most {_MOST_BYTES:,} bytes")
+        return _arrays_of(opened)
+
+
+def _arrays_of(opened: BinaryIO) -> _Arrays:
+    """Raises ValueError for more than maps need."""
+    with zipfile.ZipFile(opened) as file:
         members = file.infolist()
         if len(members) > _MOST_ARRAYS + len(_NOT_VALUES):
             raise ValueError(f"expected at most {_MOST_ARRAYS} arrays of maps")
