@@ -49,6 +49,8 @@ def jpeg(size_wh=(8, 6)) -> bytes:
 def voc07(server, tmp_path, make_voc, monkeypatch):
     """VOC2007 with two images, served as an archive."""
     folder = make_voc(tmp_path / "made" / "VOC2007", {"000005": [("dog", 33, 17, 96, 64)], "000007": []})
+    (folder / "SegmentationClass").mkdir()  # moved after the images
+    (folder / "SegmentationClass" / "000007.png").write_text("a mask")
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(folder, "VOCdevkit/VOC2007")
