@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "report": Command(
         ("report", "{}/results", "--out", "{}/report"),
-        ("results/a/predictions.jsonl", "results/a/run.json", "results/a/maps/photos/*", "photos/*", "truth.json"),
+        ("results/a/*.json*", "results/a/maps/photos/*", "photos/*", "truth.json"),
         "report",
     ),
     "export, coco": Command(

@@ -331,7 +331,7 @@ def look(case: Case, whole: Uninterrupted, found: Files, tally: Tally) -> None:
         right = content in (old.get(name), new.get(name)) or case.partial(name, content, new)
         if not right and not (name not in old and name not in new and content in new.values()):
             wrong.add("half-written")
-    lost = {name for name in old if visible.get(name) != old[name] and not is_done}
+    lost = {name for name in old if visible.get(name) != old[name] and not is_done and name[-1] != "/"}
     if any(visible.get(name) != new.get(name) for name in lost):
         wrong.add("something earlier lost")
     elif lost and any(case.decisive(name) for name in changed):
