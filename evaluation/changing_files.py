@@ -180,13 +180,13 @@ def exchanged(one: Path, other: Path):
     if one == other:
         yield
         return
-    kept = one.with_name("kept")
+    kept = one.with_name(f"kept-{one.name}")
     one.rename(kept)
-    shutil.copytree(other, one)
+    (shutil.copytree if other.is_dir() else shutil.copy)(other, one)
     try:
         yield
     finally:
-        shutil.rmtree(one)
+        remove(one)
         kept.rename(one)
 
 
@@ -205,7 +205,10 @@ def usual_outcome(top: Path, command: Command) -> Usual:
     """The outcome of unchanged files, with the photos and with the others."""
     boxes: dict[str, set[str]] = defaultdict(set)
     for place in (top / "other", top):
-        with exchanged(top / "photos", place / "photos"):
+        with (
+            exchanged(top / "photos", place / "photos"),
+            exchanged(top / "photos.tar", place / "photos.tar"),
+        ):
             began = time.monotonic()
             os.waitpid(start(top, command), 0)
             seconds = time.monotonic() - began
