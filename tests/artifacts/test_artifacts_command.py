@@ -83,13 +83,13 @@ def test_an_interrupted_command_can_be_given_again(lost_reg, photos, tmp_path, m
 
 def test_no_measured_model_is_given_up_for_fewer(lost_reg, photos, tmp_path, monkeypatch):
     out, kept = tmp_path / "out", []
-    about = measure.about_artifacts("tiny", models=3)
+    about = measure.about_artifacts("tiny", models=3, max_side=64)
     write_artifacts(out, Artifacts(about, [backbone_artifacts("tiny"), backbone_artifacts("other")]))
     before = contents(out)
     save = measure.save_artifacts
     monkeypatch.setattr(measure, "save_artifacts", lambda *args: (kept.append(contents(out)), save(*args)))
     models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224", "-b", "timm:deit_tiny_patch16_224")
-    result = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out)
+    result = lost_reg("artifacts", photos, *models, "--weights", "random", "--max-side", 64, "--out", out)
     assert result.exit_code == 0, result.output
     assert len(kept) == 2 and kept[0] == before  # the first model alone was not saved
 
