@@ -18,7 +18,7 @@ from lost_reg.datasets.coco_file import CocoFile, CocoImage, read_coco_file
 from lost_reg.datasets.coco_masks import coco_masks, has_masks
 from lost_reg.datasets.image_paths import best_folder
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_text, whole_file
+from lost_reg.files import read_regular, read_text, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth
@@ -163,7 +163,7 @@ def _cached_truths(cached: Path, annotations: Path, names: tuple[str, ...]) -> _
     stat = annotations.stat()
     source = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
     with contextlib.suppress(OSError, *MALFORMED):  # absent or damaged
-        content = parse_json(cached.read_bytes(), _Cache)
+        content = parse_json(read_regular(cached), _Cache)
         if content.source == source and [truth.image for truth in content.truths] == list(names):
             return content
     file = read_coco_file(annotations)

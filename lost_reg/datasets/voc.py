@@ -19,7 +19,7 @@ from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
 from lost_reg.datasets.image_paths import ListedFolder, last_part
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_text
+from lost_reg.files import read_regular, read_text
 from lost_reg.images.reading import readable_suffixes
 from lost_reg.text import shown_names, text_of
 from lost_reg.types import Box, ImageTruth
@@ -156,7 +156,7 @@ def read_voc_truth(path: Path, image: str) -> ImageTruth:
     """
     what = ""
     try:
-        annotation = _parsed(path.read_bytes())
+        annotation = _parsed(read_regular(path))
         size_hw = as_size(*(number_in(_text(annotation, f"size/{side}")) for side in ("height", "width")))
         objects = []
         for number, one in enumerate(annotation.findall("object"), start=1):

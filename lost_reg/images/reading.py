@@ -19,6 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from lost_reg.errors import UnreadableImage
+from lost_reg.files import open_regular
 from lost_reg.images.bounded import BoundedFile
 from lost_reg.images.colours import WHITE, Samples, to_rgb
 from lost_reg.images.headers import HEAD_BYTES, is_heic, unidentified, what_it_is
@@ -167,7 +168,7 @@ def _file(source: str | Path | bytes, most: int) -> BoundedFile:
     if isinstance(source, bytes):
         return BoundedFile(io.BytesIO(source), most)
     _check_file(os.stat(source))
-    return BoundedFile(open(source, "rb", buffering=0), most)
+    return BoundedFile(open_regular(source, buffering=0), most)
 
 
 @contextmanager

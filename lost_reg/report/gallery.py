@@ -48,11 +48,11 @@ class Shown:
 
 def write_gallery(
     runs: Sequence[ReportRun],
-    folder: Path,
+    pictures: Pictures,
     chosen: Shown,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write thumbnails and maps into a folder; returns the page's data, whose names are not escaped.
+    """Write thumbnails and maps; returns the page's data, whose names are not escaped.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -63,7 +63,6 @@ def write_gallery(
     names = list(dict.fromkeys(run.name for run in runs))
     groups = [_Group(group, chosen) for group in by_images.values()]
     total = sum(len(group.shown) for group in groups)
-    pictures = Pictures(folder)
     items = []
     for index, group in enumerate(groups):
         for image in group.shown:

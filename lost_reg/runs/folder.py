@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
-from lost_reg.files import folders_with
+from lost_reg.files import folders_with, open_regular, read_regular
 from lost_reg.json_files import MALFORMED, convert, parse_json, parse_record, reason_of
 from lost_reg.types import Failure, Prediction
 
@@ -243,7 +243,7 @@ def read_record(path: Path) -> dict[str, Any]:
         LostRegError: a file that is missing or malformed.
     """
     try:
-        record = parse_record(path.read_bytes())
+        record = parse_record(read_regular(path))
         convert(record, _Record)
     except (FileNotFoundError, NotADirectoryError):
         check_folder(path.parent)
@@ -261,7 +261,7 @@ def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
     """The lines of a file, and of parts that ranks have written and that are not merged into it yet."""
     for path in (*part_paths(folder, name), folder / name):  # a part merged meanwhile is read twice
         try:
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
                 yield from _parsed(file, path, kind)
         except OSError as error:
             raise LostRegError(f"cannot read {path}: {error.strerror}") from None

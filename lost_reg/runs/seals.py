@@ -17,7 +17,7 @@ from typing import Any
 from platformdirs import user_state_path
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import as_json
 
 SEAL = "seal"  # its key in a record
@@ -57,7 +57,7 @@ def _key_path() -> Path:
 
 def _key() -> bytes | None:
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home folder
-        key = _key_path().read_bytes()
+        key = read_regular(_key_path())
         return key if len(key) == _KEY_BYTES else None
     return None
 
