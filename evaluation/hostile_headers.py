@@ -60,7 +60,8 @@ def table_of_kinds(outcomes: dict[str, Outcomes], taken: str) -> str:
 
 def size_of(process: DecoderProcess, path: Path) -> str | None:
     """Why the header of a file is not read; None if it is."""
-    return process._ask({"header": True}, path).get("reason")  # `size` does not say why
+    size = process.size(path)
+    return size if isinstance(size, str) else None
 
 
 def decoded(process: DecoderProcess, path: Path) -> str | None:
