@@ -1,6 +1,6 @@
 """Pickles, checkpoints, heads, register neurons and detectors that were made to harm who reads them.
 
-    python evaluation/hostile_weights.py [--gigabytes 2] [--kinds WORD]
+    python evaluation/hostile_weights.py [--gigabytes 2] [--kinds PATTERN]
 
 Each is given to the command that reads it, in a process of its own with a limit on its memory (RLIMIT_DATA:
 all that it may write to; the code of torch does not count) and a minute of processor time. It must end with
@@ -60,7 +60,7 @@ class Outcomes:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--gigabytes", type=float, default=2.0)
-    parser.add_argument("--kinds", default="", help="only those of kinds with this in their name")
+    parser.add_argument("--kinds", default="", help="only kinds that this pattern finds")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(report(Path(folder), int(options.gigabytes * 2**30), options.kinds))
@@ -79,7 +79,7 @@ def report(folder: Path, most: int, wanted: str) -> str:
     of_kinds: dict[str, Outcomes] = defaultdict(Outcomes)
     reasons: Counter[str] = Counter()
     bad = []
-    for attack in _until_interrupted(one for one in attacks(str(canary)) if wanted in one.kind):
+    for attack in _until_interrupted(one for one in attacks(str(canary)) if re.search(wanted, one.kind)):
         shutil.rmtree(folder / "out", ignore_errors=True)
         code, lines, seconds, memory = ended(with_attack(readers[attack.reader], attack, folder), most)
         how = "executed code" if canary.exists() else ending(code, lines)
