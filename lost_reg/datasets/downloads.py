@@ -10,7 +10,6 @@ http_get (2.4) sends no If-Range, so it continues a file that has changed, and d
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from lost_reg.datasets.https import RequestFailed, TooLong
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, remove_parts, whole_file
 from lost_reg.images.reading import FORMATS
-from lost_reg.json_files import MALFORMED, parse_json
+from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.text import agreeing, counted
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
@@ -132,7 +131,7 @@ class PartialFile:
     def write_origin(self, validator: str | None, total: int | None) -> None:
         """Record which version of the file is being downloaded."""
         origin = {"url": self.url, "validator": validator, "total": total}
-        self._origin_path.write_text(json.dumps(origin, allow_nan=False), encoding="utf-8")
+        self._origin_path.write_text(as_json(origin), encoding="utf-8")
 
     def discard(self) -> None:
         """Remove it."""

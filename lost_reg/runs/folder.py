@@ -49,7 +49,9 @@ class Results:
 
 
 @dataclass(frozen=True)
-class _Weights:
+class RecordedWeights:
+    """Which weights a backbone had: see `backbones.weights.Weights`."""
+
     source: str
     name: str
     sha256: str | None
@@ -70,7 +72,7 @@ class CommonSettings:
     split: str | None
     apply_exif: bool
     backbone: str
-    weights: _Weights
+    weights: RecordedWeights
     precision: str
     background: str | None = field(default=None, kw_only=True)  # None in runs before it was recorded
     test_time_registers: _TestTimeRegisters | None = field(default=None, kw_only=True)

@@ -51,7 +51,8 @@ class FoundBoxes:
     """The boxes of a run, a sweep or a prediction file.
 
     title: the backbone's label (see `describe_backbone`), or the name of the file.
-    settings, data_root: as recorded; None for a file. Another user's data root is left out.
+    settings, data_root: as recorded; None for a file. unused_data_root: that of another user, which is not
+        used.
     is_own: whether this user made it, so that the dataset that it names may be read from any folder.
     boxes, sizes_hw, failures: by the source's name for the image, or, after `on`, by the dataset's. A box is
         None if nothing was found; a sweep has a tuple of boxes. Files have no sizes or failures.
@@ -65,18 +66,20 @@ class FoundBoxes:
     sizes_hw: Mapping[str, tuple[int, int]]
     failures: frozenset[str]
     is_own: bool = True
+    unused_data_root: str | None = None
 
     @classmethod
     def of_results(cls, results: Results, boxes: Mapping[str, Any] | None = None) -> FoundBoxes:
         """The boxes in a results folder; without `boxes`, the first box of each image of a run."""
         if boxes is None:
             boxes = {image: one.box_xyxy for image, one in results.predictions.items()}
-        own = is_own(results.record)
+        own, recorded = is_own(results.record), results.record.get("data_root")
         return cls(
             path=results.folder,
             title=describe_backbone(results.settings),
             settings=results.settings,
-            data_root=results.record.get("data_root") if own else None,
+            data_root=recorded if own else None,
+            unused_data_root=None if own else recorded,
             boxes=boxes,
             sizes_hw={image: one.size_hw for image, one in results.predictions.items()},
             failures=frozenset(results.failures),
@@ -143,7 +146,14 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     if not (options.dataset or found.is_own or is_known(name)):
         why = foreign(found.path, f"its ground truth is not read from {name!r}")
         raise LostRegError(f"{why}: name it with `dataset`")
-    dataset = find_dataset(name, data_root(options.data_root, found.data_root))
+    root = data_root(options.data_root, found.data_root)
+    try:
+        dataset = find_dataset(name, root)
+    except LostRegError as error:
+        if root == data_root(options.data_root, found.unused_data_root):
+            raise  # it makes no difference
+        why = foreign(found.path, f"the data root that it names, {found.unused_data_root!r}, is not used")
+        raise LostRegError(f"{error}; {why}: name it with `data_root`") from None
     return dataset.annotated() if options.unannotated == LEAVE_OUT else dataset
 
 
