@@ -18,6 +18,7 @@ from pathlib import Path
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
 from lost_reg.datasets.image_paths import ListedFolder, last_part
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text
 from lost_reg.images.reading import readable_suffixes
@@ -76,8 +77,8 @@ def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Data
     names = {stem: files.get(stem, [name])[0] for stem, name in stems.items()}
     annotations = _annotation_files(folder / "Annotations", names)
 
-    def load_truths() -> list[ImageTruth]:
-        return [read_voc_truth(path, names[stem]) for stem, path in annotations.items()]
+    def load_truths() -> Truths:
+        return Truths.of(read_voc_truth(path, names[stem]) for stem, path in annotations.items())
 
     unannotated = tuple(image for stem, image in names.items() if stem not in annotations)
     return Dataset(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
-from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.coco_file import CocoFile, read_coco_file
 from lost_reg.datasets.fields import MISSING, MOST, as_id, as_number, as_xywh
 from lost_reg.datasets.image_paths import last_part
 from lost_reg.errors import LostRegError
@@ -193,16 +194,16 @@ def _from_detections(content: bytes) -> dict[str, list[ScoredBox]]:
 
 
 def _from_annotations(file: CocoFile) -> dict[str, list[ScoredBox]]:
+    """In the order of a run's export, else by score, best first."""
     if file.orphans:
         raise LostRegError(f"{file.notes[0]} in {str(file.path)!r}")
-    found: dict[str, list[ScoredBox]] = {name: [] for name in file.without_box}
-    for image in file.images.values():
-        objects = sorted(file.objects.get(image.id, ()), key=_place)
-        boxes = [(1.0 if one.score is None else one.score, one.box_xywh) for one in objects]
-        found[image.file_name] = [(score, (x, y, x + w, y + h)) for score, (x, y, w, h) in boxes]
-    return found
-
-
-def _place(one: CocoAnnotation) -> float:
-    """What a found object is sorted by: its rank in a run's export, else its score, best first."""
-    return one.rank if one.rank is not None else -one.score if one.score is not None else 0.0
+    objects, names = file.objects, file.images.file_names
+    places = np.where(np.isnan(objects.ranks), np.nan_to_num(-objects.scores, nan=0.0), objects.ranks)
+    order = np.lexsort([places, np.repeat(np.arange(len(names)), np.diff(objects.starts))])
+    scores = np.nan_to_num(objects.scores[order], nan=1.0).tolist()
+    x, y, width, height = objects.boxes_xywh[order].T
+    boxes = map(tuple, np.stack([x, y, x + width, y + height], axis=1).tolist())
+    found = list(zip(scores, boxes))
+    starts = objects.starts.tolist()
+    of_images = {name: found[start:end] for name, start, end in zip(names, starts, starts[1:])}
+    return {**{name: [] for name in file.without_box}, **of_images}
