@@ -75,7 +75,9 @@ def main() -> None:
         commands = {name: one for name, one in commands.items() if name.split()[0] in options.commands}
         checkouts = {"before": options.before, "after": HERE} if options.before else {"now": HERE}
         taken = measure(commands, checkouts, options.rounds, top)
-    print(f"\n{options.images:,} images, {options.objects:,} objects in one image, load {os.getloadavg()[1]:.1f}\n")
+    print(
+        f"\n{options.images:,} images, {options.objects:,} objects in one image, load {os.getloadavg()[1]:.1f}\n"
+    )
     print(table(commands, list(checkouts), taken))
 
 
@@ -127,9 +129,7 @@ def run_once(arguments: list[str], checkout: Path, top: Path, into: Taken) -> No
     into.megabytes.append(int(held.read_text()) * 1024 / 1e6)
 
 
-def table(
-    commands: Mapping[str, list[str]], codes: list[str], taken: Mapping[tuple[str, str], Taken]
-) -> str:
+def table(commands: Mapping[str, list[str]], codes: list[str], taken: Mapping[tuple[str, str], Taken]) -> str:
     header = ["", *(f"{what}, {code}" for what in ("seconds", "MB") for code in codes)]
     rows = [
         [
@@ -160,7 +160,9 @@ def make_coco(folder: Path, images: int) -> dict[str, list[str]]:
         file.write('{"images": [')
         write_list(file, (image_record(number) for number in range(images)))
         file.write('], "annotations": [')
-        write_list(file, (annotation(number, boxes[number]) for number in range(3 * images) if number % 6 < 4))
+        write_list(
+            file, (annotation(number, boxes[number]) for number in range(3 * images) if number % 6 < 4)
+        )
         categories = [{"id": number, "name": f"class {number}"} for number in range(CLASSES)]
         file.write(f'], "categories": {json.dumps(categories)}}}')
     for number, name in enumerate("ab"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,33 +76,45 @@ def _from_list_or_pickle(path: Path, content: bytes, is_json: bool) -> dict[str,
 def match_images(
     found: Mapping[str, T], truths: Mapping[str, ImageTruth], left_out: Iterable[str] = ()
 ) -> dict[str, T]:
-    """Rekey boxes or other results from what a file calls an image to the dataset's image names.
+    """Rekey boxes or other results to the dataset's image names, without the images left out.
+
+    Raises:
+        LostRegError: see `image_names`.
+    """
+    images = image_names(list(found), truths, left_out)
+    return {image: value for image, value in zip(images, found.values()) if image is not None}
+
+
+def image_names(
+    keys: Sequence[str], truths: Mapping[str, ImageTruth], left_out: Iterable[str] = ()
+) -> list[str | None]:
+    """The dataset's name of each image, for what a file calls it.
 
     A name is tried as it is: as a name, id, last part of a path, stem or number of the dataset; then as an id
     by value (139.0), and then by its last part, as of val2017/x.jpg or D:\\data\\x.jpg.
 
     Args:
-        left_out: images of the dataset that are not scored; what belongs to them is dropped.
+        left_out: images of the dataset that are not scored; their name is None.
 
     Raises:
         LostRegError: an image that the dataset does not have, a name that matches two of its images, or
-            two boxes for one image.
+            two names for one image.
     """
-    if found.keys() <= truths.keys():  # as in a run
-        return dict(found)
+    if all(key in truths for key in keys):  # as in a run
+        return list(keys)
     unscored = {name: ImageTruth(name, Path(name).stem, None, (), (), ()) for name in left_out}
     names = _images_by_any_name({**truths, **unscored})
-    images = {key: names.get(_known_name(key, names), "") for key in found}
-    unknown = [key for key, image in images.items() if image == ""]
+    images = [names.get(_known_name(key, names), "") for key in keys]
+    unknown = [key for key, image in zip(keys, images) if image == ""]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    ambiguous = [key for key, image in images.items() if image is None]
+    ambiguous = [key for key, image in zip(keys, images) if image is None]
     if ambiguous:
         raise LostRegError(f"several images of the dataset go by {shown_names(ambiguous)}: use their ids")
-    repeated = [image for image, count in Counter(images.values()).items() if count > 1]
+    repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
         raise LostRegError(f"several boxes for {shown_names(repeated)}, which goes by several names there")
-    return {images[key]: value for key, value in found.items() if images[key] not in unscored}
+    return [None if image in unscored else image for image in images]
 
 
 def _known_name(key: str, names: Mapping[str, str | None]) -> str:
