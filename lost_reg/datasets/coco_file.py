@@ -7,6 +7,7 @@ no area is legal, as COCO has some: it counts as an object, but no box can find 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from array import array
 from collections import Counter
@@ -302,44 +303,47 @@ class _Annotations:
 
     def read(self, records: Iterable[_Annotation]) -> None:
         """Raises _WrongField for a field that is wrong, or a repeated id."""
-        image_rows = {key: row for row, key in enumerate(self.images.ids)}
+        rows = {key: row for row, key in enumerate(self.images.ids)}
         ids = _Ids()
         for index, one in enumerate(records):
             self.count += 1
-            name = f"the annotation at index {index}"
+            row = None
             try:
                 if one.id is not MISSING and one.id is not None:
-                    key = as_id("id", one.id)
-                    ids.add(key)
-                    name = f"annotation {key}"
+                    ids.add(one.id)
                 image_id = as_id("image_id", one.image_id)
-                row = image_rows.get(image_id)
+                row = rows.get(image_id)
                 if row is None:
                     self.orphans[image_id] += 1
-                    continue
-                name = f"{name} of image {self.images.file_names[row]}"
-                if not as_mark("iscrowd", one.iscrowd):
-                    self._add(row, name, one)
+                elif not as_mark("iscrowd", one.iscrowd):
+                    self._add(row, one)
+                    if self.keep_masks:
+                        self.names.append(self._name(index, one, row))
+                        self.segmentations.append(one.segmentation)
             except ValueError as error:
-                raise _WrongField(f"{name}: {error}") from None
+                raise _WrongField(f"{self._name(index, one, row)}: {error}") from None
         ids.check_unique("annotations have the id")
 
-    def _add(self, row: int, name: str, one: _Annotation) -> None:
+    def _name(self, index: int, one: _Annotation, row: int | None) -> str:
+        """What messages call an annotation, as far as it is known."""
+        name = f"the annotation at index {index}"
+        if one.id is not MISSING and one.id is not None:
+            with contextlib.suppress(ValueError):
+                name = f"annotation {as_id('id', one.id)}"
+        return name if row is None else f"{name} of image {self.images.file_names[row]}"
+
+    def _add(self, row: int, one: _Annotation) -> None:
         """An object. Raises ValueError for a field that is wrong."""
         category = None if one.category_id in (MISSING, None) else as_id("category_id", one.category_id)
         label = self.categories.get(category) if category is not None else None
         if label is None and self.categories:
             self.unlisted["none" if category is None else category] += 1
         self.boxes.extend(as_xywh("bbox", one.bbox))
-        score, rank = _found_by_a_program(one)
         self.rows.append(row)
         self.labels.append(self.classes.setdefault(label or "", len(self.classes)))
-        self.scores.append(score)
-        self.ranks.append(rank)
+        self.scores.append(_found_by_a_program("score", one.score))
+        self.ranks.append(_found_by_a_program("object", one.object))
         self.have_masks = self.have_masks and bool(one.segmentation)
-        if self.keep_masks:
-            self.names.append(name)
-            self.segmentations.append(one.segmentation)
 
     def notes(self) -> list[str]:
         """What is odd."""
@@ -371,7 +375,12 @@ class _Ids:
         self._whole: array[int] = array("q")
         self._other: list[str] = []
 
-    def add(self, key: str) -> None:
+    def add(self, value: Any) -> None:
+        """Raises ValueError for a value that is no id."""
+        if type(value) is int and -(2**63) <= value < 2**63:
+            self._whole.append(value)
+            return
+        key = as_id("id", value)
         is_whole = len(key) < 19 and key.lstrip("-").isdecimal() and str(int(key)) == key
         self._whole.append(int(key)) if is_whole else self._other.append(key)
 
@@ -381,10 +390,6 @@ class _Ids:
         _check_unique(what, self._other if differ else list(map(str, self._whole)))
 
 
-def _found_by_a_program(one: _Annotation) -> tuple[float, float]:
-    """The score and the rank of a found box, as `lost-reg export --to coco` writes them; NaN without."""
-    score, rank = (
-        math.nan if value is MISSING or value is None else as_number(name, value, MOST)
-        for name, value in (("score", one.score), ("object", one.object))
-    )
-    return score, rank
+def _found_by_a_program(name: str, value: Any) -> float:
+    """The score or the rank of a found box, as `lost-reg export --to coco` writes them; NaN without."""
+    return math.nan if value is MISSING or value is None else as_number(name, value, MOST)
