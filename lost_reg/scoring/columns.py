@@ -92,17 +92,15 @@ class AlignedBoxes:
         found = [index for index, image in enumerate(images) if image is not None]
         rows = [truths.rows[image] for image in images if image is not None]
         boxes = np.zeros((len(truths), *columns.boxes_xyxy.shape[1:]))
-        boxes[rows] = columns.boxes_xyxy[found]
         sizes = np.zeros((len(truths), 2), int)
-        sizes[rows] = columns.sizes_hw[found]
-        done = np.zeros(len(truths), bool)
-        failed = np.zeros(len(truths), bool)
+        processed, failed = np.zeros((2, len(truths)), bool)
+        boxes[rows], sizes[rows], processed[rows] = columns.boxes_xyxy[found], columns.sizes_hw[found], True
         failed[[truths.rows[image] for image in failures if image is not None]] = True
-        failed[rows] = False
-        done[rows] = True
-        both = chain(zip(images, columns.names), zip(failures, columns.failures))
-        other = {image: name for image, name in both if image is not None and image != name}
-        return cls(boxes, done | failed, failed, sizes, other)
+        failed &= ~processed
+        both = chain(zip(failures, columns.failures), zip(images, columns.names))  # the latter win
+        names = {image: name for image, name in both if image is not None}
+        other = {image: name for image, name in names.items() if image != name}
+        return cls(boxes, processed | failed, failed, sizes, other)
 
     def of_other_size(self, truths: Truths) -> int:
         """How many images have another recorded size than the annotated one."""

@@ -146,12 +146,20 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
     """
     options = options or ScoringOptions()
     a, b = _read(path_a), _read(path_b)
-    return compare_found(a, b, _shared_dataset(a, b, options), options)
+    check_same_dataset(a, b, options)
+    named = [found for found in (a, b) if _names_dataset(found)]
+    dataset = ground_truth((named or [a])[0], options)
+    return compare_found(a, b, (a.on(dataset), b.on(dataset)), dataset, options)
 
 
-def compare_found(a: FoundBoxes, b: FoundBoxes, dataset: Dataset, options: ScoringOptions) -> Comparison:
-    """Compare the boxes of two runs on a dataset; see `compare`."""
-    on_dataset = a.on(dataset), b.on(dataset)
+def compare_found(
+    a: FoundBoxes,
+    b: FoundBoxes,
+    on_dataset: tuple[AlignedBoxes, AlignedBoxes],
+    dataset: Dataset,
+    options: ScoringOptions,
+) -> Comparison:
+    """Compare the boxes of two runs, which are in the rows of a dataset; see `compare`."""
     _check_same_sizes(a, b, *on_dataset, dataset)
     dataset = with_sizes(dataset, *on_dataset)
     if not options.partial:
@@ -197,18 +205,25 @@ def _read(path: Path) -> FoundBoxes:
     return FoundBoxes.of_run(runs[0])
 
 
-def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
-    """The dataset that the options name, else the one of both; a run without a dataset takes the other's."""
-    named = [found for found in (a, b) if found.settings and found.settings["dataset"] is not None]
-    if not options.dataset and len(named) == 2:
-        for what in ("dataset", "split"):
-            of_a, of_b = a.settings[what], b.settings[what]
-            if of_a != of_b:
-                raise LostRegError(
-                    f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
-                    + ("; if the images are the same, name their `dataset`" if what == "dataset" else "")
-                )
-    return ground_truth((named or [a])[0], options)
+def check_same_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> None:
+    """Check that two runs are on one dataset; a run without a dataset takes the other's.
+
+    Raises:
+        LostRegError: they name different ones, and the options name none.
+    """
+    if options.dataset or not (_names_dataset(a) and _names_dataset(b)):
+        return
+    for what in ("dataset", "split"):
+        of_a, of_b = a.settings[what], b.settings[what]
+        if of_a != of_b:
+            raise LostRegError(
+                f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
+                + ("; if the images are the same, name their `dataset`" if what == "dataset" else "")
+            )
+
+
+def _names_dataset(found: FoundBoxes) -> bool:
+    return bool(found.settings and found.settings["dataset"] is not None)
 
 
 def _check_same_sizes(

@@ -249,7 +249,8 @@ def _alike(found: np.ndarray, chosen: int) -> int:
 
 def _hits(found: AlignedBoxes, truths: Truths, settings: int) -> np.ndarray:
     """(S, N) bool: which setting found an object in which image."""
-    boxes = found.boxes_xyxy.reshape(len(truths), settings, 4)
+    boxes = found.boxes_xyxy.reshape(len(truths), -1, 4)  # (N, 1, 4) if all images failed
+    boxes = np.broadcast_to(boxes, (len(truths), settings, 4))
     return np.stack([found_images(boxes[:, index], truths) for index in range(settings)])
 
 
