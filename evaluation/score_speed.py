@@ -3,9 +3,9 @@
     python evaluation/score_speed.py [--images 300000] [--objects 300000] [--rounds 1]
     python evaluation/score_speed.py --before CHECKOUT      with the code of another checkout, in turns
 
-Two runs on a dataset in COCO's format are made up, with one to three objects an image; and one on a dataset in
-VOC layout, of one image with very many objects. No image is there, as scoring needs none: so the gallery of the
-report has no pictures. Memory is the most that the process has held (VmHWM of Linux).
+Two runs on a dataset in COCO's format are made up, with one or three objects an image; and one on a dataset
+in VOC layout, of one image with very many objects. No image is there, as scoring needs none: so the gallery
+of the report has no pictures. Memory is the most that the process has held (VmHWM of Linux).
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ def main() -> None:
         commands = {name: one for name, one in commands.items() if name.split()[0] in options.commands}
         checkouts = {"before": options.before, "after": HERE} if options.before else {"now": HERE}
         taken = measure(commands, checkouts, options.rounds, top)
-    print(
-        f"\n{options.images:,} images, {options.objects:,} objects in one image, load {os.getloadavg()[1]:.1f}\n"
-    )
+    print(f"\n{options.images:,} images; {options.objects:,} objects in one image\n")
     print(table(commands, list(checkouts), taken))
 
 
@@ -187,9 +185,9 @@ def make_voc(folder: Path, objects: int) -> dict[str, list[str]]:
         file.write(f"<annotation><size><width>{width}</width><height>{height}</height></size>\n")
         for number, (xmin, ymin, xmax, ymax) in enumerate(boxes):
             file.write(
-                f"<object><name>class {number % CLASSES}</name><difficult>0</difficult><truncated>0</truncated>"
-                f"<bndbox><xmin>{xmin + 1}</xmin><ymin>{ymin + 1}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>"
-                "</bndbox></object>\n"
+                f"<object><name>class {number % CLASSES}</name><difficult>0</difficult>"
+                f"<truncated>0</truncated><bndbox><xmin>{xmin + 1}</xmin><ymin>{ymin + 1}</ymin>"
+                f"<xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox></object>\n"
             )
         file.write("</annotation>")
     write_run(folder / "run", folder / "voc", [prediction("0.jpg", boxes[0])])
