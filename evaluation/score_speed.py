@@ -56,9 +56,10 @@ finally:
 
 @dataclass
 class Taken:
-    """What a command took, once in each round: seconds, and MB at most; and what it printed."""
+    """What a command took, once in each round: seconds, those of a core, and MB at most; what it printed."""
 
     seconds: list[float] = field(default_factory=list)
+    core_seconds: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     printed: str = ""
 
@@ -123,17 +124,22 @@ def run_once(arguments: list[str], checkout: Path, top: Path, into: Taken) -> No
             raise OSError(f"lost-reg {' '.join(arguments)}: {done.stderr}")
         into.printed = done.stdout
 
+    before = os.times()
     into.seconds.append(seconds(run))
+    after = os.times()
+    used = [getattr(after, name) - getattr(before, name) for name in ("children_user", "children_system")]
+    into.core_seconds.append(sum(used))
     into.megabytes.append(int(held.read_text()) * 1024 / 1e6)
 
 
 def table(commands: Mapping[str, list[str]], codes: list[str], taken: Mapping[tuple[str, str], Taken]) -> str:
-    header = ["", *(f"{what}, {code}" for what in ("seconds", "MB") for code in codes)]
+    columns = {"seconds": ".1f", "core_seconds": ".1f", "megabytes": ".0f"}
+    names = {"seconds": "seconds", "core_seconds": "of a core", "megabytes": "MB"}
+    header = ["", *(f"{names[what]}, {code}" for what in columns for code in codes)]
     rows = [
         [
             name,
-            *(shown(taken[name, code].seconds, ".1f") for code in codes),
-            *(shown(taken[name, code].megabytes, ".0f") for code in codes),
+            *(shown(getattr(taken[name, code], what), columns[what]) for what in columns for code in codes),
         ]
         for name in commands
     ]
