@@ -101,7 +101,7 @@ def test_memory_is_measured_on_the_way(printed):
 
 def test_scoring_is_measured_with_the_code_of_two_checkouts(printed):
     output = printed(
-        score_speed, *"--images 9 --objects 9 --commands corloc --before".split(), score_speed.HERE
+        score_speed, "--images", 9, "--objects", 9, "--commands", "corloc", "--before", score_speed.HERE
     )
     header, _, *rows = [line.split(" | ") for line in output.splitlines() if line.startswith("|")]
     assert [cell.strip("| ") for cell in header[1:3]] == ["seconds, before", "seconds, after"]
