@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lost_reg.datasets.base import Dataset, DatasetSpec
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import Decoding, decode
 from lost_reg.images.reading import readable_suffixes
@@ -91,7 +92,7 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
         root=images,
         images=tuple(image_names[stem] for stem in stems),
         full_size=spec.images if spec else None,
-        load_truths=lambda: [truth for truth, _ in read().values()],
+        load_truths=lambda: Truths.of(truth for truth, _ in read().values()),
         masks_of=lambda truth: read()[truth.image][1],
         label=spec.name if spec else folder.name,
     )

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -26,6 +25,7 @@ from lost_reg.images.headers import HEAD_BYTES, is_heic, unidentified, what_it_i
 from lost_reg.images.jpeg import load
 from lost_reg.images.tiff import Tags, fix_palette, is_tiff, read_samples, read_tags
 from lost_reg.images.wide import is_wide, wide_samples
+from lost_reg.lazy import cv2
 
 # Folders, patterns and shards are searched for these; `readable_suffixes` adds those of HEIC.
 SUFFIXES = (

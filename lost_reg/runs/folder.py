@@ -165,6 +165,18 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
     Raises:
         LostRegError: a file that is missing or malformed; names the line.
     """
+    record = read_run_record(folder, layout)
+    predictions = {one.image: one for one in read_outcomes(folder, layout)}
+    failures = {one.image: one for one in read_failures(folder) if one.image not in predictions}
+    return Results(folder, record, predictions, failures)
+
+
+def read_run_record(folder: Path, layout: Layout = RUN_LAYOUT) -> dict[str, Any]:
+    """Read the record of a folder of results, whose settings are checked.
+
+    Raises:
+        LostRegError: a file that is missing or malformed.
+    """
     record = read_record(folder / layout.record_file)
     try:
         convert(record["settings"], layout.settings)
@@ -172,9 +184,7 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
         raise LostRegError(
             f"{folder / layout.record_file} does not hold the settings of a run: {reason_of(error)}"
         ) from None
-    predictions = {one.image: one for one in read_outcomes(folder, layout)}
-    failures = {one.image: one for one in read_failures(folder) if one.image not in predictions}
-    return Results(folder, record, predictions, failures)
+    return record
 
 
 def read_outcomes(folder: Path, layout: Layout = RUN_LAYOUT) -> Iterator[Any]:

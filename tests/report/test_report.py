@@ -385,9 +385,7 @@ def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     }.items():
         write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, **settings)
     runs, _ = load_runs(tmp_path / "results", ScoringOptions())
-    assert [(a.results.folder.name, b.results.folder.name) for a, b in paired_by_registers(runs)] == [
-        ("2", "1")
-    ]
+    assert [(a.folder.name, b.folder.name) for a, b in paired_by_registers(runs)] == [("2", "1")]
     summary = report(tmp_path / "results", tmp_path / "out")
     data, text = data_of(summary.page), summary.page.read_text()
     assert [data["runs"][run] for run in data["pair"]] == ["dinov2_vits14", "dinov2_vits14_reg"]
@@ -412,7 +410,7 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     }.items():
         write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, **settings)
     runs, _ = load_runs(tmp_path / "results", ScoringOptions())
-    pairs = [(a.results.folder.name, b.results.folder.name) for a, b in paired_by_registers(runs)]
+    pairs = [(a.folder.name, b.folder.name) for a, b in paired_by_registers(runs)]
     assert pairs == [("3", "2"), ("3", "1"), ("7", "6")]
     summary = report(tmp_path / "results", tmp_path / "out")
     data, text = data_of(summary.page), summary.page.read_text()
