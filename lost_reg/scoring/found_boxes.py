@@ -197,8 +197,8 @@ class GroundTruths:
 
     def __call__(self, found: FoundBoxes) -> Dataset:
         """See `ground_truth`."""
-        name = self._options.dataset or (found.settings and found.settings["dataset"])
-        key = name, found.data_root, found.is_own  # of a run that is not the user's, less is read
+        recorded = found.settings["dataset"] if found.settings else None
+        key = self._options.dataset or recorded, found.data_root, found.is_own  # of a run that is not the user's, less is read
         if key not in self._read:
             self._read[key] = ground_truth(found, self._options)
         return self._read[key]
