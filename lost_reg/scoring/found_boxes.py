@@ -198,7 +198,8 @@ class GroundTruths:
     def __call__(self, found: FoundBoxes) -> Dataset:
         """See `ground_truth`."""
         recorded = found.settings["dataset"] if found.settings else None
-        key = self._options.dataset or recorded, found.data_root, found.is_own  # of a run that is not the user's, less is read
+        # of a run that is not the user's, less is read
+        key = self._options.dataset or recorded, found.data_root, found.is_own
         if key not in self._read:
             self._read[key] = ground_truth(found, self._options)
         return self._read[key]
