@@ -11,6 +11,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from colours import colour_backbone
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
@@ -52,6 +53,12 @@ def no_data_root(monkeypatch):
 def random_backbone():
     """The smallest backbone, at random weights: for shapes and agreement."""
     return load_backbone("tiny", weights="random", device="cpu")
+
+
+@pytest.fixture
+def colours():
+    """A backbone whose features are colours: black is (-1, -1, -1), white (1, 1, 1)."""
+    return colour_backbone()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import UnreadableImage
 from lost_reg.images import folders
 from lost_reg.images.reading import SUFFIXES
+from lost_reg.notebook.discover import discover
 from lost_reg.runs import forecast
-from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import read_run
 from lost_reg.types import FoundObject
 
