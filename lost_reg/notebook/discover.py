@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import Preprocessing, load_backbone
+from lost_reg.backbones.model_objects import is_known
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, Setting, method_of, preset_setting, with_changes
 from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
@@ -145,7 +144,7 @@ def _backbone(given: Any) -> Backbone:
     """The backbone that an argument stands for: see `discover`."""
     if isinstance(given, Backbone):
         return given
-    if isinstance(given, (str, nn.Module)):
+    if isinstance(given, str) or is_known(given):
         return load_backbone(given)
     if isinstance(given, tuple) and len(given) == 2 and callable(given[0]):
         return load_backbone(given[0], preprocessing=Preprocessing(given[1]))
