@@ -127,17 +127,9 @@ def load_backbone(
             raise LostRegError("`weights` is for backbones by name: a model of yours has its own")
         return _loaded_model(backbone, device, precision, registers)
     if not isinstance(backbone, str):
-        if registers:
-            raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
-        for name, is_given in (("weights", weights is not None), ("precision", precision != "fp32")):
-            if is_given:
-                raise LostRegError(f"`{name}` is for backbones by name: a function of yours has its own")
-        if preprocessing is None:
-            raise LostRegError(
-                "a function as backbone needs its patch size: "
-                "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
-            )
-        return FunctionBackbone(backbone, preprocessing, torch_device)
+        others = {"weights": weights is not None, "precision": precision != "fp32"}
+        prepared = _of_function(preprocessing, registers, [name for name, given in others.items() if given])
+        return FunctionBackbone(backbone, prepared, torch_device)
     if preprocessing is not None:
         raise LostRegError(f"preprocessing is for a function of yours: {backbone} has its own")
     spec = resolve_spec(backbone)
@@ -149,6 +141,22 @@ def load_backbone(
     found = find_weights(spec, weights, download=download)
     model = filled_model(spec, found.path) if found.path else random_model(spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
+
+
+def _of_function(
+    preprocessing: Preprocessing | None, registers: AddedRegisters | None, others: Sequence[str]
+) -> Preprocessing:
+    """The preprocessing of a user's function, which takes neither registers nor the other arguments."""
+    if registers:
+        raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
+    if others:
+        raise LostRegError(f"`{others[0]}` is for backbones by name: a function of yours has its own")
+    if preprocessing is None:
+        raise LostRegError(
+            "a function as backbone needs its patch size: "
+            "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
+        )
+    return preprocessing
 
 
 def _loaded_model(model: Any, device: str, precision: str, registers: AddedRegisters | None) -> Backbone:
