@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from lost_reg.errors import LostRegError
 from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
+from lost_reg.files import open_regular
 from lost_reg.runs.image_folder import ImageFolder
 from lost_reg.text import shown_names
 
@@ -26,6 +27,7 @@ NAMES_TABLE = "names.csv"  # in a folder of renamed images: new and old names
 LINK, HARDLINK, COPY, NONE = "link", "hardlink", "copy", "none"
 MODES = (LINK, HARDLINK, COPY, NONE)
 NO_FILE = "no file of that name"
+CHANGED = "changed while it was copied"
 _LONGEST_STEM = 180  # bytes, of the 255 that a file name can have
 
 
@@ -76,8 +78,25 @@ class ImageFiles:
             target.symlink_to(_relative(file, target.parent))
         elif self.mode == HARDLINK:
             _hard_link(file, target)
-        else:
-            shutil.copyfile(file, target)
+        elif why := _not_copied(file, target):
+            self.missing.add(image, why)
+
+
+def _not_copied(file: Path, target: Path) -> str | None:
+    """Copy a file; returns why there is no copy of it. Raises OSError if the target cannot be written."""
+    try:
+        source = open_regular(file)
+    except OSError as error:  # gone since it was found
+        return error.strerror or NO_FILE
+    with source:
+        before = os.fstat(source.fileno())
+        with target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 2**20)
+        after = os.fstat(source.fileno())
+    if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        return None
+    target.unlink()
+    return CHANGED
 
 
 def _relative(file: Path, folder: Path) -> str:
