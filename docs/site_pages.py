@@ -18,6 +18,7 @@ PUBLISHED = (
     "CITATION.cff",
     "data/README.md",
     "docs/*.md",
+    "docs/*.ipynb",
     "evaluation/**/*.*",
     "lost_reg/**/*.py",
     "lost_reg/**/*.json",

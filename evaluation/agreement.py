@@ -28,7 +28,7 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.boxes import iou
 from lost_reg.datasets.catalog import Dataset, find_dataset
 from lost_reg.discovery.features import FeatureConfig, compose, describe_features
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.scoring.corloc import score
 from lost_reg.types import Prediction

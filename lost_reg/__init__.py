@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that X is public
     from lost_reg.discovery.methods import list_methods as list_methods
     from lost_reg.errors import LostRegError as LostRegError
     from lost_reg.masks.grids import in_pixels as in_pixels
-    from lost_reg.runs.discover import discover as discover
-    from lost_reg.runs.discover import discover_stream as discover_stream
+    from lost_reg.notebook.discover import discover as discover
+    from lost_reg.notebook.discover import discover_stream as discover_stream
     from lost_reg.runs.options import LoaderOptions as LoaderOptions
     from lost_reg.scoring.corloc import score as score
     from lost_reg.types import Failure as Failure
@@ -37,8 +37,8 @@ _HOMES = {
     "Prediction": "types",
     "Preprocessing": "backbones.loading",
     "Setting": "discovery.methods",
-    "discover": "runs.discover",
-    "discover_stream": "runs.discover",
+    "discover": "notebook.discover",
+    "discover_stream": "notebook.discover",
     "in_pixels": "masks.grids",
     "list_backbones": "backbones.zoo",
     "list_methods": "discovery.methods",

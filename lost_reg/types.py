@@ -11,6 +11,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from lost_reg.errors import one_line
+from lost_reg.text import counted
+
 _Finite = Annotated[float, Meta(ge=-1e15, le=1e15)]
 _Whole = Annotated[int, Meta(ge=-(10**15), le=10**15)]  # exact as a float
 _Side = Annotated[int, Meta(ge=1, le=10**9)]
@@ -74,6 +77,17 @@ class Prediction:
     grid_hw: SizeHW
     objects: tuple[FoundObject, ...]
     note: str | None = None
+
+    def __repr__(self) -> str:
+        """One line for a person, such as "<Prediction 'a.jpg', 128 x 96 pixels: 2 objects, first ...>"."""
+        height, width = self.size_hw
+        found = counted(len(self.objects), "object") if self.objects else "nothing found"
+        if self.objects:
+            first = self.objects[0]
+            corners = ", ".join(f"{side:g}" for side in first.box_xyxy)
+            score = "" if first.score is None else f", score {first.score:g}"
+            found += f", first ({corners}){score}"
+        return f"<Prediction {one_line(self.image)!r}, {width} x {height} pixels: {found}>"
 
     @property
     def box_xyxy(self) -> Box | None:

@@ -13,6 +13,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from colours import colour_backbone
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
@@ -70,6 +71,12 @@ def browser():
 def random_backbone():
     """The smallest backbone, at random weights: for shapes and agreement."""
     return load_backbone("tiny", weights="random", device="cpu")
+
+
+@pytest.fixture
+def colours():
+    """A backbone whose features are colours: black is (-1, -1, -1), white (1, 1, 1)."""
+    return colour_backbone()
 
 
 @pytest.fixture(scope="session")

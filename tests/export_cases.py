@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import pickle
 import pickletools
@@ -134,6 +135,21 @@ def labels_of_yolo(out: Path) -> dict[str, list[list[str]]]:
     return found
 
 
+def read_fiftyone(out: Path, sizes: dict) -> dict:
+    """By the layout that FiftyOne documents: labels by the stem of the image's file, boxes as shares."""
+    labels = json.loads((out / "labels.json").read_text())
+    called = {Path(line["file"]).stem: line["image"] for line in table_of(out / "names.csv")}
+    assert labels["classes"] is None and list(labels["labels"]) == list(called)
+    boxes: dict = {}
+    for stem, found in labels["labels"].items():
+        height, width = sizes[called[stem]]
+        for number, one in enumerate(found):
+            x, y, w, h = np.array(one["bounding_box"]) * (width, height, width, height)
+            assert one["label"] == "object" and one["attributes"]["object"] == number
+            boxes.setdefault(called[stem], []).append((x, y, x + w, y + h))
+    return boxes
+
+
 def read_png(out: Path, sizes: dict) -> dict:
     """The extents of the labels of each image."""
     boxes = {}
@@ -183,8 +199,11 @@ def table_of(path: Path) -> list[dict]:
 
 def read_back(tmp: Path, to: str, predictions) -> dict:
     out = tmp / f"out{FORMATS[to].suffix}"
-    if to in ("yolo", "yolo-seg", "voc", "png"):
-        read = {"yolo": read_yolo, "yolo-seg": read_yolo_seg, "voc": read_voc, "png": read_png}[to]
+    readers = {
+        **{"yolo": read_yolo, "yolo-seg": read_yolo_seg, "voc": read_voc, "png": read_png},
+        "fiftyone": read_fiftyone,
+    }
+    if read := readers.get(to):
         return read(out, {escaped(one.image): one.size_hw for one in predictions})
     return {"csv": read_csv, "coco": read_coco, "lost": read_lost}[to](out)
 

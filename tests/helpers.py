@@ -14,7 +14,7 @@ from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import Setting, with_changes
 from lost_reg.errors import LostRegError
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.writer import RunWriter
 from lost_reg.types import Failure, FoundObject, Prediction

@@ -28,7 +28,7 @@ from lost_reg.discovery.lost import LOST, LostConfig
 from lost_reg.discovery.method import Method
 from lost_reg.discovery.methods import METHODS
 from lost_reg.images.batching import DecodedImage
-from lost_reg.runs.discover import discover_stream
+from lost_reg.notebook.discover import discover_stream
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.forecast import pixels_at_once
 from lost_reg.runs.options import LoaderOptions

@@ -136,6 +136,8 @@ def test_the_python_of_a_page_runs(page, example_folder, monkeypatch):
     for block in code_blocks(TEXTS[page], "python"):
         if "import supervision" in block:
             pytest.importorskip("supervision")
+        if "import fiftyone" in block:  # it opens an app; tests/export/test_fiftyone.py imports the folder
+            continue
         exec(block, names)
 
 

@@ -19,7 +19,7 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.boxes import centred_box, is_found
 from lost_reg.datasets.coco import read_coco_truths
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.scoring.corloc import score
 from lost_reg.types import Box

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.weights import Weights
+from lost_reg.backbones.zoo import backbone_label
 from lost_reg.discovery.features import Part
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import DecodedImage
+from lost_reg.text import counted
 
 if TYPE_CHECKING:
     from lost_reg.backbones.cost import ModelCost
@@ -57,6 +59,13 @@ class Backbone(ABC):
     prefix_tokens: tuple[str, ...] = ()
     registers: AddedRegisters | None = None
     cost: ModelCost | None = None
+
+    def __repr__(self) -> str:
+        registers = self.registers.settings if self.registers else None
+        label = backbone_label(self.name, self.weights.recorded(), registers)
+        blocks = f", {counted(self.depth, 'block')} of {counted(self.heads, 'head')}" if self.heads else ""
+        where = f"{self.device}, {self.precision}"
+        return f"<Backbone {label}: patches of {self.patch_size} pixels{blocks}; {where}>"
 
     @abstractmethod
     def facets(self, images: Tensor, parts: Sequence[Part]) -> list[Tensor]:

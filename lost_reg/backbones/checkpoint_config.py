@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from torch import nn
 
-from lost_reg.backbones.checkpoint_folders import config_of
 from lost_reg.backbones.timm_import import QuickGELU, timm
 from lost_reg.backbones.timm_models import Vit
 from lost_reg.backbones.zoo import TIMM_PREFIX, BackboneSpec
@@ -58,7 +57,7 @@ def vision_config(config: dict[str, Any]) -> VisionConfig | None:
     return convert(known | config, VisionConfig) if known else None
 
 
-def apply_config(model: Vit, path: Path, spec: BackboneSpec) -> None:
+def apply_config(model: Vit, content: dict[str, Any] | None, path: Path, spec: BackboneSpec) -> None:
     """Compare a model with the config.json beside its checkpoint, if transformers wrote one.
 
     A GELU that is approximated with tanh (SigLIP) is set in the model, whose own is exact in timm.
@@ -66,7 +65,6 @@ def apply_config(model: Vit, path: Path, spec: BackboneSpec) -> None:
     Raises:
         LostRegError: another number of heads, activation or eps, all of which change features unseen.
     """
-    content = config_of(path)
     try:
         config = vision_config(content) if content else None
     except msgspec.ValidationError as error:

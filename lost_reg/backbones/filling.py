@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lost_reg.backbones import zoo
 from lost_reg.backbones.checkpoint_config import apply_config
 from lost_reg.backbones.checkpoint_files import read_tensors
+from lost_reg.backbones.checkpoint_folders import config_of
 from lost_reg.backbones.checkpoint_names import State, backbone_state, timm_names
 from lost_reg.backbones.timm_import import timm
 from lost_reg.backbones.timm_models import Vit, empty_model
@@ -40,7 +41,17 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
     Raises:
         LostRegError: a checkpoint that does not fit; says why, and which rows it fits.
     """
-    state = backbone_state(read_tensors(path), path)
+    return filled(spec, backbone_state(read_tensors(path), path), config_of(path), path)
+
+
+def filled(spec: BackboneSpec, state: State, config: dict[str, Any] | None, path: Path) -> Vit:
+    """The model of a row with the tensors of a backbone; see `filled_model`.
+
+    Args:
+        state: as `backbone_state` gives it.
+        config: what transformers says about the model, if it is known.
+        path: the checkpoint, for errors.
+    """
     model = empty_model(spec)
     try:
         fitted = _fitted(state, model)
@@ -48,8 +59,8 @@ def filled_model(spec: BackboneSpec, path: Path) -> Vit:
             raise LostRegError(
                 f"{str(path)!r} does not fit {spec.name}: {_reason(state, model, spec, misfits)}"
             )
-        apply_config(model, path, spec)
-        del state  # what is copied below is not held twice
+        apply_config(model, config, path, spec)
+        del state  # what is copied below is not held twice, if the caller does not hold it
         for name in list(fitted):  # copies, so that the model does not depend on the file any more
             fitted[name] = fitted.pop(name).to(
                 torch.float32, copy=True, memory_format=torch.contiguous_format
@@ -162,7 +173,7 @@ def _reason(state: State, model: Vit, spec: BackboneSpec, misfits: str) -> str:
         f"width {found.width}": found.width - own.width,
         counted(found.blocks, "block"): found.blocks - own.blocks,
     }
-    fitting = [row.name for row in _other_rows(spec) if _may_fit(row, found) and _fits(state, row)]
+    fitting = [row.name for row in _other_rows(spec) if _may_fit(row, found) and fits(state, row)]
     words = ", ".join(text for text, difference in differences.items() if difference)
     if fitting:
         return f"{words or 'other layers'}: try {' or '.join(fitting)}"
@@ -183,6 +194,7 @@ def _may_fit(row: BackboneSpec, size: _Size) -> bool:
     return row.patch_size in (0, size.patch) and row.registers == size.registers
 
 
-def _fits(state: State, row: BackboneSpec) -> bool:
+def fits(state: State, row: BackboneSpec) -> bool:
+    """Whether the tensors of a backbone fit a row."""
     model = empty_model(row)
     return not _misfits(_fitted(state, model), model)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.filling import filled_model
+from lost_reg.backbones.model_objects import device_of, filled_from, is_known, model_of
 from lost_reg.backbones.registers import AddedRegisters
 from lost_reg.backbones.timm_models import random_model, resolve_spec
 from lost_reg.backbones.vit import VitBackbone
@@ -85,23 +87,24 @@ class FunctionBackbone(Backbone):
 
 
 def load_backbone(
-    backbone: str | Callable[[Tensor], Tensor],
+    backbone: str | torch.nn.Module | Callable[[Tensor], Tensor],
     *,
-    weights: str | Path | None = None,
+    weights: str | Path | torch.nn.Module | None = None,
     device: str = "auto",
     precision: str = "fp32",
     download: bool = False,
     registers: AddedRegisters | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Backbone:
-    """Load a backbone by name, or use a function as one.
+    """Load a backbone by name, or use a model or a function as one.
 
     Args:
         backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any VisionTransformer
-            or Eva of timm, or a function (see `FunctionBackbone`).
-        weights: a checkpoint: a file, a folder, or the id of one on the Hugging Face hub; "random"; or None
-            for the published weights.
-        device: "auto" (CUDA if there is any), or a torch device.
+            or Eva of timm, a model of timm or transformers (see `model_of`), or a function (see
+            `FunctionBackbone`).
+        weights: a checkpoint: a file, a folder, or the id of one on the Hugging Face hub; a model that has
+            them, of timm, of transformers or of the authors; "random"; or None for the published weights.
+        device: "auto" (CUDA if there is any; where it is, for a model), or a torch device.
         precision: "fp32", "bf16" or "fp16".
         download: whether weights that are not on this machine are downloaded.
         registers: test-time registers, for a model that was trained without any.
@@ -119,26 +122,54 @@ def load_backbone(
     torch_device = find_device(device)
     if precision not in PRECISIONS:
         raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
+    if is_known(backbone) and preprocessing is None:
+        if weights is not None:
+            raise LostRegError("`weights` is for backbones by name: a model of yours has its own")
+        return _loaded_model(backbone, device, precision, registers)
     if not isinstance(backbone, str):
-        if registers:
-            raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
-        for name, is_given in (("weights", weights is not None), ("precision", precision != "fp32")):
-            if is_given:
-                raise LostRegError(f"`{name}` is for backbones by name: a function of yours has its own")
-        if preprocessing is None:
-            raise LostRegError(
-                "a function as backbone needs its patch size: "
-                "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
-            )
-        return FunctionBackbone(backbone, preprocessing, torch_device)
+        others = {"weights": weights is not None, "precision": precision != "fp32"}
+        prepared = _of_function(preprocessing, registers, [name for name, given in others.items() if given])
+        return FunctionBackbone(backbone, prepared, torch_device)
     if preprocessing is not None:
         raise LostRegError(f"preprocessing is for a function of yours: {backbone} has its own")
     spec = resolve_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)  # before any weights are read
+    if isinstance(weights, torch.nn.Module):
+        found = _of_object(weights)
+        return VitBackbone(spec, filled_from(spec, weights), found, torch_device, precision, registers)
     found = find_weights(spec, weights, download=download)
     model = filled_model(spec, found.path) if found.path else random_model(spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
+
+
+def _of_function(
+    preprocessing: Preprocessing | None, registers: AddedRegisters | None, others: Sequence[str]
+) -> Preprocessing:
+    """The preprocessing of a user's function, which takes neither registers nor the other arguments."""
+    if registers:
+        raise LostRegError("test-time registers need the blocks of a ViT: a function of yours has none")
+    if others:
+        raise LostRegError(f"`{others[0]}` is for backbones by name: a function of yours has its own")
+    if preprocessing is None:
+        raise LostRegError(
+            "a function as backbone needs its patch size: "
+            "load_backbone(function, preprocessing=Preprocessing(patch_size=16))"
+        )
+    return preprocessing
+
+
+def _loaded_model(model: Any, device: str, precision: str, registers: AddedRegisters | None) -> Backbone:
+    """A model of timm or transformers as a backbone, by default on the device that it is on."""
+    spec, own = model_of(model)
+    if registers:
+        registers.check_backbone(spec.name, spec.registers)
+    place = device_of(model) if device == "auto" else find_device(device)
+    return VitBackbone(spec, own, _of_object(model), place, precision, registers)
+
+
+def _of_object(model: torch.nn.Module) -> Weights:
+    return Weights("object", type(model).__name__)
 
 
 def find_device(name: str) -> torch.device:

@@ -24,6 +24,7 @@ __all__ = [
     "Eva",
     "EvaAttention",
     "EvaBlock",
+    "Format",
     "PatchEmbed",
     "QuickGELU",
     "VisionTransformer",
@@ -91,6 +92,6 @@ def _disable_when_called(fn: Any = None, recursive: Any = True, *, reason: Any =
 
 with without_dynamo():
     import timm
-    from timm.layers import Attention, PatchEmbed, QuickGELU, apply_rot_embed_cat
+    from timm.layers import Attention, Format, PatchEmbed, QuickGELU, apply_rot_embed_cat
     from timm.models.eva import Eva, EvaAttention, EvaBlock
     from timm.models.vision_transformer import Block, VisionTransformer

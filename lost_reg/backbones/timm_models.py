@@ -63,9 +63,15 @@ def create_model(spec: BackboneSpec) -> Vit:
         model: Any = timm.create_model(spec.architecture, pretrained=False, **options)
     except (TypeError, AssertionError):  # another family does not know these options
         raise refusal from None
-    if not (_is_plain_vit(model) or _is_plain_eva(model)) or not isinstance(model.patch_embed, PatchEmbed):
+    if not is_plain(model):
         raise refusal
     return model
+
+
+def is_plain(model: nn.Module) -> bool:
+    """Whether it is a VisionTransformer or Eva model whose features are known how to get."""
+    plain = _is_plain_vit(model) or _is_plain_eva(model)
+    return plain and isinstance(getattr(model, "patch_embed", None), PatchEmbed)
 
 
 def _is_plain_vit(model: nn.Module) -> bool:

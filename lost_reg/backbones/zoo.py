@@ -194,7 +194,7 @@ def backbone_notes(
     notes = []
     if weights["source"] == "random":
         notes.append("RANDOM WEIGHTS")
-    elif weights["source"] == "file" or (
+    elif weights["source"] in ("file", "object") or (
         weights["source"] == "hub" and not _publishes(weights["name"], name)
     ):
         notes.append(weights["name"])

@@ -17,6 +17,7 @@ _TARGETS = ", ".join(
     for name, format in FORMATS.items()
 )
 _WITH_IMAGES = ", ".join(name for name, format in FORMATS.items() if format.has_images)
+_WITH_SPLIT = ", ".join(name for name, format in FORMATS.items() if format.has_split)
 
 
 @click.command()
@@ -32,8 +33,15 @@ _WITH_IMAGES = ", ".join(name for name, format in FORMATS.items() if format.has_
 )
 @click.option(
     "--images", type=click.Choice(MODES),
-    help=f"Link or copy the images into the folder, or neither ({_WITH_IMAGES}).  [default: link]",
+    help=f"Link, hard-link or copy the images into the folder, or leave them out ({_WITH_IMAGES}).  "
+    "[default: link]",
 )  # fmt: skip
+@click.option(
+    "--val", type=float, metavar="SHARE",
+    help=f"Keep this share of the images for validation, chosen by their names ({_WITH_SPLIT}).  "
+    "[default: train and validate on all]",
+)  # fmt: skip
+@click.option("--seed", type=int, metavar="N", help="Another seed keeps other images.  [default: 0]")
 @image_root_options
 @click.option(
     "--drop-implausible",
@@ -65,9 +73,11 @@ def export(
     out: Path | None,
     crops: Path | None,
     images: str | None,
+    val: float | None,
+    seed: int | None,
     **others: Any,
 ) -> None:
-    """Export boxes as COCO, YOLO, VOC, CSV or crops; masks as COCO, YOLO polygons or PNG.
+    """Export boxes as COCO, YOLO, VOC, FiftyOne, CSV or crops; masks as COCO, YOLO polygons or PNG.
 
     It also writes LOST's own pickle. RUN is a run folder; all objects of each image are exported. Implausible
     boxes (a whole image, a single patch or a border strip) are counted, and kept unless you pass
@@ -78,13 +88,20 @@ def export(
     if not to and not crops:
         raise click.UsageError("give a format with --to, or a folder with --crops")
 
+    from lost_reg.export.base import Split
     from lost_reg.export.boxes import Filters
     from lost_reg.export.run_export import ExportOptions, export_run, summary_lines, warnings
     from lost_reg.progress import image_progress
 
     if images and not (to and FORMATS[to].has_images):
         raise click.UsageError(f"--images is for the formats {_WITH_IMAGES}")
-    given = {"images": images} if images else {}
+    if (val is not None or seed is not None) and not (to and FORMATS[to].has_split):
+        raise click.UsageError(f"--val and --seed are for the formats {_WITH_SPLIT}")
+    if seed is not None and val is None:
+        raise click.UsageError("--seed needs --val")
+    given: dict[str, Any] = {"images": images} if images else {}
+    if val is not None:
+        given["split"] = Split(val, seed or 0)
     root = image_root_of(others)
     options = ExportOptions(to, out, crops, image_root=root, filters=Filters(**others), **given)
     with image_progress("crops") as progress:

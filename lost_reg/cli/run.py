@@ -98,6 +98,7 @@ class _RunCommand(SettingCommand):
     "--detector", type=click.Path(path_type=Path), metavar="FOLDER",
     help="The detector that --method detector applies, from `lost-reg train detector`.",
 )  # fmt: skip
+@click.option("--sort", is_flag=True, help="At the end, put the predictions into the order of the images.")
 @click.option("--strict", is_flag=True, help="Exit with an error if any image could not be used.")
 def run(
     inputs: tuple[str, ...],
@@ -138,7 +139,7 @@ def run(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps")},
+        **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps", "sort")},
     )
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, backbone))
@@ -231,14 +232,16 @@ def print_summary(summary: Any, strict: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.degenerate import degenerate_line
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
-    from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
+    from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary, objects_summary
 
     print_line(f"{_done_summary(summary)}; results in {summary.folder}")
+    settings = read_record(summary.folder / RUN_FILE)["settings"]
+    if summary.done and settings["options"].get("max_objects", 1) != 1:
+        print_line(objects_summary(summary))
     if summary.implausible:
         print_line(implausible_summary(summary))
     if summary.noted:
         print_line(noted_summary(summary))
-    settings = read_record(summary.folder / RUN_FILE)["settings"]
     if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
     if summary.failed:

@@ -29,7 +29,8 @@ from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, VIT, 
 # What `run --method detector` takes of the options of `run`; the others are for methods on features.
 _OF_DETECTORS = frozenset((
     "inputs", "files_from", "dataset", "out", "method", "detector", "max_objects", "device", "precision",
-    "data_root", "weights", "download", "batch_size", "workers", "limit", "resume", "visualize", "strict",
+    "data_root", "weights", "download", "batch_size", "workers", "limit", "resume", "visualize", "sort",
+    "strict",
 ))  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def apply_detector(
     root = data_root(options["data_root"])
     chosen = RunOptions(
         loader=chosen_loader(options), data_root=root if dataset else None, ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize")},
+        **{name: options[name] for name in ("limit", "resume", "visualize", "sort")},
     )  # fmt: skip
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, DETECTOR))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
+from lost_reg.errors import LostRegError
 from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
 from lost_reg.files import open_regular
 from lost_reg.runs.image_folder import ImageFolder
@@ -21,8 +24,8 @@ from lost_reg.text import shown_names
 
 CATEGORY = "object"  # the class of boxes without a label
 NAMES_TABLE = "names.csv"  # in a folder of renamed images: new and old names
-LINK, COPY, NONE = "link", "copy", "none"
-MODES = (LINK, COPY, NONE)
+LINK, HARDLINK, COPY, NONE = "link", "hardlink", "copy", "none"
+MODES = (LINK, HARDLINK, COPY, NONE)
 NO_FILE = "no file of that name"
 CHANGED = "changed while it was copied"
 _LONGEST_STEM = 180  # bytes, of the 255 that a file name can have
@@ -61,8 +64,10 @@ class ImageFiles:
     def place(self, image: str, target: Path) -> None:
         """Link or copy an image's file to a path, according to the mode.
 
+        A symbolic link is relative: it holds while the export and the images keep their places to each other.
+
         Raises:
-            LostRegError: see `ImageFolder.find`.
+            LostRegError: see `ImageFolder.find`; or a hard link to another file system.
         """
         if self.mode == NONE:
             return
@@ -70,7 +75,9 @@ class ImageFiles:
         if file is None:
             self.missing.add(image, NO_FILE)
         elif self.mode == LINK:
-            target.symlink_to(file)
+            target.symlink_to(_relative(file, target.parent))
+        elif self.mode == HARDLINK:
+            _hard_link(file, target)
         elif why := _not_copied(file, target):
             self.missing.add(image, why)
 
@@ -92,6 +99,48 @@ def _not_copied(file: Path, target: Path) -> str | None:
     return CHANGED
 
 
+def _relative(file: Path, folder: Path) -> str:
+    """The way from a folder to a file, for a link; both folders may be reached through links themselves."""
+    return os.path.relpath(file.parent.resolve() / file.name, folder.resolve())
+
+
+def _hard_link(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file.resolve())
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise LostRegError(
+            f"{str(file)!r} lies on another file system, which no hard link leads to: "
+            f"use `images` {COPY} or {LINK}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which images are for validation: a share of them, by a hash of the seed and the image's name.
+
+    An image is in the same part whatever other images there are, so the parts of a run that is continued only
+    grow.
+
+    val: the share, above 0 and below 1.
+    """
+
+    val: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises LostRegError for another share."""
+        if not 0 < self.val < 1:  # also refuses NaN
+            raise LostRegError(f"expected a share `val` above 0 and below 1, but got {self.val}")
+
+    def is_val(self, image: str) -> bool:
+        """Whether an image is for validation."""
+        text = f"{self.seed}/{image}".encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(text, digest_size=8).digest()
+        return int.from_bytes(digest, "big") < self.val * 2**64
+
+
 @dataclass(frozen=True)
 class Export:
     """What is written.
@@ -99,6 +148,7 @@ class Export:
     images: the boxes, by image; settings: the run's; files: its image files.
     without_box: the images that have none: nothing was found, no box is left, or they could not be used.
     is_own: whether this user made the run, so that the annotations that it names may be read.
+    split: how images are divided, for a format that is trained on; None for no division.
     notes: what the user should know about the export; a format may add some.
     """
 
@@ -107,6 +157,7 @@ class Export:
     files: ImageFiles
     without_box: tuple[str, ...] = ()
     is_own: bool = True
+    split: Split | None = None
     notes: list[str] = field(default_factory=list)
 
     @cached_property

@@ -28,8 +28,28 @@ def write_coco(export: Export, path: Path) -> None:
         LostRegError: a malformed mask.
     """
     ids = image_ids(export)
-    head = {
-        "info": {"description": f"found by lost-reg, {export.settings.get('backbone')}"},
+    with open_text(path) as file:
+        file.write(as_json(_head(export))[:-1] + ',\n"images": [')
+        _write_items(file, _images(export, ids))
+        file.write('],\n"annotations": [')
+        _write_items(file, _annotations(export, ids))
+        file.write("]}\n")
+
+
+def coco_content(export: Export) -> dict[str, Any]:
+    """What `write_coco` writes, as a dictionary, with images numbered from 1.
+
+    Raises:
+        LostRegError: a malformed mask.
+    """
+    return {**_head(export), "images": [*_images(export, {})], "annotations": [*_annotations(export, {})]}
+
+
+def _head(export: Export) -> dict[str, Any]:
+    """All but the images and the annotations."""
+    found_by = ", ".join(filter(None, ("found by lost-reg", export.settings.get("backbone"))))
+    return {
+        "info": {"description": found_by},
         "licenses": [],
         "categories": [
             {"id": number + 1, "name": name, "supercategory": CATEGORY}
@@ -37,12 +57,6 @@ def write_coco(export: Export, path: Path) -> None:
         ],
         "images_without_box": list(export.without_box),
     }
-    with open_text(path) as file:
-        file.write(as_json(head)[:-1] + ',\n"images": [')
-        _write_items(file, _images(export, ids))
-        file.write('],\n"annotations": [')
-        _write_items(file, _annotations(export, ids))
-        file.write("]}\n")
 
 
 def image_ids(export: Export) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lost_reg.export.base import Export
 from lost_reg.export.coco import write_coco
+from lost_reg.export.fiftyone import write_fiftyone
 from lost_reg.export.lost_pickle import write_lost
 from lost_reg.export.png import write_png
 from lost_reg.export.table import write_csv
@@ -23,20 +24,23 @@ class Format:
     write: (export, path) -> None: writes to that path; a folder exists already.
     has_images: whether it includes the images.
     one_box: whether it holds only one box per image.
+    has_split: whether it divides the images into those to train on and those for validation.
     """
 
     suffix: str
     write: Callable[[Export, Path], None]
     has_images: bool = False
     one_box: bool = False
+    has_split: bool = False
 
 
 FORMATS = {
     "coco": Format(".json", write_coco),
-    "yolo": Format("", write_yolo, has_images=True),
-    "yolo-seg": Format("", write_yolo_seg, has_images=True),
+    "yolo": Format("", write_yolo, has_images=True, has_split=True),
+    "yolo-seg": Format("", write_yolo_seg, has_images=True, has_split=True),
     "png": Format("", write_png),
     "voc": Format("", write_voc, has_images=True),
+    "fiftyone": Format("", write_fiftyone, has_images=True),
     "lost": Format(".pkl", write_lost, one_box=True),
     "csv": Format(".csv", write_csv),
 }

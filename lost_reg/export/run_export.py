@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
-from lost_reg.export.base import LINK, NONE, Export, ImageFiles, SkippedImages
+from lost_reg.export.base import LINK, NONE, Export, ImageFiles, SkippedImages, Split
 from lost_reg.export.boxes import Filters, Selection, Tally
 from lost_reg.export.crops import write_crops
 from lost_reg.export.formats import FORMATS
@@ -32,6 +32,7 @@ class ExportOptions:
     to, out: one of FORMATS and the path it is written to, or None for both.
     crops: the folder that crops are written to, or None.
     images: how images get into a format that includes them: one of `base.MODES`.
+    split: how a format that is trained on divides the images, or None.
     image_root: where the images are; by default, where they were during the run.
     """
 
@@ -41,6 +42,7 @@ class ExportOptions:
     images: str = LINK
     image_root: ImageRoot = RECORDED
     filters: Filters = field(default_factory=Filters)
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class ExportSummary:
     beyond_first: boxes left out because the format holds one per image.
     not_placed, not_cropped: images whose files could not be used.
     failed: images that the run could not use; not_done: images that it has not reached.
+    for_validation: images that the split keeps for validation; None without a split.
     notes: what else the user should know.
     """
 
@@ -59,6 +62,7 @@ class ExportSummary:
     not_cropped: SkippedImages
     failed: int
     not_done: int
+    for_validation: int | None
     notes: tuple[str, ...]
 
 
@@ -90,6 +94,7 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         files=ImageFiles(images, options.images),
         without_box=(*selection.without_box(), *results.failures),
         is_own=is_own(results.record),
+        split=options.split if options.to and FORMATS[options.to].has_split else None,
     )
     _check_image_files(export, options)
     not_cropped = SkippedImages()
@@ -112,8 +117,14 @@ def export_run(folder: Path, options: ExportOptions, progress: Progress = no_pro
         not_cropped=not_cropped,
         failed=len(results.failures),
         not_done=not_done or 0,
+        for_validation=_for_validation(export),
         notes=(*export.notes, *([_TOTAL_UNKNOWN] if not_done is None else [])),
     )
+
+
+def _for_validation(export: Export) -> int | None:
+    split = export.split
+    return sum(split.is_val(image.name) for image in export.images) if split else None
 
 
 def _check_targets(options: ExportOptions) -> None:
@@ -178,6 +189,11 @@ def summary_lines(summary: ExportSummary) -> list[str]:
     lines = [f"{held}; implausible among them: {_listed(kinds)}"]
     if tally.dropped:
         lines.append(f"dropped: {counted(tally.dropped.total(), 'box')} ({_listed(tally.dropped)})")
+    if summary.for_validation is not None:
+        lines.append(
+            f"split: {counted(tally.images - summary.for_validation, 'image')} to train on, "
+            f"{summary.for_validation:,} for validation"
+        )
     images = {
         "without a box": tally.without_box,
         "that the run could not use": summary.failed,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from PIL import Image as PilImage
 
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.colours import WHITE
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.reading import flattened
+from lost_reg.images.sources import list_images
 from lost_reg.lazy import torch
 from lost_reg.text import first_sentence
+from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +26,17 @@ if TYPE_CHECKING:
 Image = Union[str, Path, np.ndarray, PilImage.Image, "Tensor"]
 
 
-def named_images(images: Image | Iterable[Image], background: str | None = WHITE) -> list[NamedImage]:
+def named_images(
+    images: Image | Iterable[Image], background: str | None = WHITE, *, skip: bool = False
+) -> list[NamedImage | Failure]:
     """Names and inputs for one image or many: the path, or "[index]" for an image in memory.
 
     Args:
-        images: paths, (H, W, 3) or (H, W) uint8 arrays, PIL images, or (3, H, W) tensors, uint8 or float in
+        images: paths of files, or of folders, which stand for the images below them; arrays, (H, W, 3) or
+            (H, W), uint8, bool, or float in [0, 1]; PIL images; or (3, H, W) tensors, uint8 or float in
             [0, 1].
         background: the colour under transparent PIL images; see `read_image`.
+        skip: give a Failure for what cannot be used, in place of an error.
 
     Raises:
         LostRegError: anything else.
@@ -39,28 +47,51 @@ def named_images(images: Image | Iterable[Image], background: str | None = WHITE
         images = [images]
     elif isinstance(images, bytes) or not isinstance(images, Iterable):
         raise _refusal(images)
-    return [_named(f"[{index}]", image, background) for index, image in enumerate(images)]
+    named: list[NamedImage | Failure] = []
+    for index, image in enumerate(images):
+        try:
+            named += _named(f"[{index}]", image, background)
+        except LostRegError as error:
+            if not skip:
+                raise
+            named.append(Failure(_name(f"[{index}]", image), str(error)))
+    return named
 
 
-def _named(place: str, image: Image, background: str | None) -> NamedImage:
+def _named(place: str, image: Image, background: str | None) -> list[NamedImage | Failure]:
+    """One image; or all of a folder, with a Failure for each folder in it that cannot be listed."""
+    if isinstance(image, (str, Path)):
+        return _in_folder(image) if os.path.isdir(image) else [(str(image), image)]
     try:
-        if isinstance(image, (str, Path)):
-            return str(image), image
         if isinstance(image, np.ndarray):
-            return place, image  # checked when it is prepared, as encoded images are
+            return [(place, _to_uint8(image))]  # its shape is checked when it is prepared
         if isinstance(image, PilImage.Image):
-            return place, _pil_to_array(image, background)
+            return [(place, _pil_to_array(image, background))]
         if isinstance(image, torch.Tensor):
-            return place, _tensor_to_array(image)
+            return [(place, _tensor_to_array(image))]
         raise _refusal(image)
     except LostRegError as error:
-        raise LostRegError(f"{place}: {error}") from None
+        raise UnreadableImage(f"{place}: {error}") from None
+
+
+def _name(place: str, image: object) -> str:
+    return str(image) if isinstance(image, (str, Path)) else place
+
+
+def _in_folder(folder: str | Path) -> list[NamedImage | Failure]:
+    found = list_images([folder])
+    outcomes = found.todo(())
+    return [
+        replace(one, image=str(Path(folder, one.image)))
+        if isinstance(one, Failure)
+        else (str(Path(folder, one[0])), one[1])
+        for one in outcomes
+    ]
 
 
 def _refusal(image: object) -> LostRegError:
     return LostRegError(
-        "expected paths, (H, W, 3) uint8 arrays, PIL images or (3, H, W) tensors, but got a "
-        f"{type(image).__name__}"
+        f"expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors, but got a {type(image).__name__}"
     )
 
 
@@ -71,6 +102,22 @@ def _pil_to_array(image: PilImage.Image, background: str | None) -> np.ndarray:
         return np.asarray(flattened(image, background))
     except Exception as error:  # its file is only read now, and may be damaged in any way
         raise LostRegError(f"cannot be decoded: {first_sentence(error)}") from None
+
+
+def _to_uint8(array: np.ndarray) -> np.ndarray:
+    """An array of bool, or of floats in [0, 1], as uint8; a grey one with a channel as one without.
+
+    Others stay as they are, to be refused.
+    """
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if not ((array >= 0) & (array <= 1)).all():
+        raise LostRegError("expected a float array in [0, 1], before any normalisation")
+    return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
 
 
 def _tensor_to_array(image: Tensor) -> np.ndarray:

@@ -55,6 +55,7 @@ class RunOptions:
     visualize: also write each image with its boxes, seed and masks into the run folder's pictures/.
     masks: also write the mask of each object into predictions.jsonl; implied if masks are refined.
     save_maps: also write each image's maps into the run folder's maps/, before its prediction.
+    sort: at the end, put the predictions into the order of the images.
     data_root: recorded, so that scoring finds the ground truth again.
     ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.
     """
@@ -65,5 +66,6 @@ class RunOptions:
     visualize: bool = False
     masks: bool = False
     save_maps: bool = False
+    sort: bool = False
     data_root: Path | None = None
     ranks: Ranks = ALONE

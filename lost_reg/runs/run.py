@@ -26,6 +26,7 @@ from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.pictures import picture_path, save_picture
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sessions import RunSummary, Session, now
+from lost_reg.runs.sorting import sort_lines
 from lost_reg.runs.sources import Source, check_drawable
 from lost_reg.runs.writer import RunWriter
 from lost_reg.text import agreeing, counted
@@ -138,6 +139,10 @@ def write_folder(
                 session.record()
             raise
         session.finish()
+        if options.sort and ranks.first:
+            named = images.todo((), limit=limit)
+            names = (one.image if isinstance(one, Failure) else one[0] for one in named)
+            sort_lines(out / work.layout.lines_file, names)
     if len(writer.done) and ranks.first:
         for line in _without_files(out, options):
             note(line)

@@ -39,6 +39,7 @@ class RunSummary:
     failures: a few of those that failed.
     implausible: how many of this session's boxes are of each implausible kind (see `plausibility.py`).
     noted: how many of this session's images have a note (see `Prediction`).
+    objects: how many this session found. empty: in how many of its images it found none.
     """
 
     folder: Path
@@ -49,6 +50,8 @@ class RunSummary:
     seconds: float
     implausible: Mapping[str, int]
     noted: int = 0
+    objects: int = 0
+    empty: int = 0
 
 
 class Session:
@@ -67,7 +70,7 @@ class Session:
         }
         if options.ranks.count > 1:
             self._facts["ranks"] = options.ranks.count
-        self.done = self.failed = self.noted = 0
+        self.done = self.failed = self.noted = self.objects = self.empty = 0
         self.failures: list[Failure] = []
         self.implausible: Counter[str] = Counter()
 
@@ -83,6 +86,8 @@ class Session:
         if isinstance(outcome, Prediction):
             self.implausible.update(implausible_kinds(outcome))
             self.noted += outcome.note is not None
+            self.objects += len(outcome.objects)
+            self.empty += not outcome.objects
 
     def finish(self) -> None:
         """When all is done: merge what the ranks wrote, and record the session."""
@@ -98,8 +103,9 @@ class Session:
 
     def _add_other_ranks(self) -> None:
         odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
-        self.done, self.failed, self.noted, self._size.lowered, *odd = self._ranks.total(
-            self.done, self.failed, self.noted, self._size.lowered, *odd
+        own = self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered
+        self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered, *odd = (
+            self._ranks.total(*own, *odd)
         )
         self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
 
@@ -137,7 +143,11 @@ class Session:
         """How the session ended."""
         failures, seconds = tuple(self.failures), self.seconds
         return RunSummary(
-            folder, self.done, self.failed, failures, done_before, seconds, self.implausible, self.noted
+            *(folder, self.done, self.failed, failures, done_before, seconds),
+            implausible=self.implausible,
+            noted=self.noted,
+            objects=self.objects,
+            empty=self.empty,
         )
 
 
@@ -169,6 +179,12 @@ def failed_summary(summary: RunSummary) -> str:
         f"{summary.failed:,} of {counted(tried, 'image')} could not be used: {shown}; "
         f"{summary.folder / ERRORS_FILE} lists them all"
     )
+
+
+def objects_summary(summary: RunSummary) -> str:
+    """One line on how many objects this session found."""
+    without = f"; nothing in {counted(summary.empty, 'image')}" if summary.empty else ""
+    return f"{counted(summary.objects, 'object')} found in {counted(summary.done, 'image')}{without}"
 
 
 def noted_summary(summary: RunSummary) -> str:

@@ -321,5 +321,9 @@ def _digest(name: str) -> bytes:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass; those that may be missing are left out where they are."""
-    return {name: one for name, one in vars(value).items() if one is not None or name not in _OPTIONAL}
+    """The fields of a dataclass that are stored; those that may be missing are left out where they are."""
+    return {
+        name: one
+        for name, one in vars(value).items()
+        if (one is not None or name not in _OPTIONAL) and not name.startswith("_")
+    }

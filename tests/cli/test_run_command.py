@@ -17,8 +17,8 @@ from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import UnreadableImage
 from lost_reg.images import folders
 from lost_reg.images.reading import SUFFIXES
+from lost_reg.notebook.discover import discover
 from lost_reg.runs import forecast
-from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import read_run
 from lost_reg.types import FoundObject
 
@@ -318,3 +318,14 @@ def test_the_default_run_folder_names_what_was_run(lost_reg, photos, tmp_path, m
     monkeypatch.chdir(tmp_path)
     lost_reg("run", "photos")
     assert (tmp_path / "results/photos-tiny/run.json").is_file()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_how_many_objects_were_found_is_said_if_there_may_be_several(lost_reg, photos, tmp_path, most):
+    out = tmp_path / "out"
+    result = lost_reg("run", photos, "--out", out, "--method", "lost", "--max-objects", most, "--sort")
+    assert result.exit_code == 0, result.output
+    total = sum(len(row["objects"]) for row in lines_of(out))
+    said = f"{total} objects found in 2 images"
+    assert [line for line in result.stdout.splitlines() if "found" in line] == ([said] if most > 1 else [])
+    assert [row["image"] for row in lines_of(out)] == ["a.jpg", "sub/B.PNG"]

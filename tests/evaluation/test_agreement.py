@@ -11,7 +11,7 @@ from helpers import found_object, prediction
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from lost_reg.export.formats import FORMATS, Format
 from lost_reg.files import leads_out
 
 BOX_FORMATS = [to for to in FORMATS if to not in MASK_FORMATS]
+SHARES = "yolo", "fiftyone"  # formats of boxes as shares of the image
 
 
 @st.composite
@@ -48,7 +49,7 @@ def test_whole_boxes_are_kept(to, drawn):
     expected = {one.image: [one.box_xyxy for one in one.objects] for one in predictions}
     if to == "lost":
         expected = {name: boxes[:1] for name, boxes in expected.items()}
-    if to == "yolo":
+    if to in SHARES:
         assert list(found) == list(expected)
         for name, boxes in expected.items():
             np.testing.assert_allclose(found[name], boxes, atol=1e-4)
@@ -68,7 +69,7 @@ def test_boxes_of_scaled_images_are_kept_as_well_as_the_format_can(to, drawn):
         assert found == [whole_pixels(box, size_hw) for box in boxes]
     else:
         boxes = boxes[:1] if to == "lost" else boxes
-        np.testing.assert_allclose(found, boxes, rtol=1e-9, atol=1e-4 if to == "yolo" else 0)
+        np.testing.assert_allclose(found, boxes, rtol=1e-9, atol=1e-4 if to in SHARES else 0)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_hostile_names_do_no_harm(tmp_path, save_scene, to):
         f"out{FORMATS[to].suffix}",
     }
     back = read_back(tmp_path / "top", to, found)
-    in_tables = to in ("csv", "yolo", "voc", *MASK_FORMATS)
+    in_tables = to in ("csv", "yolo", "voc", "fiftyone", *MASK_FORMATS)
     assert list(back) == [escaped(name) if in_tables else name for name in hostile]
     for box, one in zip(back.values(), found):
         np.testing.assert_allclose(box, [one.box_xyxy], atol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -30,7 +31,10 @@ def test_pictures_of_yolo(tmp_path, photos, images):
     ]
     there = [] if images == "none" else ["B.jpeg", "a.jpg", "sub_a.png"]
     assert names(out / "images") == there
-    assert all((out / "images" / name).is_symlink() == (images == "link") for name in there)
+    for name, original in zip(there, ("B.JPEG", "a.jpg", "sub/a.png")):
+        placed = out / "images" / name
+        assert placed.is_symlink() == (images == "link")
+        assert placed.samefile(root / original) == (images in ("link", "hardlink"))
     if there:
         assert (out / "images/sub_a.png").read_bytes() == (root / "sub/a.png").read_bytes()
         assert "2 of 5 images are not there as files: gone.jpg (no file" in warnings(summary)[0]
@@ -129,6 +133,31 @@ def test_images_that_were_moved(tmp_path, photos):
     assert (tmp_path / "out/VOCdevkit/VOC2012/JPEGImages/a.jpg").is_file()
     line = refusal(export, tmp_path / "2", found, "voc", image_root=ImageRoot(tmp_path / "nowhere"))
     assert "no such folder" in line
+
+
+def test_links_are_relative_so_a_folder_of_both_can_be_moved(tmp_path, photos):
+    root, found = photos
+    export(tmp_path / "top", found[:2], "yolo", root=root)
+    assert str((tmp_path / "top/out/images/sub_a.png").readlink()) == "../../../photos/sub/a.png"
+    (tmp_path / "top").rename(tmp_path / "renamed")
+    assert (tmp_path / "renamed/out/images/sub_a.png").is_file()
+
+
+def test_links_hold_through_a_folder_that_is_a_link(tmp_path, photos):
+    (tmp_path / "disk/far/away").mkdir(parents=True)
+    (tmp_path / "here").symlink_to(tmp_path / "disk/far/away")
+    export(tmp_path / "here/top", photos[1][:1], "yolo", root=photos[0])
+    assert (tmp_path / "here/top/out/images/a.jpg").is_file()
+
+
+def test_a_hard_link_to_another_file_system_is_refused_in_one_line(tmp_path, photos, monkeypatch):
+    def hardlink_to(self, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(Path, "hardlink_to", hardlink_to)
+    line = refusal(export, tmp_path, photos[1], "yolo", root=photos[0], images="hardlink")
+    assert "lies on another file system" in line and "use `images` copy or link" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_links_hold_from_a_relative_root(tmp_path, photos, monkeypatch):

@@ -34,6 +34,8 @@ def as_tensor(pixels: np.ndarray) -> torch.Tensor:
 FORMS = {
     "array": lambda p: p,
     "a view": lambda p: np.asfortranarray(p)[::-1][::-1],
+    "float array": lambda p: p / 255,
+    "float16 array": lambda p: (p / 255).astype(np.float16),
     "PIL image": lambda p: Image.fromarray(p),
     "PIL image with alpha": lambda p: Image.fromarray(np.dstack([p, p * 0 + 255])[:, :, :4]),
     "uint8 tensor": as_tensor,
@@ -101,6 +103,39 @@ def test_one_image_may_stand_for_itself(pixels):
     assert len(named_images(pixels[:, :, 0])) == 1  # grey
 
 
+def test_a_mask_or_a_grey_image_with_a_channel_is_a_grey_image(pixels):
+    mask = pixels[:, :, 0] > 99
+    for image, expected in (
+        (mask, mask * np.uint8(255)),
+        (pixels[:, :, :1], pixels[:, :, 0]),
+        (pixels[:, :, :1] / 255, pixels[:, :, 0]),
+    ):
+        ((_, found),) = named_images(image)
+        assert found.dtype == np.uint8 and np.array_equal(found, expected)
+
+
+def test_a_folder_is_its_images_and_those_of_folders_in_it(tmp_path, pixels, save_scene, monkeypatch):
+    for name in ("b.jpg", "a.png", "sub/c.jpg", ".hidden/d.jpg"):
+        save_scene(tmp_path / "photos" / name)
+    (tmp_path / "photos/notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    expected = ["photos/a.png", "photos/b.jpg", "photos/sub/c.jpg"]
+    for folder in ("photos", Path("photos"), "photos/"):
+        assert [name for name, _ in named_images(folder)] == expected
+        assert [name for name, _ in named_images([pixels, folder, "x.jpg"])] == ["[0]", *expected, "x.jpg"]
+    (tmp_path / "empty").mkdir()
+    assert refusal(named_images, "empty").startswith("no images in 'empty' (looked for ")
+
+
+def test_what_cannot_be_used_is_a_failure_if_it_may_be_skipped(pixels, tmp_path):
+    images = [pixels, torch.zeros(8, 8), tmp_path, "a.jpg", None, pixels * 2.0]
+    first, *failures, last, nothing, bright = named_images(images, skip=True)
+    assert first[0] == "[0]" and last == ("a.jpg", "a.jpg")
+    assert [one.image for one in (*failures, nothing, bright)] == ["[1]", str(tmp_path), "[4]", "[5]"]
+    assert "expected a float array in [0, 1]" in bright.reason and "no images in" in failures[1].reason
+    assert refusal(named_images, 3, skip=True).startswith("expected paths")
+
+
 def test_a_batch_is_its_images(pixels):
     several = np.stack([pixels, pixels[::-1]])
     for batch in (several, torch.from_numpy(several).permute(0, 3, 1, 2), list(several), iter(several)):
@@ -127,7 +162,7 @@ def test_no_images_are_none():
         (None, "but got a NoneType"),
         (3, "but got a int"),
         (b"content of a file", "but got a bytes"),
-        ([None], "[0]: expected paths, (H, W, 3) uint8 arrays, PIL images or (3, H, W) tensors"),
+        ([None], "[0]: expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors"),
         ([["a.jpg"]], "[0]: expected paths"),
         ([b"content of a file"], "but got a bytes"),
         (torch.zeros(8, 8, 3), "[0]: expected a tensor of shape (3, H, W), but got (8, 8, 3)"),
@@ -139,6 +174,9 @@ def test_no_images_are_none():
         (torch.zeros(3, 8, 8, dtype=torch.bool), "but got torch.bool"),
         (torch.zeros(3, 8, 8, dtype=torch.complex64), "but got torch.complex64"),
         (torch.full((3, 8, 8), 1.01), "in [0, 1], before any normalisation"),
+        (np.full((8, 8, 3), 1.01), "[0]: expected a float array in [0, 1], before any normalisation"),
+        (np.full((8, 8, 3), -0.01), "in [0, 1]"),
+        (np.full((8, 8), float("nan")), "in [0, 1]"),
         (torch.full((3, 8, 8), -0.01), "in [0, 1]"),
         (torch.full((3, 8, 8), float("nan")), "in [0, 1]"),
         (torch.full((3, 8, 8), 255.0), "in [0, 1]"),
@@ -156,8 +194,11 @@ def test_what_is_no_image_is_refused_by_its_place(image, words):
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.int64),
+        np.zeros((8, 8, 3), np.uint16),
         np.zeros((8, 8, 4), np.uint8),
+        np.zeros((8, 8, 4)),
+        np.zeros((8, 8, 2), bool),
         np.zeros((3, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
         np.zeros(8, np.uint8),

@@ -16,7 +16,7 @@ from lost_reg.discovery.presets import chosen_preset
 from lost_reg.discovery.spread import SpreadConfig
 from lost_reg.images.decoding import Decoding
 from lost_reg.masks.grids import in_pixels
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 from lost_reg.runs.run import settled
 
 

@@ -11,7 +11,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.images.batching import DecodedImage
 from lost_reg.masks.grids import cells, in_pixels, stored
-from lost_reg.runs.discover import discover
+from lost_reg.notebook.discover import discover
 from lost_reg.runs.refining import refined
 from lost_reg.types import FoundObject, Prediction
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lost_reg.cli.app import main
 from lost_reg.runs.folder import read_run
+from lost_reg.runs.sessions import RunSummary, objects_summary
 
 
 def lost_reg(*args):
@@ -92,3 +93,11 @@ def test_an_image_wider_than_jpeg_can_hold_has_a_picture_and_a_crop(tmp_path):
     assert lost_reg("export", tmp_path / "out", "--crops", tmp_path / "crops").exit_code == 0
     assert [path.suffix for path in (tmp_path / "crops").iterdir() if path.suffix != ".csv"] == [".png"]
     assert json.loads((tmp_path / "out/predictions.jsonl").read_text())["size_hw"] == [16, 70_000]
+
+
+def test_the_line_on_objects_names_images_in_which_nothing_was_found(tmp_path):
+    def line(**counts):
+        return objects_summary(RunSummary(tmp_path, 3, 0, (), 0, 1.0, {}, **counts))
+
+    assert line(objects=7) == "7 objects found in 3 images"
+    assert line(objects=1, empty=2) == "1 object found in 3 images; nothing in 2 images"

@@ -19,8 +19,8 @@ from lost_reg.discovery.head import HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.images.sources import list_images
 from lost_reg.masks.grids import stored
+from lost_reg.notebook.discover import discover
 from lost_reg.progress import no_phases, no_progress
-from lost_reg.runs.discover import discover
 from lost_reg.runs.folder import Results, read_run
 from lost_reg.runs.heads import WORK_FOLDER, is_held_out, read_head
 from lost_reg.runs.image_folder import ImageRoot

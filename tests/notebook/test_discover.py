@@ -197,7 +197,8 @@ def test_a_method_is_chosen_by_name_or_by_its_options(photos, random_backbone):
 
 
 def test_what_is_no_backbone_and_no_method_is_refused(colours):
-    assert "load_backbone returns, but got a str" in refusal(discover, [planted()], "tiny")
+    assert "a function and its patch size, but got a int" in refusal(discover, [planted()], 3)
+    assert refusal(discover, [planted()], "tinny").startswith("unknown backbone 'tinny': did you mean tiny?")
     assert "unknown method 'x': choose among lost" in refusal(discover, [], colours, "x")
     text = refusal(discover, [], colours, {"bias": 0})
     assert "expected a method's options (LostConfig" in text and "got a dict" in text

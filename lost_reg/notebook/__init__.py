@@ -1,0 +1,1 @@
+"""Discovery from a Python program or a notebook: predictions that draw and convert themselves."""
