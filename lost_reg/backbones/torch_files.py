@@ -74,6 +74,8 @@ def torch_tensors(path: Path) -> dict[str, Callable[[str], Tensor]]:
         Exception: a damaged file can raise nearly anything.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not content[:4].startswith((ZIP, PICKLE)):
+            raise ValueError("it is no file of torch.save")
         stored = _Stored(path)
         saved = _read_zip(file, content, stored) if content[:4] == ZIP else _read_old(content, stored)
         tensors = _by_name(saved)
