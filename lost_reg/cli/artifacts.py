@@ -7,18 +7,11 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    added_registers,
-    backbone_names,
-    given,
-    load,
-    loader_options,
-    max_side_option,
-    model_options,
-    register_options,
-)
+from lost_reg.cli.model_options import added_registers, load, model_options, register_options
+from lost_reg.cli.options import given, loader_options, max_side_option
 from lost_reg.cli.output import print_line
 
 

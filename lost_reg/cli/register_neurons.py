@@ -7,17 +7,11 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    backbone_names,
-    default_name,
-    given,
-    load,
-    loader_options,
-    max_side_option,
-    model_options,
-)
+from lost_reg.cli.model_options import load, model_options
+from lost_reg.cli.options import default_name, given, loader_options, max_side_option
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted

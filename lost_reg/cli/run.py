@@ -10,24 +10,19 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names, dataset_names
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
+from lost_reg.cli.model_options import added_registers, load, model_options, register_options
 from lost_reg.cli.options import (
-    SettingCommand,
-    added_registers,
-    backbone_names,
     background_option,
     chosen_loader,
-    chosen_setting,
     data_root_option,
-    dataset_names,
     default_name,
-    load,
     loader_options,
-    model_options,
-    register_options,
 )
 from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.cli.setting_options import SettingCommand, chosen_setting
 from lost_reg.cli.train_detector import apply_detector
 from lost_reg.discovery.methods import DETECTOR, METHODS
 from lost_reg.errors import LostRegError

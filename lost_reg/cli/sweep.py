@@ -7,27 +7,23 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names, dataset_names, method_names
 from lost_reg.cli.imports import import_models
+from lost_reg.cli.model_options import load, model_options
 from lost_reg.cli.options import (
-    SweepCommand,
-    backbone_names,
     background_option,
     chosen_loader,
     data_root_option,
-    dataset_names,
     default_name,
     given,
-    load,
     loader_options,
     max_side_option,
-    method_names,
-    model_options,
     one_of_json_and_csv,
     unannotated_option,
-    values_given,
 )
 from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
+from lost_reg.cli.setting_options import SweepCommand, values_given
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
 

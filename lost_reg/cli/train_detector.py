@@ -12,15 +12,9 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    chosen_loader,
-    default_name,
-    given,
-    image_root_of,
-    image_root_options,
-    options_of,
-)
+from lost_reg.cli.options import chosen_loader, default_name, given, image_root_of, image_root_options
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.setting_options import options_of
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted

@@ -12,7 +12,7 @@ from helpers import setting
 from run_cases import lines_of
 
 from lost_reg.cli.app import main
-from lost_reg.cli.options import chosen_setting
+from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.discovery import methods
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.lost import LostConfig
