@@ -73,7 +73,12 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "LOST_REG",  # `lost-reg run --max-side` is LOST_REG_RUN_MAX_SIDE
+    },
 )
 @click.version_option(__version__, prog_name="lost-reg")
 def main() -> None:

@@ -86,13 +86,13 @@ def _measure(
     from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
     from lost_reg.artifacts.tables import probe_rows, summary_table
     from lost_reg.backbones.timm_models import resolve_spec
-    from lost_reg.backbones.weights import find_weights
+    from lost_reg.backbones.weights import locate
     from lost_reg.progress import image_progress
     from lost_reg.text import text_table
 
     chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
     for name, _ in models:  # check all before spending hours on the first
-        find_weights(resolve_spec(name), options["weights"], download=options["download"])
+        locate(resolve_spec(name), options["weights"], offline=options["offline"])
     rows: list[Any] = []
     failures: dict[str, Any] = {}  # by image name: an image may fail for some backbones only
     for name, registers in models:

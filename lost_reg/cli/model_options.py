@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.cli.options import together
 from lost_reg.cli.output import print_note
 
-MODEL_OPTIONS = ("weights", "download", "device", "precision")
+MODEL_OPTIONS = ("weights", "offline", "device", "precision")
 
 model_options = together(
     click.option(
@@ -19,7 +20,9 @@ model_options = together(
         help="A checkpoint: a file, a folder, or a Hugging Face id; or `random` for benchmarks.  "
         "[default: the published weights]",
     ),
-    click.option("--download", is_flag=True, help="Download weights and data that are missing."),
+    click.option(
+        "--offline", is_flag=True, help="Download no weights; otherwise, missing ones are downloaded."
+    ),
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
     click.option(
         "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True,
@@ -56,6 +59,19 @@ def added_registers(options: dict[str, Any]) -> Any:
     return AddedRegisters(read_neurons(file), count, rule or DEFAULT_RULE)
 
 
+def get_weights(backbone: str, options: Mapping[str, Any]) -> None:
+    """Download the weights that a command's model options ask for, if they are missing.
+
+    Call it before torch is imported, which takes seconds, so that a refusal comes at once. The weights of
+    timm's other models are left to `load`, because only timm knows them.
+    """
+    from lost_reg.backbones.weights import locate
+    from lost_reg.backbones.zoo import TIMM_PREFIX, find_spec
+
+    if not backbone.startswith(TIMM_PREFIX):
+        locate(find_spec(backbone), options["weights"], offline=options["offline"])
+
+
 def load(
     backbone: str, options: Mapping[str, Any], note: Callable[[str], None] = print_note, **changes: Any
 ) -> Any:
@@ -71,3 +87,9 @@ def load(
     if added and not added.neurons.may_be_real:
         note("nothing stood out when the register neurons were searched for: they need not be any")
     return loaded
+
+
+def note_trial(loaded: Any, note: Callable[[str], None] = print_note) -> None:
+    """Say what the bundled weights are for, if the backbone has them."""
+    if loaded.weights.source == "bundled":
+        note(f"{loaded.name} is for offline trials and tests: `backbone` {DEFAULT} finds objects in photos")

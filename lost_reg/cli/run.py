@@ -10,10 +10,18 @@ from typing import Any
 
 import click
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.model_options import added_registers, load, model_options, register_options
+from lost_reg.cli.model_options import (
+    added_registers,
+    get_weights,
+    load,
+    model_options,
+    note_trial,
+    register_options,
+)
 from lost_reg.cli.options import (
     background_option,
     chosen_loader,
@@ -48,7 +56,7 @@ class _RunCommand(SettingCommand):
     "--backbone",
     "-b",
     shell_complete=backbone_names,
-    default="tiny",
+    default=DEFAULT,
     show_default=True,
     help="A backbone that `lost-reg backbones` lists, or timm:NAME for one of timm's.",
 )
@@ -68,6 +76,7 @@ class _RunCommand(SettingCommand):
     help="A file with one image path per line (or NUL-separated); - reads standard input.",
 )  # fmt: skip
 @model_options
+@click.option("--download", is_flag=True, help="Download a dataset that is missing, such as voc07.")
 @data_root_option
 @register_options
 @background_option
@@ -202,20 +211,23 @@ def _run(
     options: dict[str, Any],
     strict: bool,
 ) -> None:
+    from lost_reg.runs.sources import check_drawable
+
+    if chosen.visualize:
+        check_drawable(source)  # before weights are read
+    get_weights(backbone, options)
     import_models()
 
     from lost_reg.runs.ranks import joined
     from lost_reg.runs.run import no_note
     from lost_reg.runs.run import run as run_source
-    from lost_reg.runs.sources import check_drawable
 
     ranks = chosen.ranks
-    if chosen.visualize:
-        check_drawable(source)  # before weights are read
     with joined(ranks):
         note = print_note if ranks.first else no_note
         device = ranks.device(options["device"])
         loaded = load(backbone, options, note, device=device, registers=options["registers"])
+        note_trial(loaded, note)
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:

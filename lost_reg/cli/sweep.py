@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names, method_names
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.model_options import load, model_options
+from lost_reg.cli.model_options import get_weights, load, model_options, note_trial
 from lost_reg.cli.options import (
     background_option,
     chosen_loader,
@@ -33,7 +34,12 @@ _AS_PUBLISHED = "[default: as each method is published]"
 
 @click.command(cls=SweepCommand)
 @click.option(
-    "--backbone", "-b", shell_complete=backbone_names, default="tiny", show_default=True, help="As for `run`."
+    "--backbone",
+    "-b",
+    shell_complete=backbone_names,
+    default=DEFAULT,
+    show_default=True,
+    help="As for `run`.",
 )
 @click.option(
     "--dataset",
@@ -161,6 +167,7 @@ def sweep(
 def _run_sweep(
     dataset: Any, backbone: str, settings: Any, out: Path, chosen: RunOptions, options: dict[str, Any]
 ) -> None:
+    get_weights(backbone, options)
     import_models()
 
     from lost_reg.runs.sessions import failed_summary
@@ -168,6 +175,7 @@ def _run_sweep(
     from lost_reg.runs.sweep import sweep as sweep_source
 
     loaded = load(backbone, options)
+    note_trial(loaded)
     with progress_of_run(loaded.name, out) as progress:
         summary = sweep_source(
             source_of_dataset(dataset), loaded, out, settings, chosen, progress=progress, note=print_note
