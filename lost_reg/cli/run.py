@@ -33,6 +33,7 @@ from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.cli.setting_options import SettingCommand, chosen_setting
 from lost_reg.cli.train_detector import apply_detector
 from lost_reg.discovery.methods import DETECTOR, METHODS
+from lost_reg.discovery.presets import described
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
@@ -240,12 +241,13 @@ def print_summary(summary: Any, strict: bool) -> None:
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
 
-    print_line(f"{_done_summary(summary)}; results in {summary.folder}")
+    settings = read_record(summary.folder / RUN_FILE)["settings"]
+    how = f", by {described(settings)}" if settings["method"] in METHODS else ""
+    print_line(f"{_done_summary(summary)}{how}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
     if summary.noted:
         print_line(noted_summary(summary))
-    settings = read_record(summary.folder / RUN_FILE)["settings"]
     if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
     if summary.failed:

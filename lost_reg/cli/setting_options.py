@@ -10,9 +10,9 @@ import click
 
 from lost_reg.cli.options import given, together
 from lost_reg.cli.parameter_types import Layers, OrWord
-from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.features import NATIVE, FeatureConfig
 from lost_reg.discovery.methods import METHODS, Setting, with_changes
-from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
+from lost_reg.discovery.presets import BEST, chosen_preset, preset_names, scaled_for_own_images
 from lost_reg.runs.heads import check_no_features, read_head
 from lost_reg.types import AUTO
 
@@ -94,7 +94,8 @@ def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) ->
 
     Args:
         family: the backbone's, see `BackboneSpec`.
-        own_images: whether these are no dataset's, so that the default is the preset "best".
+        own_images: whether these are no dataset's, so that the default is the preset "best", and images are
+            scaled down (`scaled_for_own_images`).
 
     Raises:
         LostRegError: an option that the method does not have, or an invalid value.
@@ -105,12 +106,19 @@ def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) ->
     base = chosen_preset(method, preset, family)
     names = {option.name for option in setting_options()}
     named = {name: options.pop(name) for name in [*options] if name in names}
-    changes = {name: value for name, value in named.items() if value is not None}
+    changes = without_native({name: value for name, value in named.items() if value is not None})
     if "head" in changes:
         changes["head"] = read_head(changes["head"])
     if base.method.name == "head":
         check_no_features(changes)
+    if own_images and not {"max_side", "square"} & {*changes}:
+        base = scaled_for_own_images(base)
     return with_changes(base, changes)
+
+
+def without_native(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes of features, in which no `max_side` stands for the word `native`."""
+    return {name: None if (name, value) == ("max_side", NATIVE) else value for name, value in changes.items()}
 
 
 def _option_of(owners: dict[str, Field[Any]]) -> click.Option:
@@ -187,5 +195,6 @@ def _type_of(owners: Sequence[Field[Any]]) -> click.ParamType:
     elif "float" in kinds:
         number = click.FLOAT
     if number:
-        return OrWord(number, item.metadata.get("word", AUTO)) if "str" in kinds else number
+        has_word = "str" in kinds or "word" in item.metadata
+        return OrWord(number, item.metadata.get("word", AUTO)) if has_word else number
     return click.STRING

@@ -150,7 +150,7 @@ def test_further_objects_are_asked_for_by_number(lost_reg, photos, tmp_path):
     found = read_run(tmp_path / "three")
     assert found.settings["options"]["max_objects"] == 3
     images = [photos / name for name in found.predictions]
-    chosen = setting(max_objects=3, center=True)
+    chosen = setting(max_objects=3, center=True, max_side=448)
     expected = find(images, load_backbone("tiny", weights="random"), chosen)
     got = [one.objects for one in found.predictions.values()]
     assert got == [one.objects for one in expected] and max(map(len, got)) > 1
@@ -218,6 +218,25 @@ def test_an_image_smaller_than_a_patch_is_its_own_box(lost_reg, tmp_path, size):
     Image.new("RGB", size, (200, 30, 30)).save(tmp_path / "small.png")
     lost_reg("run", tmp_path / "small.png", "--out", tmp_path / "out")
     assert lines_of(tmp_path / "out")[0]["objects"][0]["box_xyxy"] == [0, 0, *size]
+
+
+def test_own_images_are_scaled_down_and_datasets_are_not(lost_reg, tmp_path, save_scene, make_voc):
+    """To the preset's size, or 448 pixels; what was done is recorded, and shown."""
+    save_scene(tmp_path / "big.png", size_hw=(480, 640), box_xyxy=(200, 100, 400, 300))
+    shown = {
+        (): ([16, 21], "by spread (preset best) at a longest side of 336 pixels; results in"),
+        ("--method", "tokencut"): ([21, 28], "by tokencut at a longest side of 448 pixels; results in"),
+        ("--max-side", "native"): ([30, 40], "by spread at native resolution; results in"),
+        ("--square", 96): ([6, 6], "by spread at 96 x 96 pixels; results in"),
+    }
+    for index, (options, (grid, words)) in enumerate(shown.items()):
+        out = tmp_path / f"own-{index}"
+        assert words in lost_reg("run", tmp_path / "big.png", *options, "--out", out, "--workers", 0).stdout
+        assert lines_of(out)[0]["grid_hw"] == grid
+    make_voc(tmp_path / "voc", {"1": [("thing", 1, 1, 9, 9)]}, size_hw=(480, 640))
+    result = lost_reg("run", "--dataset", tmp_path / "voc", "--out", tmp_path / "out", "--workers", 0)
+    assert "by lost at native resolution; results in" in result.stdout, result.output
+    assert lines_of(tmp_path / "out")[0]["grid_hw"] == [30, 40]
 
 
 def test_max_side_keeps_boxes_in_original_pixels(lost_reg, tmp_path, save_scene):
