@@ -20,6 +20,7 @@ from lost_reg.backbones.checkpoint_folders import (
     shards,
 )
 from lost_reg.errors import LostRegError
+from lost_reg.progress import is_progress_hidden
 from lost_reg.text import first_sentence
 
 SLOWEST_BYTES_PER_SECOND = 10_000  # on average over a file
@@ -106,6 +107,7 @@ def download_checkpoint(hub_id: str) -> Path:
         "HF_ENDPOINT": constants.ENDPOINT,
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,
         "HF_HUB_OFFLINE": str(int(is_offline())),
+        **({"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if is_progress_hidden() else {}),
     }
     process = subprocess.run(
         [

@@ -17,7 +17,7 @@ from lost_reg.cli.compare import compare
 from lost_reg.cli.corloc import corloc
 from lost_reg.cli.export import export
 from lost_reg.cli.listings import backbones, datasets, methods
-from lost_reg.cli.output import print_message
+from lost_reg.cli.output import add_quiet, print_message
 from lost_reg.cli.register_neurons import register_neurons
 from lost_reg.cli.report import report
 from lost_reg.cli.run import run
@@ -26,7 +26,8 @@ from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.streams import prepare_process
 from lost_reg.cli.sweep import sweep
 from lost_reg.cli.train import train
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, OtherSettings
+from lost_reg.text import text_table
 from lost_reg.version import __version__
 
 
@@ -55,6 +56,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except LostRegError as error:
             print_message("Error", str(error))
+            if isinstance(error, OtherSettings):
+                click.echo(text_table(error.rows), err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             command = (error.ctx or ctx).command_path
@@ -101,4 +104,5 @@ for command in (
     run, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons, methods,
     backbones, datasets,
 ):  # fmt: skip
+    add_quiet(command)
     main.add_command(command)

@@ -10,7 +10,7 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.options import together
-from lost_reg.cli.output import print_note
+from lost_reg.cli.output import print_detail, print_note, verbose_option
 
 MODEL_OPTIONS = ("weights", "offline", "device", "precision")
 
@@ -28,6 +28,7 @@ model_options = together(
         "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True,
         help="Floating-point precision of the backbone.",
     ),
+    verbose_option,
 )  # fmt: skip
 
 register_options = together(
@@ -79,6 +80,12 @@ def load(
     from lost_reg.backbones.loading import load_backbone
 
     loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
+    weights = loaded.weights
+    where = f", {weights.path}" if weights.path else ""
+    print_detail(
+        f"{loaded.name} has the weights {weights.name} ({weights.source}{where}), in {loaded.precision} on "
+        f"{loaded.device}"
+    )
     if loaded.weights.source == "random":
         note(f"{loaded.name} runs with random weights: its results are meaningless")
     added = loaded.registers

@@ -29,10 +29,11 @@ from lost_reg.cli.options import (
     default_name,
     loader_options,
 )
-from lost_reg.cli.output import print_line, print_message, print_note
-from lost_reg.cli.setting_options import SettingCommand, chosen_setting
+from lost_reg.cli.output import print_detail, print_line, print_message, print_note
+from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
+from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.cli.train_detector import apply_detector
-from lost_reg.discovery.methods import DETECTOR, METHODS
+from lost_reg.discovery.methods import DETECTOR, METHODS, describe_setting
 from lost_reg.discovery.presets import described
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
@@ -40,8 +41,10 @@ from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted
 
+_RUN_OPTIONS = ("limit", "resume", "overwrite", "visualize", "masks", "save_maps")
 
-class _RunCommand(SettingCommand):
+
+class _RunCommand(ConfiguredCommand):
     """Besides the methods on features, a trained detector can be applied."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -82,7 +85,15 @@ class _RunCommand(SettingCommand):
 @register_options
 @background_option
 @loader_options
-@click.option("--resume", is_flag=True, help="Continue an interrupted run in its folder.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE.toml",
+    help="Take options from a file, such as the run.toml of a run; others that are given count first.",
+)  # fmt: skip
+@click.option(
+    "--resume", is_flag=True,
+    help="Continue an interrupted run in its folder; with only --out, it has the images and options it had.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Remove the run that the folder holds, and start anew.")
 @click.option(
     "--visualize",
     is_flag=True,
@@ -124,6 +135,8 @@ def run(
     from lost_reg.datasets.catalog import data_root, short_name
     from lost_reg.runs.ranks import ranks_of_environment
 
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("choose one of --resume and --overwrite")
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
@@ -132,6 +145,7 @@ def run(
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
     # Check everything that can be wrong before importing torch and reading weights.
+    params = {**click.get_current_context().params}
     registers = added_registers(options)
     spec = find_spec(backbone)
     if registers:
@@ -143,7 +157,8 @@ def run(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps")},
+        command=recorded_options(params, spec.name, setting),
+        **{name: options[name] for name in _RUN_OPTIONS},
     )
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, backbone))
@@ -167,7 +182,7 @@ def checked_source(
     if options["weights"] not in (None, RANDOM):
         local_checkpoint(options["weights"])
     if chosen.ranks.first:  # the others may start after it has begun to write
-        check_free(out, resume=chosen.resume)
+        check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
     if files_from == "-" and chosen.ranks.count > 1:
         raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
     if dataset:
@@ -229,6 +244,7 @@ def _run(
         device = ranks.device(options["device"])
         loaded = load(backbone, options, note, device=device, registers=options["registers"])
         note_trial(loaded, note)
+        print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:

@@ -19,6 +19,7 @@ from platformdirs import user_state_path
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.json_files import as_json
+from lost_reg.runs.folder import COMMAND
 
 SEAL = "seal"  # its key in a record
 _SEALED = ("created", "root", "data_root", "weights_file", "settings")
@@ -47,7 +48,9 @@ def foreign(folder: Path, what: str) -> str:
 
 
 def _seal(record: dict[str, Any], key: bytes) -> str:
-    content = as_json([record.get(name) for name in _SEALED], sort_keys=True)
+    named = [record.get(name) for name in _SEALED]
+    named += [record[COMMAND]] if COMMAND in record else []  # records of earlier versions have none
+    content = as_json(named, sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 

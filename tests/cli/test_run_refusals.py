@@ -145,8 +145,8 @@ def test_a_run_is_not_overwritten(lost_reg, refused, photos, tmp_path):
     lost_reg("run", photos, "--out", tmp_path / "out")
     before = (tmp_path / "out/predictions.jsonl").read_bytes()
     assert "--resume" in refused("run", photos, "--out", tmp_path / "out")
-    line = refused("run", photos, "--facet", "v", "--resume", "--out", tmp_path / "out")
-    assert "other settings" in line and "facet" in line
+    result = lost_reg("run", photos, "--facet", "v", "--resume", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "other settings (facet)" in result.stderr
     assert (tmp_path / "out/predictions.jsonl").read_bytes() == before
 
 
