@@ -10,7 +10,7 @@ import click
 from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.model_options import added_registers, load, model_options, register_options
+from lost_reg.cli.model_options import added_registers, load, model_options, own_weights, register_options
 from lost_reg.cli.options import given, loader_options, max_side_option
 from lost_reg.cli.output import print_line
 
@@ -24,7 +24,7 @@ from lost_reg.cli.output import print_line
     shell_complete=backbone_names,
     multiple=True,
     required=True,
-    help="A backbone to measure; repeat it for several.",
+    help="A backbone to measure, or NAME=FILE with its own weights; repeat it for several.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
@@ -59,17 +59,24 @@ def artifacts(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new
 
-    reference = find_spec(reference or backbones[0]).name
-    wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
+    each: dict[str, dict[str, Any]] = {}  # the options of each backbone, with its weights
+    for given_name in backbones:
+        name, own = own_weights(given_name, options)
+        name = find_spec(name).name
+        if each.setdefault(name, own) != own:
+            raise click.UsageError(f"several weights are given for {name}: measure one after the other")
+    reference = find_spec(reference).name if reference else next(iter(each))
+    each.setdefault(reference, options)
+    wanted = [reference, *(name for name in each if name != reference)]
     if options["weights"] not in (None, "random") and len(wanted) > 1:
-        raise click.UsageError("a weight file fits one backbone: name one --backbone with --weights FILE")
+        raise click.UsageError("a weight file fits one backbone: give each its own, as --backbone NAME=FILE")
     added = added_registers(options)
     models = [(name, None) for name in wanted]
     if added:
         models.append((_backbone_of(added, wanted), added))
     check_new(out / "artifacts.json")
     names, stream = image_files(inputs, options)
-    _measure(models, reference, out, stream, len(names), options)
+    _measure(models, reference, out, stream, len(names), {**options, "of_each": each})
 
 
 def _measure(
@@ -92,11 +99,11 @@ def _measure(
 
     chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
     for name, _ in models:  # check all before spending hours on the first
-        locate(resolve_spec(name), options["weights"], offline=options["offline"])
+        locate(resolve_spec(name), options["of_each"][name]["weights"], offline=options["offline"])
     rows: list[Any] = []
     failures: dict[str, Any] = {}  # by image name: an image may fail for some backbones only
     for name, registers in models:
-        loaded = load(name, options, registers=registers)
+        loaded = load(name, options["of_each"][name], registers=registers)
         unusable: list[Any] = []
         first = rows[0] if rows else None
         with image_progress(loaded.name) as progress:

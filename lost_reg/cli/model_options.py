@@ -60,6 +60,18 @@ def added_registers(options: dict[str, Any]) -> Any:
     return AddedRegisters(read_neurons(file), count, rule or DEFAULT_RULE)
 
 
+def own_weights(backbone: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of a backbone that is given as NAME or NAME=WEIGHTS, and the options with its weights.
+
+    Raises:
+        click.UsageError: weights by the name, and by --weights, too.
+    """
+    name, _, weights = backbone.partition("=")
+    if weights and options["weights"]:
+        raise click.UsageError(f"give the weights of {name} either as {name}=FILE or as --weights FILE")
+    return name, {**options, "weights": weights or options["weights"]}
+
+
 def get_weights(backbone: str, options: Mapping[str, Any]) -> None:
     """Download the weights that a command's model options ask for, if they are missing.
 

@@ -10,7 +10,7 @@ import click
 from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.model_options import get_weights, load, model_options
+from lost_reg.cli.model_options import get_weights, load, model_options, own_weights
 from lost_reg.cli.options import default_name, given, loader_options, max_side_option
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.errors import LostRegError
@@ -70,6 +70,7 @@ def register_neurons(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new
 
+    backbone, options = own_weights(backbone, options)
     spec = find_spec(backbone)
     check_can_be_added(spec.name, spec.registers)
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")

@@ -20,6 +20,7 @@ from lost_reg.cli.model_options import (
     load,
     model_options,
     note_trial,
+    own_weights,
     register_options,
 )
 from lost_reg.cli.options import (
@@ -62,7 +63,7 @@ class _RunCommand(ConfiguredCommand):
     shell_complete=backbone_names,
     default=DEFAULT,
     show_default=True,
-    help="A backbone that `lost-reg backbones` lists, or timm:NAME for one of timm's.",
+    help="A backbone that `lost-reg backbones` lists, or timm:NAME of timm's; or NAME=FILE with its weights.",
 )
 @click.option(
     "--dataset",
@@ -145,7 +146,8 @@ def run(
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
     # Check everything that can be wrong before importing torch and reading weights.
-    params = {**click.get_current_context().params}
+    backbone, options = own_weights(backbone, options)
+    params = {**click.get_current_context().params, "weights": options["weights"]}
     registers = added_registers(options)
     spec = find_spec(backbone)
     if registers:

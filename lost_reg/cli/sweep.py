@@ -10,7 +10,7 @@ import click
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names, method_names
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.model_options import get_weights, load, model_options, note_trial
+from lost_reg.cli.model_options import get_weights, load, model_options, note_trial, own_weights
 from lost_reg.cli.options import (
     background_option,
     chosen_loader,
@@ -123,6 +123,7 @@ def sweep(
 
     one_of_json_and_csv(as_json, as_csv)
     settings = _settings(options)
+    backbone, options = own_weights(backbone, options)
     find_spec(backbone)
     out = out or Path("results", f"{default_name(short_name(dataset), backbone)}-sweep")
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)

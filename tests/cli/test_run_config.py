@@ -140,6 +140,22 @@ def test_other_settings_are_shown_as_a_table(lost_reg, photos, tmp_path):
     ]
 
 
+def test_a_backbone_is_given_with_its_weights(lost_reg, refused, photos, voc, tmp_path):
+    for command in (
+        ["run", photos],
+        ["sweep", "-d", "voc07", "--data-root", voc, "--bias", 0, "--layer", -1],
+    ):
+        more = ("--tune-fraction", 0.5) if command[0] == "sweep" else ()
+        out = tmp_path / command[0]
+        result = lost_reg(*command, *more, *FAST, "-b", "tiny=random", "--out", out)
+        assert result.exit_code == 0, result.output
+        settings = json.loads(next(out.glob("*[np].json")).read_text())["settings"]
+        assert (settings["backbone"], settings["weights"]["source"]) == ("tiny", "random")
+    assert record_of(tmp_path / "run")["command"]["weights"] == "random"
+    both = ("-b", "tiny=random", "--weights", "random")
+    assert "either as tiny=FILE or as --weights FILE" in refused("run", photos, *both, exit_code=2)
+
+
 def test_overwriting_removes_the_run_and_nothing_else(lost_reg, refused, photos, tmp_path):
     out = tmp_path / "out"
     (out / "maps").mkdir(parents=True)
