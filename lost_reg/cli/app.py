@@ -15,6 +15,7 @@ from lost_reg.cli.artifacts import artifacts
 from lost_reg.cli.cluster import cluster
 from lost_reg.cli.compare import compare
 from lost_reg.cli.corloc import corloc
+from lost_reg.cli.draw import draw
 from lost_reg.cli.export import export
 from lost_reg.cli.listings import backbones, datasets, methods
 from lost_reg.cli.output import add_quiet, print_message
@@ -101,8 +102,8 @@ def main() -> None:
 
 
 for command in (
-    run, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons, methods,
-    backbones, datasets,
+    run, draw, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons,
+    methods, backbones, datasets,
 ):  # fmt: skip
     add_quiet(command)
     main.add_command(command)

@@ -14,7 +14,7 @@ from lost_reg.cli.output import print_detail, print_note, verbose_option
 
 MODEL_OPTIONS = ("weights", "offline", "device", "precision")
 
-model_options = together(
+weights_options = together(
     click.option(
         "--weights", metavar="FILE|FOLDER|ID|random",
         help="A checkpoint: a file, a folder, or a Hugging Face id; or `random` for benchmarks.  "
@@ -24,11 +24,15 @@ model_options = together(
         "--offline", is_flag=True, help="Download no weights; otherwise, missing ones are downloaded."
     ),
     click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:1, ..."),
+    verbose_option,
+)  # fmt: skip
+
+model_options = together(
+    weights_options,
     click.option(
         "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True,
         help="Floating-point precision of the backbone.",
     ),
-    verbose_option,
 )  # fmt: skip
 
 register_options = together(

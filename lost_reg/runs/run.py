@@ -68,7 +68,7 @@ def run(
     if options.visualize:
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
-    on_maps = _maps_writer(out / MAPS_FOLDER) if options.save_maps else None
+    on_maps = maps_writer(out / MAPS_FOLDER) if options.save_maps else None
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
@@ -203,7 +203,9 @@ def _note_cost(
         note(line)
 
 
-def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
+def maps_writer(folder: Path) -> Callable[[str, Maps], None]:
+    """A function that writes the maps of an image, of this name, into a folder of maps."""
+
     def write(image: str, maps: Maps) -> None:
         path = maps_path(folder, image)
         check_no_links(folder, path)
