@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lost_reg.cli.completions import dataset_names
 from lost_reg.cli.parameter_types import OrWord
 from lost_reg.runs.options import BATCH_SIZE, MOST_PATCHES, LoaderOptions
 
@@ -86,7 +87,10 @@ unannotated_option = click.option(
 
 scoring_options = together(
     click.option(
-        "--dataset", "-d", help="The ground truth, for prediction files and for runs on your own images."
+        "--dataset",
+        "-d",
+        shell_complete=dataset_names,
+        help="The ground truth, for prediction files and for runs on your own images.",
     ),
     data_root_option,
     click.option(
