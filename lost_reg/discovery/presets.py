@@ -100,9 +100,9 @@ def scaled_for_own_images(setting: Setting) -> Setting:
 def preset_of(record: Mapping[str, Any]) -> str | None:
     """The name of the preset across methods that a recorded setting is, such as "best"; None if it is none.
 
-    Only presets that no method has as published.
+    Only presets that no method has as published; whether masks are refined does not count.
     """
-    keys = ("method", "features", "options", "refine")
+    keys = ("method", "features", "options")
     recorded = {key: record.get(key) for key in keys}
     for name, preset in ACROSS_METHODS.items():
         for family in (DINO_LIKE[0], "another", ""):
