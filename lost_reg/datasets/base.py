@@ -149,7 +149,8 @@ class DatasetSpec:
 
 def not_found(spec: DatasetSpec, looked_for: Path, root: Path) -> LostRegError:
     """The error for a dataset that is not on this machine."""
+    command = f"`lost-reg datasets --download {spec.name} --data-root {root}`"
     return LostRegError(
         f"{spec.name} is not there: looked for {looked_for} (the data root is {root}, set by `data_root` "
-        f"or {DATA_ROOT_VARIABLE}); `lost-reg datasets --download {spec.name} --data-root {root}` gets it"
+        f"or {DATA_ROOT_VARIABLE}); {command} gets it"
     )
