@@ -2,14 +2,14 @@
 
     python evaluation/fuzz_results.py [--files 10000] [--seed 0] [--commands corloc compare ...]
 
-Runs of `tiny` on small rendered scenes, with maps and masks, and a sweep and artifacts beside them. For each
-damaged copy of one of their files, or of the annotations, each command runs in this process. It must end well
-or with one line of error, and everything that it writes as JSON must be JSON, without NaN or Infinity.
+Runs of `tiny` on small rendered scenes, with maps and masks; beside them a sweep, artifacts, a head, neurons,
+and exported boxes. For each damaged copy of one of their files, or of the annotations, each command runs in
+this process, and so does the command that reads the file if no other does. It must end well or with one line
+of error, and everything that it writes as JSON must be JSON, without NaN or Infinity.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import shutil
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from fuzzing.json_mutations import mutated_json
 from fuzzing.mutations import mutated_bytes
 from harness import argument_parser, markdown_table, run_script
@@ -31,7 +31,6 @@ from PIL import Image
 from lost_reg.cli.app import main as command_line
 
 IMAGES = 4
-SLOW_SECONDS = 10.0
 
 
 @dataclass
@@ -73,28 +72,26 @@ def parsed_options():
 
 
 def make_results(top: Path) -> None:
-    """Images, annotations, two runs, a sweep, artifacts and register neurons, by the commands themselves."""
+    """Images, annotations, and what the commands make of them."""
     make_dataset(top)
-    dataset = ["--dataset", str(top / "boxes.json"), "--backbone", "tiny"]
-    images = [str(top / "images"), "--backbone", "tiny"]
+    dataset = ["--dataset", "{top}/boxes.json", "--backbone", "tiny"]
+    masks = ["--masks", "--max-objects", "2"]
     for arguments in (
-        ["run", *dataset, "--save-maps", "--masks", "--max-objects", "2", "--out", str(top / "results/a")],
-        ["run", *dataset, "--bias", "auto", "--out", str(top / "results/b")],
-        [
-            "sweep",
-            *dataset,
-            "--bias",
-            "0,auto",
-            "--tune-fraction",
-            "0.5",
-            "--out",
-            str(top / "results/sweep"),
-        ],
-        ["artifacts", *images, "--out", str(top / "results/artifacts")],
+        ["run", *dataset, "--save-maps", *masks, "--out", "{top}/results/a"],
+        ["run", *dataset, "--bias", "auto", "--out", "{top}/results/b"],
+        ["sweep", *dataset, "--bias", "0,auto", "--tune-fraction", "0.5", "--out", "{top}/results/sweep"],
+        ["artifacts", "{top}/images", "--backbone", "tiny", "--out", "{top}/results/artifacts"],
+        ["train", "head", "{top}/results/a", "--out", "{top}/head"],
+        ["register-neurons", *WITHOUT_REGISTERS, "--threshold", "1", "--out", "{top}/neurons.json"],
+        ["export", "{top}/results/a", "--to", "coco", "--out", "{top}/detections.json"],
     ):
-        result = CliRunner().invoke(command_line, arguments)
+        result = invoke(top, arguments)
         if result.exit_code:
             sys.exit(f"lost-reg {' '.join(arguments)}: {result.output}")
+
+
+def invoke(top: Path, arguments: list[str]) -> Result:
+    return CliRunner().invoke(command_line, [one.replace("{top}", str(top)) for one in arguments])
 
 
 def make_dataset(top: Path) -> None:
@@ -117,21 +114,21 @@ def make_dataset(top: Path) -> None:
                 "segmentation": outline,
             }
         )
+    (top / "images/3.png").write_bytes(b"not an image")  # so that there is a line of errors
     content = {"images": listed, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
     (top / "boxes.json").write_text(json.dumps(content))
 
 
 def files_to_damage(top: Path) -> list[Path]:
-    """Each with a weight by how often it is listed: predictions and maps most."""
+    """Each as often as it should come: predictions and maps most."""
     results = Path("results")
     names = [
         *[results / "a/predictions.jsonl"] * 4, *[results / "a/run.json"] * 3, *[Path("boxes.json")] * 3,
-        *[results / "a/maps/0.png.npz"] * 4, results / "sweep/sweep.json", results / "sweep/corloc.json",
-        results / "artifacts/artifacts.json",
+        *[results / "a/maps/0.png.npz"] * 4, results / "a/errors.jsonl", results / "sweep/sweep.json",
+        results / "sweep/corloc.json", results / "artifacts/artifacts.json", *map(Path, READ_BY),
     ]  # fmt: skip
     lines = [path.relative_to(top) for path in (top / "results/sweep").glob("*.jsonl")]
-    names += [name for name in lines if (top / name).stat().st_size]
-    return [name for name in names if (top / name).is_file()]
+    return names + [name for name in lines if (top / name).stat().st_size]
 
 
 def damaged(path: Path, rng: random.Random) -> bytes:
@@ -141,62 +138,70 @@ def damaged(path: Path, rng: random.Random) -> bytes:
 
 # --- the commands -----------------------------------------------------------------------------------
 
+WITHOUT_REGISTERS = ["{top}/images", "--backbone", "timm:vit_tiny_patch16_224", "--weights", "random",
+                     "--max-side", "32", "--workers", "0"]  # fmt: skip
+MADE = ("report", "yolo", "made")  # the folders that commands make
 COMMANDS = {
     "corloc": ["corloc", "{top}/results", "--json"],
-    "score": ["score", "{top}/results/a", "--json"],
     "compare": ["compare", "{top}/results/a", "{top}/results/b", "--json"],
-    "report": ["report", "{top}/results", "--out", "{top}/report"],
+    "report": ["report", "{top}/{results}", "--out", "{top}/report"],
     "export": ["export", "{top}/results/a", "--to", "coco", "--out", "{top}/out.json"],
-    "yolo": ["export", "{top}/results/a", "--to", "yolo", "--images", "copy", "--out", "{top}/yolo"],
     "resume": ["run", "--dataset", "{top}/boxes.json", "--backbone", "tiny", "--workers", "0", "--save-maps",
                "--masks", "--max-objects", "2", "--out", "{top}/results/a", "--resume"],
-    "file": ["corloc", "{top}/results/a/predictions.jsonl", "--dataset", "{top}/boxes.json"],
+    "score": ["score", "{top}/results/a", "--json"],
+    "yolo": ["export", "{top}/results/a", "--to", "yolo", "--images", "copy", "--out", "{top}/yolo"],
+}  # fmt: skip
+# The files that none of these reads, and the command that does.
+READ_BY = {
+    "head/head.json": ["run", "{top}/images", "--backbone", "tiny", "--workers", "0", "--method", "head",
+                       "--head", "{top}/head", "--out", "{top}/made"],
+    "neurons.json": ["run", *WITHOUT_REGISTERS, "--test-time-registers", "1", "--register-neurons",
+                     "{top}/neurons.json", "--out", "{top}/made"],
+    "detections.json": ["corloc", "{top}/detections.json", "--dataset", "{top}/boxes.json", "--json"],
 }  # fmt: skip
 
 
 def try_damaged(top: Path, name: Path, rng: random.Random, commands: list[str], outcomes: Outcomes) -> None:
-    """Damage one file in a copy of the results, and run the commands on it."""
+    """Damage one file of the results, and run the commands on them."""
     copy = top / "whole"
-    whole = (copy / name).read_bytes()
-    try:
-        (copy / name).write_bytes(data := damaged(copy / name, rng))
-        for command in commands:
-            run_command(copy, command, name, data, outcomes)
-    finally:
-        restore(copy, name, whole)
+    kept = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    own = READ_BY.get(name.as_posix())
+    arguments = {name.as_posix(): own} if own else {command: COMMANDS[command] for command in commands}
+    (copy / name).write_bytes(damaged(copy / name, rng))
+    for command, words in arguments.items():
+        run_command(copy, command, words, name, outcomes)
+    for folder in MADE:
+        shutil.rmtree(copy / folder, ignore_errors=True)
+    for path in copy.rglob("*"):
+        if path.is_file() and path not in kept:
+            path.unlink()
+    for path, content in kept.items():
+        path.write_bytes(content)
 
 
-def restore(copy: Path, name: Path, whole: bytes) -> None:
-    (copy / name).write_bytes(whole)
-    shutil.rmtree(copy / "yolo", ignore_errors=True)
-    shutil.rmtree(copy / "report", ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        (copy / "out.json").unlink()
-
-
-def run_command(copy: Path, command: str, name: Path, data: bytes, outcomes: Outcomes) -> None:
-    kept = {path: path.read_bytes() for path in (copy / "results/a").rglob("*") if path.is_file()}
-    arguments = [one.replace("{top}", str(copy)) for one in COMMANDS[command]]
+def run_command(copy: Path, command: str, words: list[str], name: Path, outcomes: Outcomes) -> None:
+    folder = "/".join(name.parts[:2]) if name.parts[0] == "results" else "results/a"
+    before = {path: path.read_bytes() for path in (copy / "results").rglob("*") if path.is_file()}
     began = time.perf_counter()
-    result = CliRunner().invoke(command_line, arguments)
-    seconds = time.perf_counter() - began
-    outcomes.slowest = max(outcomes.slowest, (seconds, f"{command}: {name}"))
+    result = invoke(copy, [word.replace("{results}", folder) for word in words])
+    outcomes.slowest = max(outcomes.slowest, (time.perf_counter() - began, f"{command}: {name}"))
     if result.exception and not isinstance(result.exception, SystemExit):
         last = traceback.extract_tb(result.exception.__traceback__)[-1]
         outcomes.wrong[f"{command} on {name.name}: {type(result.exception).__name__} in {last.name}"] += 1
         outcomes.ended[command, "a traceback"] += 1
     else:
-        how = "well" if result.exit_code == 0 else "one line" if result.exit_code in (1, 2) else "otherwise"
+        how = {0: "well", 1: "one line", 2: "one line"}.get(result.exit_code, "otherwise")
         outcomes.ended[command, how] += 1
-    check_json(copy, command, name, result.stdout, outcomes)
-    if command == "resume":
-        for path, content in kept.items():
-            path.write_bytes(content)
+    check_json(copy, command, words, name, result.stdout, outcomes)
+    for path, content in before.items():  # a resumed run writes to its folder
+        path.write_bytes(content)
 
 
-def check_json(copy: Path, command: str, name: Path, printed: str, outcomes: Outcomes) -> None:
+def check_json(
+    copy: Path, command: str, words: list[str], name: Path, printed: str, outcomes: Outcomes
+) -> None:
     """Everything that was written as JSON must be JSON."""
-    texts = [printed] if "--json" in COMMANDS[command] and printed.strip() else []
+    texts = [printed] if "--json" in words and printed.strip() else []
     texts += [(copy / "out.json").read_text()] if command == "export" and (copy / "out.json").exists() else []
     for text in texts:
         try:

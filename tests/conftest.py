@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -54,6 +55,22 @@ def own_state(tmp_path_factory):
 def no_data_root(monkeypatch):
     """A data root of the user's does not reach into the tests."""
     monkeypatch.delenv("LOST_REG_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium, on the PATH, named by LOST_REG_CHROMIUM or installed by playwright; without, it skips."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        found = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+        path = os.environ.get("LOST_REG_CHROMIUM") or next(
+            filter(None, found), driver.chromium.executable_path
+        )
+        if not Path(path).is_file():
+            pytest.skip("no Chromium: `make chromium` installs it, or says how")
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A wheel built from the tree holds all that is needed, and works from another folder."""
+"""The wheel, built from an sdist, holds all that is needed, and works from another folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,31 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory):
+    """A folder with an sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("built")
     tree = folder / "tree"  # built from a copy, so that nothing is left in the checkout
     tree.mkdir()
     shutil.copytree(ROOT / "lost_reg", tree / "lost_reg", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, tree]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", tree]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    return next(folder.glob("*.whl"))
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    return next(built.glob("*.whl"))
+
+
+def test_an_index_would_take_the_sdist_and_the_wheel(built):
+    files = sorted(built.iterdir())
+    assert [path.suffix for path in files] == [".whl", ".gz"]
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert result.returncode == 0 and result.stdout.count("PASSED") == 2, result.stdout + result.stderr
 
 
 def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fuzzing.mutations import mutated_bytes
@@ -24,37 +26,34 @@ def mutated_json(text: bytes, rng: random.Random) -> bytes:
     """One damaged copy of a JSON file, or of a file with a line of JSON for each image."""
     if rng.random() < 0.25:
         return mutated_bytes(text, text, rng)
-    lines = text.split(b"\n")
-    documents = [index for index, line in enumerate(lines) if line.startswith(b"{")]
-    if len(documents) > 1 or len(lines) < 3:  # a line for each image
-        index = rng.choice(documents)
-        if rng.random() < 0.05:
-            return b"\n".join([*lines[:index], *lines[index:][::-1]])
-        lines[index] = _mutated_document(lines[index], rng)
-        return b"\n".join(lines)
-    return _mutated_document(text, rng)
+    with contextlib.suppress(ValueError):  # raised by several lines
+        return _mutated_document(text, rng)
+    lines = text.splitlines(keepends=True)
+    index = rng.randrange(len(lines))
+    if rng.random() < 0.05:
+        return b"".join([*lines[:index], *lines[index:][::-1]])
+    lines[index] = _mutated_document(lines[index], rng)
+    return b"".join(lines)
 
 
 def _mutated_document(text: bytes, rng: random.Random) -> bytes:
-    document = json.loads(text)
+    holder = {"": json.loads(text)}
+    end = b"\n" if text.endswith(b"\n") else b""
     places: list[Callable[[Any], None]] = []
     deletions: list[Callable[[], None]] = []
-    _collect({"": document}, places, deletions)
+    _collect(holder[""], places, deletions)
     if rng.random() < 0.2 and deletions:
         rng.choice(deletions)()
-        return json.dumps(document).encode()
-    holder = {"": document}
-    places, deletions = [], []
-    _collect(holder, places, deletions)
+        return json.dumps(holder[""]).encode() + end
+    places.append(lambda new: holder.__setitem__("", new))
     rng.choice(places)(_MARK)
-    return json.dumps(holder[""]).replace(json.dumps(_MARK), rng.choice(HOSTILE)).encode()
+    return json.dumps(holder[""]).replace(json.dumps(_MARK), rng.choice(HOSTILE)).encode() + end
 
 
 def _collect(value: Any, places: list[Callable[[Any], None]], deletions: list[Callable[[], None]]) -> None:
     """All places in a document that a value can be put at, or be deleted from."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, one in list(items):
-        places.append(lambda new, key=key: value.__setitem__(key, new))
-        deletions.append(lambda key=key: value.__delitem__(key))
+    for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        places.append(partial(value.__setitem__, key))
+        deletions.append(partial(value.__delitem__, key))
         if isinstance(one, (dict, list)):
             _collect(one, places, deletions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
 import shutil
 from dataclasses import replace
@@ -18,10 +17,6 @@ from lost_reg.report.clusters import CROP_SIDE, CROPS_SHOWN, write_clusters_page
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.image_folder import ImageRoot
 from lost_reg.runs.labels import relabel
-
-CHROMIUM = os.environ.get("LOST_REG_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 @pytest.fixture
@@ -93,17 +88,6 @@ def test_images_that_are_gone_are_counted_and_the_rest_is_shown(make_run, tmp_pa
 def test_a_run_without_clusters_has_no_page(tmp_path):
     run = write_predictions(tmp_path / "run", [prediction("a.jpg", (0, 0, 5, 5))])
     assert "has no clusters" in refusal(write_clusters_page, run)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the PATH, nor in LOST_REG_CHROMIUM")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,8 +6,6 @@ Skipped where playwright or a Chromium is missing; LOST_REG_CHROMIUM names one t
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,20 +37,8 @@ from lost_reg.masks.grids import stored
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 playwright.expect.set_options(timeout=120_000)  # milliseconds, for a busy machine
-CHROMIUM = os.environ.get("LOST_REG_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH, nor in LOST_REG_CHROMIUM")
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
