@@ -15,8 +15,7 @@ from run_cases import contents, lines_of
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.report.clusters import CLUSTERS_PAGE
 from lost_reg.runs import labels
-from lost_reg.runs.folder import read_run
-from lost_reg.runs.folder import TOKENS_FILE
+from lost_reg.runs.folder import TOKENS_FILE, read_run
 
 IMAGES = 8
 
