@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.filling import filled_model
 from lost_reg.backbones.model_objects import device_of, filled_from, is_known, model_of
@@ -87,16 +88,16 @@ class FunctionBackbone(Backbone):
 
 
 def load_backbone(
-    backbone: str | torch.nn.Module | Callable[[Tensor], Tensor],
+    backbone: str | torch.nn.Module | Callable[[Tensor], Tensor] = DEFAULT,
     *,
     weights: str | Path | torch.nn.Module | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    download: bool = False,
+    offline: bool = False,
     registers: AddedRegisters | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Backbone:
-    """Load a backbone by name, or use a model or a function as one.
+    """Load a backbone by name, or use a model or a function as one; by default "dino", LOST's own.
 
     Args:
         backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any VisionTransformer
@@ -106,7 +107,7 @@ def load_backbone(
             them, of timm, of transformers or of the authors; "random"; or None for the published weights.
         device: "auto" (CUDA if there is any; where it is, for a model), or a torch device.
         precision: "fp32", "bf16" or "fp16".
-        download: whether weights that are not on this machine are downloaded.
+        offline: whether weights that are not on this machine are an error; otherwise, they are downloaded.
         registers: test-time registers, for a model that was trained without any.
         preprocessing: of the images passed to a function; a named backbone has its own.
 
@@ -138,7 +139,7 @@ def load_backbone(
     if isinstance(weights, torch.nn.Module):
         found = _of_object(weights)
         return VitBackbone(spec, filled_from(spec, weights), found, torch_device, precision, registers)
-    found = find_weights(spec, weights, download=download)
+    found = find_weights(spec, weights, offline=offline)
     model = filled_model(spec, found.path) if found.path else random_model(spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.backbones.model_objects import is_known
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, Setting, method_of, preset_setting, with_changes
-from lost_reg.discovery.presets import BEST, chosen_preset, preset_names
+from lost_reg.discovery.presets import BEST, chosen_preset, preset_names, scaled_for_own_images
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.in_memory import Image, named_images
@@ -30,7 +31,7 @@ _RAISE, _SKIP = "raise", "skip"
 
 def discover(
     images: Image | Iterable[Image],
-    backbone: Any,
+    backbone: Any = DEFAULT,
     method: str | Any | None = None,
     features: FeatureConfig | None = None,
     *,
@@ -45,7 +46,8 @@ def discover(
             (H, W) grey, uint8, bool, or float in [0, 1]; PIL images; or torch tensors, (3, H, W) RGB, uint8
             or float in [0, 1]. One of them, or many.
         backbone: what `load_backbone` returns, or takes: a name, or a model of timm or transformers; or a
-            function and its patch size, such as (function, 16).
+            function and its patch size, such as (function, 16). By default "dino", whose weights are
+            downloaded when it is first used.
         method: the name of a method, as published, or of a preset, such as "best", the default; a method's
             options, such as LostConfig(bias="auto"); or a `Setting`, which holds features and options, and
             can refine masks.
@@ -54,7 +56,8 @@ def discover(
         loader: how images are decoded and put into batches.
         on_error: "raise" an error at the first image that cannot be used, or "skip" it; the result's
             `failures` then says why.
-        options: `preset`, by name; `max_side`, in pixels, to which images are scaled down first;
+        options: `preset`, by name; `max_side`, in pixels, to which the longer side is scaled down first: by
+            default the preset's or 448, unless `features` or a setting are given; None for no scaling;
             `max_objects`, and every other field of `FeatureConfig` or of the method's options; `refine`, how
             masks are refined; and `masks`, whether objects keep their masks (refined ones always do).
 
@@ -96,7 +99,7 @@ def _numbered(named: list[NamedImage | Failure]) -> Iterator[NamedImage | Failur
 
 def discover_stream(
     images: Iterable[NamedImage | Failure],
-    backbone: Any,
+    backbone: Any = DEFAULT,
     method: str | Any | None = None,
     features: FeatureConfig | None = None,
     *,
@@ -174,7 +177,9 @@ def _setting(
         changes["head"] = read_head(changes["head"])
     if "refine" in changes:
         base = replace(base, refine=changes.pop("refine"))
-    return with_changes(replace(base, features=features) if features else base, changes)
+    setting = with_changes(replace(base, features=features) if features else base, changes)
+    is_sized = features or isinstance(method, Setting) or "max_side" in options
+    return setting if is_sized else scaled_for_own_images(setting)
 
 
 def _base(backbone: Backbone, method: str | Any | None, preset: str | None) -> Setting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -308,6 +309,25 @@ def test_max_side_gives_boxes_in_pixels_of_the_original(colours):
     assert (found.box_xyxy, found.size_hw, found.grid_hw) == ((32, 16, 80, 48), (96, 128), (6, 8))
     (found,) = find([image], colours, setting(max_side=128))
     assert (found.box_xyxy, found.grid_hw) == ((32, 16, 80, 48), (12, 16))
+
+
+def test_images_are_scaled_to_448_pixels_unless_a_size_is_given():
+    image = np.zeros((32, 1000, 3), np.uint8)
+    by_lost = partial(discover, image, (patch_means, PATCH), "lost")
+    scaled = (1, 28)
+    assert [by_lost(**given)[0].grid_hw for given in ({}, {"max_side": 448}, {"max_side": None})] == [
+        scaled, scaled, (2, 63),
+    ]  # fmt: skip
+    assert by_lost(features=FeatureConfig())[0].grid_hw == (2, 63)
+    assert discover(image, (patch_means, PATCH), max_side=160)[0].grid_hw == (1, 10)
+
+
+def test_dino_is_the_default(monkeypatch):
+    asked = []
+    monkeypatch.setattr("lost_reg.notebook.discover.load_backbone", asked.append)
+    with pytest.raises(AttributeError):
+        discover(np.zeros((32, 32, 3), np.uint8))
+    assert asked == ["dino"]
 
 
 def test_a_scaled_box_is_clipped_before_it_is_scaled_back():
