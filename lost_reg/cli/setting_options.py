@@ -112,7 +112,7 @@ def chosen_setting(options: dict[str, Any], family: str, *, own_images: bool) ->
     if base.method.name == "head":
         check_no_features(changes)
     if own_images and not {"max_side", "square"} & {*changes}:
-        base = scaled_for_own_images(base)
+        base = scaled_for_own_images(base, preset)
     return with_changes(base, changes)
 
 

@@ -85,14 +85,17 @@ def chosen_preset(method: str | None, preset: str | None, family: str) -> Settin
     return setting
 
 
-def scaled_for_own_images(setting: Setting) -> Setting:
+def scaled_for_own_images(setting: Setting, preset: str | None) -> Setting:
     """The setting at a longest side of OWN_IMAGES_SIDE, where it has no size of its own.
 
     Datasets are run at native resolution, as published. A user's photos can have any size, and the time that
     affinities take grows with the fourth power of it. A head has the size that it was trained at.
+
+    Args:
+        preset: the name of the setting's preset; MaskCut's `native` keeps its word.
     """
     features = setting.features
-    if features.max_side or features.square or setting.method.name == "head":
+    if features.max_side or features.square or setting.method.name == "head" or preset == NATIVE:
         return setting
     return replace(setting, features=replace(features, max_side=OWN_IMAGES_SIDE))
 

@@ -172,14 +172,15 @@ def _setting(
     if features is not None and isinstance(method, Setting):
         raise LostRegError("a Setting has features of its own: leave out its argument")
     changes = dict(options)
-    base = _base(backbone, method, changes.pop("preset", None))
+    preset = changes.pop("preset", None)
+    base = _base(backbone, method, preset)
     if isinstance(changes.get("head"), (str, Path)):
         changes["head"] = read_head(changes["head"])
     if "refine" in changes:
         base = replace(base, refine=changes.pop("refine"))
     setting = with_changes(replace(base, features=features) if features else base, changes)
-    is_sized = features or isinstance(method, Setting) or "max_side" in options
-    return setting if is_sized else scaled_for_own_images(setting)
+    is_sized = features or isinstance(method, Setting) or {"max_side", "square"} & options.keys()
+    return setting if is_sized else scaled_for_own_images(setting, preset)
 
 
 def _base(backbone: Backbone, method: str | Any | None, preset: str | None) -> Setting:

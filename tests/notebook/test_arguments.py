@@ -18,13 +18,16 @@ from lost_reg import (
     load_backbone,
 )
 from lost_reg.discovery.methods import preset_setting, with_changes
-from lost_reg.discovery.presets import chosen_preset
+from lost_reg.discovery.presets import chosen_preset, scaled_for_own_images
 from lost_reg.notebook.discover import _setting
 from lost_reg.runs.heads import write_head
 
 
 def setting_of(backbone, method=None, features=None, **options) -> Setting:
     return _setting(backbone, method, features, options)
+
+
+OF_LOST = scaled_for_own_images(Setting(), None)  # as published, at a longest side of 448 pixels
 
 
 # --- settings ----------------------------------------------------------------------------------------
@@ -40,15 +43,15 @@ def test_a_preset_of_a_method_is_chosen_with_it_or_alone(random_backbone):
     native = preset_setting("maskcut", "native")
     assert setting_of(random_backbone, "maskcut", preset="native") == native
     assert setting_of(random_backbone, "maskcut") == preset_setting("maskcut") != native
-    assert setting_of(random_backbone, preset="published") == Setting()
+    assert setting_of(random_backbone, preset="published") == OF_LOST
     line = refusal(setting_of, random_backbone, preset="native")
     assert line == "lost has no preset 'native': it belongs to `method` maskcut"
 
 
 def test_lost_is_the_method_by_its_name_and_the_preset_where_that_is_asked_for(colours, random_backbone):
-    assert setting_of(colours, "lost") == Setting()
+    assert setting_of(colours, "lost") == OF_LOST
     assert setting_of(colours, preset="lost").method.name == "lost-rim"
-    assert setting_of(random_backbone, preset="lost") == Setting()  # of a family that LOST finds objects in
+    assert setting_of(random_backbone, preset="lost") == OF_LOST  # of a family that LOST finds objects in
 
 
 def test_options_change_the_fields_of_features_and_of_the_method(random_backbone):
@@ -56,7 +59,7 @@ def test_options_change_the_fields_of_features_and_of_the_method(random_backbone
     changes = {"max_side": 64, "max_objects": 3, "facet": "qk", "bias": -0.2}
     assert chosen == with_changes(Setting(), changes)
     assert setting_of(random_backbone, LostConfig(bias=-0.2), max_objects=2) == Setting(
-        config=LostConfig(bias=-0.2, max_objects=2)
+        OF_LOST.features, LostConfig(bias=-0.2, max_objects=2)
     )
     assert setting_of(
         random_backbone, "lost", FeatureConfig(facet="v"), max_side=64

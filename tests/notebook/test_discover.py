@@ -314,12 +314,12 @@ def test_max_side_gives_boxes_in_pixels_of_the_original(colours):
 def test_images_are_scaled_to_448_pixels_unless_a_size_is_given():
     image = np.zeros((32, 1000, 3), np.uint8)
     by_lost = partial(discover, image, (patch_means, PATCH), "lost")
-    scaled = (1, 28)
+    scaled, whole = (2, 56), (4, 125)
     assert [by_lost(**given)[0].grid_hw for given in ({}, {"max_side": 448}, {"max_side": None})] == [
-        scaled, scaled, (2, 63),
+        scaled, scaled, whole,
     ]  # fmt: skip
-    assert by_lost(features=FeatureConfig())[0].grid_hw == (2, 63)
-    assert discover(image, (patch_means, PATCH), max_side=160)[0].grid_hw == (1, 10)
+    assert by_lost(features=FeatureConfig())[0].grid_hw == whole
+    assert discover(image, (patch_means, PATCH), max_side=160)[0].grid_hw == (1, 20)
 
 
 def test_dino_is_the_default(monkeypatch):
