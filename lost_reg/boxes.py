@@ -48,7 +48,7 @@ def centred_box(size_hw: tuple[int, int], side: float) -> Box:
 
 
 def box_in_original(
-    box_xyxy: Sequence[int],
+    box_xyxy: Sequence[float],
     size_hw: tuple[int, int],
     original_hw: tuple[int, int],
     *,
