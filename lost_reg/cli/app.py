@@ -95,7 +95,7 @@ def main() -> None:
 
 
 for command in (
-    run, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts, register_neurons, methods,
-    backbones, datasets,
+    run, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts, register_neurons,
+    methods, backbones, datasets,
 ):  # fmt: skip
     main.add_command(command)

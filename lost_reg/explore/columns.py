@@ -34,6 +34,11 @@ from lost_reg.types import Box
 SLOTS = ("objects", "affinities", "expansion", "norms", "attention", "map")
 OF_A_PATCH = ("affinities", "expansion")  # the slots that a click changes
 _BOXES_SHOWN = 3
+# by whether it is the cosine minus tau
+_AFFINITY_LABELS = {
+    False: "Affinity to the patch: red is similar",
+    True: "Cosine to the patch: red is above tau",
+}
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,15 @@ class Choice:
 
 @dataclass
 class Column:
-    """What is shown: a picture, or None, and its label, by slot; lines of text; the names of the maps.
+    """What is shown: a picture, or None, and its label, by slot; lines of text, and what went wrong.
 
-    patch: the one that was looked at, (row, column); None if there was an error before.
+    maps: the names of the method's maps. patch: (row, column) of the patch that was looked at.
     """
 
-    pictures: dict[str, Image.Image | None] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    title: str = ""
     lines: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    pictures: dict[str, Image.Image | None] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     maps: list[str] = field(default_factory=list)
     patch: tuple[int, int] | None = None
 
@@ -84,64 +88,70 @@ class Column:
         self.labels[slot], self.pictures[slot] = label, picture
 
 
-def column(
-    model: Backbone,
-    image: DecodedImage,
-    choice: Choice,
-    position: tuple[float, float] | None,
-    store: FeatureStore,
-) -> Column:
-    """All that a column shows.
+def title_of(model: Backbone) -> str:
+    """A backbone's name, and its test-time registers."""
+    added = f", {describe(model.registers.settings)}" if model.registers else ""
+    return f"{model.name}{added}"
+
+
+def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store: FeatureStore) -> Column:
+    """What does not depend on a patch: the slots besides `OF_A_PATCH`.
 
     What cannot be shown, such as the attention of registers that the backbone does not have, is empty, and
     its reason is among the errors.
-
-    position: of the patch, see `views.patch_at`; None for the one that LOST would choose as seed.
     """
-    shown = Column(title=_title(model))
+    shown = Column()
     try:
         one = store.of(model, image)
         setting = setting_of(model, choice.method, choice.changes)
-        _show_patch(shown, one, setting, position)
+        layer = max(setting.features.layers, key=one.block_index)
+        norms = token_norms(one, layer)
     except LostRegError as error:
         shown.errors.append(str(error))
         return shown
     described = describe_setting(setting.recorded())
-    shown.lines.insert(0, f"{setting.method.title}: {described}" if described else setting.method.title)
-    layer = max(setting.features.layers, key=one.block_index)
-    norms = token_norms(one, layer)
-    label = f"Token norms entering block {layer}, {norms.min():.3g} to {norms.max():.3g}"
+    shown.lines.append(f"{setting.method.title}: {described}" if described else setting.method.title)
+    label = f"Token norms, {norms.min():.3g} to {norms.max():.3g}"
     shown.put("norms", label, map_picture(image, norms, one.patch_size))
     _show_attention(shown, one, choice, layer)
     _show_objects(shown, one, setting, choice)
     return shown
 
 
-def _title(model: Backbone) -> str:
-    added = f", {describe(model.registers.settings)}" if model.registers else ""
-    return f"{model.name}{added}"
+def shown_of_patch(
+    model: Backbone,
+    image: DecodedImage,
+    choice: Choice,
+    position: tuple[float, float] | None,
+    store: FeatureStore,
+) -> Column:
+    """What follows from a patch: the slots `OF_A_PATCH`, empty if `shown_of_method` says that it failed.
 
-
-def _show_patch(shown: Column, one: OneImage, setting: Setting, position: tuple[float, float] | None) -> None:
-    patch = lost_seed(one, setting) if position is None else patch_at(one, position)
-    view = patch_view(one, setting, patch)
-    shown.patch, image = view.patch, one.image
+    position: of the patch, see `views.patch_at`; None for the one that LOST would choose as seed.
+    """
+    shown = Column()
+    try:
+        one = store.of(model, image)
+        setting = setting_of(model, choice.method, choice.changes)
+        patch = lost_seed(one, setting) if position is None else patch_at(one, position)
+        view = patch_view(one, setting, patch)
+    except LostRegError:
+        return shown
     picture = signed_picture(image, view.affinities, one.patch_size, view.patch)
-    shown.put("affinities", f"Affinity to the patch; white is {view.zero}", picture)
-    expanded = objects_picture(image, view.expanded)
-    shown.put("expansion", "What LOST expands from the patch", expanded)
-    (row, col), (rows, columns) = view.patch, one.grid_hw
+    shown.put("affinities", _AFFINITY_LABELS[view.above_tau], picture)
+    shown.put("expansion", "What LOST expands from the patch", objects_picture(image, view.expanded))
+    shown.patch, (row, col), (rows, columns) = view.patch, view.patch, one.grid_hw
     (grown,) = rescaled(view.expanded, image.original_hw).objects
-    shown.lines.append(
+    shown.lines = [
         f"Patch in row {row}, column {col} of {rows} x {columns}: similar to {counted(view.degree, 'other')} "
         f"(its degree); {100 * view.positive:.0f} % of all pairs are similar. LOST expands it to "
         f"{_box_text(grown.box_xyxy)}"
-    )
+    ]
+    return shown
 
 
 def _show_attention(shown: Column, one: OneImage, choice: Choice, layer: int) -> None:
-    of_heads = "mean of heads" if choice.head == MEAN else f"head {choice.head}"
-    label = f"Attention of {choice.token} in block {layer}, {of_heads}"
+    label = f"Attention of {choice.token}, {'all heads' if choice.head == MEAN else f'head {choice.head}'}"
     try:
         weights = attention_of(one, choice.token, layer, choice.head)
         shown.put("attention", label, map_picture(one.image, weights, one.patch_size))
@@ -179,7 +189,7 @@ def _show_map(shown: Column, one: OneImage, title: str, maps: Maps, wanted: str)
     picture = outlined(
         map_picture(one.image, own[name], one.patch_size), one.image, maps.seed, one.patch_size
     )
-    shown.put("map", f"{map_title(name)}; the seed is outlined", picture)
+    shown.put("map", f"{map_title(name)}, and the seed", picture)
 
 
 def map_title(name: str) -> str:

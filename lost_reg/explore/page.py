@@ -13,14 +13,24 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.features import FACETS
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.explore.columns import SLOTS, Choice, Column, Model, all_tokens, column, map_title
+from lost_reg.explore.columns import (
+    OF_A_PATCH,
+    SLOTS,
+    Choice,
+    Column,
+    Model,
+    all_tokens,
+    map_title,
+    shown_of_method,
+    shown_of_patch,
+    title_of,
+)
 from lost_reg.explore.features import FeatureStore
 from lost_reg.explore.pictures import canvas_hw
 from lost_reg.explore.reader import Reader
 from lost_reg.explore.views import MEAN, centre_of, methods_offered, options_of, setting_of
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import readable_suffixes
-from lost_reg.text import counted
 from lost_reg.types import AUTO
 
 TITLE = "lost-reg explore"
@@ -31,7 +41,8 @@ _SECONDS = 3600  # after which the pictures of a session, and how often, are del
 _STYLE = """
 .lost-reg-text p {margin: 0 0 .35em} .lost-reg-text .title {font-weight: 600}
 .lost-reg-text .error {color: var(--error-text-color, #b91c1c)}
-.lost-reg-picture img {image-rendering: auto; cursor: crosshair; width: 100%}
+.lost-reg-picture img {cursor: crosshair; width: 100%}
+.lost-reg-picture [data-testid="block-label"] {position: static; border: 0; background: none}
 """
 
 
@@ -40,8 +51,8 @@ def look() -> dict[str, Any]:
 
     Fonts are those of the system: the page loads nothing from elsewhere.
     """
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    return {"theme": gr.themes.Default(**fonts), "css": _STYLE, "footer_links": [], "run_history": False}
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    return {"theme": theme, "css": _STYLE, "footer_links": [], "run_history": False}
 
 
 def page(models: Sequence[Backbone | Model], reader: Reader | None = None) -> gr.Blocks:
@@ -68,22 +79,12 @@ class _Session:
     position: tuple[float, float] | None = None
 
 
-class _Upload(gr.File):
-    """A file from the browser. What is an address instead is refused: the server fetches nothing."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
-        if "://" in str(url_or_file_path):
-            raise gr.Error("expected a file, but got an address", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
 class _Page:
     """The components, and what happens when they are used. `blocks` is the page itself."""
 
     def __init__(self, models: list[Model], reader: Reader):
         self.models, self.reader, self.store = models, reader, FeatureStore()
+        self._plain = [model.plain for model in models]
         self.controls: dict[str, Any] = {}
         with gr.Blocks(
             title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_SECONDS, _SECONDS)
@@ -104,21 +105,23 @@ class _Page:
     def _lay_out_images(self) -> None:
         with gr.Column(scale=1, min_width=280):
             kinds = list(readable_suffixes())
-            self.upload = _Upload(label="Drop an image here", file_types=kinds, height=120, elem_id="upload")
+            self.upload = gr.File(label="Drop an image here", file_types=kinds, height=120, elem_id="upload")
+            _refuse_addresses(self.upload)
         with gr.Column(scale=2, min_width=280):
             self.status = gr.HTML(elem_id="status", elem_classes="lost-reg-text")
             with gr.Row(visible=self.reader.count > 1):
                 self.back = gr.Button("Previous", elem_id="previous", min_width=80)
-                self.number = gr.Number(1, label="Image", minimum=1, precision=0, min_width=80)
+                label = f"Image, of {self.reader.count:,}"
+                self.number = gr.Number(1, label=label, minimum=1, precision=0, min_width=80)
                 self.forth = gr.Button("Next", elem_id="next", min_width=80)
 
     def _lay_out_method(self) -> None:
         controls = self.controls
         with gr.Row():
-            offered = [(label, key) for key, label in methods_offered().items()]
+            offered = [(label, key) for key, label in methods_offered(self._plain).items()]
             controls["method"] = gr.Dropdown(offered, value=Choice().method, label="Method", elem_id="method")
             controls["facet"] = gr.Dropdown(list(_FACETS), value=PRESETS_OWN, label="Facet", min_width=100)
-            depth = max(model.plain.depth for model in self.models)
+            depth = max(backbone.depth for backbone in self._plain)
             layers = [PRESETS_OWN, *(str(layer) for layer in range(-1, -depth - 1, -1))]
             controls["layer"] = gr.Dropdown(layers, value=PRESETS_OWN, label="Layer", min_width=100)
             for name, (low, high) in _SLIDERS.items():
@@ -131,7 +134,7 @@ class _Page:
 
     def _lay_out_tokens(self) -> None:
         tokens, controls = all_tokens(self.models), self.controls
-        heads = max(model.plain.heads for model in self.models)
+        heads = max(backbone.heads for backbone in self._plain)
         with gr.Row():
             controls["token"] = gr.Dropdown(
                 tokens, value=tokens[0] if tokens else None, label="Attention of", visible=bool(tokens)
@@ -147,20 +150,22 @@ class _Page:
             )
 
     def _lay_out_patch(self) -> None:
+        gr.HTML("Click a picture to choose a patch, or give its place in the grid of the first backbone.")
         with gr.Row():
-            gr.HTML("Click a picture to choose a patch, or give its place in the first backbone's grid.")
             self.row = gr.Number(None, label="Row", precision=0, minimum=0, min_width=80, elem_id="row")
             self.col = gr.Number(None, label="Column", precision=0, minimum=0, min_width=80, elem_id="column")
             self.reset = gr.Button("LOST's own seed", elem_id="seed", min_width=120)
 
     def _lay_out_column(self, model: Model) -> dict[str, Any]:
         with gr.Column(min_width=340, elem_classes="lost-reg-column"):
-            parts: dict[str, Any] = {"text": gr.HTML(elem_classes="lost-reg-text")}
+            parts: dict[str, Any] = {}
+            for text in ("method", "patch"):
+                parts[text] = gr.HTML(elem_classes=["lost-reg-text", f"{text}-text"], padding=False)
             for start in range(0, len(SLOTS), 2):
                 with gr.Row():
                     for slot in SLOTS[start : start + 2]:
                         parts[slot] = gr.Image(
-                            label=slot, interactive=False, buttons=["fullscreen"], min_width=160,
+                            label=slot, interactive=False, buttons=[], min_width=160,
                             format="jpeg" if slot in ("objects", "expansion") else "png",
                             elem_classes=["lost-reg-picture", f"slot-{slot}"],
                             alt_text=f"{slot}, {model.plain.name}",
@@ -171,30 +176,37 @@ class _Page:
 
     def _wire(self) -> None:
         controls, state = self.controls, self.session
-        seen = {*controls.values(), state}
-        outputs = [self.row, self.col, self.status, controls["map"], self.number]
-        outputs += [part for parts in self.columns for part in parts.values()]
+        seen, every = {*controls.values(), state}, [*controls.values()]
+        of_a_patch = [self.row, self.col]
+        of_a_patch += [parts[name] for parts in self.columns for name in ("patch", *OF_A_PATCH)]
+        outputs = [*of_a_patch, self.status, self.number, controls["map"]]
+        outputs += [part for parts in self.columns for part in parts.values() if part not in of_a_patch]
         how: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+        how["show_progress_on"] = self.status
 
-        def then_show(event: Any) -> None:
-            event.then(self._show, seen, outputs, **how)
+        def then_show(*events: Any) -> None:
+            for event in events:
+                event.then(self._show, seen, outputs, **how)
 
-        then_show(self.blocks.load(lambda session: self._listed(session, 0), state, state, **how))
-        then_show(self.upload.upload(self._uploaded, {self.upload, state}, [state, self.upload], **how))
-        for button, step in ((self.back, -1), (self.forth, 1)):
-            then_show(button.click(lambda one, by=step: self._listed(one, by), state, state, **how))
-        then_show(self.number.submit(self._numbered, {self.number, state}, state, **how))
         then_show(
-            controls["method"].input(self._method_chosen, {*controls.values()}, [*controls.values()], **how)
+            self.blocks.load(lambda session: self._listed(session, 0), state, state, **how),
+            self.upload.upload(self._uploaded, {self.upload, state}, [state, self.upload], **how),
+            self.back.click(lambda session: self._listed(session, -1), state, state, **how),
+            self.forth.click(lambda session: self._listed(session, 1), state, state, **how),
+            self.number.submit(self._numbered, {self.number, state}, state, **how),
+            controls["method"].input(self._method_chosen, {*every}, every, **how),
         )
         others = [one for name, one in controls.items() if name != "method"]
         gr.on([one.input for one in others], self._show, seen, outputs, trigger_mode="always_last", **how)
-        for place in (self.row, self.col):
-            then_show(place.input(self._placed, {self.row, self.col, *seen}, state, **how))
-        then_show(self.reset.click(lambda session: replace(session, position=None), state, state, **how))
-        for parts in self.columns:
-            for slot in SLOTS:
-                then_show(parts[slot].select(_clicked, state, state, **how))
+        for event in (
+            *(
+                place.input(self._placed, {self.row, self.col, *seen}, state, **how)
+                for place in of_a_patch[:2]
+            ),
+            self.reset.click(lambda session: replace(session, position=None), state, state, **how),
+            *(parts[slot].select(_clicked, state, state, **how) for parts in self.columns for slot in SLOTS),
+        ):
+            event.then(self._show_patch, seen, of_a_patch, **how)
 
     def _uploaded(self, values: dict[Any, Any]) -> tuple[_Session, None]:
         session, file = values[self.session], values[self.upload]
@@ -220,45 +232,59 @@ class _Page:
             return session
         model = self.models[0].chosen(values[self.controls["registers"]])
         one = self.store.of(model, session.image)
-        patch = tuple(min(max(0, int(at)), cells - 1) for at, cells in zip(place, one.grid_hw))
-        return replace(session, position=centre_of(one, patch))
+        row, col = (min(max(0, int(at)), cells - 1) for at, cells in zip(place, one.grid_hw))
+        return replace(session, position=centre_of(one, (row, col)))
 
     def _method_chosen(self, values: dict[Any, Any]) -> dict[Any, Any]:
         """The controls that the method has, at the values of its preset for the first backbone."""
         controls = self.controls
         try:
-            setting = setting_of(self.models[0].plain, values[controls["method"]])
+            setting = setting_of(self._plain[0], values[controls["method"]])
         except LostRegError:  # it is told in the column
             return {controls["map"]: gr.skip()}
         return {controls[name]: change for name, change in _controls_of(setting).items()}
 
     def _show(self, values: dict[Any, Any]) -> dict[Any, Any]:
+        """Everything, for the session's image and the controls."""
         session = values[self.session]
         if session.image is None:
             return {self.status: "Drop an image, to see what the backbones make of it."}
-        choice = self._choice({name: values[one] for name, one in self.controls.items()})
-        shown = [
-            column(model.chosen(choice.registers), session.image, choice, session.position, self.store)
-            for model in self.models
-        ]
-        changes: dict[Any, Any] = {}
-        for parts, one in zip(self.columns, shown):
-            changes |= _updates(parts, one)
-        row, col = shown[0].patch or (None, None)
+        choice, shown = self._choice(values), []
+        changes = self._show_patch(values)
+        for model, parts in zip(self._models(choice), self.columns):
+            one = shown_of_method(model, session.image, choice, self.store)
+            slots = [slot for slot in SLOTS if slot not in OF_A_PATCH]
+            changes |= _updates(parts, one, "method", slots, title_of(model))
+            shown.append(one)
         maps = list(dict.fromkeys(name for one in shown for name in one.maps))
         chosen = choice.map if choice.map in maps else next(iter(maps), None)
         offered = [(map_title(name), name) for name in maps]
         return {
             **changes,
-            self.row: row,
-            self.col: col,
             self.number: session.index + 1,
-            self.status: self._about(session),
+            self.status: _about(session.image),
             self.controls["map"]: gr.update(choices=offered, value=chosen, visible=len(maps) > 1),
         }
 
-    def _choice(self, values: dict[str, Any]) -> Choice:
-        """The controls' values, by name."""
+    def _show_patch(self, values: dict[Any, Any]) -> dict[Any, Any]:
+        """What follows from the session's patch."""
+        session, choice = values[self.session], self._choice(values)
+        changes: dict[Any, Any] = {}
+        if session.image is None:
+            return {self.row: None, self.col: None}
+        for model, parts in zip(self._models(choice), self.columns):
+            shown = shown_of_patch(model, session.image, choice, session.position, self.store)
+            changes |= _updates(parts, shown, "patch", OF_A_PATCH)
+            if parts is self.columns[0]:
+                changes[self.row], changes[self.col] = shown.patch or (None, None)
+        return changes
+
+    def _models(self, choice: Choice) -> list[Backbone]:
+        return [model.chosen(choice.registers) for model in self.models]
+
+    def _choice(self, of_components: dict[Any, Any]) -> Choice:
+        """What the controls say."""
+        values = {name: of_components[one] for name, one in self.controls.items()}
         changes: dict[str, Any] = {}
         if values["facet"] != PRESETS_OWN:
             changes["facet"] = values["facet"]
@@ -267,24 +293,36 @@ class _Page:
         for name in _SLIDERS:
             changes[name] = AUTO if values[f"{name}_auto"] else values[name]
         changes["max_objects"] = values["max_objects"]
-        head = values["head"]
+        head = int(values["head"]) if str(values["head"]).isdigit() else MEAN
+        changes["attention_head"] = None if head == MEAN else head  # DINO-seg's
         return Choice(
             method=values["method"],
             changes={name: value for name, value in changes.items() if value is not None},
             token=values["token"] or "",
-            head=int(head) if str(head).isdigit() else MEAN,
+            head=head,
             map=values["map"] or "",
             registers=bool(values["registers"]),
         )
 
-    def _about(self, session: _Session) -> Markup:
-        image = session.image
-        assert image is not None
-        height, width = image.original_hw
-        used = "" if image.size_hw == image.original_hw else ", used at {} x {}".format(*image.size_hw[::-1])
-        note = f"; {image.note}" if image.note else ""
-        of = f" of {counted(self.reader.count, 'image')}" if self.reader.count > 1 else ""
-        return _paragraphs([("title", image.name), ("", f"{width} x {height} pixels{used}{note}{of}")])
+
+def _about(image: DecodedImage) -> Markup:
+    """An image's name and sizes."""
+    (height, width), (used_height, used_width) = image.original_hw, image.size_hw
+    used = "" if image.size_hw == image.original_hw else f", used at {used_width} x {used_height}"
+    note = f"; {image.note}" if image.note else ""
+    return _paragraphs([("title", image.name), ("", f"{width} x {height} pixels{used}{note}")])
+
+
+def _refuse_addresses(upload: gr.File) -> None:
+    """Let a file be one that the browser sent: given an address, Gradio's server would fetch it."""
+    move = upload.async_move_resource_to_block_cache
+
+    async def move_file(path: Any) -> Any:
+        if "://" in str(path):
+            raise gr.Error("expected a file, but got an address", print_exception=False)
+        return await move(path)
+
+    upload.__dict__["async_move_resource_to_block_cache"] = move_file
 
 
 def _opened(session: _Session, open_image: Any) -> _Session:
@@ -319,10 +357,14 @@ def _controls_of(setting: Setting) -> dict[str, Any]:
     return changes
 
 
-def _updates(parts: dict[str, Any], shown: Column) -> dict[Any, Any]:
-    lines = [("title", shown.title), *(("", line) for line in shown.lines)]
-    changes = {parts["text"]: _paragraphs([*lines, *(("error", error) for error in shown.errors)])}
-    for slot in SLOTS:
+def _updates(
+    parts: dict[str, Any], shown: Column, text: str, slots: Sequence[str], title: str = ""
+) -> dict[Any, Any]:
+    """The changes of some pictures of a column, and of its text of a kind."""
+    lines = [("title", title)] if title else []
+    lines += [("", line) for line in shown.lines] + [("error", error) for error in shown.errors]
+    changes: dict[Any, Any] = {parts[text]: _paragraphs(lines)}
+    for slot in slots:
         label = shown.labels.get(slot, slot)
         changes[parts[slot]] = gr.update(value=shown.pictures.get(slot), label=label)
     return changes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from lost_reg.boxes import box_in_original
 from lost_reg.discovery.affinities import patch_degrees, positive_shares, seed_cosines
 from lost_reg.discovery.bias import absolute_bias
 from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.head import HEAD
 from lost_reg.discovery.lost import (
     LostConfig,
     SeedsAndMasks,
@@ -28,7 +29,7 @@ from lost_reg.discovery.tokencut import thresholds, unit_features
 from lost_reg.errors import LostRegError
 from lost_reg.explore.features import OneImage
 from lost_reg.masks.grids import stored
-from lost_reg.runs.heads import fitted
+from lost_reg.runs.heads import bundled_heads, fitted
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.types import Failure, FoundObject, Prediction
@@ -40,12 +41,17 @@ _LOADER = LoaderOptions(batch_size=1, workers=0, max_patches=None)
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def methods_offered() -> dict[str, str]:
-    """What can be chosen as method, by key: each preset across methods, and each preset of each method."""
+def methods_offered(backbones: Iterable[Backbone] = ()) -> dict[str, str]:
+    """What can be chosen as method, by key: each preset across methods, and each preset of each method.
+
+    backbones: those of the page; a head is offered if one comes with lost-reg for any of them.
+    """
+    heads = {backbone.name for backbone in backbones} & {*bundled_heads()}
     offered = {f"/{name}": f"{name} (preset)" for name in ACROSS_METHODS}
     for name, method in METHODS.items():
-        for preset in method.presets:
-            offered[f"{name}/{preset}"] = method.title if preset == PUBLISHED else f"{method.title}, {preset}"
+        for preset in method.presets if name != HEAD.name or heads else ():
+            title = method.title if preset == PUBLISHED else f"{method.title}, {preset}"
+            offered[f"{name}/{preset}"] = title
     return offered
 
 
@@ -53,14 +59,14 @@ def setting_of(backbone: Backbone, method: str, changes: Mapping[str, Any] | Non
     """The setting that a choice stands for with a backbone, at the size of the page's image.
 
     Args:
-        method: a key of `methods_offered`.
+        method: a key of `methods_offered`, for any backbone.
         changes: fields of the features and of options, such as "bias"; those that the method does not have
             are left out.
 
     Raises:
         LostRegError: an unknown method, an invalid value, or a head that is not there for the backbone.
     """
-    if method not in methods_offered():
+    if method not in methods_offered([backbone]) and method != f"{HEAD.name}/{PUBLISHED}":
         raise LostRegError(f"unknown method {method!r}")
     name, _, preset = method.partition("/")
     setting = chosen_preset(name or None, preset, backbone.family)
@@ -121,8 +127,9 @@ def rescaled(prediction: Prediction, size_hw: tuple[int, int]) -> Prediction:
 class PatchView:
     """What an image looks like from one of its patches.
 
-    patch: (row, column). affinities: (rows, columns) float32, to each patch; see `patch_view`.
-    zero: what zero means there, in words.
+    patch: (row, column).
+    affinities: (rows, columns) float32, to each patch; above_tau: whether they are cosines minus tau. See
+        `patch_view`.
     expanded: what LOST expands from the patch, as a prediction of one object with a mask, in pixels of the
         page's image.
     degree: how many patches have a positive affinity to it; positive: the share of all affinities that are.
@@ -130,7 +137,7 @@ class PatchView:
 
     patch: tuple[int, int]
     affinities: np.ndarray
-    zero: str
+    above_tau: bool
     expanded: Prediction
     degree: int
     positive: float
@@ -174,15 +181,13 @@ def patch_view(one: OneImage, setting: Setting, patch: tuple[int, int]) -> Patch
     tau = getattr(setting.config, "tau", None)
     if tau is None:
         affinities = values[0] @ values[0, index] + (0 if bias is None else bias[0])
-        zero = "the bias" if bias is not None else "a right angle"
     else:
         units = unit_features(values)
         affinities = units[0] @ units[0, index] - thresholds(units, tau)[0]
-        zero = "tau"
     return PatchView(
         (row, column),
         affinities.reshape(rows, columns).nan_to_num().cpu().numpy(),
-        zero,
+        tau is not None,
         _expanded(one, found),
         int(degrees[0, index]),
         float(found.positive[0]),
