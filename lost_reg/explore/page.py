@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -106,7 +107,7 @@ class _Page:
         with gr.Column(scale=1, min_width=280):
             kinds = list(readable_suffixes())
             self.upload = gr.File(label="Drop an image here", file_types=kinds, height=120, elem_id="upload")
-            _refuse_addresses(self.upload)
+            _take_uploads_alone(self.upload)
         with gr.Column(scale=2, min_width=280):
             self.status = gr.HTML(elem_id="status", elem_classes="lost-reg-text")
             with gr.Row(visible=self.reader.count > 1):
@@ -313,13 +314,17 @@ def _about(image: DecodedImage) -> Markup:
     return _paragraphs([("title", image.name), ("", f"{width} x {height} pixels{used}{note}")])
 
 
-def _refuse_addresses(upload: gr.File) -> None:
-    """Let a file be one that the browser sent: given an address, Gradio's server would fetch it."""
-    move = upload.async_move_resource_to_block_cache
+def _take_uploads_alone(upload: gr.File) -> None:
+    """Let a file be one that a browser has uploaded.
+
+    A request can name any other: of the machine, which Gradio does not check in a mounted page, or at an
+    address, which its server would fetch.
+    """
+    move, folder = upload.async_move_resource_to_block_cache, Path(upload.GRADIO_CACHE).resolve()
 
     async def move_file(path: Any) -> Any:
-        if "://" in str(path):
-            raise gr.Error("expected a file, but got an address", print_exception=False)
+        if "://" in str(path) or not Path(path).resolve().is_relative_to(folder):
+            raise gr.Error("expected an uploaded file", print_exception=False)
         return await move(path)
 
     upload.__dict__["async_move_resource_to_block_cache"] = move_file
