@@ -15,64 +15,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 from fuzzing.bombs import BOMBS
 from fuzzing.mutations import mutated
+from fuzzing.outcomes import Outcomes, has_ended_process, most_memory, table
 from fuzzing.whole_files import whole_files
-from harness import MIB, argument_parser, markdown_table, run_script
+from harness import argument_parser, run_script
 
-from lost_reg.images.batching import DecodedImage
 from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding
 from lost_reg.types import Failure
 
 SLOW_SECONDS = 5.0
-REASONS_SHOWN = 12
-
-
-@dataclass
-class Outcomes:
-    """What became of the files.
-
-    reasons: of those that were refused. ended: those whose process crashed or had to be ended.
-    slowest, largest: the most seconds and bytes that a file took, and its name.
-    """
-
-    decoded: int = 0
-    reasons: Counter = field(default_factory=Counter)
-    slowest: tuple[float, str] = (0.0, "")
-    largest: tuple[int, str] = (0, "")
-    ended: list[str] = field(default_factory=list)
-
-    @property
-    def files(self) -> int:
-        return self.decoded + self.reasons.total()
-
-    def add(self, name: str, outcome: DecodedImage | Failure, seconds: float, memory: int) -> None:
-        if isinstance(outcome, Failure):
-            self.reasons[kind_of(outcome.reason)] += 1
-            if has_ended_process(outcome):
-                self.ended.append(f"{name}: {outcome.reason}")
-        else:
-            assert outcome.pixels.dtype == np.uint8 and outcome.pixels.shape[2:] == (3,), name
-            self.decoded += 1
-        self.slowest = max(self.slowest, (seconds, name))
-        self.largest = max(self.largest, (memory, name))
-
-
-def kind_of(reason: str) -> str:
-    """A reason without what is peculiar to one file."""
-    return re.sub(r"[0-9][0-9,.]*", "N", reason.split(" (")[0])[:60]
-
-
-def has_ended_process(outcome: DecodedImage | Failure) -> bool:
-    return isinstance(outcome, Failure) and outcome.reason.startswith(("crashed", "took more"))
 
 
 @contextlib.contextmanager
@@ -96,17 +54,6 @@ def decoding_processes(count: int) -> Iterator[SimpleQueue[DecoderProcess]]:
         over.set()
         for process in processes:
             process.close()
-
-
-def most_memory(process: DecoderProcess) -> int:
-    """The most bytes that a process has held since this was last asked."""
-    running = process._process
-    if running is None or running.poll() is not None:
-        return 0
-    folder = Path(f"/proc/{running.pid}")
-    kilobytes = int(re.search(r"VmHWM:\s+(\d+)", (folder / "status").read_text())[1])
-    (folder / "clear_refs").write_text("5")
-    return 1024 * kilobytes
 
 
 def decode_all(
@@ -135,10 +82,13 @@ def decode_all(
             began = time.monotonic()
             outcome = process.decode(name, path)
             taken = time.monotonic() - began
+            reason = outcome.reason if isinstance(outcome, Failure) else None
+            if reason is None:
+                assert outcome.pixels.dtype == np.uint8 and outcome.pixels.shape[2:] == (3,), name
             with lock:
-                outcomes.add(name, outcome, taken, most_memory(process))
+                outcomes.add(name, reason, taken, most_memory(process))
                 note(outcomes)
-            if keep and (has_ended_process(outcome) or taken > SLOW_SECONDS):
+            if keep and (has_ended_process(reason) or taken > SLOW_SECONDS):
                 (keep / re.sub(r"\W+", "-", name)).write_bytes(content)
             idle.put(process)
 
@@ -174,22 +124,6 @@ def main() -> None:
         print(table(what, decode_all(some, options.workers, options.keep)), flush=True)
     damaged = mutated(files, options.seed, options.files)
     print(table("mutated", decode_all(damaged, options.workers, options.keep, note)))
-
-
-def table(what: str, outcomes: Outcomes) -> str:
-    shown = outcomes.reasons.most_common(REASONS_SHOWN)
-    others = outcomes.reasons.total() - sum(count for _, count in shown)
-    (seconds, slowest), (memory, largest) = outcomes.slowest, outcomes.largest
-    rows = [
-        ("decoded", f"{outcomes.decoded:,}"),
-        *((reason, f"{count:,}") for reason, count in shown),
-        *([("refused for other reasons", f"{others:,}")] if others else []),
-        ("crashes and hangs, which the run survived", len(outcomes.ended)),
-        ("longest", f"{seconds:.1f} s ({slowest})"),
-        ("most memory of a process", f"{memory / MIB:,.0f} MiB ({largest})"),
-    ]
-    ended = "".join(f"\n- {line}" for line in outcomes.ended[:20])
-    return f"{markdown_table([what, f'{outcomes.files:,} files'], rows)}\n{ended}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs that something happens to: what kill_and_resume.py and full_disk.py share. Needs Linux.
+"""Runs that something happens to: what the scripts that kill and fill disks share. Needs Linux.
 
 One process imports everything once, and forks a child for each session of `lost-reg run --resume`. What a
 run folder holds after a session is compared with a run that nothing happened to.
@@ -65,7 +65,14 @@ def make_images(folder: Path, rng: random.Random) -> None:
 
 
 def session(photos: Path, out: Path, log: Path, *options: str) -> int:
-    """The process id of a child that runs `lost-reg run --resume`, in a process group of its own.
+    """The process id of a child that runs `lost-reg run --resume`: see `forked`."""
+    method = ["--method", "lost", "--backbone", "tiny", "--device", "cpu"]
+    command = ["run", str(photos), "--out", str(out), "--resume", *method, *options]
+    return forked(lambda: lost_reg_command(command), log)
+
+
+def forked(work: Callable[[], object], log: Path) -> int:
+    """The process id of a child that does some work, in a process group of its own.
 
     log: a file that what it prints is appended to.
     """
@@ -77,25 +84,13 @@ def session(photos: Path, out: Path, log: Path, *options: str) -> int:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        command = [
-            "run",
-            str(photos),
-            "--out",
-            str(out),
-            "--resume",
-            "--method",
-            "lost",
-            "--backbone",
-            "tiny",
-            "--device",
-            "cpu",
-        ]
-        lost_reg_command([*command, *options])
+        work()
     except SystemExit as error:
         os._exit(error.code if isinstance(error.code, int) else 0)
     except BaseException:
         traceback.print_exc()
-    os._exit(99)
+        os._exit(99)
+    os._exit(0)
 
 
 def has_ended(child: int) -> bool:

@@ -80,9 +80,9 @@ def print_settings(options: argparse.Namespace) -> None:
 def scores_of(swept: SweepResults) -> list[Score]:
     """The score of each setting, on all images of the sweep's dataset."""
     columns = zip(*swept.boxes.values(), strict=True)
-    found = [FoundBoxes.of_results(swept.results, dict(zip(swept.boxes, column))) for column in columns]
-    truths = ground_truth(found[0], ScoringOptions()).truths
-    return [score(one.boxes, truths, unusable=one.failures) for one in found]
+    truths = ground_truth(FoundBoxes.of_results(swept.results), ScoringOptions()).truths
+    failures = swept.results.failures
+    return [score(dict(zip(swept.boxes, column)), truths, unusable=failures) for column in columns]
 
 
 def corloc(one: Score) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lost_reg.lazy import np
-from lost_reg.types import Box
+from lost_reg.types import Box, SizeHW
 
 IOU_THRESHOLD = 0.5  # CorLoc's
 
@@ -30,21 +30,34 @@ def iou(box: Box | np.ndarray, others: np.ndarray | Sequence[Box]) -> np.ndarray
     Empty boxes give 0.
     """
     box = np.asarray(box, dtype=float)[..., None, :]  # (1, 4) or (S, 1, 4)
-    others = np.asarray(others, dtype=float).reshape(-1, 4)
-    overlap = np.minimum(box[..., 2:], others[:, 2:]) - np.maximum(box[..., :2], others[:, :2])
+    return paired_iou(box, np.asarray(others, dtype=float).reshape(-1, 4))
+
+
+def paired_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes (..., 4) and others (..., 4), all xyxy, pair by pair: (...).
+
+    Empty boxes give 0.
+    """
+    overlap = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     intersection = overlap.clip(min=0).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in (box, others)]
+    areas = [(both[..., 2:] - both[..., :2]).prod(axis=-1) for both in (boxes, others)]
     union = areas[0] + areas[1] - intersection
     shares: np.ndarray = np.zeros_like(intersection)
     np.divide(intersection, union, out=shares, where=union > 0)
     return shares
 
 
-def centred_box(size_hw: tuple[int, int], side: float) -> Box:
+def centred_box(size_hw: SizeHW, side: float) -> Box:
     """The centred box whose height and width are `side` times those of the image."""
-    height, width = size_hw
+    xmin, ymin, xmax, ymax = centred_boxes(np.array([size_hw]), side)[0].tolist()
+    return xmin, ymin, xmax, ymax
+
+
+def centred_boxes(sizes_hw: np.ndarray, side: float) -> np.ndarray:
+    """`centred_box` of images of (N, 2) sizes: (N, 4). An empty box for an empty image."""
+    height, width = sizes_hw.T
     x, y = width * (1 - side) / 2, height * (1 - side) / 2
-    return x, y, width - x, height - y
+    return np.stack([x, y, width - x, height - y], axis=1)
 
 
 def box_in_original(

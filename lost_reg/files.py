@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_of
 
-_PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` writes to
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` and `whole_folder` write to
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
 
@@ -44,6 +52,31 @@ def read_bytes(path: Path, what: str = "") -> bytes:
         raise _cannot_read(path, what, str(error.strerror)) from None
 
 
+def open_regular(path: str | Path, buffering: int = -1) -> Any:
+    """Open a file for reading, but no pipe, for whose writer it would wait, and no device.
+
+    The file is looked at once it is open, so that it cannot become another one in between.
+
+    Raises:
+        OSError: it is another kind of file, or cannot be opened.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    opened = open(path, "rb", buffering=buffering, opener=opener)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+        opened.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return opened
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file. Raises OSError: see `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def _cannot_read(path: Path, what: str, reason: str) -> LostRegError:
     named = f"{what} {str(path)!r}".strip()
     return LostRegError(f"cannot read {named}: {reason}")
@@ -56,34 +89,86 @@ def leads_out(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def whole_file(target: Path, what: str = "", *, durable: bool = False) -> Iterator[Path]:
-    """A temporary path to write to; it replaces the target when the block ends without an error.
+def whole_file(
+    target: Path, what: str = "", *, durable: bool = False, among_many: bool = False
+) -> Iterator[Path]:
+    """A temporary file to write to; it replaces the target when the block ends without an error.
 
-    The target's folder is created. A process that is killed can leave a hidden file beside the target: see
-    `remove_parts`.
+    The target's folder is created. A process that is killed can leave a hidden file beside the target; the
+    next one that writes the target removes it.
 
     Args:
         what: what errors call the target, such as "the picture".
         durable: sync to disk first, so that even after a power loss the target is complete, old or new.
+        among_many: do not search the target's folder for what killed processes left, as it holds very many
+            files: see `remove_parts`.
 
     Raises:
         LostRegError: a write fails, here or in the block; nothing is left behind.
     """
-    # random: no other process's file, no planted link; short: the target's name may be as long as allowed
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    part = _part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        if durable:
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
-        part.replace(target)
+        if not among_many:
+            _remove_parts_of(target)
+        part.touch(exist_ok=False)
+        with _locked(part):
+            yield part
+            if durable:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+            part.replace(target)
     except OSError as error:
         named = f"{what} {target}".strip()
         raise LostRegError(f"cannot write {named}: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def _part_of(target: Path) -> Path:
+    """A new hidden name beside a target: short, as the target's may be as long as allowed."""
+    return target.with_name(f"{_start_of_parts(target)}{secrets.token_hex(4)}.part")
+
+
+def _start_of_parts(target: Path) -> str:
+    return f".{hashlib.sha256(target.name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """Hold a lock, which ends with the process, so that others do not take a part for one that was left."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: none is removed there either
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_parts_of(target: Path) -> None:
+    """Remove what killed processes left of a target, but not what others are writing; not on Windows."""
+    for name in _names_in(target.parent) if fcntl else ():
+        if name.startswith(_start_of_parts(target)) and _PART.fullmatch(name):
+            with contextlib.suppress(OSError):
+                _remove_unlocked(target.with_name(name))
+
+
+def _remove_unlocked(part: Path) -> None:
+    """Raises OSError if another process holds the lock, or it is a link."""
+    descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def remove_parts(folder: Path, below: Iterable[str] = ()) -> None:
@@ -114,16 +199,20 @@ def _names_in(folder: Path) -> list[str]:
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder to write to; it becomes the target when the block ends without an error.
 
+    What killed processes left of the target is removed.
+
     Raises:
         LostRegError: a write fails; nothing is left behind.
     """
     target = Path(os.path.abspath(target))
-    # must be new: the contents of a folder left by a killed process would end up in the target
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = _part_of(target)
     try:
-        part.mkdir(parents=True)
-        yield part
-        part.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts_of(target)
+        part.mkdir()
+        with _locked(part):
+            yield part
+            part.replace(target)
     except OSError as error:
         raise LostRegError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
     finally:

@@ -22,11 +22,13 @@ def boxes_of(count: int) -> list[tuple[int, int, int, int]]:
     return [tuple(map(int, (*corner, *(corner + size)))) for corner, size in zip(corners, sizes)]
 
 
-def write_run(folder: Path, root: Path, objects: dict[str, list[FoundObject]], size_hw=(SIDE, SIDE)) -> Path:
-    """A run folder of `tiny` on images of SIDE x SIDE."""
-    weights = load_backbone("tiny", device="cpu").weights.recorded()
-    settings = {**run_settings(backbone="tiny"), "weights": weights, "dataset": None, "split": None}
-    record = {"images": len(objects), "root": str(root), "weights_file": None}
+def write_run(
+    folder: Path, root: Path, objects: dict[str, list[FoundObject]], size_hw=(SIDE, SIDE), weights=None
+) -> Path:
+    """A run folder of `tiny` on images of SIDE x SIDE; weights: as they are recorded, and their file."""
+    recorded, file = weights or (load_backbone("tiny", device="cpu").weights.recorded(), None)
+    settings = {**run_settings(backbone="tiny"), "weights": recorded, "dataset": None, "split": None}
+    record = {"images": len(objects), "root": str(root), "weights_file": file}
     with RunWriter(folder, settings, record) as writer:
         for name, found in objects.items():
             writer.write(Prediction(name, size_hw, (4, 4), tuple(found)))

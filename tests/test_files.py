@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,18 +113,77 @@ def test_a_folder_may_be_the_current_one_by_another_name(tmp_path, monkeypatch):
     assert names(tmp_path) == ["empty", "empty/a.txt"]
 
 
-def test_what_a_killed_process_left_is_no_part_of_a_folder(tmp_path):
-    left = tmp_path / f".results.{os.getpid()}.part"
-    left.mkdir()
-    (left / "old.txt").write_text("old")
+# What killed processes leave
 
-    def write():
-        with whole_folder(tmp_path / "results") as part:
-            (part / "a.txt").write_text("text")
+KILLED = """
+import os, sys
+from pathlib import Path
+from lost_reg.files import whole_file, whole_folder
+with {how}(Path(sys.argv[1])) as part:
+    (part / "a.txt" if part.is_dir() else part).write_text("half")
+    os._exit(9)
+"""
 
-    assert "cannot write" in refusal(write)
-    write()  # the refused attempt has cleared it away
-    assert names(tmp_path) == ["results", "results/a.txt"]
+
+def write_and_be_killed(how: str, target: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED.format(how=how), target])
+    assert ended.returncode == 9
+
+
+def test_what_a_killed_process_left_goes_when_the_target_is_written_again(tmp_path):
+    file, folder = tmp_path / "a.txt", tmp_path / "folder"
+    file.write_text("old")
+    for how, target in (("whole_file", file), ("whole_folder", folder), ("whole_file", tmp_path / "b")):
+        write_and_be_killed(how, target)
+    left = {name for name in names(tmp_path) if name.startswith(".")}
+    assert len(left) == 4 and file.read_text() == "old" and not folder.exists()
+    with whole_file(file, among_many=True) as part:
+        part.write_text("new")
+    assert left < {*names(tmp_path)}
+    with whole_file(file) as part:
+        part.write_text("new")
+    with whole_folder(folder) as part:
+        (part / "b.txt").write_text("new")
+    found = names(tmp_path)
+    assert len(found) == 4 and found[0].startswith(".") and found[1:] == ["a.txt", "folder", "folder/b.txt"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    with whole_folder(tmp_path / "a") as first, whole_file(tmp_path / "b") as second:
+        (first / "a.txt").write_text("first")
+        second.write_text("first")
+        with whole_file(tmp_path / "b") as other:
+            other.write_text("second")
+        assert "cannot write" in refusal(write_into_the_same, tmp_path / "a")
+        assert (first / "a.txt").read_text() == second.read_text() == "first"
+    assert names(tmp_path) == ["a", "a/a.txt", "b"] and (tmp_path / "b").read_text() == "first"
+
+
+def write_into_the_same(folder: Path) -> None:
+    """Write a folder that another process writes meanwhile, which ends first."""
+    with whole_folder(folder) as part:
+        folder.mkdir()
+        (folder / "theirs").touch()
+        (part / "a.txt").write_text("second")
+        try:
+            part.replace(folder)
+        finally:
+            (folder / "theirs").unlink()
+            folder.rmdir()
+
+
+def test_no_link_and_nothing_of_another_name_is_removed(tmp_path):
+    write_and_be_killed("whole_file", tmp_path / "a")
+    (left,) = names(tmp_path)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a.txt").write_text("the user's")
+    (tmp_path / f"{left[:9]}00000000.part").symlink_to(tmp_path / "kept")
+    for name in (f"{left[:9]}.part", f"{left[:9]}00000000.parts", ".0000000000000000.part"):
+        (tmp_path / name).write_text("the user's")
+    before = {*names(tmp_path)}
+    with whole_file(tmp_path / "a") as part:
+        part.write_text("new")
+    assert {*names(tmp_path)} == before - {left} | {"a"}
 
 
 # Checks before work is done

@@ -184,18 +184,22 @@ def _layers(
     ]
 
 
-def save_artifacts(
-    folder: Path,
-    backbones: list[BackboneArtifacts],
+def about_artifacts(
     reference: str,
     options: ArtifactOptions = DEFAULT_OPTIONS,
     *,
     max_side: int | None = None,
-) -> None:
-    """Write artifacts.json, which also records the arguments, and its figures into a folder.
+    models: int | None = None,
+) -> About:
+    """What artifacts.json records of the arguments."""
+    return About(reference, max_side=max_side, models=models, **asdict(options))
+
+
+def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: About) -> None:
+    """Write the figures and then artifacts.json into a folder.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
-    write_artifacts(folder, Artifacts(About(reference, max_side=max_side, **asdict(options)), backbones))
     write_figures(backbones, folder)
+    write_artifacts(folder, Artifacts(about, backbones))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from msgspec import Meta
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import check_new, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
@@ -151,7 +151,11 @@ class BackboneArtifacts:
 
 @dataclass(frozen=True)
 class About:
-    """How the artifacts were measured: see `ArtifactOptions`. reference: the reference backbone's name."""
+    """How the artifacts were measured: see `ArtifactOptions`.
+
+    reference: the reference backbone's name. models: how many there will be once all are measured; None in
+    files of earlier versions.
+    """
 
     reference: str
     layer: int
@@ -160,6 +164,7 @@ class About:
     max_side: int | None = None
     norms: str = "Euclidean, of patch tokens after each block, before any final norm"
     reference_percentile: float = float(REFERENCE_PERCENTILE)
+    models: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,29 @@ class Artifacts:
 
     about: About
     backbones: Annotated[list[BackboneArtifacts], Meta(min_length=1)]
+
+    @property
+    def missing(self) -> int:
+        """How many models were still to be measured, as after a kill."""
+        return max(0, (self.about.models or 0) - len(self.backbones))
+
+
+def check_replaceable(folder: Path, about: About) -> int:
+    """Check that artifacts may be written to a folder: there are none, or unfinished ones of these settings.
+
+    Returns:
+        How many models were measured in those that are there.
+
+    Raises:
+        LostRegError: they may not.
+    """
+    path = folder / ARTIFACTS_FILE
+    if path.is_file():
+        earlier = read_artifacts(path)
+        if earlier.missing and earlier.about == about:
+            return len(earlier.backbones)
+    check_new(path)
+    return 0
 
 
 def write_artifacts(folder: Path, artifacts: Artifacts) -> Path:
@@ -189,7 +217,7 @@ def read_artifacts(path: Path) -> Artifacts:
         LostRegError: a file that cannot be read or has other content.
     """
     try:
-        artifacts = parse_json(path.read_bytes(), Artifacts)
+        artifacts = parse_json(read_regular(path), Artifacts)
         for row in artifacts.backbones:
             _check(row)
     except OSError as error:

@@ -20,6 +20,7 @@ INDEX_SUFFIX = ".index.json"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".onnx")
 CONFIG = "config.json"
 _MOST_OF_JSON = 2**24  # bytes
+_MOST_OF_WEIGHTS = 2**36  # bytes of a file: over twice the largest ViT's, of 7 billion weights in float32
 
 
 def checkpoint_in(folder: Path) -> Path:
@@ -83,10 +84,16 @@ def files_of(path: Path) -> list[Path]:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """SHA-256 of a checkpoint's file, or of its shards one after another in the order of the index."""
+    """SHA-256 of a checkpoint's file, or of its shards one after another in the order of the index.
+
+    Raises:
+        LostRegError: a file that cannot be read, or is far larger than any weights.
+    """
     hasher = hashlib.sha256()
     for file in files_of(path):
         try:
+            if (size := file.stat().st_size) > _MOST_OF_WEIGHTS:
+                raise LostRegError(f"{str(file)!r} has {size / 2**30:,.0f} GiB, which is no weight file")
             with file.open("rb") as content:
                 while block := content.read(2**20):
                     hasher.update(block)

@@ -62,9 +62,9 @@ def artifacts(
 
     Writes artifacts.json and figures: token norms by layer, the share of outliers, and what they do to LOST's
     seeds. With test-time registers, the backbone they are added to is measured twice: without and with them.
+    A command that was interrupted can be given again.
     """
     from lost_reg.backbones.zoo import find_spec
-    from lost_reg.files import check_new
 
     reference = find_spec(reference or backbones[0]).name
     wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
@@ -74,7 +74,6 @@ def artifacts(
     models = [(name, None) for name in wanted]
     if added:
         models.append((_backbone_of(added, wanted), added))
-    check_new(out / "artifacts.json")
     names, stream = image_files(inputs, options)
     _measure(models, reference, out, stream, len(names), options)
 
@@ -90,7 +89,8 @@ def _measure(
     """Measure one model at a time, the reference first, and save after each."""
     import_models()
 
-    from lost_reg.artifacts.measure import ArtifactOptions, measure, save_artifacts
+    from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.records import check_replaceable
     from lost_reg.artifacts.tables import probe_rows, summary_table
     from lost_reg.backbones.timm_models import resolve_spec
     from lost_reg.backbones.weights import find_weights
@@ -98,6 +98,8 @@ def _measure(
     from lost_reg.text import text_table
 
     chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
+    about = about_artifacts(reference, chosen, max_side=options["max_side"], models=len(models))
+    measured = check_replaceable(out, about)
     for name, _ in models:  # check all before spending hours on the first
         find_weights(resolve_spec(name), options["weights"], download=options["download"])
     rows: list[Any] = []
@@ -111,7 +113,8 @@ def _measure(
         failures |= {failure.image: failure for failure in unusable}
         del loaded
         # after each: results are kept if, for example, the next backbone does not have the layer
-        save_artifacts(out, rows, reference, chosen, max_side=options["max_side"])
+        if len(rows) >= measured:  # no fewer than an interrupted command has left
+            save_artifacts(out, rows, about)
     warn_of_failures(failures.values(), images)
     click.echo(summary_table(rows))
     click.echo("\nLinear probes, with 95 % intervals over images:")

@@ -24,12 +24,12 @@ from lost_reg.cli.output import print_line, print_note
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted
-from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, DetectorConfig, chosen_config
+from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, VIT, DetectorConfig, chosen_config
 
 # What `run --method detector` takes of the options of `run`; the others are for methods on features.
 _OF_DETECTORS = frozenset((
     "inputs", "files_from", "dataset", "out", "method", "detector", "max_objects", "device", "precision",
-    "data_root", "download", "batch_size", "workers", "limit", "resume", "visualize", "strict",
+    "data_root", "weights", "download", "batch_size", "workers", "limit", "resume", "visualize", "strict",
 ))  # fmt: skip
 
 
@@ -54,7 +54,8 @@ _DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in 
 @image_root_options
 @click.option(
     "--weights", type=click.Path(path_type=Path), metavar="FILE",
-    help="The weights of a ResNet, such as DINO's.  [default: random]",
+    help="The weights of a ResNet, such as DINO's; of vit, the file with the weights of RUN.  [default: "
+    "random; for vit, where they were]",
 )  # fmt: skip
 @click.option(
     "--min-size", metavar="PIXELS,...",
@@ -87,14 +88,14 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     changes = given(options, _DEFAULTS)
     if options["min_size"]:
         changes["min_sizes"] = _sizes(options["min_size"])
-    if options["weights"] and options["preset"] == SMALL:
+    is_vit = {**PRESETS[options["preset"]], **changes}.get("backbone", VIT) == VIT
+    of_resnet = options["weights"] and not is_vit
+    if of_resnet and options["preset"] == SMALL:
         changes = {"norm": "frozen", **changes}
-    if not options["weights"]:  # nothing that is random stays as it is
+    if not of_resnet:  # nothing that is random stays as it is
         norm = {"norm": "batch"} if options["preset"] == TORCHVISION else {}
         changes = {"trainable_stages": 5, **norm, **changes}
     config = chosen_config(options["preset"], **changes)
-    if options["weights"] and config.backbone == "vit":
-        raise LostRegError("`weights` are a ResNet's: choose one as `backbone`; vit has the run's weights")
     ranks = ranks_of_environment()
     import_models()
 
@@ -119,7 +120,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
         print_note(
             f"training on {counted(data.boxes, 'box')} of {counted(len(data.images), 'image')}{of_classes}"
         )
-        if config.backbone != "vit" and not options["weights"]:
+        if config.backbone != VIT and not options["weights"]:
             print_note("the ResNet starts from random weights; --weights gives others, such as DINO's")
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with joined(ranks, backend), _progress(out, ranks) as progress:
@@ -196,8 +197,9 @@ def apply_detector(
     ranks = chosen.ranks
     with joined(ranks):
         model = load_detector_model(
-            folder, device=ranks.device(options["device"]), precision=options["precision"]
-        )
+            folder, device=ranks.device(options["device"]), precision=options["precision"],
+            vit_weights=options["weights"],
+        )  # fmt: skip
         with progress_of_run(f"detector {folder}", out, ranks) as progress:
             summary = run_detector(
                 source, model, out, chosen, progress=progress, note=print_note if ranks.first else no_note,

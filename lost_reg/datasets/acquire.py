@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lost_reg.datasets.archives import extract
+from lost_reg.datasets.archives import extract, is_unfinished, remove_leftovers
 from lost_reg.datasets.catalog import DOWNLOADABLE, find_dataset, missing_images
 from lost_reg.datasets.coco import ANNOTATIONS_FILE, LIST_FILE, listed_images
 from lost_reg.datasets.downloads import Checksum, ImageJob, disk_errors, fetch, fetch_images
@@ -74,21 +74,16 @@ def download_dataset(
 
 
 def _download_voc(name: str, root: Path, progress: DownloadProgress) -> None:
-    if _is_complete(name, root):
-        return
-    archive = _fetch_into(root, VOC_ARCHIVES[name], progress)
-    extract(archive, root)
-    archive.unlink()  # half of the disk space, and never needed again
+    _unpack_into(root, VOC_ARCHIVES[name], lambda: _is_complete(name, root), progress)
 
 
 def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
     folder = root / "coco"
     listed = _fetch_into(folder, COCO20K_NAMES, progress, LIST_FILE)
     annotations = folder / ANNOTATIONS_FILE
-    if not annotations.is_file():
-        archive = _fetch_into(folder, COCO_ANNOTATIONS, progress)
-        extract(archive, folder, members=lambda member: member == ANNOTATIONS_FILE)
-        archive.unlink()
+    _unpack_into(
+        folder, COCO_ANNOTATIONS, annotations.is_file, progress, lambda member: member == ANNOTATIONS_FILE
+    )
     if _is_complete("coco20k", root):
         return
     try:
@@ -98,6 +93,25 @@ def _download_coco20k(root: Path, progress: DownloadProgress) -> None:
             f"{annotations} is damaged: remove it and run the same command again to download another"
         ) from None
     fetch_images(jobs, progress=lambda done, total: progress("images", done, total))
+
+
+def _unpack_into(
+    folder: Path,
+    published: tuple[str, Checksum],
+    is_there: Callable[[], bool],
+    progress: DownloadProgress,
+    members: Callable[[str], bool] | None = None,
+) -> None:
+    """Fetch an archive, unpack it and remove it, unless its content is there and all of it was moved there.
+
+    The archive takes half of the disk space, and is never needed again.
+    """
+    archive = folder / Path(published[0]).name
+    if is_there() and not is_unfinished(archive, folder):
+        remove_leftovers(archive, folder)
+        return
+    _fetch_into(folder, published, progress)
+    extract(archive, folder, members=members, remove=True)
 
 
 def _fetch_into(

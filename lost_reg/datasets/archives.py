@@ -19,7 +19,9 @@ _CHUNK = 2**20  # bytes copied at a time
 _MOST_TIMES, _SPARE_BYTES, _LEAST_BYTES = 20, 2**24, 2**12  # texts unpack to about ten times their size
 
 
-def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None) -> None:
+def extract(
+    archive: Path, folder: Path, *, members: Callable[[str], bool] | None = None, remove: bool = False
+) -> None:
     """Unpack a zip archive or an uncompressed tar into a folder, next to its existing contents.
 
     Everything is first unpacked to a hidden folder inside it, and moved when complete: a new folder appears
@@ -29,6 +31,7 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
 
     Args:
         members: whether a file is wanted, by its name in the archive; by default all are.
+        remove: remove the archive in the end.
 
     Raises:
         LostRegError: an archive that is missing, damaged, too large once it is unpacked, or contains no
@@ -38,7 +41,7 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
     archive, folder = Path(archive), Path(folder)
     if not archive.is_file():
         raise LostRegError(f"there is no archive {archive}; download it first")
-    staging = folder / ".extracting"
+    staging = _staging(archive, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{staging}.lock"):
@@ -46,6 +49,8 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
             try:
                 _unpack(archive, staging, members or (lambda name: True))
                 _merge(staging, folder)
+                if remove:
+                    archive.unlink()
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except LostRegError:
@@ -56,6 +61,20 @@ def extract(archive: Path, folder: Path, *, members: Callable[[str], bool] | Non
             f"cannot unpack {archive} into {folder}: {reason}; make room or get permission there, or remove "
             "the archive if it is damaged, then run the same command again"
         ) from error
+
+
+def is_unfinished(archive: Path, folder: Path) -> bool:
+    """Whether a process was killed while it unpacked an archive here, so that not all may have been moved."""
+    return archive.exists() and _staging(archive, folder).exists()
+
+
+def remove_leftovers(archive: Path, folder: Path) -> None:
+    """Remove what a killed process left of unpacking an archive; none may be unpacking it."""
+    shutil.rmtree(_staging(archive, folder), ignore_errors=True)
+
+
+def _staging(archive: Path, folder: Path) -> Path:
+    return folder / f".{archive.name}.extracting"
 
 
 def _unpack(archive: Path, staging: Path, wanted: Callable[[str], bool]) -> None:

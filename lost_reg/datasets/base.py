@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 from lost_reg.datasets.image_paths import ListedFolder
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
 from lost_reg.images.sizes import header_sizes
 from lost_reg.text import agreeing, counted, shown_names
@@ -37,7 +39,7 @@ class Dataset:
     root: Path
     images: tuple[str, ...]
     full_size: int | None
-    load_truths: Callable[[], list[ImageTruth]]
+    load_truths: Callable[[], Truths]
     masks_of: Callable[[ImageTruth], tuple[Mask, ...]] | None = None
     label: str | None = None
     load_notes: Callable[[], tuple[str, ...]] = tuple
@@ -50,14 +52,14 @@ class Dataset:
         return self.label or Path(self.name).name
 
     @cached_property
-    def truths(self) -> dict[str, ImageTruth]:
+    def truths(self) -> Truths:
         """The ground truth of each image, by its name.
 
         Raises:
             LostRegError: annotations that are missing or malformed.
         """
         self.check_annotated()
-        return {truth.image: truth for truth in self.load_truths()}
+        return self.load_truths()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,13 +103,12 @@ class Dataset:
         Raises:
             LostRegError: a size that nothing gives, as the image is not there.
         """
-        lacking = [name for name in done if name in self.truths and self.truths[name].size_hw is None]
+        unsized = set(compress(self.truths.names, ~self.truths.is_sized))
+        lacking = [name for name in done if name in unsized] if unsized else []
         if not lacking:
             return self
         sizes = {**self._sizes_in_files([name for name in lacking if name not in sizes_hw]), **sizes_hw}
-        truths = [
-            replace(one, size_hw=sizes[name]) if name in sizes else one for name, one in self.truths.items()
-        ]
+        truths = self.truths.with_sizes(sizes)
         return replace(self, load_truths=lambda: truths)
 
     def _sizes_in_files(self, names: Sequence[str]) -> dict[str, SizeHW | None]:

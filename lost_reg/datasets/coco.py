@@ -9,16 +9,20 @@ from __future__ import annotations
 import contextlib
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
-from lost_reg.datasets.coco_file import CocoFile, CocoImage, read_coco_file
-from lost_reg.datasets.coco_masks import coco_masks, has_masks
+from lost_reg.datasets.coco_file import CocoFile, only_lists_images, read_coco_file
+from lost_reg.datasets.coco_masks import coco_masks
 from lost_reg.datasets.image_paths import best_folder
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_text, whole_file
+from lost_reg.files import read_regular, read_text, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.text import shown_names
 from lost_reg.types import ImageTruth
@@ -43,7 +47,7 @@ def open_coco(annotations: Path) -> Dataset:
         LostRegError: a file in another format or with a malformed field, or one whose images are not found.
     """
     file = read_coco_file(annotations)
-    written = [one.file_name for one in file.images.values()]
+    written = file.images.file_names
     if not written:
         raise LostRegError(f"{str(annotations)!r} lists no images")
     root, found = best_folder(_folders_beside(annotations), written)
@@ -57,11 +61,12 @@ def open_coco(annotations: Path) -> Dataset:
     if twice := next((file for file, times in Counter(files.values()).items() if times > 1), None):
         same = [one for one, file in files.items() if file == twice]
         raise LostRegError(f"{str(annotations)!r}: {shown_names(map(repr, same))} name the same image file")
-    truths = [_truth(file, image, name) for image, name in zip(file.images.values(), names)]
-    masked = has_masks(file)
+    truths = _truths(file, names)
+    is_annotated, notes, masked = file.is_annotated, file.notes, file.has_masks
 
-    def load_truths() -> list[ImageTruth]:
-        file.check_annotated()
+    def load_truths() -> Truths:
+        if not is_annotated:
+            raise only_lists_images(annotations)
         return truths
 
     return Dataset(
@@ -72,7 +77,7 @@ def open_coco(annotations: Path) -> Dataset:
         full_size=None,
         load_truths=load_truths,
         masks_of=coco_masks(annotations) if masked else None,
-        load_notes=lambda: file.notes,
+        load_notes=lambda: notes,
     )
 
 
@@ -98,24 +103,27 @@ def read_coco_truths(annotations: Path, names: tuple[str, ...]) -> list[ImageTru
 
 
 def _truths_of(file: CocoFile, names: tuple[str, ...]) -> list[ImageTruth]:
-    file.check_annotated()
-    images = {one.file_name: one for one in file.images.values()}
-    unknown = [name for name in names if name not in images]
+    if not file.is_annotated:
+        raise only_lists_images(file.path)
+    truths = _truths(file, file.images.file_names)
+    unknown = [name for name in names if name not in truths]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)} in {file.path}")
-    return [_truth(file, images[name], name) for name in names]
+    return [truths[name] for name in names]
 
 
-def _truth(file: CocoFile, image: CocoImage, name: str) -> ImageTruth:
-    objects = file.objects.get(image.id, [])
-    boxes = (one.box_xywh for one in objects)
-    return ImageTruth(
-        image=name,
-        image_id=image.id,
-        size_hw=image.size_hw,
-        boxes_xyxy=tuple((round(x), round(y), round(x + w), round(y + h)) for x, y, w, h in boxes),
-        labels=tuple(one.label for one in objects),
-        hard=(False,) * len(objects),
+def _truths(file: CocoFile, names: Sequence[str]) -> Truths:
+    """The truths of all images of a file, which are given names."""
+    x, y, width, height = file.objects.boxes_xywh.T
+    return Truths(
+        names=names,
+        ids=file.images.ids,
+        sizes_hw=file.images.sizes_hw,
+        starts=file.objects.starts,
+        boxes_xyxy=np.rint(np.stack([x, y, x + width, y + height], axis=1)),  # half to even, as `round` does
+        labels=file.objects.labels,
+        classes=file.objects.classes,
+        hard=np.zeros(len(x), bool),
     )
 
 
@@ -138,7 +146,7 @@ def find_coco20k(spec: DatasetSpec, root: Path) -> Dataset:
         root=folder / "train2014",
         images=names,
         full_size=spec.images,
-        load_truths=lambda: read().truths,
+        load_truths=lambda: Truths.of(read().truths),
         masks_of=coco_masks(annotations),
         load_notes=lambda: read().notes,
     )
@@ -163,7 +171,7 @@ def _cached_truths(cached: Path, annotations: Path, names: tuple[str, ...]) -> _
     stat = annotations.stat()
     source = {"bytes": stat.st_size, "modified": stat.st_mtime_ns}
     with contextlib.suppress(OSError, *MALFORMED):  # absent or damaged
-        content = parse_json(cached.read_bytes(), _Cache)
+        content = parse_json(read_regular(cached), _Cache)
         if content.source == source and [truth.image for truth in content.truths] == list(names):
             return content
     file = read_coco_file(annotations)

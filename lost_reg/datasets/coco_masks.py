@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.coco_file import read_coco_file
 from lost_reg.datasets.fields import wrong
 from lost_reg.errors import LostRegError
 from lost_reg.types import ImageTruth, Mask
@@ -21,31 +21,30 @@ def coco_masks(annotations: Path) -> Callable[[ImageTruth], tuple[Mask, ...]]:
     """
 
     @cache
-    def read() -> CocoFile:
-        return read_coco_file(annotations)
+    def read() -> dict[str, list[tuple[str, Any]]]:
+        """By image id, the name of each object and its segmentation."""
+        file = read_coco_file(annotations, masks=True)
+        objects, starts = file.objects, file.objects.starts.tolist()
+        named = list(zip(objects.names, objects.segmentations))
+        return {key: named[start:end] for key, start, end in zip(file.images.ids, starts, starts[1:])}
 
     def masks_of(truth: ImageTruth) -> tuple[Mask, ...]:
-        return tuple(_checked_mask(one, truth, annotations) for one in read().objects.get(truth.image_id, []))
+        objects = read().get(truth.image_id, [])
+        return tuple(_checked_mask(name, segmentation, truth, annotations) for name, segmentation in objects)
 
     return masks_of
 
 
-def has_masks(file: CocoFile) -> bool:
-    """Whether every object that counts has a segmentation."""
-    objects = [one for of_image in file.objects.values() for one in of_image]
-    return bool(objects) and all(one.segmentation for one in objects)
-
-
-def _checked_mask(one: CocoAnnotation, truth: ImageTruth, annotations: Path) -> Mask:
+def _checked_mask(name: str, segmentation: Any, truth: ImageTruth, annotations: Path) -> Mask:
     if truth.size_hw is None:
-        raise LostRegError(f"{annotations}: {one.name} has a mask, but the size of the image is not known")
+        raise LostRegError(f"{annotations}: {name} has a mask, but the size of the image is not known")
     try:
-        return _mask(one.segmentation, truth.size_hw)
+        return _mask(segmentation, truth.size_hw)
     except (KeyError, TypeError, OverflowError):
-        reason: object = wrong("segmentation", one.segmentation, "polygons or run lengths")
+        reason: object = wrong("segmentation", segmentation, "polygons or run lengths")
     except ValueError as error:
         reason = f"segmentation: {error}"
-    raise LostRegError(f"{annotations}: {one.name}: {reason}")
+    raise LostRegError(f"{annotations}: {name}: {reason}")
 
 
 def _mask(segmentation: Any, size_hw: tuple[int, int]) -> Mask:

@@ -10,7 +10,6 @@ http_get (2.4) sends no If-Range, so it continues a file that has changed, and d
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +25,9 @@ from PIL import Image
 from lost_reg.datasets import https
 from lost_reg.datasets.https import RequestFailed, TooLong
 from lost_reg.errors import LostRegError
-from lost_reg.files import file_digest, whole_file
+from lost_reg.files import file_digest, remove_parts, whole_file
 from lost_reg.images.reading import FORMATS
-from lost_reg.json_files import MALFORMED, parse_json
+from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.text import agreeing, counted
 
 _HEX_DIGITS = {"md5": 32, "sha256": 64}
@@ -101,6 +100,7 @@ def fetch(
     destination = Path(destination)
     with disk_errors(destination):
         if checksum.fits(destination):
+            PartialFile(destination, url).discard()  # what a process left that was killed after moving it
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{destination}.lock"):
@@ -131,7 +131,7 @@ class PartialFile:
     def write_origin(self, validator: str | None, total: int | None) -> None:
         """Record which version of the file is being downloaded."""
         origin = {"url": self.url, "validator": validator, "total": total}
-        self._origin_path.write_text(json.dumps(origin, allow_nan=False), encoding="utf-8")
+        self._origin_path.write_text(as_json(origin), encoding="utf-8")
 
     def discard(self) -> None:
         """Remove it."""
@@ -235,7 +235,8 @@ def fetch_images(
 ) -> None:
     """Fetch images in parallel; each is put in place only if it decodes fully and has the expected size.
 
-    Images already in place are skipped. A failure does not stop the others (FAILURES_IN_A_ROW do).
+    Images already in place are skipped. A failure does not stop the others (FAILURES_IN_A_ROW do). No other
+    process may be fetching into the same folders.
 
     Args:
         progress: called with the images in place and the total.
@@ -246,6 +247,8 @@ def fetch_images(
     jobs = list(jobs)
     missing = [job for job in jobs if not job.destination.is_file()]
     done, failures, in_a_row = len(jobs) - len(missing), [], 0
+    for folder in {job.destination.parent for job in jobs}:
+        remove_parts(folder)
     progress(done, len(jobs))
     pool = ThreadPoolExecutor(workers)
     try:
@@ -273,7 +276,7 @@ def fetch_images(
 def _fetch_image(job: ImageJob) -> str | None:
     """Put one image in place; returns the reason, in one line, if that failed."""
     try:
-        with whole_file(job.destination, "the image") as part:
+        with whole_file(job.destination, "the image", among_many=True) as part:
             https.with_retries(lambda: https.save(job.url, part, job.most_bytes))
             _check_image(part, job.size_hw)
     except RequestFailed as error:

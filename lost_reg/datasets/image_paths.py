@@ -22,11 +22,10 @@ class ListedFolder:
 
         An absolute path, or one with "..", names none, whatever lies there.
         """
-        folder, _, last = name.rpartition("/")
-        if leads_out(name):
-            return False
+        folder, separator, last = name.rpartition("/")
+        folder += separator  # "/x" is a name in "/", which leads out
         if folder not in self._listed:
-            self._listed[folder] = _files_in(self._root / folder)
+            self._listed[folder] = frozenset() if leads_out(folder) else _files_in(self._root / folder)
         return last in self._listed[folder]
 
 
@@ -50,8 +49,11 @@ def found_below(root: Path, names: Sequence[str]) -> dict[str, str]:
     the names end in that.
     """
     folder = ListedFolder(root)
+    alone = [name for name in names if "/" not in name and "\\" not in name]
+    found = {name: name for name in alone if folder.has(name)}
+    if len(alone) == len(names):
+        return found
     times = Counter(map(last_part, names))
-    found = {}
     for name in names:
         last = last_part(name)
         for path in (name, name.replace("\\", "/"), *([last] if times[last] == 1 else [])):

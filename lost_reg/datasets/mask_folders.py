@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from lost_reg.datasets.base import Dataset, DatasetSpec
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
-from lost_reg.images.reading import image_size, read_image, readable_suffixes
+from lost_reg.images.decoding import Decoding, decode
+from lost_reg.images.reading import readable_suffixes
+from lost_reg.images.sizes import sizes_or_reasons
 from lost_reg.masks.grids import box_of, stored
 from lost_reg.text import shown_names
-from lost_reg.types import ImageTruth, Mask
+from lost_reg.types import Failure, ImageTruth, Mask, SizeHW
 
 ANY = "masks"  # `masks=FOLDER`: a user's own
 LABEL = "object"
@@ -37,7 +39,6 @@ _MASKS = re.compile(r"(?i:mask|truth|annotation)|GT|(?:^|[-_ ])gt(?:$|[-_ ])")
 _IMAGES = re.compile(r"(?i:images?|imgs?|photos?)$")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _Object = tuple[ImageTruth, tuple[Mask, ...]]
-T = TypeVar("T")
 
 
 def find_masks(spec: DatasetSpec, root: Path) -> Dataset:
@@ -76,7 +77,11 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
     @cache
     def read() -> dict[str, _Object]:
         paths = {image_names[stem]: masks / mask_names[stem] for stem in stems}
-        objects = {image: _read_object(images, image, mask) for image, mask in paths.items()}
+        sizes = sizes_or_reasons(images / image for image in paths)
+        objects = {
+            image: _object(images / image, size_hw, mask, is_object)
+            for (image, mask), size_hw, is_object in zip(paths.items(), sizes, _read_masks(paths.values()))
+        }
         if not any(of_image for _, of_image in objects.values()):
             raise LostRegError(f"no mask in {masks} has a grey value above 127, which marks an object")
         return objects
@@ -87,7 +92,7 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
         root=images,
         images=tuple(image_names[stem] for stem in stems),
         full_size=spec.images if spec else None,
-        load_truths=lambda: [truth for truth, _ in read().values()],
+        load_truths=lambda: Truths.of(truth for truth, _ in read().values()),
         masks_of=lambda truth: read()[truth.image][1],
         label=spec.name if spec else folder.name,
     )
@@ -139,16 +144,16 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     return {one.stem: one.name for one in found}
 
 
-def _read_object(folder: Path, image: str, mask: Path) -> _Object:
-    is_object = _in_file(mask, lambda: _read_mask(mask))
-    size_hw = _in_file(folder / image, lambda: image_size(folder / image))
+def _object(image: Path, size_hw: SizeHW | str, mask: Path, is_object: np.ndarray) -> _Object:
+    if isinstance(size_hw, str):
+        raise LostRegError(f"{image}: {size_hw}")
     if is_object.shape != size_hw:
         sizes = [f"{width} x {height}" for height, width in (is_object.shape, size_hw)]
-        raise LostRegError(f"{mask} has {sizes[0]} pixels, but its image {image} has {sizes[1]}")
+        raise LostRegError(f"{mask} has {sizes[0]} pixels, but its image {image.name} has {sizes[1]}")
     boxes = (box_of(is_object),) if is_object.any() else ()
     truth = ImageTruth(
-        image=image,
-        image_id=Path(image).stem,
+        image=image.name,
+        image_id=image.stem,
         size_hw=size_hw,
         boxes_xyxy=boxes,
         labels=(LABEL,) * len(boxes),
@@ -157,20 +162,23 @@ def _read_object(folder: Path, image: str, mask: Path) -> _Object:
     return truth, tuple(stored(is_object, size_hw) for _ in boxes)
 
 
-def _read_mask(path: Path) -> np.ndarray:
-    """The pixels of the object: (height, width) bool. A colour counts as grey of its largest channel."""
-    with path.open("rb") as file:
-        if file.read(len(_PNG)) != _PNG:
-            raise LostRegError("not a PNG file")
-    red, green, blue = np.moveaxis(read_image(path, apply_exif=False, background="black") > 127, 2, 0)
-    return red | green | blue  # many times as fast as `any` over the last axis
+def _read_masks(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The pixels of each object: (height, width) bool. A colour counts as grey of its largest channel.
+
+    Nobody has checked these files, so they are decoded as those of a run are.
+    """
+    decoding = Decoding(apply_exif=False, max_side=None, patch_size=1, background="black")
+    named = ((str(path), path) if _is_png(path) else Failure(str(path), "not a PNG file") for path in paths)
+    for outcome in decode(named, decoding):
+        if isinstance(outcome, Failure):
+            raise LostRegError(f"{outcome.image}: {outcome.reason}")
+        red, green, blue = np.moveaxis(outcome.pixels > 127, 2, 0)
+        yield red | green | blue  # many times as fast as `any` over the last axis
 
 
-def _in_file(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives; an error names the file."""
+def _is_png(path: Path) -> bool:
     try:
-        return read()
+        with path.open("rb") as file:
+            return file.read(len(_PNG)) == _PNG
     except OSError as error:
         raise LostRegError(f"cannot read {path}: {error.strerror}") from None
-    except LostRegError as error:
-        raise LostRegError(f"{path}: {error}") from None

@@ -18,8 +18,9 @@ from pathlib import Path
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
 from lost_reg.datasets.image_paths import ListedFolder, last_part
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_text
+from lost_reg.files import read_regular, read_text
 from lost_reg.images.reading import readable_suffixes
 from lost_reg.text import shown_names, text_of
 from lost_reg.types import Box, ImageTruth
@@ -76,8 +77,8 @@ def _dataset(name: str, folder: Path, split: str, full_size: int | None) -> Data
     names = {stem: files.get(stem, [name])[0] for stem, name in stems.items()}
     annotations = _annotation_files(folder / "Annotations", names)
 
-    def load_truths() -> list[ImageTruth]:
-        return [read_voc_truth(path, names[stem]) for stem, path in annotations.items()]
+    def load_truths() -> Truths:
+        return Truths.of(read_voc_truth(path, names[stem]) for stem, path in annotations.items())
 
     unannotated = tuple(image for stem, image in names.items() if stem not in annotations)
     return Dataset(
@@ -156,8 +157,9 @@ def read_voc_truth(path: Path, image: str) -> ImageTruth:
     """
     what = ""
     try:
-        annotation = _parsed(path.read_bytes())
-        size_hw = as_size(*(number_in(_text(annotation, f"size/{side}")) for side in ("height", "width")))
+        annotation = _parsed(read_regular(path))
+        size = annotation.find("size")
+        size_hw = as_size(*(number_in(_text(size, side)) for side in ("height", "width")))
         objects = []
         for number, one in enumerate(annotation.findall("object"), start=1):
             what = f"object {number} of image {image}: "
@@ -191,17 +193,18 @@ def _mark(one: ElementTree.Element) -> Callable[[str], bool]:
     return lambda name: as_mark(name, _text(one, name) or MISSING)
 
 
-def _text(one: ElementTree.Element, path: str) -> str | None:
+def _text(one: ElementTree.Element | None, name: str) -> str | None:
     """The text of a field; an element in its place is shown as such. None without the field."""
-    found = one.find(path)
+    found = None if one is None else one.find(name)
     if found is None:
         return None
     return f"<{found[0].tag}>" if len(found) else found.text or ""
 
 
 def _box(one: ElementTree.Element) -> Box:
+    sides = one.find("bndbox")  # a path such as bndbox/xmin would take ElementTree three times as long
     # some boxes of VOC2012 (2011_003353) are not whole numbers
-    xmin, ymin, xmax, ymax = (as_number(side, number_in(_text(one, f"bndbox/{side}"))) for side in _SIDES)
+    xmin, ymin, xmax, ymax = (as_number(side, number_in(_text(sides, side))) for side in _SIDES)
     for low, high, names in ((xmin, xmax, "xmin and xmax"), (ymin, ymax, "ymin and ymax")):
         if high < low - 1:
             raise ValueError(f"{names} are {low:g} and {high:g} (expected the smaller one first)")

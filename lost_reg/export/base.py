@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lost_reg.export.boxes import COLUMNS, ExportedBox, ExportedImage, Selection, row
+from lost_reg.files import open_regular
 from lost_reg.runs.image_folder import ImageFolder
 from lost_reg.text import shown_names
 
@@ -23,6 +24,7 @@ NAMES_TABLE = "names.csv"  # in a folder of renamed images: new and old names
 LINK, COPY, NONE = "link", "copy", "none"
 MODES = (LINK, COPY, NONE)
 NO_FILE = "no file of that name"
+CHANGED = "changed while it was copied"
 _LONGEST_STEM = 180  # bytes, of the 255 that a file name can have
 
 
@@ -69,8 +71,25 @@ class ImageFiles:
             self.missing.add(image, NO_FILE)
         elif self.mode == LINK:
             target.symlink_to(file)
-        else:
-            shutil.copyfile(file, target)
+        elif why := _not_copied(file, target):
+            self.missing.add(image, why)
+
+
+def _not_copied(file: Path, target: Path) -> str | None:
+    """Copy a file; returns why there is no copy of it. Raises OSError if the target cannot be written."""
+    try:
+        source = open_regular(file)
+    except OSError as error:  # gone since it was found
+        return error.strerror or NO_FILE
+    with source:
+        before = os.fstat(source.fileno())
+        with target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 2**20)
+        after = os.fstat(source.fileno())
+    if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        return None
+    target.unlink()
+    return CHANGED
 
 
 @dataclass(frozen=True)

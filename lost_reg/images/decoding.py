@@ -231,14 +231,14 @@ class DecoderProcess:
         size_hw, original_hw = tuple(answer["size_hw"]), tuple(answer["original_hw"])
         return DecodedImage(name, answer["pixels"], size_hw, original_hw, answer["note"])
 
-    def size(self, image: str | Path | bytes) -> tuple[int, int] | None:
-        """As `image_size`; None for an image that it refuses, or if the process dies or takes too long.
+    def size(self, image: str | Path | bytes) -> tuple[int, int] | str:
+        """As `image_size`; the reason for an image that it refuses, or if the process dies or takes too long.
 
         Raises:
             LostRegError: the process cannot be started.
         """
         answer = self._ask({"header": True}, image)
-        return None if "reason" in answer else tuple(answer["size_hw"])
+        return answer["reason"] if "reason" in answer else tuple(answer["size_hw"])
 
     def _ask(self, request: dict[str, Any], image: str | Path | bytes) -> dict[str, Any]:
         """The answer to a request, a reason if the process died."""

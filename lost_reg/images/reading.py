@@ -14,17 +14,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from lost_reg.errors import UnreadableImage
+from lost_reg.errors import UnreadableImage, one_line
+from lost_reg.files import open_regular
 from lost_reg.images.bounded import BoundedFile
 from lost_reg.images.colours import WHITE, Samples, to_rgb
 from lost_reg.images.headers import HEAD_BYTES, is_heic, unidentified, what_it_is
 from lost_reg.images.jpeg import load
 from lost_reg.images.tiff import Tags, fix_palette, is_tiff, read_samples, read_tags
 from lost_reg.images.wide import is_wide, wide_samples
+from lost_reg.lazy import cv2
 
 # Folders, patterns and shards are searched for these; `readable_suffixes` adds those of HEIC.
 SUFFIXES = (
@@ -38,8 +39,10 @@ MOST_PIXELS = 200_000_000
 MOST_SIDE = 100_000
 # A larger file is not opened. The pixels of a 150-megapixel camera, 16 bits each, take 900 MB.
 MOST_BYTES = 2**30
-# What is read of a file to learn its size. Pillow reads all of a WebP, AVIF or HEIC.
+# What is read of a file to learn its size, and before its pixels are decoded: headers of photos hold other
+# pictures. Pillow reads all of a WebP, AVIF or HEIC.
 MOST_HEADER_BYTES = 2**24
+MOST_BYTES_BEFORE_PIXELS = 2**28
 # Pillow itself refuses at twice this: what `read_samples` gives it has up to four values a pixel.
 Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
 
@@ -116,7 +119,7 @@ def read_noted(
         check: called with the size, before any pixel is decoded; may raise UnreadableImage. EXIF is not
             applied yet: height and width may be exchanged.
     """
-    with _refusals(), _file(source, MOST_BYTES) as file, _opened(file) as opened:
+    with _refusals(), _file(source, MOST_BYTES_BEFORE_PIXELS) as file, _opened(file) as opened:
         check(_size_of(opened))
         file.left = None  # from here on, limited by what the header says
         if isinstance(opened, Tags):
@@ -150,7 +153,9 @@ def _refusals() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (UnreadableImage, MemoryError):
+    except UnreadableImage as error:
+        raise UnreadableImage(one_line(str(error)[:_LONGEST_REASON])) from None
+    except MemoryError:
         raise
     except FileNotFoundError as error:
         raise UnreadableImage(f"no such file: {os.fspath(error.filename)!r}") from None
@@ -159,7 +164,7 @@ def _refusals() -> Iterator[None]:
     except Exception as error:  # a damaged file can break a decoder anywhere
         if isinstance(error, OSError) and error.strerror:  # from the file system, not from a decoder
             raise UnreadableImage(f"cannot be read: {error.strerror}") from None
-        raise UnreadableImage(f"cannot be decoded: {error}"[:_LONGEST_REASON]) from None
+        raise UnreadableImage(one_line(f"cannot be decoded: {error}"[:_LONGEST_REASON])) from None
 
 
 def _file(source: str | Path | bytes, most: int) -> BoundedFile:
@@ -167,7 +172,7 @@ def _file(source: str | Path | bytes, most: int) -> BoundedFile:
     if isinstance(source, bytes):
         return BoundedFile(io.BytesIO(source), most)
     _check_file(os.stat(source))
-    return BoundedFile(open(source, "rb", buffering=0), most)
+    return BoundedFile(open_regular(source, buffering=0), most)
 
 
 @contextmanager

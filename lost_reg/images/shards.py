@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ _MOST_SAMPLED = 16  # images of a shard, each of which must be read to know its 
 # A header that announces more is damaged or hostile: tarfile would seek for ever, or be slow.
 _LARGEST_IN_HEADER = 2**36
 _LONGEST_NAME = 2**14
+_MOST_DIGITS = 255  # in a row in an extended header, as in the longest name
 _MOST_EXPANDED = 1032  # times, by gzip
 _NAMES_AT_ONCE = 2**16
 _DIGEST = np.dtype("S16")
@@ -200,6 +202,16 @@ class _StrictMember(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(f"{error}, so it has no proper end") from None
 
+    def _proc_pax(self: Any, tar: Any) -> Any:
+        stream = tar.fileobj
+        content = stream.read(self._block(self.size))
+        _check_records(content[: self.size])
+        tar.fileobj = _ReadAgain(stream, content)
+        try:
+            return super()._proc_pax(tar)  # type: ignore[misc]
+        finally:
+            tar.fileobj = stream
+
     # Of a sparse file, tarfile would read a list of its parts of any length, and then make all of its zeros.
 
     def _proc_sparse(self: Any, tar: tarfile.TarFile) -> Any:
@@ -249,3 +261,33 @@ def _shard_paths(shard: str) -> list[str]:
     if not found:
         raise LostRegError(f"no such shard: {shard!r}")
     return [os.path.abspath(path) for path in found]
+
+
+def _check_records(content: bytes) -> None:
+    """Check the records of an extended header, each "LENGTH NAME=VALUE", in linear time.
+
+    tarfile reads them with regular expressions that take quadratic time for others (CVE-2024-6232).
+    """
+    at = 0
+    while at < len(content):
+        digits = content[at : at + 8].partition(b" ")[0]
+        end = at + int(digits) if digits.isdigit() else 0
+        if not at < end <= len(content) or content[end - 1 : end] != b"\n" or b"=" not in content[at:end]:
+            raise tarfile.ReadError("an extended header whose records are damaged")
+        at = end
+    if max(map(len, re.findall(rb"\d+", content)), default=0) > _MOST_DIGITS:
+        raise tarfile.ReadError(f"an extended header with more than {_MOST_DIGITS} digits in a row")
+
+
+class _ReadAgain:
+    """A stream that gives what was just read once more."""
+
+    def __init__(self, stream: BinaryIO, content: bytes):
+        self._stream, self._content = stream, content
+
+    def read(self, size: int) -> bytes:
+        content, self._content = self._content, b""
+        return content or self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

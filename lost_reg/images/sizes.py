@@ -16,6 +16,14 @@ SECONDS_PER_HEADER = 10.0
 def header_sizes(
     images: Iterable[ImageInput], *, workers: int | None = None, seconds: float = SECONDS_PER_HEADER
 ) -> Iterator[tuple[int, int] | None]:
+    """As `sizes_or_reasons`, with None in place of each reason."""
+    found = sizes_or_reasons(images, workers=workers, seconds=seconds)
+    return (None if isinstance(one, str) else one for one in found)
+
+
+def sizes_or_reasons(
+    images: Iterable[ImageInput], *, workers: int | None = None, seconds: float = SECONDS_PER_HEADER
+) -> Iterator[tuple[int, int] | str]:
     """The height and width in pixels of each image, in order; nothing is decoded, EXIF is not applied.
 
     Args:
@@ -24,7 +32,7 @@ def header_sizes(
         seconds: the longest that one header may take.
 
     Yields:
-        None for an image that cannot be read, or whose header takes too long or too much to read.
+        The reason for an image that cannot be read, or whose header takes too long or too much to read.
 
     Raises:
         LostRegError: the process cannot be started.
@@ -38,10 +46,10 @@ def header_sizes(
             yield image.shape[:2] if isinstance(image, np.ndarray) else process.size(image)
 
 
-def _size_here(image: ImageInput) -> tuple[int, int] | None:
+def _size_here(image: ImageInput) -> tuple[int, int] | str:
     if isinstance(image, np.ndarray):
         return image.shape[:2]
     try:
         return image_size(image)
-    except (UnreadableImage, MemoryError):
-        return None
+    except (UnreadableImage, MemoryError) as error:
+        return str(error)

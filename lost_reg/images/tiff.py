@@ -24,6 +24,7 @@ _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES = 273, 274
 _PLANAR, _PREDICTOR, _COLOUR_MAP = 284, 317, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 322, 323, 324, 325
 _INKS, _EXTRA, _SAMPLE_FORMAT, _CFA = 332, 338, 339, 32803
+_NUMBERS = range(_WIDTH, _SAMPLE_FORMAT + 1)  # tags that have to be numbers
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -35,6 +36,9 @@ _WITH_PREDICTOR = (5, 8, 32946, 34925, 50000)  # LZW, Deflate (two numbers), LZM
 _LOSSLESS = (1, 32773, *_WITH_PREDICTOR)  # and none, PackBits
 _SAMPLE_FORMATS = {2: "signed", 3: "float", 5: "complex", 6: "complex"}
 _MOST_SAMPLES = 64
+# A tag of more is read only as bytes, such as Photoshop's layers: as numbers it would take far more.
+_MOST_OF_NUMBERS = 2**24  # bytes; the strips of 200 million pixels need less
+_BYTE, _UNDEFINED = 1, 7
 _CURE = "convert it to 8-bit RGB, such as with ImageMagick"
 
 
@@ -89,10 +93,18 @@ def read_tags(file: BinaryIO) -> Tags:
     file.seek(directory.next)
     directory.load(file)
     file.seek(0)
+    _check_lengths(directory)
     tags = _tags(directory)
     if reason := _refusal(tags):
         raise UnreadableImage(reason)
     return tags
+
+
+def _check_lengths(directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    for tag, content in directory._tagdata.items():  # as bytes: they become numbers when they are asked for
+        is_bytes = directory.tagtype[tag] in (_BYTE, _UNDEFINED) and tag not in _NUMBERS
+        if len(content) > _MOST_OF_NUMBERS and not is_bytes:
+            raise UnreadableImage(f"a TIFF whose tag {tag} has {len(content):,} bytes: it is damaged")
 
 
 def _tags(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Tags:
@@ -101,6 +113,8 @@ def _tags(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Tags:
     bits = _values(directory.get(_BITS, 1))
     samples = directory.get(_SAMPLES, 1)
     photometric = directory.get(_PHOTOMETRIC, -1)
+    if not all(isinstance(one, int) for one in (*bits, samples, photometric)):
+        raise UnreadableImage("a TIFF whose tags are no numbers: it is damaged, so get it again")
     extra = _values(directory.get(_EXTRA, ()))
     if photometric == _RGB and samples == 4 and not extra:
         extra = (_UNASSOCIATED,)  # as OpenCV writes alpha

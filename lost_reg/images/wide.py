@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from lost_reg.errors import UnreadableImage
 from lost_reg.images.colours import Samples
+from lost_reg.lazy import cv2
 
 _WITH_ALPHA = ("LA", "RGBA")
 _CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: its start, and that of its sizes

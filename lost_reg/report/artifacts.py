@@ -10,7 +10,7 @@ from lost_reg.artifacts.records import Artifacts
 from lost_reg.artifacts.tables import outlier_rows, probe_rows
 from lost_reg.charts import chart
 from lost_reg.report.page import Section, Table
-from lost_reg.text import counted
+from lost_reg.text import agreeing, counted
 
 
 def artifacts_section(artifacts: Mapping[str, Artifacts]) -> Section | None:
@@ -28,6 +28,7 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
     limits = norm_limits(backbones)
     outliers, probes = outlier_rows(backbones), probe_rows(backbones)
     return {
+        "unfinished": _unfinished(artifacts) if artifacts.missing else "",
         "reference": artifacts.about.reference if len(backbones) > 1 else "",
         "figures": [
             {
@@ -41,3 +42,11 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
             "Linear probes, with 95 % intervals", "probes", probes, set(probes[0]) - {"backbone", "read from"}
         ),
     }
+
+
+def _unfinished(artifacts: Artifacts) -> str:
+    are = agreeing(artifacts.missing, "are")
+    return (
+        f"{artifacts.missing} of {counted(artifacts.about.models or 0, 'model')} {are} not measured yet: "
+        "`lost-reg artifacts` did not come to its end"
+    )

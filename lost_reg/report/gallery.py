@@ -24,7 +24,6 @@ from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.map_files import maps_path, read_maps
 from lost_reg.scoring.corloc import objects_that_count
-from lost_reg.scoring.prediction_files import match_images
 from lost_reg.text import counted
 from lost_reg.types import Box, Failure, ImageTruth, Prediction
 
@@ -48,11 +47,11 @@ class Shown:
 
 def write_gallery(
     runs: Sequence[ReportRun],
-    folder: Path,
+    pictures: Pictures,
     chosen: Shown,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write thumbnails and maps into a folder; returns the page's data, whose names are not escaped.
+    """Write thumbnails and maps; returns the page's data, whose names are not escaped.
 
     Raises:
         LostRegError: a folder that cannot be written.
@@ -63,7 +62,6 @@ def write_gallery(
     names = list(dict.fromkeys(run.name for run in runs))
     groups = [_Group(group, chosen) for group in by_images.values()]
     total = sum(len(group.shown) for group in groups)
-    pictures = Pictures(folder)
     items = []
     for index, group in enumerate(groups):
         for image in group.shown:
@@ -124,7 +122,7 @@ def _map_names(items: Sequence[dict[str, Any]]) -> set[str]:
 def _images_of(run: ReportRun) -> str:
     """A key that runs on the same images share."""
     if run.dataset is None:
-        return str(run.results.record.get("root", run.results.folder))
+        return str(run.record.get("root", run.folder))
     return f"{run.dataset.name} {run.dataset.split}"
 
 
@@ -144,30 +142,26 @@ def _first_pair(
 
 
 class _Group:
-    """The runs on one dataset; outcomes: for each run, a Prediction or Failure by dataset image name."""
+    """The runs on one dataset.
+
+    outcomes: for each run, a Prediction or Failure of the images that are shown, by dataset image name.
+    """
 
     def __init__(self, runs: list[ReportRun], chosen: Shown):
         self.runs, self._count_hard = runs, chosen.count_hard
         self.dataset = runs[0].dataset
-        folders = [image_folder(one.results.folder, one.results.record, chosen.images) for one in runs]
+        folders = [image_folder(one.folder, one.record, chosen.images) for one in runs]
         self._folders = [
             min(folders, key=lambda folder: folder.refusal is not None)
         ]  # one to be read, if any
         if self.dataset:
             self._folders.insert(0, ImageFolder(self.dataset.root, chosen.images.follow_links))
         self.withheld: set[str] = set()
-        self.outcomes = [
-            self._by_name({**one.failures, **one.predictions}) for one in (run.results for run in runs)
-        ]
-        done = set().union(*self.outcomes)
+        done = set().union(*(run.images for run in runs))
         images = [name for name in self.dataset.images if name in done] if self.dataset else sorted(done)
         self.images = len(images)
         self.shown = evenly_spaced(images, chosen.max_images)
-
-    def _by_name(self, outcomes: dict[str, Any]) -> dict[str, Any]:
-        if self.dataset is None:
-            return outcomes
-        return match_images(outcomes, self.dataset.truths, self.dataset.left_out)
+        self.outcomes = [run.outcomes(self.shown) for run in runs]
 
     def truth(self, image: str) -> ImageTruth | None:
         """The objects that count, with the image's size as a run recorded it if the dataset lacks it.
@@ -195,7 +189,7 @@ class _Group:
     @property
     def reading(self) -> Reading:
         """How the run read the image files."""
-        return as_recorded(self.runs[0].results.settings)
+        return as_recorded(self.runs[0].settings)
 
     def facts(self, names: list[str]) -> dict[str, Any]:
         """What the page's script needs of the group; names: of all runs."""
@@ -249,7 +243,7 @@ def _entry(
             entry["masks"] = pictures.masks(outcome)
         except ValueError as error:
             entry["masks_error"] = f"its masks are malformed: {error}"
-    path = maps_path(run.results.folder / MAPS_FOLDER, outcome.image)
+    path = maps_path(run.folder / MAPS_FOLDER, outcome.image)
     if not path.is_file():
         return entry
     try:

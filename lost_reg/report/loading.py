@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,37 +17,75 @@ from lost_reg.runs.folder import (
     RUN_FILE,
     SWEEP_FILE,
     CommonSettings,
-    Results,
     find_runs,
+    read_failures,
+    read_outcomes,
     read_record,
-    read_run,
+    read_run_record,
 )
 from lost_reg.runs.sweep_folder import SCORES_FILE
-from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions, ground_truth, register_kind
-from lost_reg.scoring.score_runs import ScoredRun, score_found
+from lost_reg.scoring.columns import AlignedBoxes
+from lost_reg.scoring.found_boxes import FoundBoxes, GroundTruths, ScoringOptions, register_kind
+from lost_reg.scoring.score_runs import ScoredRun, score_on
 from lost_reg.scoring.sweep_scores import SweepScores
 from lost_reg.scoring.sweep_text import read_scores
+from lost_reg.types import Failure, Prediction
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ReportRun:
-    """One run of a report.
+    """One run of a report. Of its predictions, only those are kept that the report shows.
 
     name: its backbone, with all that distinguishes it from the report's other runs on the dataset.
-    dataset, row: its ground truth and its score; None for a run on the user's own files.
+    record: its run.json.
+    names: of the images that were processed or failed, by the source's names, of a run on the user's own
+        files. boxes, dataset, row: those of any other, its ground truth and its score; else None.
     """
 
     name: str
-    results: Results
+    record: dict[str, Any]
+    found: FoundBoxes
+    names: tuple[str, ...] = ()
+    boxes: AlignedBoxes | None = None
     dataset: Dataset | None = None
     row: ScoredRun | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.found.path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings in its run.json."""
+        return self.record["settings"]
 
     @property
     def title(self) -> tuple[str, str] | None:
         """The dataset and split it is scored on; None if it is not scored."""
         return (self.row.dataset, self.row.split) if self.row else None
+
+    @property
+    def images(self) -> Iterable[str]:
+        """The images that were processed or failed, by the dataset's names if it has one."""
+        return compress(self.dataset.truths.names, self.boxes.done) if self.dataset else self.names
+
+    def predictions(self) -> Iterator[Prediction]:
+        """Stream the prediction of each image from the run's folder."""
+        read: set[str] = set()
+        for one in read_outcomes(self.folder):
+            if one.image not in read:  # one that is listed twice counts once
+                read.add(one.image)
+                yield one
+
+    def outcomes(self, images: Iterable[str]) -> dict[str, Prediction | Failure]:
+        """What became of some images, by their names in `images`."""
+        names = self.boxes.names if self.boxes else {}
+        wanted = {names.get(image, image): image for image in images}
+        outcomes = chain(read_failures(self.folder), read_outcomes(self.folder))
+        return {wanted[one.image]: one for one in outcomes if one.image in wanted}
 
 
 @dataclass(frozen=True)
@@ -109,23 +148,23 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
     Raises:
         LostRegError: no such folder, or no run in it.
     """
-    datasets: dict[tuple[str, str | None], Dataset] = {}  # its annotations are read once for all runs
+    truth_of = GroundTruths(options)
 
     def load_run(folder: Path) -> ReportRun:
-        results = read_run(folder)
-        found = FoundBoxes.of_results(results)
-        key = options.dataset or results.settings["dataset"], found.data_root
-        if key[0] is None:
-            return ReportRun(found.title, results)
-        if key not in datasets:
-            datasets[key] = ground_truth(found, options)
-        return ReportRun(found.title, results, datasets[key], score_found(found, datasets[key], options))
+        found, record = FoundBoxes.of_run(folder), read_run_record(folder)
+        if options.dataset is None and record["settings"]["dataset"] is None:
+            columns = found.load()
+            return ReportRun(found.title, record, found, (*columns.names, *columns.failures))
+        dataset = truth_of(found)
+        boxes = found.on(dataset)
+        row = score_on(found, boxes, dataset, options)
+        return ReportRun(found.title, record, found, boxes=boxes, dataset=dataset, row=row)
 
     runs, errors = _read_each(find_runs(top), load_run)
-    keys = [(run.name, run.title, run.results.record.get("root")) for run in runs]
+    keys = [(run.name, run.title, run.record.get("root")) for run in runs]
     for index, run in enumerate(runs):
         if keys.count(keys[index]) > 1:
-            runs[index] = replace(run, name=f"{run.name}, {run.results.folder.relative_to(top)}")
+            runs[index] = replace(run, name=f"{run.name}, {run.folder.relative_to(top)}")
     return runs, errors
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import math
 from functools import cache
 from pathlib import Path
@@ -11,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from lost_reg.discovery.maps import Maps
-from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.errors import UnreadableImage
+from lost_reg.files import whole_file
 from lost_reg.images.reading import Reading, read_image, scaled
 from lost_reg.masks.grids import in_pixels
 from lost_reg.runs.folder import MAPS_FOLDER
@@ -20,6 +24,8 @@ from lost_reg.types import Prediction
 
 THUMBNAIL_SIDE = 320
 THUMBNAILS_FOLDER = "thumbnails"
+PICTURE_FOLDERS = (THUMBNAILS_FOLDER, MAPS_FOLDER)
+FORMAT_OF = {"jpg": "JPEG", "png": "PNG"}
 AFFINITIES = "affinities"  # the name of a map
 # The entries of a picture's palette: first the levels of a map, then three for the mask over the image.
 _LEVELS = 253
@@ -30,12 +36,15 @@ _RAMP = ((10, 8, 38), (62, 22, 98), (138, 36, 106), (208, 66, 74), (245, 138, 44
 
 
 class Pictures:
-    """Writes numbered pictures, so that no image name becomes a path."""
+    """Writes pictures named after a hash of their content.
+
+    So no image name becomes a path, and no picture takes the place of another that an earlier page shows.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.failed = 0
-        self._count = {THUMBNAILS_FOLDER: 0, MAPS_FOLDER: 0}
+        self._written: set[str] = set()
 
     def thumbnail(self, path: Path | None, reading: Reading) -> tuple[str | None, tuple[int, int] | None]:
         """The path of a thumbnail in the folder, and the image's size; both None if it cannot be read."""
@@ -63,13 +72,23 @@ class Pictures:
         return self._save(masks_picture(prediction), MAPS_FOLDER, "png", transparency=opacities)
 
     def _save(self, picture: Image.Image, kind: str, suffix: str, **options) -> str:
-        self._count[kind] += 1
-        name = f"{kind}/{self._count[kind]:06}.{suffix}"
-        try:
-            picture.save(self.folder / name, **options)
-        except OSError as error:
-            raise LostRegError(f"cannot write {self.folder / name}: {error.strerror or error}") from None
+        encoded = io.BytesIO()
+        picture.save(encoded, FORMAT_OF[suffix], **options)
+        content = encoded.getvalue()
+        name = f"{kind}/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
+        if name not in self._written:
+            with whole_file(self.folder / name, among_many=True) as part:
+                part.write_bytes(content)
+            self._written.add(name)
         return name
+
+    def remove_others(self) -> None:
+        """Remove the pictures of earlier reports, or of reports that were not finished."""
+        for kind in PICTURE_FOLDERS:
+            for path in (self.folder / kind).iterdir():
+                if f"{kind}/{path.name}" not in self._written and path.is_file():
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
 
 def maps_picture(maps: Maps) -> Image.Image:

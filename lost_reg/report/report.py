@@ -5,23 +5,21 @@ The page needs no server and no network. User-supplied names are always shown as
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import remove_parts, whole_file
+from lost_reg.files import check_no_links, remove_parts, whole_file
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.artifacts import artifacts_section
 from lost_reg.report.gallery import MAX_IMAGES, Shown, gallery_section, has_maps, write_gallery
 from lost_reg.report.loading import load
 from lost_reg.report.page import MARK, render, unfinished_page
-from lost_reg.report.pictures import THUMBNAILS_FOLDER
+from lost_reg.report.pictures import PICTURE_FOLDERS, Pictures
 from lost_reg.report.runs import bars_section, corloc_section, paired_section
 from lost_reg.report.sweeps import sweeps_section
-from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.image_folder import RECORDED, ImageRoot
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.text import counted
@@ -57,7 +55,7 @@ def write_report(
     """Write a report of all runs, sweeps and artifacts at and below a folder.
 
     Args:
-        out: the folder of the report; an earlier report in it is replaced, anything else is left alone.
+        out: the folder of the report; an earlier report in it is replaced once the new one is complete.
         max_images: how many images of each dataset the gallery shows at most, evenly spaced.
         images: where the images of runs on a user's own files are; by default where they were.
         progress: called with the numbers of gallery images done, without a picture, and in total.
@@ -72,8 +70,8 @@ def write_report(
     check_free(out)
     content = load(top, options)
     _prepare(out)
-    shown = Shown(max_images, images, options.count_hard)
-    gallery = write_gallery(content.runs, out, shown, progress=progress)
+    shown, pictures = Shown(max_images, images, options.count_hard), Pictures(out)
+    gallery = write_gallery(content.runs, pictures, shown, progress=progress)
     sections = (
         corloc_section(content.runs, content.errors),
         bars_section(content.runs),
@@ -87,6 +85,7 @@ def write_report(
             entry["failure"] = wording(entry["failure"])
     page = render([section for section in sections if section], _summary_line(gallery), gallery, wording)
     _write(out / PAGE_FILE, page)
+    pictures.remove_others()
     summary = ReportSummary(
         page=out / PAGE_FILE,
         runs=len(content.runs),
@@ -136,16 +135,16 @@ def _is_report(folder: Path) -> bool:
 
 
 def _prepare(out: Path) -> None:
-    """Empty the folder except for a page that marks it as a report while it is being written."""
+    """Make the folders, and if there is no page, one that marks them as a report that is being written."""
+    for name in PICTURE_FOLDERS:
+        check_no_links(out / name, out / name)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        remove_parts(out)
+        remove_parts(out, PICTURE_FOLDERS)
         if not (out / PAGE_FILE).exists():
             _write(out / PAGE_FILE, unfinished_page())
-        for name in (THUMBNAILS_FOLDER, MAPS_FOLDER):
-            if (out / name).is_dir():
-                shutil.rmtree(out / name)
-            (out / name).mkdir()
+        for name in PICTURE_FOLDERS:
+            (out / name).mkdir(exist_ok=True)
     except OSError as error:
         raise LostRegError(f"cannot write the report to {str(out)!r}: {error.strerror or error}") from None
 

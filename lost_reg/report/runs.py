@@ -16,7 +16,7 @@ from lost_reg.errors import LostRegError, one_line
 from lost_reg.report.loading import ReportRun
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.degenerate import degenerate_line
-from lost_reg.scoring.compare import compare
+from lost_reg.scoring.compare import Comparison, check_same_dataset, compare_found
 from lost_reg.scoring.comparison_text import paired_cells
 from lost_reg.scoring.corloc import Score
 from lost_reg.scoring.found_boxes import REGISTER_KINDS, ScoringOptions, register_kind
@@ -43,9 +43,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
 
 def degenerate_notes(runs: Sequence[ReportRun]) -> list[str]:
     """A note on each run whose boxes are mostly the whole image, a single patch or a strip."""
-    lines = (
-        (run.name, degenerate_line(run.results.predictions.values, run.results.settings)) for run in runs
-    )
+    lines = ((run.name, degenerate_line(run.predictions, run.settings)) for run in runs)
     return [f"{name}: {line}" for name, line in lines if line]
 
 
@@ -82,16 +80,16 @@ def paired_by_registers(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, Repo
     return [
         (one, other)
         for one in runs
-        if register_kind(one.results.settings) == "without"
+        if register_kind(one.settings) == "without"
         for kind in ("with", "test-time")
         for other in runs
-        if register_kind(other.results.settings) == kind and _differ_in_registers(one, other)
+        if register_kind(other.settings) == kind and _differ_in_registers(one, other)
     ]
 
 
 def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
     """Whether a run with registers has the same model, data and settings as a run without."""
-    settings, others = one.results.settings, other.results.settings
+    settings, others = one.settings, other.settings
     if _conditions(one) != _conditions(other):
         return False
     if others.get("test_time_registers"):
@@ -102,9 +100,9 @@ def _differ_in_registers(one: ReportRun, other: ReportRun) -> bool:
 
 def _conditions(run: ReportRun) -> tuple:
     """What is equal between runs that differ only in their registers."""
-    settings = run.results.settings
+    settings = run.settings
     same = [settings[name] for name in ("method", "features", "options", "precision")]
-    return run.title or run.results.record.get("root"), same, settings["weights"]["source"] == "random"
+    return run.title or run.record.get("root"), same, settings["weights"]["source"] == "random"
 
 
 # --- bars ---------------------------------------------------------------------------------------------
@@ -143,7 +141,7 @@ def bar_chart(title: str, runs: Sequence[ReportRun]) -> Markup:
 def in_pairs(runs: Sequence[ReportRun]) -> list[Bar]:
     """The paired runs, each without registers followed by with, then all other runs."""
     paired = {id(run): run for run in chain.from_iterable(paired_by_registers(runs))}
-    bars = [(run, register_kind(run.results.settings)) for run in paired.values()]
+    bars = [(run, register_kind(run.settings)) for run in paired.values()]
     return bars + [(run, "plain") for run in runs if id(run) not in paired]
 
 
@@ -210,7 +208,7 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
     compared, notes = [], []
     for a, b in _pairs_to_compare(runs):
         try:
-            compared.append((a, b, compare(a.results.folder, b.results.folder, options)))
+            compared.append((a, b, _compared(a, b, options)))
         except LostRegError as error:
             notes.append(f"{a.name} and {b.name}: {error}")
     if not compared:
@@ -224,6 +222,12 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
         rows.append({**row, **{name: shown[name] for name in columns}, "": mark})
     table = Table("Paired differences", "paired", rows, columns[:4])
     return Section("paired", "Paired differences", {"table": table, "notes": notes})
+
+
+def _compared(a: ReportRun, b: ReportRun, options: ScoringOptions) -> Comparison:
+    check_same_dataset(a.found, b.found, options)
+    of_b = b.boxes if b.dataset is a.dataset else b.found.on(a.dataset)
+    return compare_found(a.found, b.found, (a.boxes, of_b), a.dataset, options)
 
 
 def _pairs_to_compare(runs: Sequence[ReportRun]) -> list[tuple[ReportRun, ReportRun]]:

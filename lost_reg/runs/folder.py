@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
-from lost_reg.files import folders_with
+from lost_reg.files import folders_with, open_regular, read_regular
 from lost_reg.json_files import MALFORMED, convert, parse_json, parse_record, reason_of
 from lost_reg.types import Failure, Prediction
 
@@ -49,7 +49,9 @@ class Results:
 
 
 @dataclass(frozen=True)
-class _Weights:
+class RecordedWeights:
+    """Which weights a backbone had: see `backbones.weights.Weights`."""
+
     source: str
     name: str
     sha256: str | None
@@ -70,7 +72,7 @@ class CommonSettings:
     split: str | None
     apply_exif: bool
     backbone: str
-    weights: _Weights
+    weights: RecordedWeights
     precision: str
     background: str | None = field(default=None, kw_only=True)  # None in runs before it was recorded
     test_time_registers: _TestTimeRegisters | None = field(default=None, kw_only=True)
@@ -163,6 +165,18 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
     Raises:
         LostRegError: a file that is missing or malformed; names the line.
     """
+    record = read_run_record(folder, layout)
+    predictions = {one.image: one for one in read_outcomes(folder, layout)}
+    failures = {one.image: one for one in read_failures(folder) if one.image not in predictions}
+    return Results(folder, record, predictions, failures)
+
+
+def read_run_record(folder: Path, layout: Layout = RUN_LAYOUT) -> dict[str, Any]:
+    """Read the record of a folder of results, whose settings are checked.
+
+    Raises:
+        LostRegError: a file that is missing or malformed.
+    """
     record = read_record(folder / layout.record_file)
     try:
         convert(record["settings"], layout.settings)
@@ -170,9 +184,7 @@ def read_run(folder: Path, layout: Layout = RUN_LAYOUT) -> Results:
         raise LostRegError(
             f"{folder / layout.record_file} does not hold the settings of a run: {reason_of(error)}"
         ) from None
-    predictions = {one.image: one for one in read_outcomes(folder, layout)}
-    failures = {one.image: one for one in read_failures(folder) if one.image not in predictions}
-    return Results(folder, record, predictions, failures)
+    return record
 
 
 def read_outcomes(folder: Path, layout: Layout = RUN_LAYOUT) -> Iterator[Any]:
@@ -243,7 +255,7 @@ def read_record(path: Path) -> dict[str, Any]:
         LostRegError: a file that is missing or malformed.
     """
     try:
-        record = parse_record(path.read_bytes())
+        record = parse_record(read_regular(path))
         convert(record, _Record)
     except (FileNotFoundError, NotADirectoryError):
         check_folder(path.parent)
@@ -261,7 +273,7 @@ def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
     """The lines of a file, and of parts that ranks have written and that are not merged into it yet."""
     for path in (*part_paths(folder, name), folder / name):  # a part merged meanwhile is read twice
         try:
-            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
                 yield from _parsed(file, path, kind)
         except OSError as error:
             raise LostRegError(f"cannot read {path}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read_head(path: str | Path) -> Head:
     file = Path(path)
     file = file / HEAD_FILE if file.is_dir() else file
     try:
-        return parse_json(file.read_bytes(), Head)
+        return parse_json(read_regular(file), Head)
     except FileNotFoundError:
         if not Path(path).is_dir():
             raise LostRegError(f"no such head: {str(path)!r}; `lost-reg train head` makes one") from None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 import math
-import stat
+import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
-from lost_reg.files import path_within, whole_file
+from lost_reg.files import open_regular, path_within, whole_file
 
 SUFFIX = ".npz"
 _LEVELS = 255
@@ -52,7 +52,7 @@ def write_maps(path: Path, maps: Maps) -> None:
         quantised[name] = [_quantised(one) for one in weights]
         levels[name] = np.stack([levels for levels, _ in quantised[name]])
     ranges = [bounds for of_array in quantised.values() for _, bounds in of_array]
-    with whole_file(path, "the maps") as part, part.open("wb") as file:
+    with whole_file(path, "the maps", among_many=True) as part, part.open("wb") as file:
         arrays: dict[str, Any] = {
             **levels,
             "ranges": np.array(ranges, np.float32).reshape(-1, 2),
@@ -100,10 +100,15 @@ _Arrays = dict[str, np.ndarray]
 
 def _read_arrays(path: Path) -> _Arrays:
     """The arrays of a numpy archive by name."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-        raise ValueError(f"expected a file of at most {_MOST_BYTES:,} bytes")
-    with zipfile.ZipFile(path) as file:
+    with open_regular(path) as opened:
+        if os.fstat(opened.fileno()).st_size > _MOST_BYTES:
+            raise ValueError(f"expected a file of at most {_MOST_BYTES:,} bytes")
+        return _arrays_of(opened)
+
+
+def _arrays_of(opened: BinaryIO) -> _Arrays:
+    """Raises ValueError for more than maps need."""
+    with zipfile.ZipFile(opened) as file:
         members = file.infolist()
         if len(members) > _MOST_ARRAYS + len(_NOT_VALUES):
             raise ValueError(f"expected at most {_MOST_ARRAYS} arrays of maps")

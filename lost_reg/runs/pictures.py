@@ -85,6 +85,6 @@ def save_picture(
     picture = draw_prediction(Image.fromarray(pixels), prediction)
     picture.thumbnail((MOST_JPEG_SIDE, MOST_JPEG_SIDE))
     check_no_links(folder, target)
-    with whole_file(target, "the picture") as part:
+    with whole_file(target, "the picture", among_many=True) as part:
         picture.save(part, format="JPEG", quality=90)
     return target

@@ -1,4 +1,4 @@
-"""Seals: which records of runs this user made on this machine.
+"""Seals: which records of runs and detectors this user made on this machine.
 
 A record names files and folders: the images of the run, its dataset, its weights. In a run folder that
 somebody else made, these can be anything, such as "/". So a record is sealed with a secret key that only this
@@ -11,43 +11,45 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_state_path
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import as_json
 
 SEAL = "seal"  # its key in a record
-_SEALED = ("created", "root", "data_root", "weights_file", "settings")
+OF_RUNS = ("created", "root", "data_root", "weights_file", "settings")  # what is sealed of their records
+OF_DETECTORS = ("created", "vit")
 _KEY_FILE = "key"
 _KEY_BYTES = 32
 
 
-def sealed(record: dict[str, Any]) -> dict[str, Any]:
-    """The record with a seal over the folders and settings in it; without one if no key can be kept here."""
+def sealed(record: dict[str, Any], names: Sequence[str] = OF_RUNS) -> dict[str, Any]:
+    """The record with a seal over what it has of these names; without one if no key can be kept here."""
     key = _key() or _new_key()
     unsealed = {name: value for name, value in record.items() if name != SEAL}
-    return {**unsealed, SEAL: _seal(unsealed, key)} if key else unsealed
+    return {**unsealed, SEAL: _seal(unsealed, names, key)} if key else unsealed
 
 
-def is_own(record: dict[str, Any]) -> bool:
+def is_own(record: dict[str, Any], names: Sequence[str] = OF_RUNS) -> bool:
     """Whether this user made the record on this machine, and what it names is as it was."""
     key, seal = _key(), record.get(SEAL)
     if key is None or not isinstance(seal, str):
         return False
-    return hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), _seal(record, key).encode())
+    return hmac.compare_digest(seal.encode("utf-8", "surrogatepass"), _seal(record, names, key).encode())
 
 
 def foreign(folder: Path, what: str) -> str:
-    """What to tell the user of a run folder with a record that is not their own; what: the consequence."""
+    """What to tell the user of a folder with a record that is not their own; what: the consequence."""
     return f"{folder} was made by somebody else, on another machine or by an earlier version, so {what}"
 
 
-def _seal(record: dict[str, Any], key: bytes) -> str:
-    content = as_json([record.get(name) for name in _SEALED], sort_keys=True)
+def _seal(record: dict[str, Any], names: Sequence[str], key: bytes) -> str:
+    content = as_json([record.get(name) for name in names], sort_keys=True)
     return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
 
 
@@ -57,7 +59,7 @@ def _key_path() -> Path:
 
 def _key() -> bytes | None:
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: a user without a home folder
-        key = _key_path().read_bytes()
+        key = read_regular(_key_path())
         return key if len(key) == _KEY_BYTES else None
     return None
 

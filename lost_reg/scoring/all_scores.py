@@ -62,7 +62,7 @@ def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[All
         LostRegError: no such folder, or one without runs.
     """
     one_by_one = (one for path in paths for one in ([path] if path.is_file() else find_runs(path)))
-    datasets: dict[tuple[str | None, str | None], Dataset] = {}  # annotations are read once for all runs
+    truth_of = found_boxes.GroundTruths(options)
     rows, errors = [], []
     for folder in dict.fromkeys(one_by_one):
         try:
@@ -71,11 +71,9 @@ def score_runs(paths: Sequence[Path], options: ScoringOptions) -> tuple[list[All
                 continue
             results = read_run(folder)
             found = FoundBoxes.of_results(results)
-            key = results.settings["dataset"], found.data_root
-            if key not in datasets:
-                datasets[key] = found_boxes.ground_truth(found, options)
-            row = _score_run(results, found, datasets[key], options)
-            rows.append(replace(row, held_out=score_held_out(results, datasets[key], options)))
+            dataset = truth_of(found)
+            row = _score_run(results, found, dataset, options)
+            rows.append(replace(row, held_out=score_held_out(results, dataset, options)))
         except LostRegError as error:
             errors.append(error)
     return rows, errors
@@ -94,11 +92,11 @@ def score_file(path: Path, options: ScoringOptions) -> AllScores:
         raise found_boxes.unknown_dataset(path)
     found = read_scored_boxes(path)
     first = {key: of_image[0][1] if of_image else None for key, of_image in found.items()}
-    of_file = FoundBoxes(path, path.name, None, None, first, {}, frozenset())
+    of_file = FoundBoxes.of_boxes(path, first)
     dataset = found_boxes.ground_truth(of_file, options)
     matched = match_images(found, dataset.truths, dataset.left_out)
     best = {image: matched[image][0][1] if matched.get(image) else None for image in dataset.truths}
-    run = score_found(replace(of_file, boxes=best), dataset, options)
+    run = score_found(FoundBoxes.of_boxes(path, best), dataset, options)
     return AllScores(run, average_precision(BOXES, _true_boxes(dataset.truths, dataset, options), matched))
 
 

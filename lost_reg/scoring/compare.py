@@ -14,18 +14,19 @@ over all images and
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, compress, product
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from lost_reg.boxes import found_objects
+import numpy as np
+
 from lost_reg.datasets.catalog import Dataset
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import find_runs, read_run
-from lost_reg.scoring.corloc import objects_that_count
+from lost_reg.runs.folder import find_runs
+from lost_reg.scoring.columns import AlignedBoxes, any_of_image, matching_objects, with_objects
 from lost_reg.scoring.found_boxes import (
     FoundBoxes,
     ScoringOptions,
@@ -33,10 +34,10 @@ from lost_reg.scoring.found_boxes import (
     ground_truth,
     read_file_boxes,
     split_title,
+    with_sizes,
 )
 from lost_reg.scoring.paired import Paired, holm
 from lost_reg.text import agreeing, counted, shown_names
-from lost_reg.types import Box, ImageTruth
 
 # Upper bounds on the share of the image. From one half on, the whole image as a box has IoU >= 0.5.
 SIZES = ((0.05, "under 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (math.inf, "50 % and more"))
@@ -145,36 +146,46 @@ def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -
     """
     options = options or ScoringOptions()
     a, b = _read(path_a), _read(path_b)
-    dataset = _shared_dataset(a, b, options)
-    a, b = a.on(dataset), b.on(dataset)
-    _check_same_sizes(a, b)
-    dataset = dataset.with_sizes({**a.sizes_hw, **b.sizes_hw}, a.done | b.done)
+    check_same_dataset(a, b, options)
+    named = [found for found in (a, b) if _names_dataset(found)]
+    dataset = ground_truth((named or [a])[0], options)
+    return compare_found(a, b, (a.on(dataset), b.on(dataset)), dataset, options)
+
+
+def compare_found(
+    a: FoundBoxes,
+    b: FoundBoxes,
+    on_dataset: tuple[AlignedBoxes, AlignedBoxes],
+    dataset: Dataset,
+    options: ScoringOptions,
+) -> Comparison:
+    """Compare the boxes of two runs, which are in the rows of a dataset; see `compare`."""
+    _check_same_sizes(a, b, *on_dataset, dataset)
+    dataset = with_sizes(dataset, *on_dataset)
     if not options.partial:
-        for found in (a, b):
-            check_complete(found, dataset, "`partial` compares the images that both did")
-    done_by_both = a.done & b.done
-    done = [name for name in dataset.truths if name in done_by_both]
-    truths = [objects_that_count(dataset.truths[name], options.count_hard) for name in done]
-    images = [
-        _MatchedImage(truth, [_matches(found.boxes.get(truth.image), truth) for found in (a, b)])
-        for truth in truths
-        if truth.boxes_xyxy
-    ]
+        for found, aligned in zip((a, b), on_dataset):
+            check_complete(found, aligned, dataset, "`partial` compares the images that both did")
+    done = on_dataset[0].done & on_dataset[1].done
+    truths = dataset.truths.counting(options.count_hard)
+    compared = done & with_objects(truths)
+    images = int(np.count_nonzero(compared))
     if not images:
         raise LostRegError("nothing to compare: no image that both did has a ground-truth box")
+    matches = [matching_objects(one.boxes_xyxy, truths) for one in on_dataset]
+    by_a, by_b = (any_of_image(one, truths) & compared for one in matches)
     return Comparison(
-        a=_compared_run(a, dataset, images),
-        b=_compared_run(b, dataset, images),
+        a=_compared_run(a, on_dataset[0], dataset, compared),
+        b=_compared_run(b, on_dataset[1], dataset, compared),
         dataset=dataset.title,
         split=split_title(dataset, options),
         differences=_setting_differences(a, b),
-        total=_count(image.found for image in images),
-        classes=_groups("class", map(_by_class, images)),
-        sizes=_groups("largest object", map(_by_size, images), [*(name for _, name in SIZES), UNKNOWN_SIZE]),
-        only_a=tuple(image.truth.image for image in images if image.found == (True, False)),
-        only_b=tuple(image.truth.image for image in images if image.found == (False, True)),
-        without_truth=len(done) - len(images),
-        not_done=len(dataset.truths) - len(done),
+        total=_paired(by_a[compared], by_b[compared]),
+        classes=_by_class(truths, matches, compared),
+        sizes=_by_size(truths, [by_a, by_b], compared),
+        only_a=tuple(compress(truths.names, by_a & ~by_b)),
+        only_b=tuple(compress(truths.names, by_b & ~by_a)),
+        without_truth=int(np.count_nonzero(done)) - images,
+        not_done=len(truths) - int(np.count_nonzero(done)),
         notes=dataset.notes,
     )
 
@@ -191,37 +202,50 @@ def _read(path: Path) -> FoundBoxes:
         raise LostRegError(
             f"{str(path)!r} holds {counted(len(runs), 'run')} ({shown}): name the one to compare"
         )
-    return FoundBoxes.of_results(read_run(runs[0]))
+    return FoundBoxes.of_run(runs[0])
 
 
-def _shared_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> Dataset:
-    """The dataset that the options name, else the one of both; a run without a dataset takes the other's."""
-    named = [found for found in (a, b) if found.settings and found.settings["dataset"] is not None]
-    if not options.dataset and len(named) == 2:
-        for what in ("dataset", "split"):
-            of_a, of_b = a.settings[what], b.settings[what]
-            if of_a != of_b:
-                raise LostRegError(
-                    f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
-                    + ("; if the images are the same, name their `dataset`" if what == "dataset" else "")
-                )
-    return ground_truth((named or [a])[0], options)
+def check_same_dataset(a: FoundBoxes, b: FoundBoxes, options: ScoringOptions) -> None:
+    """Check that two runs are on one dataset; a run without a dataset takes the other's.
+
+    Raises:
+        LostRegError: they name different ones, and the options name none.
+    """
+    if options.dataset or not (_names_dataset(a) and _names_dataset(b)):
+        return
+    for what in ("dataset", "split"):
+        of_a, of_b = a.settings[what], b.settings[what]
+        if of_a != of_b:
+            raise LostRegError(
+                f"not the same images: the {what} of {a.path} is {of_a!r}, that of {b.path} is {of_b!r}"
+                + ("; if the images are the same, name their `dataset`" if what == "dataset" else "")
+            )
 
 
-def _check_same_sizes(a: FoundBoxes, b: FoundBoxes) -> None:
-    shared = a.sizes_hw.keys() & b.sizes_hw.keys()
-    other = sorted(name for name in shared if a.sizes_hw[name] != b.sizes_hw[name])
-    if other:
+def _names_dataset(found: FoundBoxes) -> bool:
+    return bool(found.settings and found.settings["dataset"] is not None)
+
+
+def _check_same_sizes(
+    a: FoundBoxes, b: FoundBoxes, on_a: AlignedBoxes, on_b: AlignedBoxes, dataset: Dataset
+) -> None:
+    is_known = (on_a.sizes_hw[:, 0] > 0) & (on_b.sizes_hw[:, 0] > 0)
+    other = is_known & (on_a.sizes_hw != on_b.sizes_hw).any(axis=1)
+    names = sorted(compress(dataset.truths.names, other))
+    if names:
         raise LostRegError(
-            f"not the same images: {len(other):,} of them {agreeing(len(other), 'are')} of another size in "
-            f"{a.path} than in {b.path} ({shown_names(other)}): was EXIF orientation applied in one of "
+            f"not the same images: {len(names):,} of them {agreeing(len(names), 'are')} of another size in "
+            f"{a.path} than in {b.path} ({shown_names(names)}): was EXIF orientation applied in one of "
             "the two?"
         )
 
 
-def _compared_run(found: FoundBoxes, dataset: Dataset, images: list[_MatchedImage]) -> ComparedRun:
-    unusable = sum(image.truth.image not in found.boxes for image in images)
-    return ComparedRun(found.path, found.title, found.settings, unusable, len(found.of_other_size(dataset)))
+def _compared_run(
+    found: FoundBoxes, aligned: AlignedBoxes, dataset: Dataset, compared: np.ndarray
+) -> ComparedRun:
+    unusable = int(np.count_nonzero(aligned.failed & compared))
+    other_size = aligned.of_other_size(dataset.truths)
+    return ComparedRun(found.path, found.title, found.settings, unusable, other_size)
 
 
 def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifference, ...] | None:
@@ -243,54 +267,50 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 # --- found or not ------------------------------------------------------------------------------------
 
-_Found = tuple[bool, ...]  # by A, by B
+
+def _by_class(truths: Truths, matches: Sequence[np.ndarray], compared: np.ndarray) -> tuple[Group, ...]:
+    """Per class, the images that contain it, and whether an object of it was found."""
+    classes = len(truths.classes)
+    pairs = truths.image_of * classes + truths.labels  # of each object: its image and its class
+    of_compared = compared[truths.image_of]
+    contained = np.unique(pairs[of_compared])
+    found = [np.isin(contained, pairs[of_compared & matched]) for matched in matches]
+    return _groups("class", contained % max(1, classes), found, sorted(truths.classes), truths.classes)
 
 
-@dataclass(frozen=True)
-class _MatchedImage:
-    """An image with the objects that count; matches: which of them A's box and B's box match."""
-
-    truth: ImageTruth
-    matches: Sequence[Sequence[bool]]
-
-    @property
-    def found(self) -> _Found:
-        return tuple(map(any, self.matches))
-
-
-def _matches(box: Box | None, truth: ImageTruth) -> list[bool]:
-    if box is None:  # nothing was found, or the image could not be used
-        return [False] * len(truth.boxes_xyxy)
-    return found_objects(box, truth.boxes_xyxy).tolist()
-
-
-def _by_class(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
-    """Each class of the image, and whether an object of it was found."""
-    found = [set(compress(image.truth.labels, matches)) for matches in image.matches]
-    return ((label, tuple(label in labels for labels in found)) for label in set(image.truth.labels))
-
-
-def _by_size(image: _MatchedImage) -> Iterator[tuple[str, _Found]]:
-    """The size of the image's largest object, and whether any object was found."""
-    height, width = image.truth.size_hw or (0, 0)
-    largest = max((xmax - xmin) * (ymax - ymin) for xmin, ymin, xmax, ymax in image.truth.boxes_xyxy)
-    share = largest / (height * width) if height * width > 0 else math.nan
-    name = next((name for bound, name in SIZES if share < bound), UNKNOWN_SIZE)
-    yield name, image.found
+def _by_size(truths: Truths, found: Sequence[np.ndarray], compared: np.ndarray) -> tuple[Group, ...]:
+    """Per size of the image's largest object, the images, and whether any object was found."""
+    xmin, ymin, xmax, ymax = truths.boxes_xyxy.T
+    rows = np.flatnonzero(compared)  # each has an object
+    largest = np.full(len(truths), -np.inf)
+    np.maximum.at(largest, truths.image_of, (xmax - xmin) * (ymax - ymin))
+    areas = truths.sizes_hw.prod(axis=1)
+    shares = np.divide(largest, areas, out=np.full(len(truths), np.nan), where=areas > 0)[rows]
+    names = [*(name for _, name in SIZES), UNKNOWN_SIZE]
+    sizes = np.searchsorted([bound for bound, _ in SIZES], shares, side="right")  # NaN comes last
+    return _groups("largest object", sizes, [one[rows] for one in found], names, names)
 
 
 def _groups(
-    kind: str, images: Iterable[Iterable[tuple[str, _Found]]], order: Sequence[str] = ()
+    kind: str, groups: np.ndarray, found: Sequence[np.ndarray], order: Sequence[str], names: Sequence[str]
 ) -> tuple[Group, ...]:
-    """The groups that have images: in the given order, or by name."""
-    members: dict[str, list[_Found]] = {}
-    for name, found in chain.from_iterable(images):
-        members.setdefault(name, []).append(found)
-    names = [name for name in order or sorted(members) if name in members]
-    paired = [_count(members[name]) for name in names]
-    return tuple(Group(kind, *group) for group in zip(names, paired, holm([one.p for one in paired])))
+    """The groups that have images, in the given order.
+
+    Args:
+        groups: (N,) int, the place in `names` of the group of each image.
+        found: by A and by B, (N,) bool.
+    """
+    outcomes = np.bincount(4 * groups + _outcomes(*found), minlength=4 * len(names)).reshape(-1, 4)
+    counts = dict(zip(names, outcomes.tolist()))
+    shown = [name for name in order if any(counts[name])]
+    paired = [Paired(*counts[name]) for name in shown]
+    return tuple(Group(kind, *group) for group in zip(shown, paired, holm([one.p for one in paired])))
 
 
-def _count(found: Iterable[_Found]) -> Paired:
-    times = Counter(found)
-    return Paired(*(times[outcome] for outcome in product((True, False), repeat=2)))
+def _paired(by_a: np.ndarray, by_b: np.ndarray) -> Paired:
+    return Paired(*np.bincount(_outcomes(by_a, by_b), minlength=4).tolist())
+
+
+def _outcomes(by_a: np.ndarray, by_b: np.ndarray) -> np.ndarray:
+    """(N,) int: the place of each image among the fields of `Paired`: both, only A, only B, neither."""
+    return 2 * ~by_a + ~by_b

@@ -7,13 +7,17 @@ needed, so no image is decoded.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
 
-from lost_reg.boxes import centred_box, is_found
+import numpy as np
+
+from lost_reg.boxes import centred_boxes
+from lost_reg.datasets.truths import Truths
 from lost_reg.errors import LostRegError
+from lost_reg.scoring.columns import AlignedBoxes, Columns, found_images, with_objects
 from lost_reg.text import shown_names
 from lost_reg.types import Box, ImageTruth
 
@@ -65,37 +69,44 @@ def score(
     Raises:
         LostRegError: a box for an image without ground truth, or no image left to score.
     """
-    unusable = set(unusable) - boxes.keys()
+    unusable = list(set(unusable) - boxes.keys())
     unknown = [name for name in (*boxes, *unusable) if name not in truths]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    counted = {name: objects_that_count(truth, count_hard).boxes_xyxy for name, truth in truths.items()}
-    done = [name for name in truths if name in boxes or name in unusable]
-    scored = [name for name in done if counted[name]]
-    if not scored:
+    columns = replace(Columns.of_boxes(boxes), failures=unusable)
+    in_columns = truths if isinstance(truths, Truths) else Truths.of(truths.values())
+    aligned = AlignedBoxes.align(columns, in_columns, columns.names, columns.failures)
+    return score_aligned(aligned, in_columns, count_hard=count_hard)
+
+
+def score_aligned(found: AlignedBoxes, truths: Truths, *, count_hard: bool = True) -> Score:
+    """CorLoc of one box per image of a dataset; see `score`.
+
+    Raises:
+        LostRegError: no image left to score.
+    """
+    counting = truths.counting(count_hard)
+    scored = found.done & with_objects(counting)
+    images, done = int(np.count_nonzero(scored)), int(np.count_nonzero(found.done))
+    if not images:
         raise LostRegError("nothing to score: no image that was done has a ground-truth box")
 
-    def number_found(box_of: Callable[[str], Box | None]) -> int:
-        found = ((box_of(name), counted[name]) for name in scored)
-        return sum(box is not None and is_found(box, objects) for box, objects in found)
+    def number_found(boxes_xyxy: np.ndarray) -> int:
+        return int(np.count_nonzero(found_images(boxes_xyxy, counting) & scored))
 
     def percent_centred(side: float) -> float:
-        def box_of(name: str) -> Box | None:
-            size_hw = truths[name].size_hw
-            return centred_box(size_hw, side) if size_hw else None
+        return 100 * number_found(centred_boxes(truths.sizes_hw, side)) / images
 
-        return 100 * number_found(box_of) / len(scored)
-
-    found = number_found(boxes.get)
-    low, high = wilson_interval(found, len(scored))
+    hits = number_found(found.boxes_xyxy)
+    low, high = wilson_interval(hits, images)
     return Score(
-        images=len(scored),
-        found=found,
-        corloc=100 * found / len(scored),
+        images=images,
+        found=hits,
+        corloc=100 * hits / images,
         interval=(100 * low, 100 * high),
-        unusable=sum(name in unusable for name in scored),
-        without_truth=len(done) - len(scored),
-        not_done=len(truths) - len(done),
+        unusable=int(np.count_nonzero(found.failed & scored)),
+        without_truth=done - images,
+        not_done=len(truths) - done,
         centred=percent_centred(CENTRED_SIDE),
         whole=percent_centred(WHOLE_SIDE),
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lost_reg.backbones.zoo import SPECS, backbone_label, backbone_notes
 from lost_reg.datasets.base import LEAVE_OUT, REFUSE
@@ -14,10 +17,12 @@ from lost_reg.datasets.catalog import Dataset, data_root, find_dataset, is_known
 from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
 from lost_reg.errors import LostRegError
-from lost_reg.runs.folder import RUN_FILE, Results
+from lost_reg.runs.folder import RUN_FILE, Results, read_failures, read_outcomes, read_run_record
 from lost_reg.runs.seals import foreign, is_own
-from lost_reg.scoring.prediction_files import match_images, read_boxes
+from lost_reg.scoring.columns import AlignedBoxes, Columns
+from lost_reg.scoring.prediction_files import image_names, read_boxes
 from lost_reg.text import counted
+from lost_reg.types import Box
 
 REGISTER_KINDS = {
     "without": "without registers",
@@ -51,58 +56,87 @@ class FoundBoxes:
     """The boxes of a run, a sweep or a prediction file.
 
     title: the backbone's label (see `describe_backbone`), or the name of the file.
-    settings, data_root: as recorded; None for a file. Another user's data root is left out.
+    settings, data_root: as recorded; None for a file. unused_data_root: that of another user, which is not
+        used.
+    load: reads the boxes; called once.
     is_own: whether this user made it, so that the dataset that it names may be read from any folder.
-    boxes, sizes_hw, failures: by the source's name for the image, or, after `on`, by the dataset's. A box is
-        None if nothing was found; a sweep has a tuple of boxes. Files have no sizes or failures.
     """
 
     path: Path
     title: str
     settings: dict[str, Any] | None
     data_root: str | None
-    boxes: Mapping[str, Any]
-    sizes_hw: Mapping[str, tuple[int, int]]
-    failures: frozenset[str]
+    load: Callable[[], Columns]
     is_own: bool = True
+    unused_data_root: str | None = None
 
     @classmethod
-    def of_results(cls, results: Results, boxes: Mapping[str, Any] | None = None) -> FoundBoxes:
-        """The boxes in a results folder; without `boxes`, the first box of each image of a run."""
-        if boxes is None:
-            boxes = {image: one.box_xyxy for image, one in results.predictions.items()}
-        own = is_own(results.record)
+    def of_run(cls, folder: Path) -> FoundBoxes:
+        """The first box of each image of a run. The boxes are read when they are asked for.
+
+        Raises:
+            LostRegError: a record that is missing or malformed; when boxes are read, a malformed line.
+        """
+
+        def load() -> Columns:
+            return Columns.of_outcomes(read_outcomes(folder), (one.image for one in read_failures(folder)))
+
+        return cls._of_record(folder, read_run_record(folder), load)
+
+    @classmethod
+    def of_results(cls, results: Results) -> FoundBoxes:
+        """The boxes in a results folder: the first box of each image of a run, or all of a sweep's."""
+
+        def load() -> Columns:
+            return Columns.of_outcomes(results.predictions.values(), results.failures)
+
+        return cls._of_record(results.folder, results.record, load)
+
+    @classmethod
+    def of_boxes(cls, path: Path, boxes: Mapping[str, Box | None]) -> FoundBoxes:
+        """The boxes of a prediction file."""
+        return cls(path, path.name, None, None, lambda: Columns.of_boxes(boxes))
+
+    @classmethod
+    def _of_record(cls, folder: Path, record: dict[str, Any], load: Callable[[], Columns]) -> FoundBoxes:
+        settings, own = record["settings"], is_own(record)
+        recorded = record.get("data_root")
         return cls(
-            path=results.folder,
-            title=describe_backbone(results.settings),
-            settings=results.settings,
-            data_root=results.record.get("data_root") if own else None,
-            boxes=boxes,
-            sizes_hw={image: one.size_hw for image, one in results.predictions.items()},
-            failures=frozenset(results.failures),
+            path=folder,
+            title=describe_backbone(settings),
+            settings=settings,
+            data_root=recorded if own else None,
+            load=load,
             is_own=own,
+            unused_data_root=None if own else recorded,
         )
 
-    @property
-    def done(self) -> set[str]:
-        """The images that were processed, or failed."""
-        return {*self.boxes, *self.failures}
-
-    def on(self, dataset: Dataset) -> FoundBoxes:
-        """The same, keyed by a dataset's image names.
+    def on(self, dataset: Dataset) -> AlignedBoxes:
+        """The boxes in the rows of a dataset.
 
         Raises:
             LostRegError: images that the dataset does not have, or a name that matches several.
         """
-        boxes, sizes, failures = (
-            match_images(one, dataset.truths, dataset.left_out)
-            for one in (self.boxes, self.sizes_hw, dict.fromkeys(self.failures))
+        columns, truths = self.load(), dataset.truths
+        images, failures = (
+            image_names(names, truths, dataset.left_out) for names in (columns.names, columns.failures)
         )
-        return replace(self, boxes=boxes, sizes_hw=sizes, failures=frozenset(failures))
+        return AlignedBoxes.align(columns, truths, images, failures)
 
-    def of_other_size(self, dataset: Dataset) -> list[str]:
-        """The images, by the dataset's names, whose size differs from the annotated one."""
-        return [name for name, size in self.sizes_hw.items() if size != dataset.truths[name].size_hw]
+
+def with_sizes(dataset: Dataset, *found: AlignedBoxes) -> Dataset:
+    """The dataset with the sizes that runs recorded; see `Dataset.with_sizes`."""
+    if dataset.truths.is_sized.all():
+        return dataset
+    names = dataset.truths.names
+    sizes = {
+        name: (size[0], size[1])
+        for one in found
+        for name, size in zip(names, one.sizes_hw.tolist())
+        if size[0]
+    }
+    done = np.logical_or.reduce([one.done for one in found])
+    return dataset.with_sizes(sizes, compress(names, done))
 
 
 def check_boxes_file(path: Path) -> None:
@@ -126,7 +160,7 @@ def read_file_boxes(path: Path) -> FoundBoxes:
         LostRegError: see `check_boxes_file` and `read_boxes`.
     """
     check_boxes_file(path)
-    return FoundBoxes(path, path.name, None, None, read_boxes(path), {}, frozenset())
+    return FoundBoxes.of_boxes(path, read_boxes(path))
 
 
 def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
@@ -143,8 +177,32 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     if not (options.dataset or found.is_own or is_known(name)):
         why = foreign(found.path, f"its ground truth is not read from {name!r}")
         raise LostRegError(f"{why}: name it with `dataset`")
-    dataset = find_dataset(name, data_root(options.data_root, found.data_root))
+    root = data_root(options.data_root, found.data_root)
+    try:
+        dataset = find_dataset(name, root)
+    except LostRegError as error:
+        if root == data_root(options.data_root, found.unused_data_root):
+            raise  # it makes no difference
+        why = foreign(found.path, f"the data root that it names, {found.unused_data_root!r}, is not used")
+        raise LostRegError(f"{error}; {why}: name it with `data_root`") from None
     return dataset.annotated() if options.unannotated == LEAVE_OUT else dataset
+
+
+class GroundTruths:
+    """The ground truth of several runs; that of runs on one dataset is read once."""
+
+    def __init__(self, options: ScoringOptions):
+        self._options = options
+        self._read: dict[tuple[str | None, str | None, bool], Dataset] = {}
+
+    def __call__(self, found: FoundBoxes) -> Dataset:
+        """See `ground_truth`."""
+        recorded = found.settings["dataset"] if found.settings else None
+        # of a run that is not the user's, less is read
+        key = self._options.dataset or recorded, found.data_root, found.is_own
+        if key not in self._read:
+            self._read[key] = ground_truth(found, self._options)
+        return self._read[key]
 
 
 def unknown_dataset(file: Path) -> LostRegError:
@@ -152,18 +210,23 @@ def unknown_dataset(file: Path) -> LostRegError:
     return LostRegError(f"name the ground truth of {str(file)!r} with `dataset`, such as voc07")
 
 
-def check_complete(found: FoundBoxes, dataset: Dataset, alternative: str) -> None:
-    """Check that all images of a dataset were processed; `alternative`: advice for the user if not.
+def check_complete(found: FoundBoxes, aligned: AlignedBoxes, dataset: Dataset, alternative: str) -> None:
+    """Check that all images of a dataset were processed.
+
+    Args:
+        aligned: the boxes of `found` on the dataset.
+        alternative: advice for the user if not all were.
 
     Raises:
         LostRegError: images that neither were processed nor failed.
     """
-    if len(found.done) < len(dataset.truths):
+    done = int(np.count_nonzero(aligned.done))
+    if done < len(dataset.truths):
         command = "sweep" if found.settings and "tried" in found.settings else "run"
         of_dataset = found.settings and found.settings["dataset"]
         resume = f"; `lost-reg {command}` with `resume` finishes it" if of_dataset else ""
         raise LostRegError(
-            f"{found.path} covers {len(found.done):,} of the {counted(len(dataset.truths), 'image')} of "
+            f"{found.path} covers {done:,} of the {counted(len(dataset.truths), 'image')} of "
             f"{dataset.title}: {alternative}{resume}"
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
-from lost_reg.datasets.coco_file import CocoAnnotation, CocoFile, read_coco_file
+from lost_reg.datasets.coco_file import CocoFile, read_coco_file
 from lost_reg.datasets.fields import MISSING, MOST, as_id, as_number, as_xywh
 from lost_reg.datasets.image_paths import last_part
 from lost_reg.errors import LostRegError
@@ -75,33 +76,45 @@ def _from_list_or_pickle(path: Path, content: bytes, is_json: bool) -> dict[str,
 def match_images(
     found: Mapping[str, T], truths: Mapping[str, ImageTruth], left_out: Iterable[str] = ()
 ) -> dict[str, T]:
-    """Rekey boxes or other results from what a file calls an image to the dataset's image names.
+    """Rekey boxes or other results to the dataset's image names, without the images left out.
+
+    Raises:
+        LostRegError: see `image_names`.
+    """
+    images = image_names(list(found), truths, left_out)
+    return {image: value for image, value in zip(images, found.values()) if image is not None}
+
+
+def image_names(
+    keys: Sequence[str], truths: Mapping[str, ImageTruth], left_out: Iterable[str] = ()
+) -> list[str | None]:
+    """The dataset's name of each image, for what a file calls it.
 
     A name is tried as it is: as a name, id, last part of a path, stem or number of the dataset; then as an id
     by value (139.0), and then by its last part, as of val2017/x.jpg or D:\\data\\x.jpg.
 
     Args:
-        left_out: images of the dataset that are not scored; what belongs to them is dropped.
+        left_out: images of the dataset that are not scored; their name is None.
 
     Raises:
         LostRegError: an image that the dataset does not have, a name that matches two of its images, or
-            two boxes for one image.
+            two names for one image.
     """
-    if found.keys() <= truths.keys():  # as in a run
-        return dict(found)
+    if all(key in truths for key in keys):  # as in a run
+        return list(keys)
     unscored = {name: ImageTruth(name, Path(name).stem, None, (), (), ()) for name in left_out}
     names = _images_by_any_name({**truths, **unscored})
-    images = {key: names.get(_known_name(key, names), "") for key in found}
-    unknown = [key for key, image in images.items() if image == ""]
+    images = [names.get(_known_name(key, names), "") for key in keys]
+    unknown = [key for key, image in zip(keys, images) if image == ""]
     if unknown:
         raise LostRegError(f"no ground truth for {shown_names(unknown)}: are these results of this dataset?")
-    ambiguous = [key for key, image in images.items() if image is None]
+    ambiguous = [key for key, image in zip(keys, images) if image is None]
     if ambiguous:
         raise LostRegError(f"several images of the dataset go by {shown_names(ambiguous)}: use their ids")
-    repeated = [image for image, count in Counter(images.values()).items() if count > 1]
+    repeated = [image for image, count in Counter(images).items() if count > 1]
     if repeated:
         raise LostRegError(f"several boxes for {shown_names(repeated)}, which goes by several names there")
-    return {images[key]: value for key, value in found.items() if images[key] not in unscored}
+    return [None if image in unscored else image for image in images]
 
 
 def _known_name(key: str, names: Mapping[str, str | None]) -> str:
@@ -193,16 +206,16 @@ def _from_detections(content: bytes) -> dict[str, list[ScoredBox]]:
 
 
 def _from_annotations(file: CocoFile) -> dict[str, list[ScoredBox]]:
+    """In the order of a run's export, else by score, best first."""
     if file.orphans:
         raise LostRegError(f"{file.notes[0]} in {str(file.path)!r}")
-    found: dict[str, list[ScoredBox]] = {name: [] for name in file.without_box}
-    for image in file.images.values():
-        objects = sorted(file.objects.get(image.id, ()), key=_place)
-        boxes = [(1.0 if one.score is None else one.score, one.box_xywh) for one in objects]
-        found[image.file_name] = [(score, (x, y, x + w, y + h)) for score, (x, y, w, h) in boxes]
-    return found
-
-
-def _place(one: CocoAnnotation) -> float:
-    """What a found object is sorted by: its rank in a run's export, else its score, best first."""
-    return one.rank if one.rank is not None else -one.score if one.score is not None else 0.0
+    objects, names = file.objects, file.images.file_names
+    places = np.where(np.isnan(objects.ranks), np.nan_to_num(-objects.scores, nan=0.0), objects.ranks)
+    order = np.lexsort([places, np.repeat(np.arange(len(names)), np.diff(objects.starts))])
+    scores = np.nan_to_num(objects.scores[order], nan=1.0).tolist()
+    x, y, width, height = objects.boxes_xywh[order].T
+    boxes = map(tuple, np.stack([x, y, x + width, y + height], axis=1).tolist())
+    found = list(zip(scores, boxes))
+    starts = objects.starts.tolist()
+    of_images = {name: found[start:end] for name, start, end in zip(names, starts, starts[1:])}
+    return {**{name: [] for name in file.without_box}, **of_images}

@@ -11,10 +11,11 @@ from lost_reg import text
 from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.json_files import as_json
-from lost_reg.runs.folder import find_runs, read_run
+from lost_reg.runs.folder import find_runs
 from lost_reg.scoring import found_boxes
-from lost_reg.scoring.corloc import Score, score
-from lost_reg.scoring.found_boxes import FoundBoxes, ScoringOptions
+from lost_reg.scoring.columns import AlignedBoxes
+from lost_reg.scoring.corloc import Score, score_aligned
+from lost_reg.scoring.found_boxes import FoundBoxes, GroundTruths, ScoringOptions
 from lost_reg.scoring.published import Published, comparable_number
 
 NO_NUMBER = "no comparable number"
@@ -55,10 +56,11 @@ def score_path(path: Path, options: ScoringOptions) -> tuple[list[ScoredRun], li
         found = found_boxes.read_file_boxes(path)
         return [score_found(found, found_boxes.ground_truth(found, options), options)], []
     rows, errors = [], []
+    truth_of = GroundTruths(options)
     for folder in find_runs(path):
         try:
-            found = FoundBoxes.of_results(read_run(folder))
-            rows.append(score_found(found, found_boxes.ground_truth(found, options), options))
+            found = FoundBoxes.of_run(folder)
+            rows.append(score_found(found, truth_of(found), options))
         except LostRegError as error:
             errors.append(error)
     return rows, errors
@@ -70,12 +72,18 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
     Raises:
         LostRegError: incomplete boxes without `partial`, boxes of another dataset, or nothing to score.
     """
-    found = found.on(dataset)
-    dataset = dataset.with_sizes(found.sizes_hw, found.done)
+    return score_on(found, found.on(dataset), dataset, options)
+
+
+def score_on(
+    found: FoundBoxes, aligned: AlignedBoxes, dataset: Dataset, options: ScoringOptions
+) -> ScoredRun:
+    """The same, of boxes that are in the rows of the dataset already."""
+    dataset = found_boxes.with_sizes(dataset, aligned)
     if not options.partial:
-        found_boxes.check_complete(found, dataset, "`partial` scores those alone")
+        found_boxes.check_complete(found, aligned, dataset, "`partial` scores those alone")
     try:
-        result = score(found.boxes, dataset.truths, unusable=found.failures, count_hard=options.count_hard)
+        result = score_aligned(aligned, dataset.truths, count_hard=options.count_hard)
     except LostRegError as error:
         raise LostRegError("; ".join([str(error), *dataset.notes])) from None
     is_full = dataset.is_full and not result.not_done and options.count_hard
@@ -86,7 +94,7 @@ def score_found(found: FoundBoxes, dataset: Dataset, options: ScoringOptions) ->
         split=found_boxes.split_title(dataset, options),
         score=result,
         published=comparable_number(found.settings, dataset.name, is_full_split=is_full),
-        other_size=len(found.of_other_size(dataset)),
+        other_size=aligned.of_other_size(dataset.truths),
         notes=dataset.notes,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,23 +10,24 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from lost_reg.boxes import centred_box, found_objects, is_found
+from lost_reg.boxes import centred_boxes
 from lost_reg.datasets.base import REFUSE
-from lost_reg.datasets.catalog import Dataset
+from lost_reg.datasets.truths import Truths
 from lost_reg.discovery.methods import METHODS, describe_differences, differences
 from lost_reg.errors import LostRegError
 from lost_reg.runs.sweep_folder import read_sweep
-from lost_reg.scoring.corloc import CENTRED_SIDE, WHOLE_SIDE, objects_that_count, wilson_interval
+from lost_reg.scoring.columns import AlignedBoxes, found_images, with_objects
+from lost_reg.scoring.corloc import CENTRED_SIDE, WHOLE_SIDE, wilson_interval
 from lost_reg.scoring.found_boxes import (
     FoundBoxes,
     ScoringOptions,
     backbone_conditions,
     check_complete,
     ground_truth,
+    with_sizes,
 )
 from lost_reg.scoring.paired import mcnemar_p
 from lost_reg.text import counted
-from lost_reg.types import Box, ImageTruth
 
 Count = Annotated[int, Meta(ge=0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
@@ -198,27 +198,27 @@ def score_sweep(
             or too few images to split.
     """
     sweep = read_sweep(folder)
-    found = FoundBoxes.of_results(sweep.results, sweep.boxes)
-    truths = ground_truth(found, ScoringOptions(dataset, root, unannotated=unannotated))
-    found = found.on(truths)
-    truths = truths.with_sizes(found.sizes_hw, found.done)
+    found = FoundBoxes.of_results(sweep.results)
+    dataset_found = ground_truth(found, ScoringOptions(dataset, root, unannotated=unannotated))
+    aligned = found.on(dataset_found)
+    dataset_found = with_sizes(dataset_found, aligned)
     if not partial:
-        check_complete(found, truths, "`partial` scores those alone")
-    scored = sorted(image for image in found.done if objects_that_count(truths.truths[image]).boxes_xyxy)
-    tuning = tuning_images(len(scored), tune_fraction, seed)
-    nothing = (None,) * len(sweep.settings)
-    hits = [_hits(found.boxes.get(image, nothing), truths, image) for image in scored]
-    by_setting = np.stack(hits, axis=1)  # (settings, images)
-    held_out = [truths.truths[image] for image, is_tuning in zip(scored, tuning) if not is_tuning]
+        check_complete(found, aligned, dataset_found, "`partial` scores those alone")
+    truths = dataset_found.truths
+    of_scored = np.flatnonzero(aligned.done & with_objects(truths)).tolist()
+    rows = sorted(of_scored, key=truths.names.__getitem__)
+    tuning = tuning_images(len(rows), tune_fraction, seed)
+    by_setting = _hits(aligned, truths, len(sweep.settings))[:, rows]
+    held_out = np.array(rows)[~tuning]
     scores = SweepScores(
         folder=folder,
         backbone=found.title,
-        dataset=truths.title,
-        split=truths.split,
+        dataset=dataset_found.title,
+        split=dataset_found.split,
         images_tuned=int(tuning.sum()),
         images_scored=int((~tuning).sum()),
-        unusable=sum(image in found.failures for image in scored),
-        not_done=len(truths.truths) - len(found.done),
+        unusable=int(np.count_nonzero(aligned.failed[rows])),
+        not_done=int(np.count_nonzero(~aligned.done)),
         tune_fraction=tune_fraction,
         seed=seed,
         settings=tuple(
@@ -226,18 +226,17 @@ def score_sweep(
             for setting, row in zip(sweep.settings, by_setting)
         ),
         conditions=tuple(backbone_conditions(sweep.results.settings)),
-        found_centred=_found_by_centred(held_out, CENTRED_SIDE),
-        found_whole=_found_by_centred(held_out, WHOLE_SIDE),
-        by_image=FoundByImage(tuple(scored), by_setting, tuning),
+        found_centred=_found_by_centred(truths, held_out, CENTRED_SIDE),
+        found_whole=_found_by_centred(truths, held_out, WHOLE_SIDE),
+        by_image=FoundByImage(tuple(truths.names[row] for row in rows), by_setting, tuning),
     )
     chosen = scores.settings.index(scores.chosen)
     return replace(scores, alike=_alike(by_setting[:, tuning], chosen))
 
 
-def _found_by_centred(truths: Sequence[ImageTruth], side: float) -> int:
-    """In how many images a centred box finds an object; not in those of unknown size."""
-    sized = ((one.size_hw, objects_that_count(one).boxes_xyxy) for one in truths)
-    return sum(bool(size_hw) and is_found(centred_box(size_hw, side), boxes) for size_hw, boxes in sized)
+def _found_by_centred(truths: Truths, rows: np.ndarray, side: float) -> int:
+    """In how many of some images a centred box finds an object; not in those of unknown size."""
+    return int(np.count_nonzero(found_images(centred_boxes(truths.sizes_hw, side), truths)[rows]))
 
 
 def _alike(found: np.ndarray, chosen: int) -> int:
@@ -248,13 +247,11 @@ def _alike(found: np.ndarray, chosen: int) -> int:
     return sum(int(count) for pair, count in zip(pairs, counts) if mcnemar_p(*map(int, pair)) >= 0.05)
 
 
-_EMPTY = (0, 0, 0, 0)  # overlaps nothing
-
-
-def _hits(boxes: tuple[Box | None, ...], truths: Dataset, image: str) -> np.ndarray:
-    """(S,) bool: which settings found an object in an image."""
-    objects = objects_that_count(truths.truths[image]).boxes_xyxy
-    return np.any(found_objects(np.array([box or _EMPTY for box in boxes]), objects), axis=1)
+def _hits(found: AlignedBoxes, truths: Truths, settings: int) -> np.ndarray:
+    """(S, N) bool: which setting found an object in which image."""
+    boxes = found.boxes_xyxy.reshape(len(truths), -1, 4)  # (N, 1, 4) if all images failed
+    boxes = np.broadcast_to(boxes, (len(truths), settings, 4))
+    return np.stack([found_images(boxes[:, index], truths) for index in range(settings)])
 
 
 def tuning_images(images: int, fraction: float, seed: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from lost_reg import text
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import METHODS, describe_setting
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.runs.sweep_folder import SCORES_FILE
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores
@@ -204,7 +204,7 @@ def read_scores(folder: Path) -> SweepScores:
     """
     path = folder / SCORES_FILE
     try:
-        content = parse_json(path.read_bytes(), dict[str, Any])
+        content = parse_json(read_regular(path), dict[str, Any])
         settings = [
             {**row, "setting": {name: row[name] for name in vars(convert(row, _Recorded)) if name in row}}
             for row in convert(content.get("settings"), list[dict[str, Any]])

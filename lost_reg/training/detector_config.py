@@ -13,6 +13,8 @@ from lost_reg.json_files import check_fields
 RESNETS = ("resnet18", "resnet50")
 VIT = "vit"
 NORMS = ("group", "batch", "frozen")
+# A record of others can ask for anything; these are beyond all that is trained.
+MOST_CHANNELS, MOST_SIDE, MOST_PROPOSALS, MOST_CLASSES = 4096, 16_384, 100_000, 100_000
 BATCH_OF_LR = 16  # the batch size that the recipes' learning rates are for
 
 
@@ -71,6 +73,14 @@ class DetectorConfig:
         for name in ("steps", "batch_size", "channels", "max_size"):
             if getattr(self, name) < 1:
                 raise LostRegError(f"expected `{name}` of at least 1, but got {getattr(self, name)}")
+        for name, value, most in (
+            ("channels", self.channels, MOST_CHANNELS),
+            ("max_size", self.max_size, MOST_SIDE),
+            ("min_size", max(self.min_sizes, default=0), MOST_SIDE),
+            ("proposals", max(self.proposals), MOST_PROPOSALS),
+        ):
+            if value > most:
+                raise LostRegError(f"expected `{name}` of at most {most:,}, but got {value:,}")
         if not 0 < self.lr < math.inf:
             raise LostRegError(f"expected `lr` above 0, but got {self.lr}")
         if not 0 <= self.momentum < 1:

@@ -33,12 +33,14 @@ Target = dict[str, Tensor]  # boxes (N, 4) xyxy in pixels of the scaled image, l
 class TrainingSet:
     """A run's boxes.
 
+    run: its folder.
     images: for each image with a box, its name, its boxes in pixels of the original, and their classes.
     folder: of its images.
     classes: their names; boxes' classes are indices into them. labelled: whether they are objects' labels.
     settings: the run's. digest: of the boxes. sizes_hw: of the images in the run.
     """
 
+    run: Path
     folder: ImageFolder
     images: list[tuple[str, np.ndarray, np.ndarray]]
     classes: tuple[str, ...]
@@ -103,7 +105,7 @@ def read_training_set(
     images = [(one.image, *_arrays(one, names if classes else None)) for one in with_box]
     sizes = {one.image: one.size_hw for one in with_box}
     digest = _digest(images, names)
-    return TrainingSet(folder, images, names, classes, record["settings"], record, digest, sizes)
+    return TrainingSet(run, folder, images, names, classes, record["settings"], record, digest, sizes)
 
 
 def _boxes(prediction: Prediction) -> list[tuple[Box, str | None]]:

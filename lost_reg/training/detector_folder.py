@@ -1,9 +1,12 @@
 """The folder of a detector.
 
-detector.json       what it is and what it was trained on; written first, and again at the end
-model.safetensors   its weights, once it is trained; without those of a frozen ViT
-checkpoint.pt       the state of an unfinished training
-log.csv, loss.svg   the losses of its steps
+detector.json            what it is and what it was trained on; written first, and again at the end
+model.safetensors        its weights, once it is trained; without those of a frozen ViT
+checkpoint.safetensors   the state of an unfinished training
+log.csv, loss.svg        the losses of its steps
+
+A detector of others can say anything: files that its record names are read only if its seal holds, or if the
+user names them.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from msgspec import Meta
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 from lost_reg.backbones.base import Backbone
@@ -28,13 +32,17 @@ from lost_reg.charts import COLOURS, chart_file
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
+from lost_reg.runs.folder import RecordedWeights
+from lost_reg.runs.seals import OF_DETECTORS, is_own, sealed
 from lost_reg.text import first_sentence
-from lost_reg.training.detector_config import VIT, DetectorConfig
+from lost_reg.training.detector_config import MOST_CLASSES, VIT, DetectorConfig
 from lost_reg.training.detector_models import build_detector
-from lost_reg.training.run_backbone import own_weights
+from lost_reg.training.run_backbone import weights_of
 
 DETECTOR_FILE, MODEL_FILE = "detector.json", "model.safetensors"
-CHECKPOINT_FILE, LOG_FILE, CHART_FILE = "checkpoint.pt", "log.csv", "loss.svg"
+CHECKPOINT_FILE, LOG_FILE, CHART_FILE = "checkpoint.safetensors", "log.csv", "loss.svg"
+_OLD_CHECKPOINT = "checkpoint.pt"  # a pickle, of earlier versions
+_STATE = "state"  # in the metadata of a checkpoint
 
 LOG_COLUMNS = (
     "step", "lr", "loss", "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
@@ -43,12 +51,21 @@ LOG_COLUMNS = (
 
 
 @dataclass(frozen=True)
+class _Vit:
+    """The frozen ViT of a detector, as a run recorded it."""
+
+    backbone: str
+    weights: RecordedWeights
+    weights_file: str | None
+
+
+@dataclass(frozen=True)
 class _Record:
     """What detector.json holds, besides where it came from."""
 
     config: dict[str, Any]
-    classes: tuple[str, ...] | None
-    vit: dict[str, Any] | None
+    classes: Annotated[tuple[str, ...], Meta(max_length=MOST_CLASSES)] | None
+    vit: _Vit | None
     finished: bool
     trained_on: dict[str, Any]
 
@@ -103,12 +120,16 @@ def config_of(record: dict[str, Any], path: Path) -> DetectorConfig:
         raise LostRegError(f"{path} is not the record of a detector: {reason_of(error)}") from None
 
 
-def load_detector(folder: Path, device: torch.device) -> Detector:
+def load_detector(folder: Path, device: torch.device, vit_weights: str | None = None) -> Detector:
     """A trained detector, ready to be applied.
 
+    Args:
+        vit_weights: the weights of its frozen ViT; by default the recorded ones, which are not read from a
+            file that another user's detector names.
+
     Raises:
-        LostRegError: no detector, one whose training is not finished, or files that are missing or do not
-            fit.
+        LostRegError: no detector, one whose training is not finished, files that are missing or do not fit,
+            or weights for a detector without a ViT.
     """
     record = read_detector_record(folder)
     config = config_of(record, folder / DETECTOR_FILE)
@@ -118,7 +139,12 @@ def load_detector(folder: Path, device: torch.device) -> Detector:
             f"the detector in {str(folder)!r} is not finished: `lost-reg train detector` with `resume` "
             "continues its training"
         )
-    vit = load_vit(record["vit"], device) if config.backbone == VIT else None
+    vit = None
+    if config.backbone == VIT and record["vit"]:
+        own = is_own(record, OF_DETECTORS)
+        vit = load_vit(record["vit"], device, folder, own=own, given=vit_weights)
+    elif vit_weights:
+        raise LostRegError("`weights` does not apply to this detector, which has its own: leave it out")
     classes = tuple(record["classes"]) if record["classes"] else None
     model = build_detector(config, len(classes) if classes else 1, vit)
     try:
@@ -138,16 +164,23 @@ def recorded_vit(settings: dict[str, Any], record: dict[str, Any]) -> dict[str, 
     }
 
 
-def load_vit(recorded: dict[str, Any], device: torch.device) -> Backbone:
+def load_vit(
+    recorded: dict[str, Any], device: torch.device, folder: Path, *, own: bool, given: str | None = None
+) -> Backbone:
     """The frozen ViT of a detector, whose weights must be those of the run.
 
+    Args:
+        folder: of the detector, or of the run that it is trained on.
+        own: whether this user made it. given: weights in place of the recorded ones.
+
     Raises:
-        LostRegError: weights that are missing or others, or a model without blocks.
+        LostRegError: weights that are missing or others, a model without blocks, or a file of weights that
+            only another user's record names.
     """
     if recorded["weights"]["source"] == "callable":
         raise LostRegError("the run's features are a function of yours: choose a ResNet as `backbone`")
-    given = own_weights(recorded["weights"], recorded["weights_file"])
-    vit = load_backbone(recorded["backbone"], weights=given, device=str(device))
+    found = given or weights_of(folder, recorded["weights"], recorded["weights_file"], own=own)
+    vit = load_backbone(recorded["backbone"], weights=found, device=str(device))
     if vit.weights.sha256 != recorded["weights"]["sha256"]:
         raise LostRegError(
             f"the weights of {vit.name} ({vit.weights.name}) are not those of the run: "
@@ -160,39 +193,66 @@ def load_vit(recorded: dict[str, Any], device: torch.device) -> Backbone:
 
 
 def write_detector_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write detector.json, whole or not at all."""
+    """Write detector.json, sealed, whole or not at all."""
     with whole_file(folder / DETECTOR_FILE, durable=True) as part:
-        part.write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
+        part.write_text(as_json(sealed(record, OF_DETECTORS), indent=2) + "\n", encoding="utf-8")
 
 
 def write_model(folder: Path, model: nn.Module) -> None:
     """Write the weights of a trained detector."""
     with whole_file(folder / MODEL_FILE, durable=True) as part:
-        part.write_bytes(save({name: one.contiguous().cpu() for name, one in model.state_dict().items()}))
+        part.write_bytes(_packed(model.state_dict()))
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+def _packed(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    return save({name: one.contiguous().cpu() for name, one in tensors.items()}, metadata)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of an unfinished training.
+
+    step: how many steps are done. scaler: the state of a GradScaler, which is empty but for fp16.
+    tensors: of the model and of the optimizer, by name.
+    """
+
+    step: int
+    scaler: dict[str, float]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _State:
+    """What of a checkpoint is not a tensor."""
+
+    step: Annotated[int, Meta(ge=0)]
+    scaler: dict[str, int | float]
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write the state of an unfinished training, whole or not at all."""
+    state = as_json({"step": checkpoint.step, "scaler": checkpoint.scaler})
     with whole_file(folder / CHECKPOINT_FILE, "the checkpoint", durable=True) as part:
-        content = io.BytesIO()  # torch itself does not say that a disk is full
-        torch.save(state, content)
-        part.write_bytes(content.getbuffer())
+        part.write_bytes(_packed(checkpoint.tensors, {_STATE: state}))
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path) -> Checkpoint | None:
     """The state of an unfinished training; None if it has not got as far as writing one.
 
     Raises:
-        LostRegError: it is damaged.
+        LostRegError: it is damaged, or an earlier version wrote it.
     """
-    path = folder / CHECKPOINT_FILE
+    path, old = folder / CHECKPOINT_FILE, folder / _OLD_CHECKPOINT
+    if old.exists():
+        raise LostRegError(f"{old} was made by an earlier version: delete it to begin again")
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise nearly anything
-        reason = first_sentence(error)
-        raise LostRegError(f"{path} is damaged ({reason}): delete it to begin again") from None
+        with safe_open(path, "pt") as file:
+            state = parse_json(file.metadata()[_STATE], _State)
+        return Checkpoint(state.step, dict(state.scaler), load_file(path))
+    except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, *MALFORMED) as error:
+        raise LostRegError(f"{path} is damaged ({reason_of(error)}): delete it to begin again") from None
 
 
 class Log:

@@ -52,8 +52,10 @@ class DetectorModel(Backbone):
         raise LostRegError(f"the detector {str(self.detector.path)!r} has no features")
 
 
-def load_detector_model(folder: Path, *, device: str = "auto", precision: str = "fp32") -> DetectorModel:
-    """A trained detector, to be applied by `run_detector`.
+def load_detector_model(
+    folder: Path, *, device: str = "auto", precision: str = "fp32", vit_weights: str | None = None
+) -> DetectorModel:
+    """A trained detector, to be applied by `run_detector`; vit_weights: see `load_detector`.
 
     Raises:
         LostRegError: no detector, an unfinished one, files that do not fit, or an unknown device.
@@ -61,7 +63,7 @@ def load_detector_model(folder: Path, *, device: str = "auto", precision: str = 
     on = find_device(device)
     if precision not in PRECISIONS:
         raise LostRegError(f"unknown precision {precision!r}: choose among {', '.join(PRECISIONS)}")
-    return DetectorModel(load_detector(folder, on), on, precision)
+    return DetectorModel(load_detector(folder, on, vit_weights), on, precision)
 
 
 def run_detector(

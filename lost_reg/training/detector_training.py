@@ -21,10 +21,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lost_reg.backbones.base import PRECISIONS
+from lost_reg.backbones.base import PRECISIONS, Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest
 from lost_reg.runs.ranks import ALONE, Ranks
+from lost_reg.runs.seals import is_own
 from lost_reg.runs.sessions import now, versions
 from lost_reg.runs.writer import while_locked
 from lost_reg.training.detector_config import VIT, DetectorConfig
@@ -32,6 +33,7 @@ from lost_reg.training.detector_data import Steps, Target, TrainingSet, steps_fr
 from lost_reg.training.detector_folder import (
     CHECKPOINT_FILE,
     DETECTOR_FILE,
+    Checkpoint,
     Log,
     load_vit,
     plain,
@@ -53,7 +55,8 @@ StepProgress = Callable[[int, int], None]  # steps done, in total
 class TrainingOptions:
     """How a training runs; its result does not depend on it, but for rounding.
 
-    weights: a ResNet's. workers: processes that read images; 0 reads in this one.
+    weights: a ResNet's; for a frozen ViT, those of the run, by default where they were.
+    workers: processes that read images; 0 reads in this one.
     save_every: steps between checkpoints; there is also one every five minutes.
     resume: continue the training in the folder.
     """
@@ -126,7 +129,7 @@ def check_trainable(out: Path, *, resume: bool) -> None:
 
 
 def _record(data: TrainingSet, config: DetectorConfig, options: TrainingOptions) -> dict[str, Any]:
-    weights = options.weights
+    weights = options.weights if config.backbone != VIT else None  # these are in `vit`
     digest = file_digest(weights, "sha256") if weights and weights.is_file() else None
     return {
         "created": now(),
@@ -163,11 +166,18 @@ def _check_same(out: Path, record: dict[str, Any]) -> None:
 
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
 _SAME = ("classes", "vit", "weights", "precision", "trained_on")
+_MODEL, _MOMENTUM = "model", "momentum"  # before the names of the tensors in a checkpoint
 
 
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 300 else f"...{text[-300:]}"
+
+
+def _vit_of(data: TrainingSet, options: TrainingOptions) -> Backbone:
+    given = str(options.weights) if options.weights else None
+    recorded = recorded_vit(data.settings, data.record)
+    return load_vit(recorded, options.device, data.run, own=is_own(data.record), given=given)
 
 
 class _Training:
@@ -179,8 +189,9 @@ class _Training:
         device, ranks = options.device, options.ranks
         if device.index is not None:
             torch.cuda.set_device(device)  # for nccl
-        vit = load_vit(recorded_vit(data.settings, data.record), device) if config.backbone == VIT else None
-        self._model = build_detector(config, len(data.classes), vit, options.weights).to(device)
+        vit = _vit_of(data, options) if config.backbone == VIT else None
+        weights = None if vit else options.weights
+        self._model = build_detector(config, len(data.classes), vit, weights).to(device)
         if ranks.count > 1 and device.type == "cuda" and config.norm == "batch":
             self._model = nn.SyncBatchNorm.convert_sync_batchnorm(self._model)
         self._optimizer = torch.optim.SGD(
@@ -200,18 +211,36 @@ class _Training:
             return 0
         if read_detector_record(self._out)["finished"]:
             return self._config.steps
-        state = read_checkpoint(self._out)
-        if state is None:
+        checkpoint = read_checkpoint(self._out)
+        if checkpoint is None:
             return 0
         try:
-            self._model.load_state_dict(state["model"])
-            self._optimizer.load_state_dict(state["optimizer"])
-            self._scaler.load_state_dict(state["scaler"])
-            return int(state["step"])
-        except (KeyError, RuntimeError, ValueError, TypeError):
+            self._load(checkpoint)
+        except (KeyError, RuntimeError, ValueError):
             raise LostRegError(
                 f"{self._out / CHECKPOINT_FILE} is not of this training: delete it to begin again"
             ) from None
+        return checkpoint.step
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Raises KeyError, RuntimeError or ValueError for the state of another training."""
+        self._model.load_state_dict(_of(checkpoint.tensors, _MODEL))
+        momenta = {int(number): one for number, one in _of(checkpoint.tensors, _MOMENTUM).items()}
+        parameters = dict(enumerate(trained_parameters(self._model)))
+        if any(parameters[number].shape != one.shape for number, one in momenta.items()):
+            raise ValueError("momenta of other parameters")
+        state = {number: {"momentum_buffer": one} for number, one in momenta.items()}
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": state})
+        self._scaler.load_state_dict(checkpoint.scaler)
+
+    def _checkpoint(self) -> Checkpoint:
+        momenta = {
+            f"{_MOMENTUM}.{number}": state["momentum_buffer"]
+            for number, state in self._optimizer.state_dict()["state"].items()
+            if state.get("momentum_buffer") is not None  # it is for a training without momentum
+        }
+        model = {f"{_MODEL}.{name}": tensor for name, tensor in self._model.state_dict().items()}
+        return Checkpoint(self._done, self._scaler.state_dict(), {**model, **momenta})
 
     def run(self, progress: StepProgress) -> TrainingSummary:
         """Train the steps that are left."""
@@ -275,15 +304,7 @@ class _Training:
 
     def _save(self) -> None:
         self._saved_at = time.perf_counter()
-        write_checkpoint(
-            self._out,
-            {
-                "step": self._done,
-                "model": self._model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "scaler": self._scaler.state_dict(),
-            },
-        )
+        write_checkpoint(self._out, self._checkpoint())
 
     def finish(self) -> None:
         """Write the trained model, then its record, and delete the checkpoint."""
@@ -293,6 +314,13 @@ class _Training:
         write_model(self._out, self._model)
         write_detector_record(self._out, {**record, "finished": True})
         (self._out / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def _of(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Those of a kind, without it in their names."""
+    return {
+        name.removeprefix(f"{kind}."): one for name, one in tensors.items() if name.startswith(f"{kind}.")
+    }
 
 
 def _seed(*numbers: int) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.hub import is_hub_id
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import Results
 from lost_reg.runs.seals import foreign, is_own
@@ -25,16 +28,28 @@ def backbone_and_weights(
         return backbone, weights
     if recorded["source"] == "callable":
         raise LostRegError(f"the features of {results.folder} are a function's: name a `backbone`")
-    if recorded["source"] == "file" and not weights and not is_own(results.record):
-        raise LostRegError(f"{foreign(results.folder, 'its weights are not read')}: name them with `weights`")
-    return settings["backbone"], weights or own_weights(recorded, results.record.get("weights_file"))
+    found = weights or weights_of(
+        results.folder, recorded, results.record.get("weights_file"), own=is_own(results.record)
+    )
+    return settings["backbone"], found
 
 
-def own_weights(recorded: Mapping[str, Any], file: str | None) -> str | None:
-    """What `load_backbone` needs to load weights that were recorded; `file`: as recorded in run.json."""
-    if recorded["source"] == "file":
-        return file or recorded["name"]
-    return recorded["name"] if recorded["source"] in ("hub", "random") else None
+def weights_of(folder: Path, recorded: Mapping[str, Any], file: str | None, *, own: bool) -> str | None:
+    """What `load_backbone` needs to load weights that were recorded.
+
+    Args:
+        folder: of the run or detector. file: the file of the weights, as recorded beside them.
+        own: whether this user made the record, so that files that it names may be read.
+
+    Raises:
+        LostRegError: they are in a file, and the record is another user's.
+    """
+    source, name = recorded["source"], recorded["name"]
+    if source == "file" or (source == "hub" and (not is_hub_id(name) or os.path.exists(name))):
+        if not own:
+            raise LostRegError(f"{foreign(folder, 'its weights are not read')}: name them with `weights`")
+        return file or name
+    return name if source in ("hub", "random") else None
 
 
 def check_same_weights(results: Results, backbone: Backbone) -> None:

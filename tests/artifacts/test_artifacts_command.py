@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+from artifact_cases import backbone_artifacts
 from click.testing import CliRunner
 from helpers import names
 
+from lost_reg.artifacts import measure
+from lost_reg.artifacts.records import Artifacts, read_artifacts, write_artifacts
 from lost_reg.cli.app import main
 
 
@@ -42,6 +46,56 @@ def test_the_command_writes_json_and_figures(lost_reg, photos, tmp_path):
     assert second["layers"][6]["cutoffs"]["reference"] == first["layers"][0]["percentiles"]["98"]
     again = lost_reg("artifacts", photos, *models, "--weights", "random", "--out", out)
     assert again.exit_code == 1 and "exists already" in again.stderr
+
+
+def test_an_interrupted_command_can_be_given_again(lost_reg, photos, tmp_path, monkeypatch):
+    out, measured = tmp_path / "out", []
+
+    def give(*options):
+        arguments = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--out", out)
+        return lost_reg("artifacts", photos, *arguments, *options)
+
+    def interrupted_after(models, whole=measure.measure):
+        def one(*args, **options):
+            measured.append(len(measured))
+            if len(measured) > models:
+                raise KeyboardInterrupt
+            return whole(*args, **options)
+
+        measured.clear()
+        monkeypatch.setattr(measure, "measure", one)
+        assert give().exit_code == 130
+
+    interrupted_after(1)
+    first = (out / "artifacts.json").read_bytes()
+    assert [read_artifacts(out / "artifacts.json").missing, len(json.loads(first)["backbones"])] == [1, 1]
+    interrupted_after(0)
+    assert (out / "artifacts.json").read_bytes() == first
+    monkeypatch.undo()
+    assert "exists already: choose another --out" in give("--cutoff", 20).stderr
+    assert (out / "artifacts.json").read_bytes() == first
+    assert give().exit_code == 0 and read_artifacts(out / "artifacts.json").missing == 0
+    again = contents(out)
+    assert "exists already" in give().stderr
+    shutil.rmtree(out)
+    assert give().exit_code == 0 and contents(out) == again
+
+
+def test_no_measured_model_is_given_up_for_fewer(lost_reg, photos, tmp_path, monkeypatch):
+    out, kept = tmp_path / "out", []
+    about = measure.about_artifacts("tiny", models=3, max_side=64)
+    write_artifacts(out, Artifacts(about, [backbone_artifacts("tiny"), backbone_artifacts("other")]))
+    before = contents(out)
+    save = measure.save_artifacts
+    monkeypatch.setattr(measure, "save_artifacts", lambda *args: (kept.append(contents(out)), save(*args)))
+    models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224", "-b", "timm:deit_tiny_patch16_224")
+    result = lost_reg("artifacts", photos, *models, "--weights", "random", "--max-side", 64, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert len(kept) == 2 and kept[0] == before  # the first model alone was not saved
+
+
+def contents(folder):
+    return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
 def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(lost_reg, photos, tmp_path):

@@ -203,3 +203,11 @@ def test_a_model_does_not_depend_on_its_file_any_more(tmp_path):
         with path.open("r+b") as file:  # as a training that goes on writes it
             file.write(bytes(path.stat().st_size))
         assert has_keys_of(backbone, dino_state())
+
+
+def test_a_hole_of_a_terabyte_is_not_read(tmp_path):
+    """It is made in no time, and takes an hour to read."""
+    path = tmp_path / "a.pth"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    assert refusal(load, "dino", path) == f"{str(path)!r} has 1,024 GiB, which is no weight file"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import sys
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
-from helpers import refusal
+from helpers import names, refusal
 from http_server import Resource, Server
 from PIL import Image
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -22,6 +25,7 @@ from lost_reg.datasets.catalog import find_dataset, missing_images
 from lost_reg.datasets.downloads import Checksum
 
 NAMES = [f"COCO_train2014_{number:012}.jpg" for number in (560992, 9, 25)]
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
 NOT_LISTED = "COCO_train2014_000000000030.jpg"
 
 
@@ -45,6 +49,8 @@ def jpeg(size_wh=(8, 6)) -> bytes:
 def voc07(server, tmp_path, make_voc, monkeypatch):
     """VOC2007 with two images, served as an archive."""
     folder = make_voc(tmp_path / "made" / "VOC2007", {"000005": [("dog", 33, 17, 96, 64)], "000007": []})
+    (folder / "SegmentationClass").mkdir()  # moved after the images
+    (folder / "SegmentationClass" / "000007.png").write_text("a mask")
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         archive.add(folder, "VOCdevkit/VOC2007")
@@ -64,6 +70,46 @@ def test_voc_end_to_end(server, voc07, tmp_path):
     assert server.requested == ["/voc2007/VOCtrainval.tar"]
     download_dataset("voc07", root)
     assert len(server.requested) == 1  # all is there: nothing is asked for
+
+
+@pytest.mark.parametrize("earlier", [None, "VOCdevkit/VOC2007/kept.txt"], ids=["new", "beside others"])
+def test_killed_at_any_moment_of_unpacking(server, voc07, tmp_path, earlier):
+    """Before each operation on files in turn; downloaded again, all is there, and nothing is left over."""
+    killed, made = 0, [name for name in names(tmp_path / "made") if (tmp_path / "made" / name).is_file()]
+    for deadly in count(1):
+        root = tmp_path / str(deadly)
+        if earlier:
+            (root / earlier).parent.mkdir(parents=True)
+            (root / earlier).write_text("the user's")
+        before = len(server.requested)
+        if not killed_at(deadly, root):
+            break
+        killed += 1
+        download_dataset("voc07", root)
+        files = {name for name in names(root) if (root / name).is_file()}
+        assert files == {f"VOCdevkit/{name}" for name in made} | ({earlier} if earlier else set())
+        assert not [name for name in names(root) if ".extracting" in name]
+        assert len(server.requested) - before <= 2
+    assert killed > 15
+
+
+def killed_at(deadly: int, root: Path) -> bool:
+    """Whether a process that downloads is killed: before its n-th operation on files in the root."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    changes = count(1)
+
+    def hook(event: str, arguments: tuple) -> None:
+        writes = event == "open" and arguments[1] and "r" not in arguments[1]
+        if (writes or event in CHANGES) and next(changes) == deadly:
+            os._exit(9)
+
+    sys.addaudithook(hook)
+    try:
+        download_dataset("voc07", root)
+    finally:
+        os._exit(0)
 
 
 def test_several_that_ask_at_once_get_one_download(server, voc07, tmp_path):

@@ -173,7 +173,7 @@ class TestExtract:
         assert copied and names(tmp_path / "out") == []
 
     def test_what_a_killed_run_left_is_not_taken(self, tmp_path: Path, make) -> None:
-        left = tmp_path / "out" / ".extracting" / "VOC" / "half.txt"
+        left = tmp_path / "out" / ".archive.extracting" / "VOC" / "half.txt"
         left.parent.mkdir(parents=True)
         left.write_text("ha")
         extract(make(tmp_path / "archive", FILES), tmp_path / "out")

@@ -9,6 +9,7 @@ import costs
 import how_long
 import pytest
 import scale
+import score_speed
 import torch
 import trials
 
@@ -96,3 +97,18 @@ def test_memory_is_measured_on_the_way(printed):
     assert sum(line.startswith("`--resume` with all done: ") for line in lines) == 3
     last_rows = [line.split(" | ")[0] for line in lines if line.startswith(("| 20 |", "| 1,100 |"))]
     assert last_rows == ["| 20", "| 1,100", "| 1,100"]
+
+
+def test_scoring_is_measured_with_the_code_of_two_checkouts(printed):
+    output = printed(
+        score_speed, "--images", 9, "--objects", 9, "--commands", "corloc", "--before", score_speed.HERE
+    )
+    header, _, *rows = [line.split(" | ") for line in output.splitlines() if line.startswith("|")]
+    assert [cell.strip("| ") for cell in header[1:3]] == ["seconds, before", "seconds, after"]
+    assert [row[0].strip("| ") for row in rows] == ["corloc", "corloc of VOC"]
+    assert all(float(cell.strip(" |")) > 0 for row in rows for cell in row[1:])
+
+
+def test_a_command_that_fails_is_said(tmp_path):
+    with pytest.raises(OSError, match="lost-reg corloc nowhere: Error: "):
+        score_speed.run_once(["corloc", "nowhere"], score_speed.HERE, tmp_path, score_speed.Taken())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.export.base import MODES
 from lost_reg.export.run_export import warnings
 from lost_reg.images.reading import read_image
-from lost_reg.runs.image_folder import ImageRoot
+from lost_reg.runs.image_folder import ImageFolder, ImageRoot
 
 
 @pytest.mark.parametrize("images", MODES)
@@ -34,6 +36,35 @@ def test_pictures_of_yolo(tmp_path, photos, images):
         assert "2 of 5 images are not there as files: gone.jpg (no file" in warnings(summary)[0]
     else:
         assert warnings(summary) == []
+
+
+@pytest.mark.parametrize(
+    "change, why", [("gone", "No such file"), ("pipe", "not a regular file"), ("grown", "changed")]
+)
+def test_an_image_that_changes_while_it_is_copied_is_counted(tmp_path, photos, monkeypatch, change, why):
+    root, found = photos
+    whole, calls = shutil.copyfileobj, []
+
+    def find(self, image, found=ImageFolder.find):
+        path = found(self, image)
+        calls.append(image)
+        if calls.count("a.jpg") == 2 and image == "a.jpg" and change != "grown":  # the first is a check
+            path.unlink()
+            if change == "pipe":
+                os.mkfifo(path)
+        return path
+
+    def copy(source, target, length):
+        whole(source, target, length)
+        if source.name.endswith("a.jpg") and change == "grown":
+            with (root / "a.jpg").open("ab") as file:
+                file.write(b"more")
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+    monkeypatch.setattr(ImageFolder, "find", find)
+    summary = export(tmp_path, found, "yolo", root=root, images="copy")
+    assert f"a.jpg ({why}" in warnings(summary)[0] and "3 of 5" in warnings(summary)[0]
+    assert names(tmp_path / "out" / "images") == ["B.jpeg", "sub_a.png"]
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "sub/../../secret.jpg", "{tmp}/secret.jpg", "link.jpg"])

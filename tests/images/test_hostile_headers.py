@@ -79,6 +79,51 @@ def test_what_is_read_of_a_header_is_bounded(hostile, name):
         image_size(path)
 
 
+def tiff(tag: int, kind: int, count: int) -> bytes:
+    """A TIFF of 8 x 8 grey pixels with a tag of so many values of a type, which follow its 200 bytes."""
+    usual = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 200, 277: 1, 278: 8, 279: 64}
+    tags = {one: (one, 4, 1, value) for one, value in usual.items()} | {tag: (tag, kind, count, 200)}
+    packed = b"".join(struct.pack("<HHII", *tags[one]) for one in sorted(tags))
+    return (b"II*\0" + struct.pack("<IH", 8, len(tags)) + packed).ljust(200, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "count", "reason"),
+    [
+        (256, 11, 2**24, "a TIFF whose tag 256 has 67,108,864 bytes: it is damaged"),
+        (258, 1, 2**25, "a TIFF whose tag 258 has 33,554,432 bytes: it is damaged"),
+        (330, 4, 2**24, "a TIFF whose tag 330 has 67,108,864 bytes: it is damaged"),  # Pillow's
+        (258, 2, 2**16, "a TIFF whose tags are no numbers: it is damaged, so get it again"),
+        (273, 3, 2**28, "its header is longer than the 256 MiB that are read"),
+    ],
+)
+def test_a_tag_of_endless_values_never_becomes_numbers_or_a_reason(tmp_path, tag, kind, count, reason):
+    """They once took 3.6 GiB and 51 s, and a reason was 64 MB long."""
+    path = tmp_path / "a.tif"
+    with path.open("wb") as file:
+        file.write(tiff(tag, kind, count))
+        file.truncate(MOST_BYTES)
+    assert refusal(read_image, path, apply_exif=True) == reason
+
+
+def test_a_long_tag_of_bytes_such_as_photoshops_is_passed_over(tmp_path):
+    path = tmp_path / "a.tif"
+    with path.open("wb") as file:
+        file.write(tiff(37724, 7, 2**25))
+        file.truncate(2**26)
+    assert read_image(path, apply_exif=True).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("error", [UnreadableImage, ValueError])
+def test_a_reason_is_a_line_that_is_not_long(monkeypatch, error):
+    def fail(*_):
+        raise error("a\0\n" * 10**6)
+
+    monkeypatch.setattr(reading, "what_it_is", fail)
+    reason = refusal(image_size, b"an image")
+    assert len(reason) < 2000 and reason.isprintable()
+
+
 def test_a_decoder_reads_a_longer_header_but_no_endless_one(tmp_path, monkeypatch):
     """Photos of phones have other pictures in their headers."""
     path = tmp_path / "a.jpg"
@@ -88,7 +133,7 @@ def test_a_decoder_reads_a_longer_header_but_no_endless_one(tmp_path, monkeypatc
     path.write_bytes(content[:2] + segment * (MOST_HEADER_BYTES // 2**16 + 1) + content[2:])
     assert list(header_sizes([path], workers=0)) == [None]
     assert read_image(path, apply_exif=True).shape == (8, 8, 3)
-    monkeypatch.setattr(reading, "MOST_BYTES", path.stat().st_size // 2)
+    monkeypatch.setattr(reading, "MOST_BYTES_BEFORE_PIXELS", path.stat().st_size // 2)
     assert "its header is longer" in refusal(read_image, path.read_bytes(), apply_exif=True)
 
 

@@ -85,7 +85,9 @@ def test_other_compressions_are_refused_by_name(tree, suffix, mode, said):
 
 
 @pytest.mark.parametrize(
-    "content", [b"no tar at all", gzip.compress(b"no tar at all"), b"\x28\xb5\x2f\xfd", b"PK\x03\x04"]
+    "content",
+    [b"no tar at all", gzip.compress(b"no tar at all"), b"\x28\xb5\x2f\xfd", b"PK\x03\x04"],
+    ids=["text", "gzip", "zstd", "zip"],
 )
 def test_what_is_no_tar_is_said(tree, content):
     (tree / "a.tar").write_bytes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from artifact_cases import write_artifacts_file
@@ -14,11 +15,13 @@ from report_cases import (
     drawn,
     keys_of,
     page_of,
+    report,
     rows_of,
     ticks_of,
     write_sweep,
 )
 
+from lost_reg.artifacts.records import read_artifacts, write_artifacts
 from lost_reg.cli.app import main
 
 
@@ -128,3 +131,12 @@ def test_the_command_tells_what_the_page_shows(tmp_path):
     result = CliRunner().invoke(main, ["report", str(tmp_path / "sweeps"), "--out", str(page.parent)])
     assert result.exit_code == 0, result.output
     assert result.stdout == f"2 sweeps, 1 artifact measurement: open {page}\n"
+
+
+@pytest.mark.parametrize("models, note", [(5, "3 of 5 models are not"), (3, "1 of 3 models is not"), (2, "")])
+def test_artifacts_that_were_interrupted_are_told(tmp_path, models, note):
+    path = write_artifacts_file(tmp_path / "results", "one", "two")
+    artifacts = read_artifacts(path)
+    write_artifacts(path.parent, replace(artifacts, about=replace(artifacts.about, models=models)))
+    page = report(tmp_path / "results", tmp_path / "out").page.read_text()
+    assert ("did not come to its end" in page) == bool(note) and note in page

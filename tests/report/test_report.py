@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -118,12 +120,14 @@ def test_what_is_found_agrees_with_corloc(results, tmp_path):
         assert sum(found) == run.row.score.found == 2
 
 
-def test_thumbnails_are_small_and_numbered(tmp_path, make_coco):
+def test_thumbnails_are_small_and_named_by_their_content(tmp_path, make_coco):
     dataset = make_coco(tmp_path / "data", {"wide.jpg": [(0, 0, 9, 9, 0)]}, size_hw=(200, 1000))
     write_run(tmp_path / "run", dataset, {"wide.jpg": RIGHT})
     report(tmp_path / "run", tmp_path / "out")
-    assert names(tmp_path / "out" / "thumbnails") == ["000001.jpg"]
-    assert Image.open(tmp_path / "out/thumbnails/000001.jpg").size == (320, 64)
+    (name,) = names(tmp_path / "out" / "thumbnails")
+    content = (tmp_path / "out/thumbnails" / name).read_bytes()
+    assert name == f"{hashlib.sha256(content).hexdigest()[:20]}.jpg"
+    assert Image.open(io.BytesIO(content)).size == (320, 64)
 
 
 def test_maps_are_drawn_one_below_the_other():
@@ -161,11 +165,11 @@ def test_attention_is_shown_beside_the_norms_and_by_head(tmp_path, make_coco):
     a, b = (item["entries"]["0"]["maps"] for item in data_of(report(run, tmp_path / "out").page)["items"])
     assert a["names"] == ["norms", "attention of class", "degrees", "affinities"]
     assert a["ranges"][1] == [0, pytest.approx(0.5 / 3, abs=1e-3)]
-    pictures = ["maps/000001.png", "maps/000002.png", "maps/000003.png"]
     assert [(one["token"], one["heads"]) for one in a["attention"]] == [("class", 3), ("register 1", 3)]
-    assert [a["picture"], *(one["picture"] for one in a["attention"])] == pictures
-    drawn = np.asarray(Image.open(tmp_path / "out" / "maps" / "000001.png")).reshape(5, 8, 8)[1, 1:7]
-    of_heads = np.asarray(Image.open(tmp_path / "out" / "maps" / "000002.png"))
+    pictures = [a["picture"], *(one["picture"] for one in a["attention"])]
+    assert all(re.fullmatch(r"maps/[0-9a-f]{20}\.png", name) for name in pictures)
+    drawn = np.asarray(Image.open(tmp_path / "out" / pictures[0])).reshape(5, 8, 8)[1, 1:7]
+    of_heads = np.asarray(Image.open(tmp_path / "out" / pictures[1]))
     assert drawn.ravel().nonzero()[0].tolist() == [0, 3, 6] and drawn.max() == 252
     assert (of_heads[:, :8] == drawn).all() and of_heads.shape == (6, 4 * 9 - 1)
     assert b["attention"] == [] and b["names"] == ["norms", "degrees", "affinities"]
@@ -255,7 +259,9 @@ def test_the_cap_is_kept_and_said(results, tmp_path):
     assert (summary.shown, summary.images) == (2, 4)
     assert [item["name"] for item in data_of(summary.page)["items"]] == ["both.jpg", "only_b.jpg"]
     assert "2 of its 4 images, evenly spaced" in summary.page.read_text()
-    assert len(names(tmp_path / "out" / "thumbnails")) == 2 and len(names(tmp_path / "out" / "maps")) == 4
+    entries = [one for item in data_of(summary.page)["items"] for one in item["entries"].values()]
+    assert len(names(tmp_path / "out" / "thumbnails")) == 2 and sum("maps" in one for one in entries) == 4
+    assert len(names(tmp_path / "out" / "maps")) == 1  # the same maps are one picture
     assert "50.0" in summary.page.read_text()  # CorLoc is of all images still
 
 
@@ -301,7 +307,7 @@ def test_names_from_outside_come_back_from_the_data(hostile, tmp_path):
     }
     assert "two\\nlines.jpg" in {item["name"] for item in data["items"]}
     paths = [item["thumbnail"] for item in data["items"]]
-    assert all(re.fullmatch(r"thumbnails/\d{6}\.jpg", path) for path in paths)
+    assert all(re.fullmatch(r"thumbnails/[0-9a-f]{20}\.jpg", path) for path in paths)
 
 
 def test_json_in_the_page_cannot_end_its_element():
@@ -379,9 +385,7 @@ def test_runs_without_and_with_registers_are_paired(tmp_path, make_coco):
     }.items():
         write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, **settings)
     runs, _ = load_runs(tmp_path / "results", ScoringOptions())
-    assert [(a.results.folder.name, b.results.folder.name) for a, b in paired_by_registers(runs)] == [
-        ("2", "1")
-    ]
+    assert [(a.folder.name, b.folder.name) for a, b in paired_by_registers(runs)] == [("2", "1")]
     summary = report(tmp_path / "results", tmp_path / "out")
     data, text = data_of(summary.page), summary.page.read_text()
     assert [data["runs"][run] for run in data["pair"]] == ["dinov2_vits14", "dinov2_vits14_reg"]
@@ -406,7 +410,7 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     }.items():
         write_run(tmp_path / "results" / name, dataset, {"a.jpg": RIGHT}, **settings)
     runs, _ = load_runs(tmp_path / "results", ScoringOptions())
-    pairs = [(a.results.folder.name, b.results.folder.name) for a, b in paired_by_registers(runs)]
+    pairs = [(a.folder.name, b.folder.name) for a, b in paired_by_registers(runs)]
     assert pairs == [("3", "2"), ("3", "1"), ("7", "6")]
     summary = report(tmp_path / "results", tmp_path / "out")
     data, text = data_of(summary.page), summary.page.read_text()
@@ -579,6 +583,44 @@ def test_other_peoples_files_are_left_alone(results, tmp_path):
         assert (out / name).read_text() == "mine"
         (out / name).unlink()
     assert "holds files other than" in refusal(report, results, results / "a")  # it has maps too
+
+
+def test_an_earlier_report_stays_whole_until_the_new_one_is(results, tmp_path, monkeypatch):
+    """Killed at any time, a report is all of the old one or all of the new one."""
+    out = tmp_path / "out"
+    report(results / "a", out, max_images=1)
+    old = contents(out)
+
+    def stopped(path, text):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lost_reg.report.report._write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        report(results, out)
+    assert {**contents(out), **old} == contents(out) != old  # the new pictures are beside the old ones
+    monkeypatch.undo()
+    (out / "maps" / ".0123456789abcdef.part").write_text("half")
+    (out / "maps" / "0123456789abcdef0123.png").write_text("of a report that was interrupted")
+    report(results, out)
+    assert {*contents(out)} == {"index.html", *pictures_of(out)} and len(pictures_of(out)) == 5
+
+
+def pictures_of(out: Path) -> set[str]:
+    """The pictures that a page shows."""
+    return {*re.findall(r'"((?:maps|thumbnails)/[^"]*)"', json.dumps(data_of(out / "index.html")))}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names(folder) if (folder / name).is_file()}
+
+
+def test_no_picture_is_written_through_a_link(results, tmp_path):
+    report(results / "a", tmp_path / "out")
+    (tmp_path / "theirs").mkdir()
+    shutil.rmtree(tmp_path / "out" / "maps")
+    (tmp_path / "out" / "maps").symlink_to(tmp_path / "theirs")
+    assert "is a link" in refusal(report, results, tmp_path / "out")
+    assert names(tmp_path / "theirs") == []
 
 
 def test_a_report_that_was_interrupted_can_be_written_again(results, tmp_path, monkeypatch):

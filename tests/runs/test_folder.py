@@ -262,3 +262,11 @@ def test_no_runs(tmp_path):
 def test_free_folder_may_be_written(tmp_path):
     check_free(tmp_path, resume=False)
     check_free(tmp_path / "not" / "there", resume=False)
+
+
+@pytest.mark.parametrize("name", ["run.json", "predictions.jsonl", "errors.jsonl"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(tmp_path, name):
+    write(tmp_path, A)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert refusal(read_run, tmp_path) == f"cannot read {tmp_path / name}: not a regular file"

@@ -127,6 +127,27 @@ def test_data_root_of_the_option_goes_before_the_recorded_one(root, tmp_path, mo
     assert score_one(folder).score.found == 1
 
 
+def test_a_recorded_data_root_that_is_not_used_is_told_where_the_dataset_is_missing(
+    root, tmp_path, monkeypatch
+):
+    """Runs of versions before the seal have none, and lost their data root without a word."""
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "run", root)
+    score_one(folder)
+    record = json.loads((folder / "run.json").read_text())
+    del record["seal"]
+    (folder / "run.json").write_text(json.dumps(record))
+    reason = refusal(folder)
+    assert "was made by somebody else, on another machine or by an earlier version" in reason
+    assert reason.endswith(
+        f"the data root that it names, {str(root)!r}, is not used: name it with `data_root`"
+    )
+    assert "is not used" not in refusal(folder, data_root=tmp_path / "elsewhere")
+    assert score_one(folder, data_root=root).score.found == 1
+    monkeypatch.setenv("LOST_REG_DATA", str(tmp_path / "elsewhere"))
+    assert "is not used" not in refusal(folder)
+
+
 def test_image_without_ground_truth(root, tmp_path):
     folder = write_run(tmp_path / "run", root, {**BOXES, "stranger.jpg": RIGHT})
     assert "no ground truth for stranger.jpg" in refusal(folder)

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 
 from lost_reg.boxes import is_found
 from lost_reg.datasets.catalog import find_dataset
+from lost_reg.datasets.truths import Truths
 from lost_reg.discovery.methods import preset_setting
 from lost_reg.errors import LostRegError
 from lost_reg.runs.seals import sealed
+from lost_reg.runs.sweep_folder import SweptImage
+from lost_reg.scoring.columns import AlignedBoxes, Columns
 from lost_reg.scoring.corloc import score
 from lost_reg.scoring.sweep_scores import _hits, score_sweep, tuning_images
 from lost_reg.scoring.sweep_text import (
@@ -320,10 +323,12 @@ box = st.tuples(corner, corner, corner, corner).map(
 @given(st.lists(st.one_of(st.none(), box), min_size=1, max_size=4))
 def test_a_setting_finds_what_corloc_finds(boxes):
     truth = ImageTruth("a", "a", (13, 13), ((2, 3, 9, 8), (0, 0, 4, 12)), ("a", "b"), (False, False))
-    dataset = type("Dataset", (), {"truths": {"a": truth}})
-    hits = _hits(tuple(boxes), dataset, "a").tolist()
+    truths = Truths.of([truth])
+    columns = Columns.of_outcomes([SweptImage("a", (13, 13), tuple(boxes))], [])
+    found = AlignedBoxes.align(columns, truths, ["a"], [])
+    hits = _hits(found, truths, len(boxes))[:, 0].tolist()
     assert hits == [one is not None and is_found(one, truth.boxes_xyxy) for one in boxes]
-    assert hits == [score({"a": one}, dataset.truths).found == 1 for one in boxes]
+    assert hits == [score({"a": one}, truths).found == 1 for one in boxes]
 
 
 # --- text, JSON, CSV ---------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.ranks import Ranks
 from lost_reg.training import detector_training
 from lost_reg.training.detector_data import Steps, read_training_set
-from lost_reg.training.detector_folder import load_detector
+from lost_reg.training.detector_folder import load_detector, read_checkpoint
 from lost_reg.training.detector_run import _prediction, detect, load_detector_model
 from lost_reg.training.detector_training import TrainingOptions, train_detector
 from lost_reg.types import FoundObject, Prediction
@@ -95,7 +95,7 @@ def test_a_resumed_training_ends_at_the_same_weights(data, tmp_path, step):
     assert "`resume` continues it" in refusal(train, data, tmp_path / "stopped")
     assert same(whole, train(data, tmp_path / "stopped", resume=True))
     assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
-    assert not (tmp_path / "stopped" / "checkpoint.pt").exists()
+    assert not (tmp_path / "stopped" / "checkpoint.safetensors").exists()
 
 
 KILLED = """
@@ -118,11 +118,11 @@ def test_kill_9_leaves_what_can_be_continued(data, tmp_path):
     out = tmp_path / "killed"
     code = KILLED.format(path=sys.path, run=str(tmp_path / "run"), out=str(out))
     with subprocess.Popen([sys.executable, "-c", code]) as process:
-        while not (out / "checkpoint.pt").exists():
+        while not (out / "checkpoint.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
-    done = torch.load(out / "checkpoint.pt", weights_only=True)["step"]
+    done = read_checkpoint(out).step
     steps = done + 2
     record = json.loads((out / "detector.json").read_text())
     record["config"]["steps"] = steps  # as if it had been shorter: the learning rate is the same this early
@@ -150,7 +150,7 @@ def test_damaged_files_are_one_line(data, tmp_path):
     assert "not the record of a detector" in refusal(load_detector, tmp_path / "detector", CPU)
     with pytest.raises(Stop):
         train(data, tmp_path / "stopped", progress=stop_at(3))
-    (tmp_path / "stopped" / "checkpoint.pt").write_bytes(b"nothing")
+    (tmp_path / "stopped" / "checkpoint.safetensors").write_bytes(b"nothing")
     assert "is damaged" in refusal(train, data, tmp_path / "stopped", resume=True)
 
 
@@ -168,7 +168,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         assert "No space left on device" in refusal(train, data, tmp_path / "full")
-    assert (tmp_path / "full" / "checkpoint.pt").is_file()
+    assert (tmp_path / "full" / "checkpoint.safetensors").is_file()
     assert same(whole, train(data, tmp_path / "full", resume=True))
 
 

@@ -27,3 +27,15 @@ def test_a_file_that_a_foreign_run_names_is_not(results):
         "so its weights are not read: name them with `weights`"
     )
     assert backbone_and_weights(results, weights="mine.pth") == ("dinov2_vits14", "mine.pth")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "models/mine"])
+def test_a_path_that_a_foreign_run_gives_as_an_id_of_the_hub_is_not_read(
+    results, name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    results.settings["weights"] |= {"source": "hub", "name": name}
+    assert "so its weights are not read: name them with `weights`" in refusal(backbone_and_weights, results)
+    results.settings["weights"]["name"] = "facebook/dinov2-small"
+    assert backbone_and_weights(results)[1] == "facebook/dinov2-small"
