@@ -18,6 +18,8 @@ PUBLISHED = (
     "CITATION.cff",
     "data/README.md",
     "docs/*.md",
+    "docs/*.jpg",
+    "docs/space/*.*",
     "evaluation/**/*.*",
     "lost_reg/**/*.py",
     "lost_reg/**/*.json",
