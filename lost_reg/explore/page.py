@@ -41,7 +41,7 @@ _SLIDERS = {"bias": (-1.0, 0.5), "tau": (0.0, 1.0)}
 _SECONDS = 3600  # after which the pictures of a session, and how often, are deleted
 _STYLE = """
 .lost-reg-text p {margin: 0 0 .35em} .lost-reg-text .title {font-weight: 600}
-.lost-reg-text .error {color: var(--error-text-color, #b91c1c)}
+.lost-reg-text .error {color: #b91c1c} .dark .lost-reg-text .error {color: #fca5a5}
 .lost-reg-picture img {cursor: crosshair; width: 100%}
 .lost-reg-picture [data-testid="block-label"] {position: static; border: 0; background: none}
 """
@@ -121,16 +121,20 @@ class _Page:
         with gr.Row():
             offered = [(label, key) for key, label in methods_offered(self._plain).items()]
             controls["method"] = gr.Dropdown(offered, value=Choice().method, label="Method", elem_id="method")
-            controls["facet"] = gr.Dropdown(list(_FACETS), value=PRESETS_OWN, label="Facet", min_width=100)
+            controls["facet"] = gr.Dropdown(list(_FACETS), value=PRESETS_OWN, label="Facet", min_width=130)
             depth = max(backbone.depth for backbone in self._plain)
             layers = [PRESETS_OWN, *(str(layer) for layer in range(-1, -depth - 1, -1))]
-            controls["layer"] = gr.Dropdown(layers, value=PRESETS_OWN, label="Layer", min_width=100)
+            controls["layer"] = gr.Dropdown(layers, value=PRESETS_OWN, label="Layer", min_width=130)
             for name, (low, high) in _SLIDERS.items():
-                controls[name] = gr.Slider(low, high, step=0.01, label=name, elem_id=name, visible=False)
+                controls[name] = gr.Slider(
+                    low, high, step=0.01, label=name, elem_id=name, visible=False, min_width=220
+                )
                 label = f"{name}: {AUTO}"
-                controls[f"{name}_auto"] = gr.Checkbox(False, label=label, visible=False, min_width=100)
+                controls[f"{name}_auto"] = gr.Checkbox(
+                    False, label=label, visible=False, min_width=140, elem_id=f"{name}-auto"
+                )
             controls["max_objects"] = gr.Slider(
-                1, 10, value=1, step=1, label="Objects, at most", visible=False
+                1, 10, value=1, step=1, label="Objects, at most", visible=False, min_width=220
             )
 
     def _lay_out_tokens(self) -> None:
