@@ -93,7 +93,7 @@ def serve(
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         try:
-            _wait_until(lambda: server.started or not thread.is_alive())
+            _wait_until(lambda: server.started)
             on_ready(address_of(listening, host))
             while thread.is_alive():
                 thread.join(0.2)

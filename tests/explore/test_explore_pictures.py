@@ -40,6 +40,7 @@ def test_a_map_has_a_square_for_each_patch(wide):
         level = round(values[row, column] / 7 * (len(ramp()) - 1))
         for y, x in ((0.7, 0.7), (3, 11)):  # the last row shows four of its sixteen pixels
             assert at(picture, wide, 16 * row + y, 16 * column + x) == ramp()[level]
+    assert at(picture, wide, 15.4, 15.4) == ramp()[0] != at(picture, wide, 0.5, 16.5)
     assert at(map_picture(wide, np.full((2, 4), 3.0), 16), wide, 5, 5) == ramp()[0]
 
 
