@@ -19,6 +19,8 @@ PUBLISHED = (
     "data/README.md",
     "docs/*.md",
     "docs/*.ipynb",
+    "docs/*.jpg",
+    "docs/space/*.*",
     "evaluation/**/*.*",
     "lost_reg/**/*.py",
     "lost_reg/**/*.json",

@@ -61,7 +61,7 @@ def centred_boxes(sizes_hw: np.ndarray, side: float) -> np.ndarray:
 
 
 def box_in_original(
-    box_xyxy: Sequence[int],
+    box_xyxy: Sequence[float],
     size_hw: tuple[int, int],
     original_hw: tuple[int, int],
     *,

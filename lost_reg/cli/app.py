@@ -16,6 +16,7 @@ from lost_reg.cli.cluster import cluster
 from lost_reg.cli.compare import compare
 from lost_reg.cli.corloc import corloc
 from lost_reg.cli.draw import draw
+from lost_reg.cli.explore import explore
 from lost_reg.cli.export import export
 from lost_reg.cli.listings import backbones, datasets, methods
 from lost_reg.cli.output import add_quiet, print_message
@@ -96,13 +97,14 @@ def main() -> None:
     lost-reg compare results/a results/b                     test whether two runs differ, and show where
     lost-reg sweep --backbone dinov2_reg --dataset voc07     try many settings; score one on held-out images
     lost-reg report results/                                 write an HTML page with charts and a gallery
+    lost-reg explore photos/ --backbone dinov2_reg           look into images, patch by patch, in a browser
     lost-reg export results/a --to coco --out a.json         write the boxes as COCO, YOLO, VOC, ...
     lost-reg cluster results/a --k 20                        sort the objects into classes, without labels
     """
 
 
 for command in (
-    run, draw, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons,
+    run, draw, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts, register_neurons,
     methods, backbones, datasets,
 ):  # fmt: skip
     add_quiet(command)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lost_reg.discovery.features import NATIVE
 from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted

@@ -1,0 +1,1 @@
+"""A page that shows what backbones and methods make of one image, patch by patch."""

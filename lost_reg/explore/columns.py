@@ -1,0 +1,212 @@
+"""What a column of the page shows of one backbone: pictures with their labels, and lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from lost_reg.backbones.base import CLASS_TOKEN, Backbone
+from lost_reg.backbones.registers import describe
+from lost_reg.discovery.maps import Maps
+from lost_reg.discovery.methods import Setting, describe_setting
+from lost_reg.errors import LostRegError
+from lost_reg.explore.features import FeatureStore, OneImage
+from lost_reg.explore.pictures import map_picture, objects_picture, outlined, photo, signed_picture
+from lost_reg.explore.views import (
+    MEAN,
+    attention_of,
+    found_by,
+    lost_seed,
+    patch_at,
+    patch_view,
+    rescaled,
+    setting_of,
+    token_norms,
+)
+from lost_reg.images.batching import DecodedImage
+from lost_reg.report.map_words import MAPS
+from lost_reg.text import counted
+from lost_reg.types import Box
+
+SLOTS = ("objects", "affinities", "expansion", "norms", "attention", "map")
+OF_A_PATCH = ("affinities", "expansion")  # the slots that a click changes
+_BOXES_SHOWN = 3
+# by whether it is the cosine minus tau
+_AFFINITY_LABELS = {
+    False: "Affinity to the patch: red is similar",
+    True: "Cosine to the patch: red is above tau",
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A backbone of the page; and the same with test-time registers, or None without."""
+
+    plain: Backbone
+    with_registers: Backbone | None = None
+
+    def chosen(self, registers: bool) -> Backbone:
+        """With test-time registers if they are asked for, and there are any."""
+        return self.with_registers if registers and self.with_registers else self.plain
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the page's controls say.
+
+    method: see `views.methods_offered`. changes: fields of features and options, see `views.setting_of`.
+    token, head: whose attention is shown. map: the name of a map of the method; "" for its first.
+    registers: whether backbones have their test-time registers.
+    """
+
+    method: str = "/best"
+    changes: dict[str, Any] = field(default_factory=dict)
+    token: str = CLASS_TOKEN
+    head: int | str = MEAN
+    map: str = ""
+    registers: bool = False
+
+
+@dataclass
+class Column:
+    """What is shown: a picture, or None, and its label, by slot; lines of text, and what went wrong.
+
+    maps: the names of the method's maps. patch: (row, column) of the patch that was looked at.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    pictures: dict[str, Image.Image | None] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    maps: list[str] = field(default_factory=list)
+    patch: tuple[int, int] | None = None
+
+    def put(self, slot: str, label: str, picture: Image.Image | None) -> None:
+        self.labels[slot], self.pictures[slot] = label, picture
+
+
+def title_of(model: Backbone) -> str:
+    """A backbone's name, and its test-time registers."""
+    added = f", {describe(model.registers.settings)}" if model.registers else ""
+    return f"{model.name}{added}"
+
+
+def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store: FeatureStore) -> Column:
+    """What does not depend on a patch: the slots besides `OF_A_PATCH`.
+
+    What cannot be shown, such as the attention of registers that the backbone does not have, is empty, and
+    its reason is among the errors.
+    """
+    shown = Column()
+    try:
+        one = store.of(model, image)
+        setting = setting_of(model, choice.method, choice.changes)
+        layer = max(setting.features.layers, key=one.block_index)
+        norms = token_norms(one, layer)
+    except LostRegError as error:
+        shown.errors.append(str(error))
+        return shown
+    described = describe_setting(setting.recorded())
+    shown.lines.append(f"{setting.method.title}: {described}" if described else setting.method.title)
+    label = f"Token norms, {norms.min():.3g} to {norms.max():.3g}"
+    shown.put("norms", label, map_picture(image, norms, one.patch_size))
+    _show_attention(shown, one, choice, layer)
+    _show_objects(shown, one, setting, choice)
+    return shown
+
+
+def shown_of_patch(
+    model: Backbone,
+    image: DecodedImage,
+    choice: Choice,
+    position: tuple[float, float] | None,
+    store: FeatureStore,
+) -> Column:
+    """What follows from a patch: the slots `OF_A_PATCH`, empty if `shown_of_method` says that it failed.
+
+    position: of the patch, see `views.patch_at`; None for the one that LOST would choose as seed.
+    """
+    shown = Column()
+    try:
+        one = store.of(model, image)
+        setting = setting_of(model, choice.method, choice.changes)
+        patch = lost_seed(one, setting) if position is None else patch_at(one, position)
+        view = patch_view(one, setting, patch)
+    except LostRegError:
+        return shown
+    picture = signed_picture(image, view.affinities, one.patch_size, view.patch)
+    shown.put("affinities", _AFFINITY_LABELS[view.above_tau], picture)
+    shown.put("expansion", "What LOST expands from the patch", objects_picture(image, view.expanded))
+    shown.patch, (row, col), (rows, columns) = view.patch, view.patch, one.grid_hw
+    (grown,) = rescaled(view.expanded, image.original_hw).objects
+    shown.lines = [
+        f"Patch in row {row}, column {col} of {rows} x {columns}: similar to {counted(view.degree, 'other')} "
+        f"(its degree); {100 * view.positive:.0f} % of all pairs are similar. LOST expands it to "
+        f"{_box_text(grown.box_xyxy)}"
+    ]
+    return shown
+
+
+def _show_attention(shown: Column, one: OneImage, choice: Choice, layer: int) -> None:
+    label = f"Attention of {choice.token}, {'all heads' if choice.head == MEAN else f'head {choice.head}'}"
+    try:
+        weights = attention_of(one, choice.token, layer, choice.head)
+        shown.put("attention", label, map_picture(one.image, weights, one.patch_size))
+    except LostRegError as error:
+        shown.put("attention", label, None)
+        shown.errors.append(str(error))
+
+
+def _show_objects(shown: Column, one: OneImage, setting: Setting, choice: Choice) -> None:
+    title = setting.method.title
+    try:
+        prediction, maps = found_by(one, setting)
+    except LostRegError as error:
+        shown.put("objects", f"Objects by {title}", photo(one.image))
+        shown.put("map", f"Maps of {title}", None)
+        shown.errors.append(str(error))
+        return
+    shown.put("objects", f"Objects by {title}", objects_picture(one.image, prediction))
+    found = rescaled(prediction, one.image.original_hw).objects
+    words = [f"{_box_text(one_found.box_xyxy)}{_score_text(one_found.score)}" for one_found in found]
+    more = f" and {len(words) - _BOXES_SHOWN} more" if len(words) > _BOXES_SHOWN else ""
+    listed = ", ".join(words[:_BOXES_SHOWN]) or "it found nothing"
+    shown.lines.insert(0, f"{counted(len(found), 'object')}: {listed}{more}")
+    _show_map(shown, one, title, maps, choice.map)
+
+
+def _show_map(shown: Column, one: OneImage, title: str, maps: Maps, wanted: str) -> None:
+    """The map of the method that is wanted, or its first; methods without maps have none."""
+    own = {name: values for name, values in maps.values.items() if name != "norms"}
+    shown.maps = list(own)
+    if not own:
+        shown.put("map", f"{title} has no maps", None)
+        return
+    name = wanted if wanted in own else next(iter(own))
+    picture = outlined(
+        map_picture(one.image, own[name], one.patch_size), one.image, maps.seed, one.patch_size
+    )
+    shown.put("map", f"{map_title(name)}, and the seed", picture)
+
+
+def map_title(name: str) -> str:
+    """What a map is called."""
+    return MAPS[name][0] if name in MAPS else name
+
+
+def all_tokens(models: Sequence[Model]) -> list[str]:
+    """The tokens whose attention can be shown, of any of the backbones."""
+    known = (token for model in models for one in (model.plain, model.with_registers) if one
+             for token in one.prefix_tokens)  # fmt: skip
+    return list(dict.fromkeys(known))
+
+
+def _box_text(box: Box) -> str:
+    return f"[{', '.join(f'{round(side, 1):g}' for side in box)}]"
+
+
+def _score_text(score: float | None) -> str:
+    return "" if score is None else f" (score {score:.3g})"

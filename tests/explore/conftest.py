@@ -1,0 +1,32 @@
+"""An image, and the page's features of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.explore.features import OneImage
+from lost_reg.explore.reader import Reader, Size
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_backbone("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory, save_scene):
+    """A file of 200 x 150 pixels, larger than the page's images in these tests."""
+    return save_scene(tmp_path_factory.mktemp("photos") / "a.png", (150, 200), (40, 30, 150, 120))
+
+
+@pytest.fixture(scope="module")
+def image(photo):
+    """The photo as the page has it: 131 x 98 pixels, which are no multiples of a patch's side."""
+    with Reader([photo], Size(max_side=131)) as reader:
+        return reader.listed(0)
+
+
+@pytest.fixture(scope="module")
+def one(tiny, image):
+    return OneImage(tiny, image)
