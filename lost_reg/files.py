@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_of
@@ -23,6 +23,7 @@ except ImportError:  # Windows
     fcntl = None
 
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` and `whole_folder` write to
+_MOST_BYTES = 4 << 30  # of annotations, predictions, records and lists, which are read as a whole
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
 
@@ -47,7 +48,8 @@ def read_bytes(path: Path, what: str = "") -> bytes:
         LostRegError: a file that cannot be read.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return _content(file)
     except OSError as error:
         raise _cannot_read(path, what, str(error.strerror)) from None
 
@@ -72,9 +74,15 @@ def open_regular(path: str | Path, buffering: int = -1) -> Any:
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a file. Raises OSError: see `open_regular`."""
+    """The content of a file. Raises OSError: see `open_regular`; or it is too large."""
     with open_regular(path) as file:
-        return file.read()
+        return _content(file)
+
+
+def _content(file: BinaryIO) -> bytes:
+    if os.fstat(file.fileno()).st_size > _MOST_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {_MOST_BYTES >> 30} GiB")
+    return file.read()
 
 
 def _cannot_read(path: Path, what: str, reason: str) -> LostRegError:

@@ -12,7 +12,16 @@ from helpers import names, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lost_reg.files import check_new, folders_with, path_within, remove_parts, whole_file, whole_folder
+from lost_reg.files import (
+    check_new,
+    folders_with,
+    path_within,
+    read_bytes,
+    read_regular,
+    remove_parts,
+    whole_file,
+    whole_folder,
+)
 
 
 def test_the_target_is_there_once_the_block_has_ended(tmp_path):
@@ -264,3 +273,12 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     remove_parts(tmp_path, ["maps", "pictures", "linked"])
     assert before - set(tmp_path.rglob("*")) == {tmp_path / part, inner / part}
     remove_parts(tmp_path / "none")
+
+
+def test_a_file_too_large_to_be_read_is_refused_unread(tmp_path):
+    hole = tmp_path / "hole.json"
+    with hole.open("wb") as file:
+        file.truncate(1 << 40)  # bytes, none of which take room on the disk
+    assert refusal(read_bytes, hole) == f"cannot read {str(hole)!r}: larger than 4 GiB"
+    with pytest.raises(OSError, match="larger than 4 GiB"):
+        read_regular(hole)

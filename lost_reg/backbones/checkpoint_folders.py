@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from lost_reg.errors import LostRegError
+from lost_reg.files import read_regular
 from lost_reg.json_files import MALFORMED, parse_json
 from lost_reg.text import shown_names
 
@@ -119,4 +120,4 @@ def _json_object(path: Path) -> dict:
     """Raises what `parse_json` does, and ValueError for a file that is too long."""
     if path.stat().st_size > _MOST_OF_JSON:
         raise ValueError(f"over {_MOST_OF_JSON:,} bytes")
-    return parse_json(path.read_bytes(), dict)
+    return parse_json(read_regular(path), dict)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new, whole_file
+from lost_reg.files import check_new, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.lazy import torch
 from lost_reg.text import counted
@@ -97,7 +97,7 @@ def read_neurons(path: Path) -> RegisterNeurons:
         LostRegError: a file that is missing, is not JSON, or has other content.
     """
     try:
-        content = parse_json(path.read_bytes(), Any)
+        content = parse_json(read_regular(path), Any)
         rows = {"neurons": content} if isinstance(content, list) else content
         file = convert(rows, _NeuronsFile)
         pairs: Any = tuple(tuple(row[:2] if len(row) == 3 else row) for row in file.neurons)

@@ -104,8 +104,8 @@ def main() -> None:
 
 
 for command in (
-    run, draw, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts, register_neurons,
-    methods, backbones, datasets,
+    run, draw, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts,
+    register_neurons, methods, backbones, datasets,
 ):  # fmt: skip
     add_quiet(command)
     main.add_command(command)

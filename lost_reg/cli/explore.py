@@ -29,7 +29,8 @@ MOST_SIDE = 1024  # all features of all layers are kept
 @click.argument("inputs", nargs=-1, metavar="[FILES_FOLDERS_GLOBS...]")
 @click.option(
     "--backbone", "-b", "backbones", multiple=True, default=[DEFAULT], show_default=True,
-    shell_complete=backbone_names, help="A backbone to look at, or NAME=FILE with its own weights; repeat it for several side by side.",
+    shell_complete=backbone_names,
+    help="A backbone to look at, or NAME=FILE with its own weights; repeat it for several side by side.",
 )  # fmt: skip
 @click.option(
     "--max-side", type=click.IntRange(min=16, max=MOST_SIDE), metavar="PIXELS",

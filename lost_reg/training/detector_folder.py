@@ -30,7 +30,7 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.charts import COLOURS, chart_file
 from lost_reg.errors import LostRegError
-from lost_reg.files import file_digest, whole_file
+from lost_reg.files import file_digest, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.runs.folder import RecordedWeights
 from lost_reg.runs.seals import OF_DETECTORS, is_own, sealed
@@ -94,7 +94,7 @@ def read_detector_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / DETECTOR_FILE
     try:
-        record = parse_json(path.read_bytes(), dict[str, Any])
+        record = parse_json(read_regular(path), dict[str, Any])
         convert(record, _Record)
     except (FileNotFoundError, NotADirectoryError):
         missing = f"no {DETECTOR_FILE} in it" if folder.is_dir() else "there is no such folder"

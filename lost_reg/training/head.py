@@ -23,7 +23,7 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
-from lost_reg.files import whole_file
+from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
@@ -244,7 +244,7 @@ def _read_state(file: Path, device: torch.device) -> _State | None:
 def _difference(file: Path, settings: dict[str, Any]) -> str:
     """The names of the settings that differ from those in a file."""
     try:
-        earlier = parse_json(file.read_bytes(), dict[str, Any])
+        earlier = parse_json(read_regular(file), dict[str, Any])
     except MALFORMED:
         return f"{file.name} is damaged"
     flat, before = ({**one, **one.get("options", {})} for one in (settings, earlier))
