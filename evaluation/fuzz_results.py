@@ -5,11 +5,13 @@
 Runs of `tiny` on small rendered scenes, with maps and masks; beside them a sweep, artifacts, a head, neurons,
 and exported boxes. For each damaged copy of one of their files, or of the annotations, each command runs in
 this process, and so does the command that reads the file if no other does. It must end well or with one line
-of error, and everything that it writes as JSON must be JSON, without NaN or Infinity.
+of error, and everything that it writes as JSON must be JSON, without NaN or Infinity. Ctrl-C shows what was
+found so far.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import shutil
@@ -37,9 +39,11 @@ IMAGES = 4
 class Outcomes:
     """What became of the commands.
 
+    files: how many were damaged.
     ended: how often each command ended well, with a line, or otherwise; wrong: what must not be.
     """
 
+    files: int = 0
     ended: Counter = field(default_factory=Counter)
     wrong: Counter = field(default_factory=Counter)
     slowest: tuple[float, str] = (0.0, "")
@@ -51,21 +55,29 @@ def main() -> None:
         top = Path(folder)
         make_results(top / "whole")
         outcomes = Outcomes()
-        targets = files_to_damage(top / "whole")
-        for index in range(options.files):
-            rng = random.Random(f"{options.seed}-{index}")
-            try_damaged(top, targets[index % len(targets)], rng, options.commands, outcomes)
-            if index % 500 == 499:
-                print(f"{index + 1:,} files", file=sys.stderr)
-    print_outcomes(options.files, outcomes)
+        try:
+            for index in range(options.files):
+                damage_one(top, index, options, outcomes)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+    print_outcomes(outcomes)
 
 
-def parsed_options():
+def parsed_options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--commands", nargs="+", default=[*COMMANDS])
     return parser.parse_args()
+
+
+def damage_one(top: Path, index: int, options: argparse.Namespace, outcomes: Outcomes) -> None:
+    targets = files_to_damage(top / "whole")
+    rng = random.Random(f"{options.seed}-{index}")
+    try_damaged(top, targets[index % len(targets)], rng, options.commands, outcomes)
+    outcomes.files += 1
+    if outcomes.files % 500 == 0:
+        print(f"{outcomes.files:,} files", file=sys.stderr)
 
 
 # --- the files --------------------------------------------------------------------------------------
@@ -214,11 +226,11 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def print_outcomes(files: int, outcomes: Outcomes) -> None:
+def print_outcomes(outcomes: Outcomes) -> None:
     hows = ("well", "one line", "otherwise", "a traceback")
     commands = dict.fromkeys(command for command, _ in outcomes.ended)
     rows = [[command, *(f"{outcomes.ended[command, how]:,}" for how in hows)] for command in commands]
-    print(f"{files:,} damaged files.\n")
+    print(f"{outcomes.files:,} damaged files.\n")
     print(markdown_table(["command", *hows], rows))
     print(f"\nLongest: {outcomes.slowest[0]:.1f} s ({outcomes.slowest[1]}).")
     for what, count in outcomes.wrong.most_common():
