@@ -103,7 +103,10 @@ def make_results(top: Path) -> None:
 
 
 def invoke(top: Path, arguments: list[str]) -> Result:
-    return CliRunner().invoke(command_line, [one.replace("{top}", str(top)) for one in arguments])
+    result = CliRunner().invoke(command_line, [one.replace("{top}", str(top)) for one in arguments])
+    if result.exit_code == 130:  # the commands take Ctrl-C for themselves
+        raise KeyboardInterrupt
+    return result
 
 
 def make_dataset(top: Path) -> None:
