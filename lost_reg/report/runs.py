@@ -219,8 +219,8 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
     for a, b, one in compared:
         row = {"A": a.name, "B": b.name, "dataset": f"{one.dataset} {one.split}"}
         shown, mark = paired_cells(one.total), difference_mark(one.total.difference, one.total.interval, end)
-        rows.append({**row, **{name: shown[name] for name in columns}, "": mark})
-    table = Table("Paired differences", "paired", rows, columns[:4])
+        rows.append({**row, **{name: shown[name] for name in columns}, "chart": mark})
+    table = Table("Table of paired differences", "paired", rows, columns[:4])
     return Section("paired", "Paired differences", {"table": table, "notes": notes})
 
 
