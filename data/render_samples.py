@@ -1,6 +1,6 @@
 """Render the sample images: sixteen generated scenes with exact boxes, in Pascal VOC layout.
 
-    python data/render_samples.py [FOLDER]        # default: the folder `samples` beside this script
+    python data/render_samples.py [FOLDER]        # default: those of the package
 
 evaluation/tiny/scenes makes them, from seeds that nothing else uses. Two runs write the same bytes.
 """
@@ -25,7 +25,8 @@ JPEG_QUALITY = 92
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Render the sample images and their annotations.")
-    parser.add_argument("folder", nargs="?", type=Path, default=HERE / "samples")
+    of_package = HERE.parent / "lost_reg" / "datasets" / "samples"
+    parser.add_argument("folder", nargs="?", type=Path, default=of_package)
     folder = parser.parse_args().folder
     make_folders(folder)
     objects = {}

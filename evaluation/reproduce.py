@@ -107,7 +107,10 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argument_parser(__doc__, device=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps and of reproduce.md")
-    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help=f"NAME or NAME{TEST_TIME}")
+    parser.add_argument(
+        "--backbones", "-b", nargs="+", action="extend", default=[],
+        help=f"NAME or NAME{TEST_TIME}, or NAME=FILE with its weights; by default all",
+    )  # fmt: skip
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parser.add_argument("--data-root", type=Path)
     parser.add_argument(
@@ -119,6 +122,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
+    args.weights += [given for given in args.backbones if "=" in given]
+    args.backbones = [given.partition("=")[0] for given in args.backbones] or list(BACKBONES)
     for given in args.weights:
         if given != RANDOM and "=" not in given:
             parser.error(f"expected --weights random or --weights NAME=FILE, but got {given!r}")

@@ -11,6 +11,17 @@ class LostRegError(Exception):
     exit_code = 1
 
 
+class OtherSettings(LostRegError):
+    """Results were made with other settings than those of now.
+
+    rows: each setting that differs, with its old and its new value.
+    """
+
+    def __init__(self, text: str, rows: list[dict[str, str]]):
+        super().__init__(text)
+        self.rows = rows
+
+
 def one_line(text: str) -> str:
     """A text made safe for a terminal: unprintable characters (newlines, control codes, bytes of file
     names that are not UTF-8) are escaped."""

@@ -12,6 +12,8 @@ from lost_reg.text import counted
 _SECONDS_BETWEEN_LINES = 15.0
 _MEGABYTES = "MB"
 
+_hidden = False
+
 Progress = Callable[[int, int, int | None], None]  # (done, failed, total if known), in images
 
 
@@ -22,6 +24,17 @@ def no_phases(what: str) -> Progress:
 
 def no_progress(done: int, failed: int, total: int | None) -> None:
     """Report nothing."""
+
+
+def hide_progress(hidden: bool) -> None:
+    """Show no progress in this process from now on, or show it again."""
+    global _hidden
+    _hidden = hidden
+
+
+def is_progress_hidden() -> bool:
+    """Whether no progress is shown."""
+    return _hidden
 
 
 @contextmanager
@@ -65,7 +78,7 @@ def download_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def _shown() -> Iterator[Callable[[str, float, float | None, str], None]]:
-    if sys.stderr is None:  # as in a program without a console
+    if _hidden or sys.stderr is None:  # as in a program without a console
         yield lambda *_: None
         return
     if not sys.stderr.isatty():

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import shutil
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import one_line
@@ -34,11 +36,39 @@ def text_of(content: bytes, encoding: str = "utf-8", *, errors: str = "strict") 
         raise ValueError(f"its encoding {encoding[:40]!r} is unknown") from None
 
 
-def text_table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned."""
+def text_table(rows: Sequence[dict[str, str]], *, width: int | None = None, drop: Sequence[str] = ()) -> str:
+    """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned.
+
+    Args:
+        width: in characters; columns are dropped until the table fits, and a last line names them.
+        drop: the columns that may be dropped, the first first.
+    """
     lines = [[one_line(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows))]
-    columns = [_column(title, cells) for title, *cells in zip(*lines)]
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns))
+    columns = {title: _column(title, cells) for title, *cells in zip(*lines)}
+    dropped: list[str] = []
+    for title in (name for name in drop if name in columns):
+        if width is None or sum(len(column[0]) + 2 for column in columns.values()) - 2 <= width:
+            break
+        del columns[title]
+        dropped.append(title)
+    table = ["  ".join(line).rstrip() for line in zip(*columns.values())]
+    missing = [name for name in rows[0] if name in dropped]
+    return "\n".join([*table, *([f"Not shown for want of width: {', '.join(missing)}"] if missing else [])])
+
+
+def table_width() -> int:
+    """How wide a table may be: as the terminal, but at least 80 characters."""
+    return max(80, shutil.get_terminal_size((80, 24)).columns)
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each path: its last part, with as many of those above as tell all apart."""
+    parts = [path.absolute().parts for path in paths]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len({*names}) == len({*parts}):
+            return names
+    return [str(path) for path in paths]
 
 
 def _column(title: str, cells: Sequence[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""What all tests share: no network, no cache of the user's, and small images and datasets."""
+"""What all tests share: no network, no cache of the user's, and small images and datasets.
+
+Where a test names no backbone to `run` or `sweep`, it is `tiny`, by a variable of the environment.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+
+# Before the hub library is imported; also for the processes that tests start.
+os.environ |= {"HF_HUB_OFFLINE": "1", "LOST_REG_RUN_BACKBONE": "tiny", "LOST_REG_SWEEP_BACKBONE": "tiny"}
 
 import hypothesis
 import numpy as np
@@ -38,9 +44,10 @@ def no_network(monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def own_state(tmp_path_factory):
-    """The key that seals runs is not the user's."""
+    """The key that seals runs, and the cache of torch.hub, are not the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch")))
         yield
 
 

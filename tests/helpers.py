@@ -29,6 +29,11 @@ def refusal(call, *args, **kwargs) -> str:
     return text
 
 
+def without_notes(result) -> list[str]:
+    """The lines that a command printed on standard error, without its notes."""
+    return [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+
+
 def made_up_head(width: int, **changes) -> Head:
     """A head of `tiny` with weights of no meaning."""
     weight = tuple(torch.randn(width, generator=torch.Generator().manual_seed(5)).tolist())

@@ -50,6 +50,8 @@ def test_the_wheel_holds_lost_reg_alone_with_its_data(wheel):
     templates = {f"lost_reg/report/templates/{path.name}" for path in folder.iterdir()}
     assert {"page.html", "page.css", "page.js"} <= {path.name for path in folder.iterdir()}
     assert templates <= set(names)
+    samples = [name for name in names if name.startswith("lost_reg/datasets/samples/")]
+    assert len(samples) == 33 and "lost_reg/datasets/samples/ImageSets/Main/trainval.txt" in samples
 
 
 def test_the_wheel_holds_every_module(wheel):
@@ -75,5 +77,7 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
     assert (tmp_path / "work/results/predictions.jsonl").read_text().count("\n") == 1
     assert lost_reg("report", "results").stdout.startswith("1 run, 1 image")
     assert "<h1>" in (tmp_path / "work/report/index.html").read_text()
+    lost_reg("run", "--dataset", "samples", "--backbone", "tiny", "--limit", "1", "--out", "samples")
+    assert lost_reg("corloc", "samples", "--partial").returncode == 0
     assert "dinov2_vitl14_reg" in lost_reg("backbones").stdout
     assert lost_reg("corloc", "results").stderr.startswith("Error: results was run on files of your own")

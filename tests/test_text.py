@@ -14,11 +14,38 @@ from helpers import refusal
 
 import lost_reg
 from lost_reg.files import read_text
-from lost_reg.text import agreeing, counted, csv_text, first_sentence, shown_names, text_of, text_table
+from lost_reg.text import (
+    agreeing,
+    counted,
+    csv_text,
+    first_sentence,
+    short_names,
+    shown_names,
+    text_of,
+    text_table,
+)
 
 
 def table(header, rows) -> list[str]:
     return text_table([dict(zip(header, row)) for row in rows]).splitlines()
+
+
+def test_columns_are_dropped_by_priority_until_a_table_fits():
+    rows = [{"name": "a", "count": "1", "about": "x" * 10, "score": "2.5"}]
+    drop = ("count", "about", "score")
+    assert text_table(rows, width=None, drop=drop) == text_table(rows)
+    width = len(text_table(rows).splitlines()[1])
+    assert text_table(rows, width=width, drop=drop) == text_table(rows)
+    *table, note = text_table(rows, width=width - 1, drop=drop).splitlines()
+    assert table[0].split() == ["name", "about", "score"] and note == "Not shown for want of width: count"
+    *table, note = text_table(rows, width=1, drop=drop).splitlines()
+    assert table[0] == "name" and note.endswith("count, about, score")
+
+
+def test_short_names_tell_paths_apart(tmp_path):
+    assert short_names([Path("a/x"), Path("b/y")]) == ["x", "y"]
+    assert short_names([Path("a/x"), Path("b/x"), Path("c")])[:2] == ["a/x", "b/x"]
+    assert short_names([Path("a/x")] * 2) == ["x", "x"] and short_names([]) == []
 
 
 def test_columns_of_the_table_are_aligned():

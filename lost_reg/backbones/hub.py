@@ -20,10 +20,12 @@ from lost_reg.backbones.checkpoint_folders import (
     shards,
 )
 from lost_reg.errors import LostRegError
+from lost_reg.progress import is_progress_hidden
 from lost_reg.text import first_sentence
 
 SLOWEST_BYTES_PER_SECOND = 10_000  # on average over a file
 SPARE_SECONDS = 120  # beside that time, for what comes before the content of a file
+SECONDS_TO_ANSWER = 6  # within which the hub must answer at all
 MOST_BYTES = 2**36  # of one file; the largest ViT's weights have 2 ** 35
 _SPARE_BYTES = 2**20  # for what the hub library writes besides a small file
 # `-c` with this interpreter's sys.path: the working directory is never searched for modules.
@@ -66,6 +68,25 @@ def cached_checkpoint(hub_id: str | None) -> Path | None:
     return None
 
 
+def torch_hub_file(name: str | None) -> Path | None:
+    """The file of this name in torch.hub's cache, where the authors' own code keeps it, or None."""
+    path = torch_hub_cache() / (name or "")
+    return path if name and path.is_file() else None
+
+
+def torch_hub_cache() -> Path:
+    """The folder of torch.hub's checkpoints (set by TORCH_HOME), as in `torch.hub.get_dir`."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))).expanduser() / "hub/checkpoints"
+
+
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids downloads."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 # --- downloads ---------------------------------------------------------------------------------------
 
 
@@ -73,8 +94,9 @@ def download_checkpoint(hub_id: str) -> Path:
     """Download a checkpoint into the cache, with its shards and config.json.
 
     The hub library downloads in a process of its own, which the system stops, if it can, where a file is
-    larger than announced or takes longer than at SLOWEST_BYTES_PER_SECOND. What a process received before it
-    was too late stays in the cache, and the next one continues there.
+    larger than announced or takes longer than at SLOWEST_BYTES_PER_SECOND, or if the hub does not answer at
+    all. What a process received before it was too late stays in the cache, and the next one continues there.
+    It prints a line and a progress bar for each large file on standard error.
 
     Raises:
         LostRegError: it cannot be downloaded.
@@ -84,14 +106,20 @@ def download_checkpoint(hub_id: str) -> Path:
     settings = {
         "HF_ENDPOINT": constants.ENDPOINT,
         "HF_HUB_CACHE": constants.HF_HUB_CACHE,
-        "HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE)),
+        "HF_HUB_OFFLINE": str(int(is_offline())),
+        **({"HF_HUB_DISABLE_PROGRESS_BARS": "1"} if is_progress_hidden() else {}),
     }
     process = subprocess.run(
-        [sys.executable, "-c", _COMMAND.format(path=sys.path), hub_id, str(SPARE_SECONDS)],
+        [
+            sys.executable, "-c", _COMMAND.format(path=sys.path),
+            hub_id, str(SPARE_SECONDS), str(SECONDS_TO_ANSWER),
+        ],
         stdout=subprocess.PIPE, env={**os.environ, **settings}, check=False,
     )  # fmt: skip
     if process.returncode:
         is_late = process.returncode == -getattr(signal, "SIGALRM", 0)
+        if is_late and not process.stdout:
+            raise _failed(hub_id, unreachable(hub_id, f"no answer within {SECONDS_TO_ANSWER} s"))
         reason = "it is too slow" if is_late else f"the process that does it ended ({process.returncode})"
         raise _failed(hub_id, f"{reason}: the same command continues it")
     answer = json.loads(process.stdout.splitlines()[-1])
@@ -100,14 +128,46 @@ def download_checkpoint(hub_id: str) -> Path:
     return Path(answer["path"])
 
 
-def serve(hub_id: str, spare_seconds: str) -> None:
-    """In the process: download a checkpoint, and print its path or the reason as a line of JSON."""
+def serve(hub_id: str, spare_seconds: str, seconds_to_answer: str) -> None:
+    """In the process: download a checkpoint, and print its path or the reason as a line of JSON.
+
+    Before, print a line once the hub has answered.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
     try:
+        _check_answer(hub_id, int(seconds_to_answer))
+        print(flush=True)
         answer = {"path": str(_download_files(hub_id, int(spare_seconds)))}
     except LostRegError as error:
         answer = {"reason": str(error)}
     print(json.dumps(answer, allow_nan=False))
+
+
+def _check_answer(hub_id: str, seconds: int) -> None:
+    """Raises LostRegError if the hub does not answer; takes no longer than it may, whatever hangs."""
+    _limit(MOST_BYTES, seconds)
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        get_hf_file_metadata(hf_hub_url(hub_id, CHECKPOINTS[0]), timeout=seconds)
+    except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
+        if getattr(error, "response", None) is None:
+            raise _failed(hub_id, unreachable(hub_id, first_sentence(error))) from None
+
+
+def unreachable(hub_id: str, why: str) -> str:
+    """That a repository cannot be reached, and what to do then."""
+    return f"it cannot be reached ({why}); {by_hand(hub_id)}"
+
+
+def by_hand(hub_id: str) -> str:
+    """How to do without the hub."""
+    from huggingface_hub import hf_hub_url
+
+    return (
+        f"get {CHECKPOINTS[0]} from {hf_hub_url(hub_id, CHECKPOINTS[0])} on another machine and give it with "
+        "`weights` FILE, or try `backbone` tiny, which needs no download and is for trials and tests"
+    )
 
 
 def _download_files(hub_id: str, spare_seconds: int) -> Path:
@@ -160,11 +220,14 @@ def _download(hub_id: str, name: str, spare_seconds: int = SPARE_SECONDS) -> Pat
     if size > MOST_BYTES:
         raise _failed(hub_id, f"{name} has {size:,} bytes, more than the {MOST_BYTES:,} of any checkpoint")
     _limit(size + _SPARE_BYTES, spare_seconds + size // SLOWEST_BYTES_PER_SECOND)
+    if name != CONFIG and size < MOST_BYTES and not utils.are_progress_bars_disabled():
+        text = f"Downloading {name} of {hub_id} ({size / 1e6:,.1f} MB) into {hub_cache()}"
+        print(text, file=sys.stderr, flush=True)
     try:
         return Path(hf_hub_download(hub_id, name))
     except utils.LocalEntryNotFoundError as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        reason = f"it cannot be reached ({first_sentence(cause)})"
+        reason = unreachable(hub_id, first_sentence(cause))
     except utils.EntryNotFoundError:
         return None
     except utils.GatedRepoError:

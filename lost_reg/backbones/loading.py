@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lost_reg.backbones import DEFAULT
 from lost_reg.backbones.base import PRECISIONS, TOKENS, Backbone
 from lost_reg.backbones.filling import filled_model
 from lost_reg.backbones.registers import AddedRegisters
@@ -85,16 +86,16 @@ class FunctionBackbone(Backbone):
 
 
 def load_backbone(
-    backbone: str | Callable[[Tensor], Tensor],
+    backbone: str | Callable[[Tensor], Tensor] = DEFAULT,
     *,
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "fp32",
-    download: bool = False,
+    offline: bool = False,
     registers: AddedRegisters | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Backbone:
-    """Load a backbone by name, or use a function as one.
+    """Load a backbone by name, or use a function as one; by default "dino", LOST's own.
 
     Args:
         backbone: a name or alias of the table (`lost-reg backbones`), `timm:NAME` for any VisionTransformer
@@ -103,7 +104,7 @@ def load_backbone(
             for the published weights.
         device: "auto" (CUDA if there is any), or a torch device.
         precision: "fp32", "bf16" or "fp16".
-        download: whether weights that are not on this machine are downloaded.
+        offline: whether weights that are not on this machine are an error; otherwise, they are downloaded.
         registers: test-time registers, for a model that was trained without any.
         preprocessing: of the images passed to a function; a named backbone has its own.
 
@@ -136,7 +137,7 @@ def load_backbone(
     spec = resolve_spec(backbone)
     if registers:
         registers.check_backbone(spec.name, spec.registers)  # before any weights are read
-    found = find_weights(spec, weights, download=download)
+    found = find_weights(spec, weights, offline=offline)
     model = filled_model(spec, found.path) if found.path else random_model(spec)
     return VitBackbone(spec, model, found, torch_device, precision, registers)
 

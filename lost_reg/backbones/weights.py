@@ -9,7 +9,16 @@ from typing import Any
 
 from lost_reg.backbones import zoo
 from lost_reg.backbones.checkpoint_folders import checkpoint_digest, checkpoint_in
-from lost_reg.backbones.hub import cached_checkpoint, download_checkpoint, hub_cache, is_hub_id
+from lost_reg.backbones.hub import (
+    by_hand,
+    cached_checkpoint,
+    download_checkpoint,
+    hub_cache,
+    is_hub_id,
+    is_offline,
+    torch_hub_cache,
+    torch_hub_file,
+)
 from lost_reg.backbones.zoo import BackboneSpec
 from lost_reg.errors import LostRegError
 from lost_reg.text import text_table
@@ -21,7 +30,8 @@ RANDOM = "random"
 class Weights:
     """Which weights a backbone has.
 
-    source: "hub", "file", "bundled", "random", or "callable" for features that are the user's own.
+    source: "hub", "torch.hub" for its cache, "file", "bundled", "random", or "callable" for features that are
+        the user's own.
     name: what identifies them: the hub repository, or the name of the file or folder.
     path, sha256: the file they were read from, if there is one; of shards, their index, and the digest of
         all their bytes in its order.
@@ -37,56 +47,59 @@ class Weights:
         return {"source": self.source, "name": self.name, "sha256": self.sha256}
 
 
-def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, download: bool = False) -> Weights:
-    """Find the weights of a backbone on this machine.
+def find_weights(spec: BackboneSpec, weights: str | Path | None = None, *, offline: bool = False) -> Weights:
+    """Find the weights of a backbone; download them if they are not on this machine.
 
     Args:
         spec: the backbone's row.
         weights: a file, a folder, or the id of a Hugging Face repository; "random" for random weights; None
-            for the backbone's published ones, in timm's repository or else in the authors'.
-        download: whether weights that are not in the Hugging Face cache are downloaded.
+            for the backbone's published ones, in timm's repository or else in the authors', in the caches of
+            Hugging Face and of torch.hub.
+        offline: whether downloads are forbidden; HF_HUB_OFFLINE forbids them, too.
 
     Raises:
         LostRegError: missing weights; says where they were looked for and how to get them.
     """
+    source, name, path = locate(spec, weights, offline=offline)
+    return Weights(source, name, path, checkpoint_digest(path) if path else None)
+
+
+def locate(
+    spec: BackboneSpec, weights: str | Path | None = None, *, offline: bool = False
+) -> tuple[str, str, Path | None]:
+    """As `find_weights`, without reading them: their source, name and path."""
     if weights == RANDOM:
-        return Weights(source="random", name=RANDOM)
+        return RANDOM, RANDOM, None
     if weights is not None:
-        path = local_checkpoint(weights)
-        name = os.path.basename(os.path.abspath(weights))
-        return _weights("file", name, path) if path else _hub_weights(str(weights), download)
-    if spec.bundled_file is not None:
-        path = Path(__file__).parent / "bundled" / spec.bundled_file
-        return _weights("bundled", spec.bundled_file, path)
-    for hub_id in spec.hub_ids:
+        if path := local_checkpoint(weights):
+            return "file", os.path.basename(os.path.abspath(weights)), path
+        hub_ids: tuple[str, ...] = (str(weights),)
+    elif spec.bundled_file is not None:
+        return "bundled", spec.bundled_file, Path(__file__).parent / "bundled" / spec.bundled_file
+    else:
+        hub_ids = spec.hub_ids
+    for hub_id in hub_ids:
         if path := cached_checkpoint(hub_id):
-            return _weights("hub", hub_id, path)
-    if not spec.hub_ids:
-        file = spec.official_file
-        remedy = f"get the authors' {file} and give its path" if file else "give a file"
+            return "hub", hub_id, path
+    official_file = None if weights else spec.official_file
+    if path := torch_hub_file(official_file):
+        return "torch.hub", path.name, path
+    if not hub_ids:
+        remedy = f"get the authors' {official_file} and give its path" if official_file else "give a file"
         raise LostRegError(f"no hub carries the weights of {spec.name}: {remedy} as `weights`")
-    if download:
-        return _weights("hub", spec.hub_ids[0], download_checkpoint(spec.hub_ids[0]))
-    ids = " and ".join(spec.hub_ids)
-    raise LostRegError(
-        f"the weights of {spec.name} are not here (looked for {ids} in {hub_cache()}): "
-        f"`lost-reg backbones --download {spec.name}` gets them, or give a checkpoint as `weights`"
+    if offline or is_offline():
+        raise _not_here(spec, hub_ids, official_file, "`offline`" if offline else "HF_HUB_OFFLINE")
+    return "hub", hub_ids[0], download_checkpoint(hub_ids[0])
+
+
+def _not_here(
+    spec: BackboneSpec, hub_ids: tuple[str, ...], official_file: str | None, forbidden_by: str
+) -> LostRegError:
+    in_torch_hub = f", and for {official_file} in {torch_hub_cache()}" if official_file else ""
+    return LostRegError(
+        f"the weights of {spec.name} are not here (looked for {' and '.join(hub_ids)} in {hub_cache()}"
+        f"{in_torch_hub}), and {forbidden_by} forbids to download them: {by_hand(hub_ids[0])}"
     )
-
-
-def _weights(source: str, name: str, path: Path) -> Weights:
-    return Weights(source, name, path, checkpoint_digest(path))
-
-
-def _hub_weights(hub_id: str, download: bool) -> Weights:
-    """The weights of a repository, which a user names."""
-    path = cached_checkpoint(hub_id) or (download_checkpoint(hub_id) if download else None)
-    if path is None:
-        raise LostRegError(
-            f"no weights {hub_id!r}: there is no such file or folder, and no such repository in the Hugging "
-            f"Face cache ({hub_cache()}); `download` gets it from the hub"
-        )
-    return _weights("hub", hub_id, path)
 
 
 def local_checkpoint(weights: str | Path) -> Path | None:
@@ -127,9 +140,9 @@ def backbones_table() -> str:
     return "\n".join(
         [
             text_table(rows),
-            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva model of timm. Hub weights are in",
-            f"{hub_cache()}: `lost-reg backbones --download NAME`",
-            "downloads them, and `lost-reg run --weights` uses another checkpoint instead.",
+            f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva model of timm. Hub weights are",
+            f"downloaded when they are first used, into {hub_cache()};",
+            "`lost-reg backbones --download NAME` does it now, and `lost-reg run --weights` uses others.",
         ]
     )
 
@@ -137,10 +150,12 @@ def backbones_table() -> str:
 def _presence(spec: BackboneSpec) -> str:
     if spec.bundled_file:
         return "here: part of this package"
-    if not spec.hub_ids:
-        return f"give {spec.official_file} as `weights`"
     here = [hub_id for hub_id in spec.hub_ids if cached_checkpoint(hub_id)]
-    return f"here: {here[0]}" if here else f"not here: {spec.hub_ids[0]}"
+    if torch_hub_file(spec.official_file):
+        here.append(f"{spec.official_file} in torch.hub's cache")
+    if here:
+        return f"here: {here[0]}"
+    return f"not here: {spec.hub_ids[0]}" if spec.hub_ids else f"give {spec.official_file} as `weights`"
 
 
 def download_weights(name: str) -> str:
@@ -148,5 +163,5 @@ def download_weights(name: str) -> str:
     from lost_reg.backbones.timm_models import resolve_spec
 
     spec = resolve_spec(name)
-    found = find_weights(spec, download=True)
-    return f"the weights of {spec.name} are at {found.path}"
+    _, _, path = locate(spec)
+    return f"the weights of {spec.name} are at {path}"

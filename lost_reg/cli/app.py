@@ -15,9 +15,10 @@ from lost_reg.cli.artifacts import artifacts
 from lost_reg.cli.cluster import cluster
 from lost_reg.cli.compare import compare
 from lost_reg.cli.corloc import corloc
+from lost_reg.cli.draw import draw
 from lost_reg.cli.export import export
 from lost_reg.cli.listings import backbones, datasets, methods
-from lost_reg.cli.output import print_message
+from lost_reg.cli.output import add_quiet, print_message
 from lost_reg.cli.register_neurons import register_neurons
 from lost_reg.cli.report import report
 from lost_reg.cli.run import run
@@ -26,7 +27,8 @@ from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.streams import prepare_process
 from lost_reg.cli.sweep import sweep
 from lost_reg.cli.train import train
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, OtherSettings
+from lost_reg.text import text_table
 from lost_reg.version import __version__
 
 
@@ -55,6 +57,8 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except LostRegError as error:
             print_message("Error", str(error))
+            if isinstance(error, OtherSettings):
+                click.echo(text_table(error.rows), err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             command = (error.ctx or ctx).command_path
@@ -73,7 +77,12 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "LOST_REG",  # `lost-reg run --max-side` is LOST_REG_RUN_MAX_SIDE
+    },
 )
 @click.version_option(__version__, prog_name="lost-reg")
 def main() -> None:
@@ -93,7 +102,8 @@ def main() -> None:
 
 
 for command in (
-    run, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons, methods,
-    backbones, datasets,
+    run, draw, sweep, corloc, score, compare, report, export, cluster, train, artifacts, register_neurons,
+    methods, backbones, datasets,
 ):  # fmt: skip
+    add_quiet(command)
     main.add_command(command)

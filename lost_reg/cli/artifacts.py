@@ -7,18 +7,11 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    added_registers,
-    backbone_names,
-    given,
-    load,
-    loader_options,
-    max_side_option,
-    model_options,
-    register_options,
-)
+from lost_reg.cli.model_options import added_registers, load, model_options, own_weights, register_options
+from lost_reg.cli.options import given, loader_options, max_side_option
 from lost_reg.cli.output import print_line
 
 
@@ -31,7 +24,7 @@ from lost_reg.cli.output import print_line
     shell_complete=backbone_names,
     multiple=True,
     required=True,
-    help="A backbone to measure; repeat it for several.",
+    help="A backbone to measure, or NAME=FILE with its own weights; repeat it for several.",
 )
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
@@ -66,16 +59,23 @@ def artifacts(
     """
     from lost_reg.backbones.zoo import find_spec
 
-    reference = find_spec(reference or backbones[0]).name
-    wanted = list(dict.fromkeys([reference, *(find_spec(name).name for name in backbones)]))
+    each: dict[str, dict[str, Any]] = {}  # the options of each backbone, with its weights
+    for given_name in backbones:
+        name, own = own_weights(given_name, options)
+        name = find_spec(name).name
+        if each.setdefault(name, own) != own:
+            raise click.UsageError(f"several weights are given for {name}: measure one after the other")
+    reference = find_spec(reference).name if reference else next(iter(each))
+    each.setdefault(reference, options)
+    wanted = [reference, *(name for name in each if name != reference)]
     if options["weights"] not in (None, "random") and len(wanted) > 1:
-        raise click.UsageError("a weight file fits one backbone: name one --backbone with --weights FILE")
+        raise click.UsageError("a weight file fits one backbone: give each its own, as --backbone NAME=FILE")
     added = added_registers(options)
     models = [(name, None) for name in wanted]
     if added:
         models.append((_backbone_of(added, wanted), added))
     names, stream = image_files(inputs, options)
-    _measure(models, reference, out, stream, len(names), options)
+    _measure(models, reference, out, stream, len(names), {**options, "of_each": each})
 
 
 def _measure(
@@ -93,7 +93,7 @@ def _measure(
     from lost_reg.artifacts.records import check_replaceable
     from lost_reg.artifacts.tables import probe_rows, summary_table
     from lost_reg.backbones.timm_models import resolve_spec
-    from lost_reg.backbones.weights import find_weights
+    from lost_reg.backbones.weights import locate
     from lost_reg.progress import image_progress
     from lost_reg.text import text_table
 
@@ -101,11 +101,11 @@ def _measure(
     about = about_artifacts(reference, chosen, max_side=options["max_side"], models=len(models))
     measured = check_replaceable(out, about)
     for name, _ in models:  # check all before spending hours on the first
-        find_weights(resolve_spec(name), options["weights"], download=options["download"])
+        locate(resolve_spec(name), options["of_each"][name]["weights"], offline=options["offline"])
     rows: list[Any] = []
     failures: dict[str, Any] = {}  # by image name: an image may fail for some backbones only
     for name, registers in models:
-        loaded = load(name, options, registers=registers)
+        loaded = load(name, options["of_each"][name], registers=registers)
         unusable: list[Any] = []
         first = rows[0] if rows else None
         with image_progress(loaded.name) as progress:

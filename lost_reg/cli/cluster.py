@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import backbone_names, given, image_root_of, image_root_options, load, model_options
+from lost_reg.cli.model_options import load, model_options
+from lost_reg.cli.options import given, image_root_of, image_root_options
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.text import counted
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
+from lost_reg.cli.options import (
+    one_of_json_and_csv,
+    scoring_options,
+    scoring_options_of,
+    shown_rows,
+    table_options,
+)
 from lost_reg.cli.output import print_message, print_notes
 
 
@@ -29,8 +35,7 @@ def corloc(path: Path, as_json: bool, as_csv: bool, **options: Any) -> None:
     one_of_json_and_csv(as_json, as_csv)
     rows, errors = score_runs.score_path(path, scoring_options_of(**options))
     if rows:
-        name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
-        click.echo(getattr(score_runs, name)(rows))
+        click.echo(shown_rows(score_runs, rows, as_json, as_csv))
     print_notes(note for row in rows for note in row.notes)
     for error in errors:
         print_message("Error", str(error))

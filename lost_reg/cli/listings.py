@@ -6,13 +6,17 @@ from pathlib import Path
 
 import click
 
+from lost_reg.cli.completions import backbone_names, dataset_names
 from lost_reg.cli.options import data_root_option
 from lost_reg.cli.output import as_options, print_line
 
 
 @click.command()
 @click.option(
-    "--download", metavar="NAME", help="Download this backbone's weights into the Hugging Face cache."
+    "--download",
+    metavar="NAME",
+    shell_complete=backbone_names,
+    help="Download this backbone's weights into the Hugging Face cache.",
 )
 def backbones(download: str | None) -> None:
     """List the backbones, and download their weights."""
@@ -25,7 +29,12 @@ def backbones(download: str | None) -> None:
 
 
 @click.command()
-@click.option("--download", metavar="NAME", help="Download this dataset into the data root.")
+@click.option(
+    "--download",
+    metavar="NAME",
+    shell_complete=dataset_names,
+    help="Download this dataset into the data root.",
+)
 @data_root_option
 def datasets(download: str | None, data_root: Path | None) -> None:
     """List the datasets, and download them."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import click
 
 from lost_reg.errors import one_line
+from lost_reg.progress import hide_progress
 
 
 def print_line(text: str) -> None:
@@ -21,8 +22,46 @@ def print_message(kind: str, text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a note on standard error."""
-    print_message("Note", text)
+    """Print a note on standard error, unless --quiet was given."""
+    if not _of_context("quiet"):
+        print_message("Note", text)
+
+
+def print_detail(text: str) -> None:
+    """Print a note if --verbose was given."""
+    if _of_context("verbose"):
+        print_note(text)
+
+
+def _of_context(name: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(f"lost_reg.{name}"))
+
+
+def _set(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[f"lost_reg.{param.name}"] = value
+    if param.name == "quiet":
+        hide_progress(value)
+
+
+quiet_option = click.option(
+    "--quiet", "-q", is_flag=True, expose_value=False, is_eager=True, callback=_set,
+    help="Print only results, warnings and errors: no notes and no progress.",
+)  # fmt: skip
+
+verbose_option = click.option(
+    "--verbose", "-v", is_flag=True, expose_value=False, is_eager=True, callback=_set,
+    help="Also print which weights, device and settings are used.",
+)  # fmt: skip
+
+
+def add_quiet(command: click.Command) -> None:
+    """Give a command, or the commands of a group, the option --quiet."""
+    if isinstance(command, click.Group):
+        for one in command.commands.values():
+            add_quiet(one)
+    else:
+        quiet_option(command)
 
 
 def print_notes(texts: Iterable[str]) -> None:

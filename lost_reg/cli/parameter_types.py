@@ -31,8 +31,8 @@ class Layers(click.ParamType):
     name = "layer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
+        if not isinstance(value, str):  # as in a file of settings
+            return tuple(value) if isinstance(value, list) else value
         try:
             layers = tuple(int(number) for number in value.split(","))
         except ValueError:

@@ -7,17 +7,11 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    backbone_names,
-    default_name,
-    given,
-    load,
-    loader_options,
-    max_side_option,
-    model_options,
-)
+from lost_reg.cli.model_options import get_weights, load, model_options, own_weights
+from lost_reg.cli.options import default_name, given, loader_options, max_side_option
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted
@@ -40,7 +34,7 @@ _SEARCH = ("threshold", "top_layer", "top_k", "rule")
 )  # fmt: skip
 @click.option(
     "--published", is_flag=True,
-    help="Fetch the list that was published for the backbone instead, with --download; needs no images.",
+    help="Download the list that was published for the backbone instead; needs no images.",
 )  # fmt: skip
 @click.option(
     "--threshold", type=float,
@@ -76,6 +70,7 @@ def register_neurons(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new
 
+    backbone, options = own_weights(backbone, options)
     spec = find_spec(backbone)
     check_can_be_added(spec.name, spec.registers)
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")
@@ -86,6 +81,7 @@ def register_neurons(
     if not inputs:
         raise click.UsageError("give images (files, folders, patterns), or --published")
     names, stream = image_files(inputs, options)
+    get_weights(backbone, options)
     import_models()
 
     from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
@@ -109,8 +105,8 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
     if inputs or given(options, _SEARCH):
         raise click.UsageError("--published searches no images: give no images, and no options for a search")
     url = find_list(backbone).url
-    if not options["download"]:
-        raise LostRegError(f"the published list is at {url}: `download` fetches it")
+    if options["offline"]:
+        raise LostRegError(f"the published list is at {url}: `offline` forbids to download it")
     found = published_neurons(backbone)
     write_neurons(out, found)
     print_line(f"{counted(len(found.neurons), 'neuron')} from {url}; in {out}")

@@ -10,34 +10,42 @@ from typing import Any
 
 import click
 
+from lost_reg.backbones import DEFAULT
+from lost_reg.cli.completions import backbone_names, dataset_names
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    SettingCommand,
+from lost_reg.cli.model_options import (
     added_registers,
-    backbone_names,
-    background_option,
-    chosen_loader,
-    chosen_setting,
-    data_root_option,
-    dataset_names,
-    default_name,
+    get_weights,
     load,
-    loader_options,
     model_options,
+    note_trial,
+    own_weights,
     register_options,
 )
-from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.cli.options import (
+    background_option,
+    chosen_loader,
+    data_root_option,
+    default_name,
+    loader_options,
+)
+from lost_reg.cli.output import print_detail, print_line, print_message, print_note
+from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
+from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.cli.train_detector import apply_detector
-from lost_reg.discovery.methods import DETECTOR, METHODS
+from lost_reg.discovery.methods import DETECTOR, METHODS, describe_setting
+from lost_reg.discovery.presets import described
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted
 
+_RUN_OPTIONS = ("limit", "resume", "overwrite", "visualize", "masks", "save_maps")
 
-class _RunCommand(SettingCommand):
+
+class _RunCommand(ConfiguredCommand):
     """Besides the methods on features, a trained detector can be applied."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -53,9 +61,9 @@ class _RunCommand(SettingCommand):
     "--backbone",
     "-b",
     shell_complete=backbone_names,
-    default="tiny",
+    default=DEFAULT,
     show_default=True,
-    help="A backbone that `lost-reg backbones` lists, or timm:NAME for one of timm's.",
+    help="A backbone that `lost-reg backbones` lists, or timm:NAME of timm's; or NAME=FILE with its weights.",
 )
 @click.option(
     "--dataset",
@@ -73,11 +81,20 @@ class _RunCommand(SettingCommand):
     help="A file with one image path per line (or NUL-separated); - reads standard input.",
 )  # fmt: skip
 @model_options
+@click.option("--download", is_flag=True, help="Download a dataset that is missing, such as voc07.")
 @data_root_option
 @register_options
 @background_option
 @loader_options
-@click.option("--resume", is_flag=True, help="Continue an interrupted run in its folder.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE.toml",
+    help="Take options from a file, such as the run.toml of a run; others that are given count first.",
+)  # fmt: skip
+@click.option(
+    "--resume", is_flag=True,
+    help="Continue an interrupted run in its folder; with only --out, it has the images and options it had.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Remove the run that the folder holds, and start anew.")
 @click.option(
     "--visualize",
     is_flag=True,
@@ -119,6 +136,8 @@ def run(
     from lost_reg.datasets.catalog import data_root, short_name
     from lost_reg.runs.ranks import ranks_of_environment
 
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("choose one of --resume and --overwrite")
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
@@ -127,6 +146,8 @@ def run(
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
     # Check everything that can be wrong before importing torch and reading weights.
+    backbone, options = own_weights(backbone, options)
+    params = {**click.get_current_context().params, "weights": options["weights"]}
     registers = added_registers(options)
     spec = find_spec(backbone)
     if registers:
@@ -138,7 +159,8 @@ def run(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize", "masks", "save_maps")},
+        command=recorded_options(params, spec.name, setting),
+        **{name: options[name] for name in _RUN_OPTIONS},
     )
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, backbone))
@@ -162,7 +184,7 @@ def checked_source(
     if options["weights"] not in (None, RANDOM):
         local_checkpoint(options["weights"])
     if chosen.ranks.first:  # the others may start after it has begun to write
-        check_free(out, resume=chosen.resume)
+        check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
     if files_from == "-" and chosen.ranks.count > 1:
         raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
     if dataset:
@@ -207,20 +229,24 @@ def _run(
     options: dict[str, Any],
     strict: bool,
 ) -> None:
+    from lost_reg.runs.sources import check_drawable
+
+    if chosen.visualize:
+        check_drawable(source)  # before weights are read
+    get_weights(backbone, options)
     import_models()
 
     from lost_reg.runs.ranks import joined
     from lost_reg.runs.run import no_note
     from lost_reg.runs.run import run as run_source
-    from lost_reg.runs.sources import check_drawable
 
     ranks = chosen.ranks
-    if chosen.visualize:
-        check_drawable(source)  # before weights are read
     with joined(ranks):
         note = print_note if ranks.first else no_note
         device = ranks.device(options["device"])
         loaded = load(backbone, options, note, device=device, registers=options["registers"])
+        note_trial(loaded, note)
+        print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
         with progress_of_run(loaded.name, out, ranks) as progress:
             summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
     if ranks.first:
@@ -233,12 +259,13 @@ def print_summary(summary: Any, strict: bool) -> None:
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
     from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary
 
-    print_line(f"{_done_summary(summary)}; results in {summary.folder}")
+    settings = read_record(summary.folder / RUN_FILE)["settings"]
+    how = f", by {described(settings)}" if settings["method"] in METHODS else ""
+    print_line(f"{_done_summary(summary)}{how}; results in {summary.folder}")
     if summary.implausible:
         print_line(implausible_summary(summary))
     if summary.noted:
         print_line(noted_summary(summary))
-    settings = read_record(summary.folder / RUN_FILE)["settings"]
     if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
     if summary.failed:

@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from lost_reg.cli.options import one_of_json_and_csv, scoring_options, scoring_options_of, table_options
+from lost_reg.cli.options import (
+    one_of_json_and_csv,
+    scoring_options,
+    scoring_options_of,
+    shown_rows,
+    table_options,
+)
 from lost_reg.cli.output import as_options, print_message, print_notes
 
 
@@ -31,8 +37,7 @@ def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -
     one_of_json_and_csv(as_json, as_csv)
     rows, errors = score_runs(runs, scoring_options_of(**options))
     if rows:
-        name = "json_text" if as_json else "csv_text" if as_csv else "text_table"
-        click.echo(as_options(getattr(all_scores_text, name)(rows)))
+        click.echo(as_options(shown_rows(all_scores_text, rows, as_json, as_csv)))
     print_notes(note for row in rows for note in row.run.notes)
     for error in errors:
         print_message("Error", str(error))

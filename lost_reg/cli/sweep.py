@@ -7,27 +7,24 @@ from typing import Any
 
 import click
 
+from lost_reg.backbones import DEFAULT
+from lost_reg.cli.completions import backbone_names, dataset_names, method_names
 from lost_reg.cli.imports import import_models
+from lost_reg.cli.model_options import get_weights, load, model_options, note_trial, own_weights
 from lost_reg.cli.options import (
-    SweepCommand,
-    backbone_names,
     background_option,
     chosen_loader,
     data_root_option,
-    dataset_names,
     default_name,
     given,
-    load,
     loader_options,
     max_side_option,
-    method_names,
-    model_options,
     one_of_json_and_csv,
     unannotated_option,
-    values_given,
 )
 from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
+from lost_reg.cli.setting_options import SweepCommand, values_given
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
 
@@ -37,7 +34,12 @@ _AS_PUBLISHED = "[default: as each method is published]"
 
 @click.command(cls=SweepCommand)
 @click.option(
-    "--backbone", "-b", shell_complete=backbone_names, default="tiny", show_default=True, help="As for `run`."
+    "--backbone",
+    "-b",
+    shell_complete=backbone_names,
+    default=DEFAULT,
+    show_default=True,
+    help="As for `run`.",
 )
 @click.option(
     "--dataset",
@@ -121,6 +123,7 @@ def sweep(
 
     one_of_json_and_csv(as_json, as_csv)
     settings = _settings(options)
+    backbone, options = own_weights(backbone, options)
     find_spec(backbone)
     out = out or Path("results", f"{default_name(short_name(dataset), backbone)}-sweep")
     check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
@@ -165,6 +168,7 @@ def sweep(
 def _run_sweep(
     dataset: Any, backbone: str, settings: Any, out: Path, chosen: RunOptions, options: dict[str, Any]
 ) -> None:
+    get_weights(backbone, options)
     import_models()
 
     from lost_reg.runs.sessions import failed_summary
@@ -172,6 +176,7 @@ def _run_sweep(
     from lost_reg.runs.sweep import sweep as sweep_source
 
     loaded = load(backbone, options)
+    note_trial(loaded)
     with progress_of_run(loaded.name, out) as progress:
         summary = sweep_source(
             source_of_dataset(dataset), loaded, out, settings, chosen, progress=progress, note=print_note

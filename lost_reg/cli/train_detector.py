@@ -12,15 +12,10 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    chosen_loader,
-    default_name,
-    given,
-    image_root_of,
-    image_root_options,
-    options_of,
-)
+from lost_reg.cli.options import chosen_loader, default_name, given, image_root_of, image_root_options
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.run_config import recorded_options
+from lost_reg.cli.setting_options import options_of
 from lost_reg.discovery.methods import DETECTOR
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted
@@ -29,7 +24,8 @@ from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, VIT, 
 # What `run --method detector` takes of the options of `run`; the others are for methods on features.
 _OF_DETECTORS = frozenset((
     "inputs", "files_from", "dataset", "out", "method", "detector", "max_objects", "device", "precision",
-    "data_root", "weights", "download", "batch_size", "workers", "limit", "resume", "visualize", "strict",
+    "data_root", "weights", "download", "offline", "batch_size", "workers", "limit", "resume", "overwrite",
+    "config", "visualize", "strict",
 ))  # fmt: skip
 
 
@@ -184,7 +180,8 @@ def apply_detector(
     root = data_root(options["data_root"])
     chosen = RunOptions(
         loader=chosen_loader(options), data_root=root if dataset else None, ranks=ranks_of_environment(),
-        **{name: options[name] for name in ("limit", "resume", "visualize")},
+        command=recorded_options(click.get_current_context().params),
+        **{name: options[name] for name in ("limit", "resume", "overwrite", "visualize")},
     )  # fmt: skip
     source_name = short_name(dataset) if dataset else files_from or inputs[0]
     out = out or Path("results", default_name(source_name, DETECTOR))

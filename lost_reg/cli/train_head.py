@@ -9,17 +9,10 @@ from typing import Any
 import click
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import (
-    chosen_loader,
-    given,
-    image_root_of,
-    image_root_options,
-    load,
-    loader_options,
-    model_options,
-    options_of,
-)
+from lost_reg.cli.model_options import load, model_options
+from lost_reg.cli.options import chosen_loader, given, image_root_of, image_root_options, loader_options
 from lost_reg.cli.output import print_line, print_message, print_note
+from lost_reg.cli.setting_options import options_of, without_native
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.text import counted, shown_names
 from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
@@ -51,7 +44,7 @@ def head(run: Path, out: Path, resume: bool, **options: Any) -> None:
     from lost_reg.training.head_images import images_to_train_on
     from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
 
-    changes = given(options, [item.name for item in fields(FeatureConfig)])
+    changes = without_native(given(options, [item.name for item in fields(FeatureConfig)]))
     scale = {"max_side": None} if "square" in changes else {}
     features = replace(FEATURES, **{**scale, **changes})
     names = [item.name for item in fields(HeadTraining)]

@@ -150,12 +150,8 @@ class DatasetSpec:
 
 def not_found(spec: DatasetSpec, looked_for: Path, root: Path) -> LostRegError:
     """The error for a dataset that is not on this machine."""
-    how_to_get = (
-        f"`lost-reg datasets --download {spec.name} --data-root {root}` gets it"
-        if spec.can_download
-        else "it comes with the project's checkout, in its data folder"
-    )
+    command = f"`lost-reg datasets --download {spec.name} --data-root {root}`"
     return LostRegError(
         f"{spec.name} is not there: looked for {looked_for} (the data root is {root}, set by `data_root` "
-        f"or {DATA_ROOT_VARIABLE}); {how_to_get}"
+        f"or {DATA_ROOT_VARIABLE}); {command} gets it"
     )

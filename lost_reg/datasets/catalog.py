@@ -11,7 +11,7 @@ from lost_reg.datasets.base import DATA_ROOT_VARIABLE, Dataset, DatasetSpec
 from lost_reg.datasets.coco import find_coco20k, is_coco, open_coco
 from lost_reg.datasets.image_paths import ListedFolder
 from lost_reg.datasets.mask_folders import ANY, find_masks, open_masks
-from lost_reg.datasets.voc import find_voc, open_voc
+from lost_reg.datasets.voc import find_bundled, find_voc, open_voc
 from lost_reg.errors import LostRegError
 from lost_reg.text import agreeing, counted, text_table
 
@@ -19,7 +19,7 @@ SPECS = (
     DatasetSpec("voc07", "VOCdevkit/VOC2007", "trainval", 5011, "PASCAL VOC 2007 trainval", find_voc, True),
     DatasetSpec("voc12", "VOCdevkit/VOC2012", "trainval", 11540, "PASCAL VOC 2012 trainval", find_voc, True),
     DatasetSpec("coco20k", "coco", "coco20k", 19817, "LOST's part of COCO train2014", find_coco20k, True),
-    DatasetSpec("samples", "samples", "trainval", 16, "scenes rendered by this project", find_voc),
+    DatasetSpec("samples", "samples", "trainval", 16, "scenes rendered by this project", find_bundled),
     DatasetSpec("ecssd", "ECSSD", "all", 1000, "ECSSD, with a mask of each image", find_masks),
     DatasetSpec("duts-te", "DUTS-TE", "test", 5019, "DUTS test, with a mask of each image", find_masks),
     DatasetSpec("dut-omron", "DUT-OMRON", "all", 5168, "DUT-OMRON, with a mask of each image", find_masks),

@@ -43,6 +43,13 @@ def find_voc(spec: DatasetSpec, root: Path) -> Dataset:
     return _dataset(spec.name, folder, spec.split, spec.images)
 
 
+def find_bundled(spec: DatasetSpec, root: Path) -> Dataset:
+    """A dataset in VOC layout that is part of the package, unless one of its name is below the data root."""
+    own = root / spec.folder
+    folder = own if _has_layout(own) else Path(__file__).parent / spec.folder
+    return _dataset(spec.name, folder, spec.split, spec.images)
+
+
 def open_voc(folder: Path) -> Dataset:
     """A user's own folder in VOC layout; without a trainval.txt, all of its images.
 

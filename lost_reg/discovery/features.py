@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FACETS = ("q", "k", "v")  # the order of their rows in a qkv layer
+NATIVE = "native"  # the word for images that are not scaled
 Part = tuple[str, int]  # a facet of a layer
 
 
@@ -46,9 +47,11 @@ class FeatureConfig:
     normalize: bool = option(False, "L2-normalise each patch's feature.", off="raw")
     max_side: int | None = option(
         None,
-        "Scale images down so that the longer side is at most this; boxes stay in pixels of the original.",
-        metavar="PIXELS",
+        "Scale images down so that the longer side is at most this; native: not at all. Boxes stay in pixels "
+        "of the original.",
+        metavar="PIXELS|native",
         min=1,
+        word=NATIVE,
         shown_default="native resolution",
     )
     square: int | None = option(

@@ -6,12 +6,16 @@ is in evaluation/results/presets.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, preset_setting
 from lost_reg.errors import LostRegError
+from lost_reg.text import counted
 
 BEST = "best"
+OWN_IMAGES_SIDE = 448  # pixels: nothing is lost on photos at 336 to 448, see evaluation/results/presets.md
 DINO_LIKE = ("DINO", "bundled")  # families whose keys LOST finds objects in as published
 
 
@@ -79,3 +83,42 @@ def chosen_preset(method: str | None, preset: str | None, family: str) -> Settin
             "leave out `method`"
         )
     return setting
+
+
+def scaled_for_own_images(setting: Setting) -> Setting:
+    """The setting at a longest side of OWN_IMAGES_SIDE, where it has no size of its own.
+
+    Datasets are run at native resolution, as published. A user's photos can have any size, and the time that
+    affinities take grows with the fourth power of it. A head has the size that it was trained at.
+    """
+    features = setting.features
+    if features.max_side or features.square or setting.method.name == "head":
+        return setting
+    return replace(setting, features=replace(features, max_side=OWN_IMAGES_SIDE))
+
+
+def preset_of(record: Mapping[str, Any]) -> str | None:
+    """The name of the preset across methods that a recorded setting is, such as "best"; None if it is none.
+
+    Only presets that no method has as published; whether masks are refined does not count.
+    """
+    keys = ("method", "features", "options")
+    recorded = {key: record.get(key) for key in keys}
+    for name, preset in ACROSS_METHODS.items():
+        for family in (DINO_LIKE[0], "another", ""):
+            setting = preset.setting(family)
+            is_published = setting == preset_setting(setting.method.name)
+            if not is_published and {key: setting.recorded().get(key) for key in keys} == recorded:
+                return name
+    return None
+
+
+def described(record: Mapping[str, Any]) -> str:
+    """How a run found its objects, in a few words: "spread (preset best) at a longest side of 336 pixels"."""
+    preset, features = preset_of(record), record["features"]
+    size = "at native resolution"
+    if features.get("max_side"):
+        size = f"at a longest side of {counted(features['max_side'], 'pixel')}"
+    elif features.get("square"):
+        size = f"at {features['square']} x {counted(features['square'], 'pixel')}"
+    return f"{record['method']}{f' (preset {preset})' if preset else ''} {size}"

@@ -27,6 +27,8 @@ PREDICTIONS_FILE = "predictions.jsonl"
 ERRORS_FILE = "errors.jsonl"
 PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
+TOKENS_FILE = "class_tokens.npz"  # of `lost-reg cluster`
+COMMAND = "command"  # the key in run.json of the options that a run was started with
 CLUSTERS = "clusters"  # the key in run.json of what `lost-reg cluster` records
 
 
@@ -105,11 +107,12 @@ class Layout:
 RUN_LAYOUT = Layout(RUN_FILE, PREDICTIONS_FILE, Prediction, RunSettings)
 
 
-def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> None:
+def check_free(folder: Path, *, resume: bool, overwrite: bool = False, record_file: str = RUN_FILE) -> None:
     """Check that results may be written to a folder.
 
     Raises:
-        LostRegError: a path that is a file, or a folder that holds results although `resume` is not given.
+        LostRegError: a path that is a file, or a folder that holds results although neither `resume` nor
+            `overwrite` is given.
     """
     if folder.exists() and not folder.is_dir():
         raise LostRegError(f"cannot write results to {str(folder)!r}: it is a file; choose a folder as `out`")
@@ -117,10 +120,10 @@ def check_free(folder: Path, *, resume: bool, record_file: str = RUN_FILE) -> No
     other = next((name for name in others if (folder / name).exists()), None)
     if other:
         raise LostRegError(f"{str(folder)!r} holds other results ({other}): choose another `out`")
-    if (folder / record_file).exists() and not resume:
-        held = "sweep" if record_file == SWEEP_FILE else "run"
+    if (folder / record_file).exists() and not (resume or overwrite):
+        held, anew = ("sweep", "") if record_file == SWEEP_FILE else ("run", ", `overwrite` starts it anew")
         raise LostRegError(
-            f"{str(folder)!r} holds a {held} already: `resume` continues it, or choose another `out`"
+            f"{str(folder)!r} holds a {held} already: `resume` continues it{anew}, or choose another `out`"
         )
 
 
@@ -245,6 +248,7 @@ class _Record:
     root: str | None = None
     data_root: str | None = None
     weights_file: str | None = None
+    command: dict[str, Any] | None = None
     clusters: _Clusters | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.colours import WHITE, background_of
@@ -52,9 +53,11 @@ class RunOptions:
     loader: its apply_exif is replaced by that of the run's images, see `Source`.
     limit: process only this many images, the first ones.
     resume: continue a run folder that exists already.
+    overwrite: remove the run that the folder holds, first.
     visualize: also write each image with its boxes, seed and masks into the run folder's pictures/.
     masks: also write the mask of each object into predictions.jsonl; implied if masks are refined.
     save_maps: also write each image's maps into the run folder's maps/, before its prediction.
+    command: the options of the command line, recorded and written as run.toml; None from Python.
     data_root: recorded, so that scoring finds the ground truth again.
     ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.
     """
@@ -62,8 +65,10 @@ class RunOptions:
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     limit: int | None = None
     resume: bool = False
+    overwrite: bool = False
     visualize: bool = False
     masks: bool = False
     save_maps: bool = False
+    command: dict[str, Any] | None = None
     data_root: Path | None = None
     ranks: Ranks = ALONE

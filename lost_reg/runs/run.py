@@ -18,16 +18,17 @@ from lost_reg.images.batching import BatchSize
 from lost_reg.images.decoding import NamedImage
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
-from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
+from lost_reg.runs.folder import COMMAND, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
 from lost_reg.runs.map_files import maps_path, write_maps
 from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.overwriting import remove_results
 from lost_reg.runs.pictures import picture_path, save_picture
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.sessions import RunSummary, Session, now
 from lost_reg.runs.sources import Source, check_drawable
-from lost_reg.runs.writer import RunWriter
+from lost_reg.runs.writer import RunWriter, while_locked
 from lost_reg.text import agreeing, counted
 from lost_reg.types import Failure, Prediction
 
@@ -67,7 +68,7 @@ def run(
     if options.visualize:
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
-    on_maps = _maps_writer(out / MAPS_FOLDER) if options.save_maps else None
+    on_maps = maps_writer(out / MAPS_FOLDER) if options.save_maps else None
     loader = replace(options.loader, apply_exif=source.apply_exif)
 
     def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
@@ -121,6 +122,9 @@ def write_folder(
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone, options.loader), **work.settings}
     record = _record(source, backbone, options, count)
+    if options.overwrite and ranks.first:
+        with while_locked(out):
+            remove_results(out)
     with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
         left = None if count is None else max(0, count - len(writer.done))
         if ranks.first and left != 0:
@@ -171,6 +175,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
         "images": count,
         **({"passed_over": passed_over} if passed_over else {}),
         "weights_file": str(weights.absolute()) if weights else None,
+        **({COMMAND: options.command} if options.command else {}),
     }
 
 
@@ -198,7 +203,9 @@ def _note_cost(
         note(line)
 
 
-def _maps_writer(folder: Path) -> Callable[[str, Maps], None]:
+def maps_writer(folder: Path) -> Callable[[str, Maps], None]:
+    """A function that writes the maps of an image, of this name, into a folder of maps."""
+
     def write(image: str, maps: Maps) -> None:
         path = maps_path(folder, image)
         check_no_links(folder, path)

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, OtherSettings
 from lost_reg.files import check_no_links, remove_parts, whole_file
 from lost_reg.json_files import as_json
+from lost_reg.runs.config_file import write_config
 from lost_reg.runs.folder import (
     CLUSTERS,
+    COMMAND,
     ERRORS_FILE,
     MAPS_FOLDER,
     PICTURES_FOLDER,
@@ -37,6 +39,7 @@ from lost_reg.types import Failure
 
 _OPTIONAL = ("mask", "label", "note")  # fields of an outcome that are not written if they are None
 _LOCK_FILE = ".lock"
+_MOST_SHOWN = 40  # characters of a value: inputs that a shell expanded can be thousands
 _DIGEST = np.dtype("S16")
 
 
@@ -101,12 +104,16 @@ class RunWriter:
             _check_settings(self.folder, earlier["settings"], settings)
             _check_root(self.folder, earlier, {**record, "settings": settings})
             kept = {key: earlier[key] for key in ("created", "sessions", CLUSTERS) if key in earlier}
+            if COMMAND in earlier:  # as it was started; a session may have other workers or limits
+                kept[COMMAND] = earlier[COMMAND]
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
         remove_parts(self.folder, (MAPS_FOLDER, PICTURES_FOLDER))
         self.join()
         self.record = sealed({**record, **kept, "settings": settings})
         self.write_record()
+        if COMMAND in self.record:
+            write_config(self.folder, self.record[COMMAND])
 
     def _open(self) -> None:
         lines, errors = (
@@ -240,8 +247,14 @@ def _check_settings(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) 
     before, after = dict(_flat(earlier)), dict(_flat(now))
     other = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if other:
-        shown = "; ".join(f"{key}: {_short(before.get(key))}, now {_short(after.get(key))}" for key in other)
-        raise LostRegError(f"{str(folder)!r} holds a run with other settings ({shown}): choose another `out`")
+        raise OtherSettings(
+            f"{str(folder)!r} holds a run with other settings ({', '.join(other)}): choose another `out`, or "
+            "continue it with those that it had",
+            [
+                {"setting": key, "old": shown_value(before.get(key)), "new": shown_value(after.get(key))}
+                for key in other
+            ],
+        )
 
 
 def _check_root(folder: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
@@ -263,9 +276,14 @@ def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _short(value: Any) -> str:
-    text = as_json(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."  # inputs that a shell expanded can be thousands
+def shown_value(value: Any) -> str:
+    """A setting's value in words."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", False: "no", True: "yes"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown_value(one)}" for name, one in value.items())[:_MOST_SHOWN]
+    text = ", ".join(map(shown_value, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _add_lines(parts: Sequence[Path], whole: Path) -> None:

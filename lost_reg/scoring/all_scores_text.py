@@ -21,13 +21,22 @@ NO_TRUE_MASKS = "the dataset has no masks, so those that were found are not scor
 _AP = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "AR@1": "ar1", "AR@10": "ar10", "AR@100": "ar100"}
 _MASK_AP = {title: _AP[title] for title in ("AP", "AP50", "AP75", "AR@100")}  # as a line has an end
 _OF_MASKS = {"IoU": "iou", "max F": "f_beta", "accuracy": "accuracy"}
+_DROPPED = (  # for want of width, the first first
+    "box AR@1", "box AR@10", "box AP75", "mask AP75", "mask AP50", "mask accuracy", "box AR@100",
+    "mask AR@100", "images", "backbone", "mask max F", "dataset",
+)  # fmt: skip
 _ESTIMATES = ("iou", "accuracy", "f_beta", "f_beta_of_means")
 
 
-def text_table(rows: Sequence[AllScores]) -> str:
-    """The rows as a table, without columns of masks where no dataset has any; then notes on each."""
+def text_table(rows: Sequence[AllScores], width: int | None = None) -> str:
+    """The rows as a table, without columns of masks where no dataset has any; then notes on each.
+
+    width: that the table may have; None for any.
+    """
     with_masks = any(row.masks or row.lacks_masks for row in rows)
-    lines = [text.text_table([_cells(row, with_masks) for row in rows])]
+    names = text.short_names([row.run.path for row in rows])
+    shown = [{"run": name, **_cells(row, with_masks)} for name, row in zip(names, rows)]
+    lines = [text.text_table(shown, width=width, drop=_DROPPED)]
     lines += [f"{one_line(str(row.run.path))}: {note}" for row in rows for note in _notes(row)]
     lines += [class_text(one_line(str(row.run.path)), row.classes) for row in rows if row.classes]
     return "\n".join(lines)

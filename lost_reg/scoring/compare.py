@@ -172,7 +172,7 @@ def compare_found(
     if not images:
         raise LostRegError("nothing to compare: no image that both did has a ground-truth box")
     matches = [matching_objects(one.boxes_xyxy, truths) for one in on_dataset]
-    by_a, by_b = found = [any_of_image(one, truths) & compared for one in matches]
+    by_a, by_b = (any_of_image(one, truths) & compared for one in matches)
     return Comparison(
         a=_compared_run(a, on_dataset[0], dataset, compared),
         b=_compared_run(b, on_dataset[1], dataset, compared),
@@ -181,7 +181,7 @@ def compare_found(
         differences=_setting_differences(a, b),
         total=_paired(by_a[compared], by_b[compared]),
         classes=_by_class(truths, matches, compared),
-        sizes=_by_size(truths, found, compared),
+        sizes=_by_size(truths, [by_a, by_b], compared),
         only_a=tuple(compress(truths.names, by_a & ~by_b)),
         only_b=tuple(compress(truths.names, by_b & ~by_a)),
         without_truth=int(np.count_nonzero(done)) - images,

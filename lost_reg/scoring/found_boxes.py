@@ -16,6 +16,7 @@ from lost_reg.datasets.base import LEAVE_OUT, REFUSE
 from lost_reg.datasets.catalog import Dataset, data_root, find_dataset, is_known
 from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
+from lost_reg.discovery.presets import preset_of
 from lost_reg.errors import LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results, read_failures, read_outcomes, read_run_record
 from lost_reg.runs.seals import foreign, is_own
@@ -197,8 +198,9 @@ class GroundTruths:
 
     def __call__(self, found: FoundBoxes) -> Dataset:
         """See `ground_truth`."""
-        name = self._options.dataset or (found.settings and found.settings["dataset"])
-        key = name, found.data_root, found.is_own  # of a run that is not the user's, less is read
+        recorded = found.settings["dataset"] if found.settings else None
+        # of a run that is not the user's, less is read
+        key = (self._options.dataset or recorded, found.data_root, found.is_own)
         if key not in self._read:
             self._read[key] = ground_truth(found, self._options)
         return self._read[key]
@@ -238,11 +240,16 @@ def split_title(dataset: Dataset, options: ScoringOptions) -> str:
 def describe_backbone(settings: dict[str, Any]) -> str:
     """A backbone's name, with all differences from its published weights and from LOST as published.
 
+    The name of a preset across methods stands for what it differs in.
+
     The settings of a sweep have no single features and options, and may have several methods: the label has
     none of these.
     """
     method = settings.get("method") or LOST.name
-    notes = departures({"features": {}, "options": {}, **settings, "method": method})
+    record = {"features": {}, "options": {}, **settings, "method": method}
+    preset = preset_of(record)
+    refined = [f"refine={settings['refine']}"] if settings.get("refine") else []
+    notes = [f"preset {preset}", *refined] if preset else departures(record)
     return backbone_label(*_of_backbone(settings), [*notes, *_precision(settings)])
 
 

@@ -101,6 +101,8 @@ def score_on(
 
 # --- text, JSON, CSV ---------------------------------------------------------------------------------
 
+_DROPPED = ("whole image", "centred box", "images", "95 % interval", "backbone")  # for want of width
+
 
 def cells(row: ScoredRun) -> dict[str, str]:
     """A row of the table, by column."""
@@ -118,9 +120,13 @@ def cells(row: ScoredRun) -> dict[str, str]:
     }
 
 
-def text_table(rows: Sequence[ScoredRun]) -> str:
-    """The rows as a table, followed by counts of misses and left-out images."""
-    lines = [text.text_table(list(map(cells, rows)))]
+def text_table(rows: Sequence[ScoredRun], width: int | None = None) -> str:
+    """The rows as a table, of a width if one is given, followed by counts of misses and left-out images."""
+    names = text.short_names([row.path for row in rows])
+    shown = [{"run": name, **cells(row)} for name, row in zip(names, rows)]
+    comparable = any(row.published for row in rows)
+    drop = ["found", *_DROPPED, "published"] if comparable else ["published", "found", *_DROPPED]
+    lines = [text.text_table(shown, width=width, drop=drop)]
     lines += [
         f"{one_line(str(row.path))}: {row.score.unusable:,} undecodable (counted as misses), "
         f"{row.score.without_truth:,} without any box (left out), {row.score.not_done:,} not done (left out)"

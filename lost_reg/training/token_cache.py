@@ -15,9 +15,9 @@ import numpy as np
 from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.json_files import as_json
+from lost_reg.runs.folder import TOKENS_FILE
 from lost_reg.types import Box
 
-CACHE_FILE = "class_tokens.npz"
 SECONDS_BETWEEN_SAVES = 30.0
 
 
@@ -34,7 +34,7 @@ class TokenCache:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]):
-        self._path, self._settings = folder / CACHE_FILE, as_json(settings, sort_keys=True)
+        self._path, self._settings = folder / TOKENS_FILE, as_json(settings, sort_keys=True)
         self._tokens = _read(self._path, self._settings)
         self._saved, self._since = len(self._tokens), time.monotonic()
 

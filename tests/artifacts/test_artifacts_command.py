@@ -12,6 +12,7 @@ from helpers import names
 
 from lost_reg.artifacts import measure
 from lost_reg.artifacts.records import Artifacts, read_artifacts, write_artifacts
+from lost_reg.backbones.loading import load_backbone
 from lost_reg.cli.app import main
 
 
@@ -158,6 +159,30 @@ def test_a_folder_that_cannot_be_is_refused_before_any_measuring(lost_reg, photo
     (tmp_path / "file").write_text("")
     result = lost_reg("artifacts", photos, "-b", "tiny", "--out", tmp_path / "file")
     assert result.exit_code == 1 and "is not a folder that can be written to" in result.stderr
+
+
+def test_backbones_have_weights_of_their_own(lost_reg, photos, tmp_path):
+    file = load_backbone("tiny").weights.path
+    small = "timm:vit_tiny_patch16_224=random"
+    result = lost_reg("artifacts", photos, "-b", f"tiny={file}", "-b", small, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "out" / "artifacts.json").read_text())["backbones"]
+    assert [(row["weights"]["source"], row["weights"]["name"]) for row in rows] == [
+        ("file", "tiny.safetensors"), ("random", "random")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-b", "tiny=a.pth", "--weights", "b.pth"), "either as tiny=FILE or as --weights FILE"),
+        (("-b", "tiny=a.pth", "-b", "tiny=b.pth"), "several weights are given for tiny"),
+        (("-b", "tiny=nope.pth"), "no weight file 'nope.pth'"),
+    ],
+)
+def test_weights_of_a_backbone_that_cannot_be_are_one_line(options, said, lost_reg, photos, tmp_path):
+    result = lost_reg("artifacts", photos, *options, "--out", tmp_path / "out")
+    assert result.exit_code and said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

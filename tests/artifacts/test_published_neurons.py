@@ -42,14 +42,14 @@ def fetch(*args):
 
 def test_the_list_is_fetched_and_used(server, tmp_path):
     path = tmp_path / "neurons.json"
-    result = fetch("dinov2", "--download", "--out", path)
+    result = fetch("dinov2", "--out", path)
     assert result.exit_code == 0 and result.stdout.startswith("3 neurons from http://127.0.0.1:")
     neurons = read_neurons(path)
     assert neurons.neurons == PAIRS and neurons.backbone == "dinov2_vitl14"
     assert neurons.are_of("any.pth", "0" * 64)  # it does not say which weight file they are of
     assert json.loads(path.read_text())["found"]["url"].endswith(PATH)
     AddedRegisters(neurons, 1, "code").check_backbone("dinov2_vitl14", 0)
-    assert "exists already" in fetch("dinov2", "--download", "--out", path).stderr
+    assert "exists already" in fetch("dinov2", "--out", path).stderr
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_the_layout_of_the_file_does_not_matter(server):
 
 def test_what_cannot_be_is_one_line_and_writes_nothing(server, tmp_path):
     out = ("--out", tmp_path / "n.json")
-    assert f"{PATH}: --download fetches it" in fetch("dinov2", *out).stderr
+    assert f"{PATH}: --offline forbids to download it" in fetch("dinov2", "--offline", *out).stderr
     assert "only for dinov2_vitl14: `lost-reg register-neurons` finds" in fetch("dinov2_vits14", *out).stderr
     assert "was trained with 4 registers" in fetch("dinov2_reg", *out).stderr
     assert server.requested == []
     for more in ([tmp_path], ["--top-k", 3], ["--register-rule", "code"]):
-        result = fetch("dinov2", "--download", *out, *more)
+        result = fetch("dinov2", *out, *more)
         assert result.exit_code == 2 and "give no images, and no options for a search" in result.stderr
     del server.resources[PATH]
-    assert "the server answers 404" in fetch("dinov2", "--download", *out).stderr
+    assert "the server answers 404" in fetch("dinov2", *out).stderr
     assert list(tmp_path.iterdir()) == []
 
 

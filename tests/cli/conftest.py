@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from click.testing import CliRunner
+from helpers import without_notes
 
 from lost_reg.cli.app import main
 
@@ -25,7 +26,7 @@ def refused(lost_reg):
     def invoke(*args, exit_code=1):
         result = lost_reg(*args)
         assert result.exit_code == exit_code, result.output
-        lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+        lines = without_notes(result)
         assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
         return lines[0]
 

@@ -15,8 +15,7 @@ from run_cases import contents, lines_of
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.report.clusters import CLUSTERS_PAGE
 from lost_reg.runs import labels
-from lost_reg.runs.folder import read_run
-from lost_reg.training.token_cache import CACHE_FILE
+from lost_reg.runs.folder import TOKENS_FILE, read_run
 
 IMAGES = 8
 
@@ -120,7 +119,7 @@ def test_the_same_twice_and_without_the_backbone(lost_reg, run, monkeypatch):
     assert labels_of(run) == ["cluster 01", "cluster 02"] * 4
     lost_reg("cluster", run, "--k", 3, "--seed", 1)
     again = contents(run)
-    assert all(again[name] == first[name] for name in ("predictions.jsonl", "run.json", CACHE_FILE))
+    assert all(again[name] == first[name] for name in ("predictions.jsonl", "run.json", TOKENS_FILE))
     result = lost_reg("cluster", run, "--k", "2:5")
     assert "8 boxes in 2 clusters" in result.stdout
     assert read_run(run).record["clusters"]["tried"].keys() == {"2", "3", "4", "5"}
@@ -182,7 +181,7 @@ def test_images_that_are_gone_or_changed_are_named(refused, made, run, tmp_path)
     assert "3.png has another size" in line
     (images / "3.png").write_text("no image")
     assert "3.png of the run" in refused("cluster", run, "--k", 2, "--image-root", images)
-    assert (run / CACHE_FILE).exists()  # what was done is kept
+    assert (run / TOKENS_FILE).exists()  # what was done is kept
 
 
 def test_an_interrupted_command_continues(lost_reg, run, monkeypatch):

@@ -15,16 +15,31 @@ def run_folder(lost_reg, voc, tmp_path):
     return tmp_path / "results"
 
 
-def test_table(lost_reg, run_folder):
+def test_table(lost_reg, run_folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     result = lost_reg("corloc", run_folder)
     assert result.exit_code == 0, result.output
     header, _, row, counts = result.stdout.splitlines()
     assert re.split(r"  +", header) == [
-        *("backbone", "dataset", "images", "found", "CorLoc", "95 % interval"),
+        *("run", "backbone", "dataset", "images", "found", "CorLoc", "95 % interval"),
         *("centred box", "whole image", "published"),
     ]
-    assert row.split()[:4] == ["tiny", "voc07", "trainval", "2"] and "no comparable number" in row
+    assert row.split()[:5] == ["one", "tiny", "voc07", "trainval", "2"] and "no comparable number" in row
     assert "0 undecodable" in counts and "1 without any box" in counts and "0 not done" in counts
+
+
+def test_a_table_fits_80_columns(lost_reg, run_folder, voc, monkeypatch):
+    """Columns are dropped by priority, and named; a preset is named, not spelt out."""
+    monkeypatch.setenv("COLUMNS", "40")  # of a very narrow terminal, too
+    data = ("--dataset", "voc07", "--data-root", voc)
+    lost_reg("run", *data, "--preset", "best", "--refine", "bilateral", "--out", run_folder / "two")
+    header, _, one, two, missing, *_ = lost_reg("corloc", run_folder).stdout.splitlines()
+    assert re.split(r"  +", header)[:3] == ["run", "backbone", "dataset"] and "CorLoc" in header
+    assert all(len(line) <= 80 for line in (header, one, two))
+    assert "tiny (preset best, refine=bilateral)" in two and one.startswith("one  tiny  ")
+    assert missing.startswith("Not shown for want of width: ") and missing.endswith("published")
+    header, _, row, *_ = lost_reg("score", run_folder / "two").stdout.splitlines()
+    assert len(header) <= 80 and "box AP" in header and len(row) <= 80
 
 
 def test_json_and_csv_agree(lost_reg, run_folder):

@@ -70,14 +70,14 @@ def test_a_run_of_an_earlier_version_is_read_and_shown_as_it_was_but_not_continu
     assert lost_reg(*crops).exit_code == 0
     (crop,) = (tmp_path / "crops").rglob("*.png")
     assert right_of(crop) == [0, 0, 255]
-    text = refused("run", clear, "--out", out, "--resume")
-    assert 'background: null, now "#ffffff"' in text
+    result = lost_reg("run", clear, "--out", out, "--resume")
+    assert result.exit_code == 1 and result.stderr.split()[-3:] == ["background", "none", "#ffffff"]
 
 
-def test_another_background_is_another_run(lost_reg, refused, clear, tmp_path):
+def test_another_background_is_another_run(lost_reg, clear, tmp_path):
     lost_reg("run", clear, "--out", tmp_path / "out", "--workers", 0)
     again = ("run", clear, "--out", tmp_path / "out", "--resume")
-    assert "background" in refused(*again, "--background", "black")
+    assert "other settings (background)" in lost_reg(*again, "--background", "black").stderr
     assert lost_reg(*again, "--background", "WHITE").exit_code == 0
 
 

@@ -8,7 +8,7 @@ import tarfile
 
 import pytest
 import torch
-from helpers import find, setting
+from helpers import find, setting, without_notes
 from PIL import Image
 from run_cases import lines_of
 
@@ -65,6 +65,12 @@ def test_a_folder_gives_boxes_in_original_pixels(lost_reg, photos, tmp_path):
         assert 0 <= xmin < xmax <= row["size_hw"][1] and 0 <= ymin < ymax <= row["size_hw"][0]
         assert set(row) == {"image", "size_hw", "grid_hw", "objects"}
         assert set(found) == {"box_xyxy", "score", "seed", "details"} and -1 <= found["score"] <= 1
+
+
+def test_a_run_of_tiny_says_what_it_is_for(lost_reg, photos, tmp_path):
+    line = "Note: tiny is for offline trials and tests: --backbone dino finds objects in photos\n"
+    assert line in lost_reg("run", photos, "--out", tmp_path / "out").stderr
+    assert line not in lost_reg("run", photos, "--weights", "random", "--out", tmp_path / "random").stderr
 
 
 def test_lists_and_shards_give_what_the_folder_gives(lost_reg, photos, tmp_path):
@@ -144,17 +150,17 @@ def test_further_objects_are_asked_for_by_number(lost_reg, photos, tmp_path):
     found = read_run(tmp_path / "three")
     assert found.settings["options"]["max_objects"] == 3
     images = [photos / name for name in found.predictions]
-    chosen = setting(max_objects=3, center=True)
+    chosen = setting(max_objects=3, center=True, max_side=448)
     expected = find(images, load_backbone("tiny", weights="random"), chosen)
     got = [one.objects for one in found.predictions.values()]
     assert got == [one.objects for one in expected] and max(map(len, got)) > 1
 
 
-def test_runs_of_another_number_of_objects_are_not_continued(lost_reg, refused, photos, tmp_path):
+def test_runs_of_another_number_of_objects_are_not_continued(lost_reg, photos, tmp_path):
     out = tmp_path / "out"
     run = ("run", photos, "--method", "lost", "--out", out)
     lost_reg(*run, "--max-objects", 2, "--limit", 1)
-    assert "max_objects" in refused(*run, "--resume")
+    assert "other settings (max_objects)" in lost_reg(*run, "--resume").stderr
     assert lost_reg(*run, "--max-objects", 2, "--resume").exit_code == 0
     assert len(lines_of(out)) == 2
 
@@ -187,10 +193,11 @@ def test_a_run_of_whole_images_says_why_and_what_to_try(lost_reg, tmp_path, save
         "all patches tie for the lowest degree and the seed is arbitrary; try --preset best; "
         "`lost-reg sweep` compares settings\n"
     )
-    assert lost_reg(*run, "--resume").stderr == line  # of all sessions, as is what a finished run says
-    assert lost_reg(*run, "--resume").stderr == line
+    for _ in range(2):  # of all sessions, as is what a finished run says
+        (warning,) = without_notes(lost_reg(*run, "--resume"))
+        assert warning == line.rstrip()
     fewer = [images[1], images[2], save_scene(tmp_path / "e.jpg")]
-    assert lost_reg("run", *fewer, "--out", tmp_path / "fewer").stderr == ""
+    assert without_notes(lost_reg("run", *fewer, "--out", tmp_path / "fewer")) == []
 
 
 def test_exif_is_applied_to_the_users_photos_and_not_to_datasets(lost_reg, voc, tmp_path):
@@ -211,6 +218,25 @@ def test_an_image_smaller_than_a_patch_is_its_own_box(lost_reg, tmp_path, size):
     Image.new("RGB", size, (200, 30, 30)).save(tmp_path / "small.png")
     lost_reg("run", tmp_path / "small.png", "--out", tmp_path / "out")
     assert lines_of(tmp_path / "out")[0]["objects"][0]["box_xyxy"] == [0, 0, *size]
+
+
+def test_own_images_are_scaled_down_and_datasets_are_not(lost_reg, tmp_path, save_scene, make_voc):
+    """To the preset's size, or 448 pixels; what was done is recorded, and shown."""
+    save_scene(tmp_path / "big.png", size_hw=(480, 640), box_xyxy=(200, 100, 400, 300))
+    shown = {
+        (): ([16, 21], "by spread (preset best) at a longest side of 336 pixels; results in"),
+        ("--method", "tokencut"): ([21, 28], "by tokencut at a longest side of 448 pixels; results in"),
+        ("--max-side", "native"): ([30, 40], "by spread at native resolution; results in"),
+        ("--square", 96): ([6, 6], "by spread at 96 x 96 pixels; results in"),
+    }
+    for index, (options, (grid, words)) in enumerate(shown.items()):
+        out = tmp_path / f"own-{index}"
+        assert words in lost_reg("run", tmp_path / "big.png", *options, "--out", out, "--workers", 0).stdout
+        assert lines_of(out)[0]["grid_hw"] == grid
+    make_voc(tmp_path / "voc", {"1": [("thing", 1, 1, 9, 9)]}, size_hw=(480, 640))
+    result = lost_reg("run", "--dataset", tmp_path / "voc", "--out", tmp_path / "out", "--workers", 0)
+    assert "by lost at native resolution; results in" in result.stdout, result.output
+    assert lines_of(tmp_path / "out")[0]["grid_hw"] == [30, 40]
 
 
 def test_max_side_keeps_boxes_in_original_pixels(lost_reg, tmp_path, save_scene):

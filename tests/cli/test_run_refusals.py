@@ -10,6 +10,8 @@ from run_cases import lines_of
 
 from lost_reg.backbones.loading import load_backbone
 
+ROOT = Path(__file__).parent.parent.parent
+
 
 def test_no_such_path(refused, tmp_path):
     assert "no such file or folder" in refused("run", tmp_path / "nowhere", "--out", tmp_path / "out")
@@ -78,8 +80,35 @@ def test_dataset_with_missing_images(refused, voc, tmp_path):
 
 def test_weights_not_there(refused, photos, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    line = refused("run", photos, "--backbone", "dinov2_reg", "--out", tmp_path / "out")
-    assert "lost-reg backbones --download dinov2_vitl14_reg" in line and str(tmp_path) in line
+    line = refused("run", photos, "--backbone", "dinov2_reg", "--offline", "--out", tmp_path / "out")
+    assert (
+        f"timm/vit_large_patch14_reg4_dinov2.lvd142m and facebook/dinov2-with-registers-large in {tmp_path}"
+        in line
+    )
+    assert "--offline forbids to download them: get model.safetensors from https://" in line
+    assert "give it with --weights FILE, or try --backbone tiny, which needs no download" in line
+
+
+@pytest.mark.parametrize("command", [["run", "photos"], ["sweep", "--dataset", "samples"]])
+def test_by_default_a_backbone_for_photos_is_used_and_never_tiny(
+    refused, photos, tmp_path, monkeypatch, command
+):
+    """Where the hub cannot be reached, that is said before torch is imported."""
+    for name in ("LOST_REG_RUN_BACKBONE", "LOST_REG_SWEEP_BACKBONE"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOST_REG_DATA", str(ROOT / "data"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")  # nobody listens there
+    monkeypatch.setattr("lost_reg.cli.run.import_models", None)
+    monkeypatch.setattr("lost_reg.cli.sweep.import_models", None)
+    line = refused(*command)
+    reason = (
+        "could not download timm/vit_small_patch16_224.dino from the Hugging Face hub: it cannot be reached ("
+    )
+    assert reason in line and "--weights FILE" in line and "--backbone tiny" in line
+    assert not (tmp_path / "results").exists()
 
 
 def test_weight_file_not_there(refused, photos, tmp_path):
@@ -116,8 +145,8 @@ def test_a_run_is_not_overwritten(lost_reg, refused, photos, tmp_path):
     lost_reg("run", photos, "--out", tmp_path / "out")
     before = (tmp_path / "out/predictions.jsonl").read_bytes()
     assert "--resume" in refused("run", photos, "--out", tmp_path / "out")
-    line = refused("run", photos, "--facet", "v", "--resume", "--out", tmp_path / "out")
-    assert "other settings" in line and "facet" in line
+    result = lost_reg("run", photos, "--facet", "v", "--resume", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "other settings (facet)" in result.stderr
     assert (tmp_path / "out/predictions.jsonl").read_bytes() == before
 
 

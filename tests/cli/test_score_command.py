@@ -25,7 +25,8 @@ def scenes(tmp_path, save_scene):
     return folder
 
 
-def test_from_images_to_scores(lost_reg, scenes, tmp_path):
+def test_from_images_to_scores(lost_reg, scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
     run = tmp_path / "results" / "one"
     made = lost_reg("run", "--dataset", f"ecssd={scenes}", "--masks", "--max-objects", 3, "--out", run)
     assert made.exit_code == 0, made.output

@@ -12,7 +12,7 @@ from helpers import setting
 from run_cases import lines_of
 
 from lost_reg.cli.app import main
-from lost_reg.cli.options import chosen_setting
+from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.discovery import methods
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.lost import LostConfig
@@ -68,14 +68,18 @@ def tokencut(**changes) -> Setting:
     [
         ([], chosen_preset(None, "best", "bundled")),
         (["--preset", "best", "--max-side", "64"], spread(max_side=64)),
-        (["--preset", "lost", "--bias", "-0.2"], setting(bias=-0.2)),
-        (["--preset", "published"], setting()),
-        (["--method", "tokencut", "--tau", "auto"], tokencut(tau="auto")),
-        (["--method", "lost"], setting()),
-        (["--method", "lost", "--center", "--normalize"], setting(center=True, normalize=True)),
+        (["--preset", "lost", "--bias", "-0.2"], setting(bias=-0.2, max_side=448)),
+        (["--preset", "best", "--max-side", "native"], spread(max_side=None)),
+        (["--preset", "best", "--square", "64"], spread(square=64)),
+        (["--preset", "published"], setting(max_side=448)),
+        (["--preset", "published", "--max-side", "native"], setting()),
+        (["--method", "maskcut"], preset_setting("maskcut")),  # which has a size of its own
+        (["--method", "tokencut", "--tau", "auto"], tokencut(tau="auto", max_side=448)),
+        (["--method", "lost"], setting(max_side=448)),
+        (["--method", "lost", "--center", "--normalize"], setting(center=True, normalize=True, max_side=448)),
         (
             ["--method", "lost", "--layer", "-2", "--facet", "v", "--k-patches", "7"],
-            setting(facet="v", layer=-2, k_patches=7),
+            setting(facet="v", layer=-2, k_patches=7, max_side=448),
         ),
         (["--facet", "qk", "--layer", "-2,-1"], spread(facet="qk", layer=(-2, -1))),
         (["--method", "lost", "--max-side", "64", "--max-objects", "2"], setting(max_side=64, max_objects=2)),
@@ -95,7 +99,8 @@ def test_datasets_are_run_as_published_and_your_own_images_with_the_best_preset(
     best = chosen_setting(dict(given), "DINOv2", own_images=True)
     assert best == chosen_preset(None, "best", "DINOv2") != setting()
     as_published = {**given, "method": "lost"}
-    assert chosen_setting(as_published, "DINOv2", own_images=True) == setting()
+    assert chosen_setting(dict(as_published), "DINOv2", own_images=True) == setting(max_side=448)
+    assert chosen_setting(as_published, "DINOv2", own_images=False) == setting()
 
 
 def test_several_layers_are_run_and_resumed(lost_reg, photos, tmp_path):
@@ -170,7 +175,7 @@ class TestOtherMethod:
         given = ("--method", "other", "--steps", "-3", "--step-size", "2", "--no-softly", "--start", "there")
         result = lost_reg("run", photos, *given, "--out", tmp_path / "out", "--center")
         assert result.exit_code == 0, result.output
-        expected = Setting(FeatureConfig(center=True), OtherConfig(-3, 2.0, False, "there"))
+        expected = Setting(FeatureConfig(center=True, max_side=448), OtherConfig(-3, 2.0, False, "there"))
         assert recorded(tmp_path / "out") == expected.recorded()
 
     def test_an_option_that_the_method_does_not_have_is_refused(self, refused, photos, tmp_path):

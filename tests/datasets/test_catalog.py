@@ -33,9 +33,12 @@ def test_dataset_that_is_not_there(tmp_path, name, looked_for):
     assert f"`lost-reg datasets --download {name} --data-root {tmp_path}` gets it" in text
 
 
-def test_samples_that_are_not_there_cannot_be_downloaded(tmp_path):
-    text = refusal(find_dataset, "samples", tmp_path)
-    assert "project's checkout" in text and "--download" not in text
+def test_samples_are_part_of_the_package(tmp_path, make_voc):
+    """Those of that name below the data root come first."""
+    samples = find_dataset("samples", tmp_path)
+    assert samples.is_full and missing_images(samples) == [] and len(samples.images) == 16
+    make_voc(tmp_path / "samples", {"1": [("thing", 1, 1, 9, 9)]})
+    assert find_dataset("samples", tmp_path).images == ("1.jpg",)
 
 
 @pytest.mark.parametrize("name", ["voc2007", "nowhere", "", "nowhere.json"])

@@ -225,7 +225,8 @@ def test_text_json_and_csv_carry_the_same_numbers(runs):
         assert (from_json["published"], from_json["published_source"]) == (None, "no comparable number")
     lines = text_table(rows).splitlines()
     for line, from_json in zip(lines[2:4], as_json):
-        assert line.split()[:4] == [from_json["backbone"], "voc07", "trainval", "3"]
+        run = Path(from_json["path"]).name
+        assert line.split()[:5] == [run, from_json["backbone"], "voc07", "trainval", "3"]
         shown = ("corloc", "interval_low", "interval_high", "centred", "whole")
         assert all(f"{from_json[key]:.1f}" in line for key in shown)
         assert line.endswith("no comparable number")

@@ -7,10 +7,11 @@ import pytest
 from helpers import refusal
 from scipy.cluster.vq import whiten
 
+from lost_reg.runs.folder import TOKENS_FILE
 from lost_reg.training import clusters as clusters_module
 from lost_reg.training.cluster_names import default_names, read_names, renamed
 from lost_reg.training.clusters import find_clusters, whitened
-from lost_reg.training.token_cache import CACHE_FILE, TokenCache, box_key
+from lost_reg.training.token_cache import TokenCache, box_key
 
 
 def blobs(sizes=(12, 30, 20), seed=0):
@@ -163,7 +164,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     key = box_key("a", (0, 0, 1, 1))
     with TokenCache(tmp_path, {}) as cache:
         cache.add(key, np.ones(2, np.float32))
-    path = tmp_path / CACHE_FILE
+    path = tmp_path / TOKENS_FILE
     path.write_bytes(path.read_bytes()[damage] if isinstance(damage, slice) else damage)
     with TokenCache(tmp_path, {}) as cache:
         assert key not in cache
