@@ -196,7 +196,8 @@ class _Group:
         title = f"{self.dataset.title} {self.dataset.split}" if self.dataset else None
         title = title or Path(_images_of(self.runs[0])).name or "images"
         runs = [names.index(run.name) for run in self.runs]
-        return {"name": one_line(title), "images": self.images, "shown": len(self.shown), "runs": runs}
+        shown = {run: one.short for run, one in zip(runs, self.runs)}
+        return {"name": one_line(title), "images": self.images, "shown": len(self.shown), "runs": shown}
 
 
 def evenly_spaced(images: Sequence[str], most: int) -> list[str]:

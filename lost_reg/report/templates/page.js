@@ -53,16 +53,22 @@
   const runsOfChoice = () => {
     const index = datasetIndex();
     const chosen = index === null ? data.datasets : [data.datasets[index]];
-    return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => dataset.runs.includes(run)));
+    return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => Object.hasOwn(dataset.runs, run)));
   };
   const fillDatasets = () => {
     const options = data.datasets.map((dataset, index) => [String(index), dataset.name]);
     setOptions(choice.dataset, options.length > 1 ? [[ALL, "all"], ...options] : options, ALL);
     byId("dataset-field").hidden = options.length < 2;
   };
+  // Runs of one model on several datasets are one choice; each dataset has its own name of it.
+  const namesOf = (run) => {
+    const index = datasetIndex();
+    const chosen = index === null ? data.datasets : [data.datasets[index]];
+    return [...new Set(chosen.map((dataset) => dataset.runs[run]).filter(Boolean))].join(", ");
+  };
   const fillRuns = () => {
     const runs = runsOfChoice();
-    const options = runs.map((run) => [String(run), data.runs[run]]);
+    const options = runs.map((run) => [String(run), namesOf(run)]);
     const [first, second] = data.pair.every((run) => runs.includes(run)) ? data.pair : runs;
     const keptA = runs.includes(Number(choice.a.value)) && choice.a.value !== "";
     setOptions(choice.a, options, keptA ? choice.a.value : String(first));
@@ -274,7 +280,7 @@
     const shownIou = outcome === "missed" && Number(rounded) >= data.threshold ? cut : rounded;
     return make("span", `badge ${kind}`, `${outcome}, IoU ${shownIou}`);
   };
-  const nameOf = (item, run) => data.runs[run];
+  const nameOf = (item, run) => data.datasets[item.dataset].runs[run] ?? namesOf(run);
   const missing = (entry) => [entry.masks_error, hasMaps && entry.maps_error].filter(Boolean);
   const side = (item, entry, run, letter) => {
     const name = nameOf(item, run);
