@@ -363,7 +363,7 @@ def test_names_from_outside_are_shown_and_not_executed(tmp_path, make_coco, open
     assert about == [one_line(label) for label in HOSTILE.values()]
     failure, *others = page.locator(".reason").all_text_contents()
     assert failure == "cannot be decoded: <b>bad</b>" and ".npz" in others.pop()
-    assert set(others) == {"no maps: the run was made without --save-maps"}
+    assert set(others) == {"no maps: the run was made without `save_maps`"}
     for value in ("gain", "name"):
         page.select_option("#sort", value)
     page.wait_for_timeout(300)
