@@ -194,7 +194,9 @@ def _draw_baselines(scores: Sequence[Score], heights: Sequence[float], axes: Axe
         values = {getattr(score, name) for score in scores}
         if len(values) == 1:
             (value,) = values
-            low, high = ([height + side * (_BAR / 2 + 3) for height in heights] for side in (-1, 1))
+            low, high = (
+                [height + side for height in heights] for side in (-_BAR / 2, _BAR / 2 + 3)
+            )  # below labels
             key = f"{label}, {value:.1f}"
             at = [value] * len(heights)
             titled(axes.vlines(at, low, high, colors=COLOURS["baseline"], lw=1.8, ls=style, label=key))
