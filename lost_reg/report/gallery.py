@@ -196,7 +196,8 @@ class _Group:
         title = f"{self.dataset.title} {self.dataset.split}" if self.dataset else None
         title = title or Path(_images_of(self.runs[0])).name or "images"
         runs = [names.index(run.name) for run in self.runs]
-        return {"name": one_line(title), "images": self.images, "shown": len(self.shown), "runs": runs}
+        shown = {run: one.short for run, one in zip(runs, self.runs)}
+        return {"name": one_line(title), "images": self.images, "shown": len(self.shown), "runs": shown}
 
 
 def evenly_spaced(images: Sequence[str], most: int) -> list[str]:
@@ -238,6 +239,8 @@ def _entry(
         "iou": best_iou(outcome.box_xyxy, truth) if truth else None,
         "seed": _seed_box(outcome.objects[0].seed, outcome.grid_hw) if outcome.objects else None,
     }
+    if labels := dict.fromkeys(one.label for one in outcome.objects if one.label):
+        entry["labels"] = list(map(one_line, labels))
     if any(one.mask for one in outcome.objects):
         try:
             entry["masks"] = pictures.masks(outcome)
@@ -245,7 +248,7 @@ def _entry(
             entry["masks_error"] = f"its masks are malformed: {error}"
     path = maps_path(run.folder / MAPS_FOLDER, outcome.image)
     if not path.is_file():
-        return entry
+        return {**entry, "maps_error": _why_no_maps(run)}
     try:
         maps = read_maps(path)
     except LostRegError as error:
@@ -253,6 +256,12 @@ def _entry(
     if outcome.objects:
         entry["seed"] = _seed_box(maps.seed, maps.mask.shape, maps.covered_hw)
     return {**entry, "maps": _maps(maps, pictures)}
+
+
+def _why_no_maps(run: ReportRun) -> str:
+    if (run.folder / MAPS_FOLDER).is_dir():
+        return "no maps: the run's folder has none of this image, though of others"
+    return "no maps: the run was made without `save_maps`"
 
 
 def _maps(maps: Maps, pictures: Pictures) -> dict[str, Any]:

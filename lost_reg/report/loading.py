@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lost_reg.artifacts.records import ARTIFACTS_FILE, Artifacts, read_artifacts
 from lost_reg.datasets.catalog import Dataset
-from lost_reg.errors import LostRegError
+from lost_reg.errors import LostRegError, one_line
 from lost_reg.files import folders_with
 from lost_reg.json_files import MALFORMED, convert, reason_of
 from lost_reg.runs.folder import (
@@ -29,6 +29,7 @@ from lost_reg.scoring.found_boxes import FoundBoxes, GroundTruths, ScoringOption
 from lost_reg.scoring.score_runs import ScoredRun, score_on
 from lost_reg.scoring.sweep_scores import SweepScores
 from lost_reg.scoring.sweep_text import read_scores
+from lost_reg.text import short_names
 from lost_reg.types import Failure, Prediction
 
 T = TypeVar("T")
@@ -38,12 +39,14 @@ T = TypeVar("T")
 class ReportRun:
     """One run of a report. Of its predictions, only those are kept that the report shows.
 
+    short: its folder's name, with as much of its path as tells it from the report's other runs.
     name: its backbone, with all that distinguishes it from the report's other runs on the dataset.
     record: its run.json.
     names: of the images that were processed or failed, by the source's names, of a run on the user's own
         files. boxes, dataset, row: those of any other, its ground truth and its score; else None.
     """
 
+    short: str
     name: str
     record: dict[str, Any]
     found: FoundBoxes
@@ -154,18 +157,19 @@ def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list
         found, record = FoundBoxes.of_run(folder), read_run_record(folder)
         if options.dataset is None and record["settings"]["dataset"] is None:
             columns = found.load()
-            return ReportRun(found.title, record, found, (*columns.names, *columns.failures))
+            return ReportRun("", found.title, record, found, (*columns.names, *columns.failures))
         dataset = truth_of(found)
         boxes = found.on(dataset)
         row = score_on(found, boxes, dataset, options)
-        return ReportRun(found.title, record, found, boxes=boxes, dataset=dataset, row=row)
+        return ReportRun("", found.title, record, found, boxes=boxes, dataset=dataset, row=row)
 
     runs, errors = _read_each(find_runs(top), load_run)
     keys = [(run.name, run.title, run.record.get("root")) for run in runs]
-    for index, run in enumerate(runs):
-        if keys.count(keys[index]) > 1:
-            runs[index] = replace(run, name=f"{run.name}, {run.folder.relative_to(top)}")
-    return runs, errors
+    named = []
+    for run, key, short in zip(runs, keys, short_names([run.folder for run in runs])):
+        name = f"{run.name}, {run.folder.relative_to(top)}" if keys.count(key) > 1 else run.name
+        named.append(replace(run, short=one_line(short), name=name))
+    return named, errors
 
 
 def load_sweeps(top: Path) -> tuple[list[ReportSweep], list[Path], list[LostRegError]]:

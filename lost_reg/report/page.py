@@ -53,7 +53,10 @@ def render(
     sections: Sequence[Section], summary: str, gallery: dict[str, Any], wording: Callable[[str], str] = str
 ) -> str:
     """The whole page; summary: its content in one line; wording: see `write_report`."""
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, *scripts = (
+        (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "viewer.js", "page.js")
+    )
+    script = "".join(scripts)
     environment = _environment().overlay(
         finalize=lambda value: one_line(wording(value)) if type(value) is str else value
     )

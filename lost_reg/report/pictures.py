@@ -22,7 +22,7 @@ from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.pictures import MASK_COLOURS, MASK_OPACITY
 from lost_reg.types import Prediction
 
-THUMBNAIL_SIDE = 320
+THUMBNAIL_SIDE = 640  # of the large view, and for sharp screens
 THUMBNAILS_FOLDER = "thumbnails"
 PICTURE_FOLDERS = (THUMBNAILS_FOLDER, MAPS_FOLDER)
 FORMAT_OF = {"jpg": "JPEG", "png": "PNG"}

@@ -81,8 +81,8 @@ def write_report(
         gallery_section(content.runs, gallery),
     )
     for entry in (entry for item in gallery["items"] for entry in item["entries"].values()):
-        if "failure" in entry:
-            entry["failure"] = wording(entry["failure"])
+        for reason in {"failure", "maps_error"} & entry.keys():
+            entry[reason] = wording(entry[reason])
     page = render([section for section in sections if section], _summary_line(gallery), gallery, wording)
     _write(out / PAGE_FILE, page)
     pictures.remove_others()

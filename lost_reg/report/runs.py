@@ -31,7 +31,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     scored = [(run.name, run.row) for run in runs if run.row]
     if not scored and not errors:
         return None
-    rows = [{**cells(row), "backbone": name} for name, row in scored]
+    rows = [{"run": run.short, **cells(run.row), "backbone": run.name} for run in runs if run.row]
     numeric = ("images", "found", "CorLoc", "centred box", "whole image")
     table = Table("CorLoc table", "corloc", rows, numeric)
     notes = [note for name, row in scored for note in _uncounted(name, row)]
@@ -194,7 +194,9 @@ def _draw_baselines(scores: Sequence[Score], heights: Sequence[float], axes: Axe
         values = {getattr(score, name) for score in scores}
         if len(values) == 1:
             (value,) = values
-            low, high = ([height + side * (_BAR / 2 + 3) for height in heights] for side in (-1, 1))
+            low, high = (
+                [height + side for height in heights] for side in (-_BAR / 2, _BAR / 2 + 3)
+            )  # below labels
             key = f"{label}, {value:.1f}"
             at = [value] * len(heights)
             titled(axes.vlines(at, low, high, colors=COLOURS["baseline"], lw=1.8, ls=style, label=key))
@@ -219,8 +221,8 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
     for a, b, one in compared:
         row = {"A": a.name, "B": b.name, "dataset": f"{one.dataset} {one.split}"}
         shown, mark = paired_cells(one.total), difference_mark(one.total.difference, one.total.interval, end)
-        rows.append({**row, **{name: shown[name] for name in columns}, "": mark})
-    table = Table("Paired differences", "paired", rows, columns[:4])
+        rows.append({**row, **{name: shown[name] for name in columns}, "chart": mark})
+    table = Table("Table of paired differences", "paired", rows, columns[:4])
     return Section("paired", "Paired differences", {"table": table, "notes": notes})
 
 

@@ -327,4 +327,4 @@ def _choices(sweeps: Sequence[ReportSweep]) -> Table:
     for scores in (sweep.scores for sweep in sweeps):
         of_sweep = {"backbone": scores.backbone, "dataset": f"{scores.dataset} {scores.split}"}
         rows += [{**of_sweep, **row, "images": f"{scores.images_scored:,}"} for row in choice_rows(scores)]
-    return Table("Sweeps", "choices", rows, ("CorLoc", "images"))
+    return Table("Table of sweeps", "choices", rows, ("CorLoc", "images"))

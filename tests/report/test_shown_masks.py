@@ -41,4 +41,4 @@ def test_masks_of_large_images_are_as_large_as_the_thumbnail():
     mask = stored(np.array([[True, False]]), (900, 1600))
     one = replace(found_object((0, 0, 800, 900)), mask=mask)
     picture = np.asarray(masks_picture(prediction("a.jpg", one, size_hw=(900, 1600), grid_hw=(1, 2))))
-    assert picture.shape == (180, 320) and picture[:, :160].all() and not picture[:, 160:].any()
+    assert picture.shape == (360, 640) and picture[:, :320].all() and not picture[:, 320:].any()

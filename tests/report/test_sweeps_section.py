@@ -111,7 +111,7 @@ def test_a_sweep_of_a_method_that_is_not_installed_is_drawn_over_its_option(tmp_
     text = page_of(tmp_path)
     (chart,) = charts_of(text)
     assert chart.get("aria-label").startswith("dinov2_vits14 on voc07 trainval: k, raw: CorLoc over tau")
-    assert rows_of(text, "Sweeps")[2][2:4] == ["best in hindsight", "k of layer -1, raw, tau 0.4"]
+    assert rows_of(text, "Table of sweeps")[2][2:4] == ["best in hindsight", "k of layer -1, raw, tau 0.4"]
 
 
 def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
@@ -133,7 +133,7 @@ def test_each_method_of_a_sweep_has_panels_of_its_own(tmp_path):
         ["0.4", "20.0"],
     ]
     assert rows_of(text, f"CorLoc over settings, {titles[2]}") == [["CorLoc", "25.0"]]
-    assert [row[2:4] for row in rows_of(text, "Sweeps")][:6] == [
+    assert [row[2:4] for row in rows_of(text, "Table of sweeps")][:6] == [
         ["chosen on 10 other images (one of 6 that tie)", "LOST: k of layer -1, raw, bias 0"],
         ["mean of the 6 that tie there", ""],
         ["best in hindsight", "Spread: qkv of layer -1, raw"],
@@ -152,7 +152,7 @@ def test_all_values_and_the_choice_are_in_tables(tmp_path):
         ["0", "10.0", "25.0"],
         ["auto", "-", "50.0"],
     ]
-    assert [row[2:5] for row in rows_of(text, "Sweeps")] == [
+    assert [row[2:5] for row in rows_of(text, "Table of sweeps")] == [
         ["chosen on 10 other images", "k of layer -2, raw, bias -0.5", "40.0"],
         ["best in hindsight", "k of layer -1, raw, bias auto", "50.0"],
         ["LOST as published", "k of layer -1, raw, bias 0", "25.0"],
@@ -170,7 +170,7 @@ def test_baselines_are_lines_across_and_rows(tmp_path):
         expected = scale["0"] - (scale["0"] - scale["50"]) * corloc / 50
         assert [y for _, y in line] == pytest.approx([expected] * 2, abs=0.1) and line[0][0] < line[1][0]
         assert name in keys_of(chart)
-    rows = rows_of(text, "Sweeps")[-2:]
+    rows = rows_of(text, "Table of sweeps")[-2:]
     assert [(row[2], row[4]) for row in rows] == [("centred box", "35.0"), ("whole image", "25.0")]
 
 
@@ -191,7 +191,7 @@ def test_conditions_are_said_in_captions_and_rows(names, tmp_path):
         write_scores(replace(scores, conditions=("bf16",)))
     text = page_of(tmp_path)
     assert "<figcaption>dinov2_vits14 (bf16) on voc07 trainval: k, raw</figcaption>" in text
-    assert {row[2] for row in rows_of(text, "Sweeps")} == {
+    assert {row[2] for row in rows_of(text, "Table of sweeps")} == {
         "chosen on 10 other images", "best in hindsight", "LOST as published, but at bf16",
     }  # fmt: skip
 
@@ -252,7 +252,7 @@ def test_a_sweep_without_scores_is_left_out_with_a_note(tmp_path):
     write_sweep(tmp_path / "results" / "cut <b>short", scored=False)
     text = page_of(tmp_path)
     assert re.search(r"<li>[^<]*cut &lt;b&gt;short is left out: it has no corloc.json", text)
-    assert len(rows_of(text, "Sweeps")) == 3 and "No runs: only sweeps and artifacts" in text
+    assert len(rows_of(text, "Table of sweeps")) == 3 and "No runs: only sweeps and artifacts" in text
 
 
 def test_a_sweep_that_is_incomplete_is_shown_and_said_to_be(tmp_path):

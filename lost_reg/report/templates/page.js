@@ -3,7 +3,6 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const CHUNK = 24;
-  const SVG = "http://www.w3.org/2000/svg";
 
   // --- theme ---
 
@@ -33,11 +32,6 @@
     element.append(...children);
     return element;
   };
-  const draw = (tag, attributes) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
-  };
   const setOptions = (select, options, wanted) => {
     select.replaceChildren(...options.map(([value, text]) => {
       const option = make("option", "", text);
@@ -50,24 +44,31 @@
 
   // --- what is shown ---
 
-  const choice = { dataset: byId("dataset"), a: byId("a"), b: byId("b"), show: byId("show"), sort: byId("sort"), search: byId("search") };
+  const choice = { dataset: byId("dataset"), a: byId("a"), b: byId("b"), show: byId("show"), sort: byId("sort"), tag: byId("tag"), search: byId("search") };
   const ALL = "all";
   const NONE = "none";
 
+  const hasMaps = data.items.some((item) => Object.values(item.entries).some((entry) => entry.maps));
   const datasetIndex = () => (choice.dataset.value === ALL ? null : Number(choice.dataset.value));
   const runsOfChoice = () => {
     const index = datasetIndex();
     const chosen = index === null ? data.datasets : [data.datasets[index]];
-    return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => dataset.runs.includes(run)));
+    return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => Object.hasOwn(dataset.runs, run)));
   };
   const fillDatasets = () => {
     const options = data.datasets.map((dataset, index) => [String(index), dataset.name]);
     setOptions(choice.dataset, options.length > 1 ? [[ALL, "all"], ...options] : options, ALL);
     byId("dataset-field").hidden = options.length < 2;
   };
+  // Runs of one model on several datasets are one choice; each dataset has its own name of it.
+  const namesOf = (run) => {
+    const index = datasetIndex();
+    const chosen = index === null ? data.datasets : [data.datasets[index]];
+    return [...new Set(chosen.map((dataset) => dataset.runs[run]).filter(Boolean))].join(", ");
+  };
   const fillRuns = () => {
     const runs = runsOfChoice();
-    const options = runs.map((run) => [String(run), data.runs[run]]);
+    const options = runs.map((run) => [String(run), namesOf(run)]);
     const [first, second] = data.pair.every((run) => runs.includes(run)) ? data.pair : runs;
     const keptA = runs.includes(Number(choice.a.value)) && choice.a.value !== "";
     setOptions(choice.a, options, keptA ? choice.a.value : String(first));
@@ -89,6 +90,19 @@
     if (hasB()) sorts.push(["best-b", "IoU of B, best first"], ["worst-b", "IoU of B, worst first"]);
     sorts.push(["name", "file name"]);
     setOptions(choice.sort, sorts, choice.sort.value);
+  };
+
+  // A tag is the class of a true object, or the label of one that a run found.
+  const tagsOf = (item) => {
+    const found = [entryA(item), entryB(item)].flatMap((entry) => entry?.labels ?? []);
+    return new Set([...item.labels, ...found.map((label) => `${label}, found`)]);
+  };
+  const fillTags = () => {
+    const counts = new Map();
+    for (const tag of data.items.filter(isOffered).flatMap((item) => [...tagsOf(item)])) counts.set(tag, (counts.get(tag) ?? 0) + 1);
+    const options = [...counts].sort(([a], [b]) => a.localeCompare(b, "en")).map(([tag, count]) => [`tag ${tag}`, `${tag} (${count.toLocaleString("en")})`]);
+    setOptions(choice.tag, [[ALL, "all"], ...options], choice.tag.value);
+    byId("tag-field").hidden = !options.length;
   };
 
   const entryA = (item) => item.entries[choice.a.value];
@@ -128,26 +142,35 @@
     return x - y || a.index - b.index;
   };
 
-  const select = () => {
+  const isOffered = (item) => {
     const wanted = datasetIndex();
+    return (wanted === null || item.dataset === wanted) && Boolean(entryA(item) || entryB(item));
+  };
+  const select = () => {
     const text = choice.search.value.trim().toLowerCase();
-    const inDataset = data.items.filter((item) => (wanted === null || item.dataset === wanted) && (entryA(item) || entryB(item)));
+    const inDataset = data.items.filter(isOffered);
     const shown = inDataset.filter((item) => FILTERS[choice.show.value](entryA(item), entryB(item))
+      && (choice.tag.value === ALL || tagsOf(item).has(choice.tag.value.slice(4)))
       && (!text || [item.name, ...item.labels].some((name) => name.toLowerCase().includes(text))));
     return [shown.sort(inOrder), inDataset.length];
   };
 
   // --- cards ---
 
-  const rectangle = (box, kind) => {
-    const [x, y, right, bottom] = box;
-    const place = { x, y, width: Math.max(0, right - x), height: Math.max(0, bottom - y) };
-    return [draw("rect", { ...place, class: "casing" }), draw("rect", { ...place, class: `box ${kind}` })];
+  // Boxes have their lines inside, so that those of the whole image are seen, too.
+  const rectangle = ([box, kind]) => {
+    const element = make("span", `box ${kind}`);
+    const [x, y, right, bottom] = box.map((side) => `${100 * side}%`);
+    Object.assign(element.style, { left: x, top: y, width: `calc(${right} - ${x})`, height: `calc(${bottom} - ${y})` });
+    return element;
+  };
+  const ratioOf = (item) => {
+    const [height, width] = item.size_hw;
+    return Math.min(3, Math.max(1 / 3, width / height)); // what is longer is squeezed, with its boxes
   };
   const pane = (item, ...layers) => {
-    const [height, width] = item.size_hw;
-    const element = make("div", "pane", ...layers);
-    element.style.aspectRatio = `${width} / ${Math.min(height, 3 * width)}`;
+    const element = make("span", "pane", ...layers);
+    element.style.aspectRatio = ratioOf(item);
     return element;
   };
   const photo = (item, description) => {
@@ -174,17 +197,12 @@
     return image;
   };
   const masksLayer = (item, entry, name) => {
-    const image = make("img");
+    const image = make("img", "masks");
     image.loading = "lazy";
     image.decoding = "async";
     image.alt = `masks of ${name} in ${item.name}`;
     image.src = entry.masks;
     return image;
-  };
-  const overlay = (boxes) => {
-    const svg = draw("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
-    svg.append(...boxes.flatMap(([box, kind]) => rectangle(box, kind)));
-    return svg;
   };
   const titleOf = (map) => (Object.hasOwn(data.map_titles, map) ? data.map_titles[map] : map);
   const panel = (caption, view) => make("figure", "", view, make("figcaption", "", caption));
@@ -202,49 +220,79 @@
     }
     return details;
   };
-  const panels = (item, entry, name) => {
+  // The views of an image: what each is called, and how it is drawn; `large` draws it with all boxes.
+  const inputView = (item) => ({ key: "input", of: "", caption: "Input", title: `Input, ${item.name}`, draw: () => pane(item, photo(item, item.name)) });
+  const viewsOf = (item, entry, run, side) => {
+    const name = nameOf(item, run);
     const [first, ...further] = entry.boxes;
     const found = first ? [[first, "predicted"]] : [];
     const seeds = entry.seed ? [[entry.seed, "seed"]] : [];
-    const boxes = overlay([...item.truth.map((box) => [box, "true"]), ...further.map((box) => [box, "predicted further"]), ...found, ...(entry.maps ? [] : seeds)]);
-    const masks = entry.masks ? [masksLayer(item, entry, name)] : [];
-    const what = masks.length ? "boxes and masks" : "boxes";
-    const result = panel(masks.length ? "Boxes and masks" : "Boxes", pane(item, photo(item, `${item.name}: ${what} of ${name}`), ...masks, boxes));
-    if (!entry.maps) return make("div", "panels", result);
+    const boxes = [...further.map((box) => [box, "predicted further"]), ...found, ...item.truth.map((box) => [box, "true"])];
+    const view = (key, caption, what, draw, large = draw) => ({ key: `${side} ${key}`, of: name, caption, title: `${what} of ${name} in ${item.name}`, draw, large });
+    const over = (layers, ...marks) => () => pane(item, ...layers(), ...marks.flat().map(rectangle));
+
+    const masks = () => (entry.masks ? [masksLayer(item, entry, name)] : []);
+    const caption = entry.masks ? "Boxes and masks" : "Boxes";
+    const picture = () => [photo(item, `${item.name}: ${caption.toLowerCase()} of ${name}`), ...masks()];
+    const result = view("result", caption, caption, over(picture, boxes, entry.maps ? [] : seeds), over(picture, boxes, seeds));
+    if (!entry.maps) return [result];
     const { names, ranges } = entry.maps;
     const layer = (row, what) => mapLayer(entry.maps, row, `${what} of ${name} in ${item.name}`);
     const maps = names.map((map, row) => {
       const title = titleOf(map);
       const isAttention = map.startsWith("attention of ");
       const range = map === "affinities" || isAttention ? `up to ${ranges[row][1]}` : `${ranges[row][0]} to ${ranges[row][1]}`;
-      const marks = map === "norms" || isAttention ? [] : [overlay(seeds)]; // a mark would hide artifacts
-      return panel(`${title}, ${range}`, pane(item, layer(row, title), ...marks));
+      const marks = map === "norms" || isAttention ? [] : seeds; // a mark would hide artifacts
+      const drawn = () => [layer(row, title)];
+      return view(map, `${title}, ${range}`, title, over(drawn, marks), over(drawn, boxes, marks));
     });
-    const mask = panel("Mask", pane(item, photo(item, ""), layer(names.length, "Mask"), overlay([...seeds, ...found])));
-    return make("div", "panels", ...maps, mask, result);
+    const mask = () => [photo(item, ""), layer(names.length, "Mask")];
+    return [...maps, view("mask", "Mask", "Mask", over(mask, seeds, found), over(mask, boxes, seeds)), result];
+  };
+  const opened = (item, view, key = view.key) => {
+    const button = make("button", "open", view.draw());
+    button.type = "button";
+    button.ariaLabel = `Enlarge: ${view.title}`;
+    button.ariaHasPopup = "dialog";
+    button.addEventListener("click", () => viewer.open(item, key, button));
+    return panel(view.caption, button);
+  };
+  const panels = (item, entry, run, side) => {
+    const views = viewsOf(item, entry, run, side).map((view) => opened(item, view));
+    views.at(-1).className = "result";
+    if (views.length === 1) return make("div", "panels", ...views);
+    return make("div", "panels", make("div", "maps", ...views.slice(0, -1)), views.at(-1));
+  };
+  const outcomeOf = (entry) => {
+    if (!entry) return "not in this run";
+    if (entry.failure) return "not readable";
+    if (!entry.boxes.length) return "nothing found";
+    if (entry.iou === null) return "not scored";
+    return isFound(entry) ? "found" : "missed";
   };
   const badge = (entry) => {
-    if (entry.failure) return make("span", "badge missed", "not readable");
-    if (!entry.boxes.length) return make("span", isMissed(entry) ? "badge missed" : "badge unknown", "nothing found");
-    if (entry.iou === null) return make("span", "badge unknown", "not scored");
-    const found = isFound(entry);
+    const outcome = outcomeOf(entry);
+    const isBad = isMissed(entry) || outcome === "not readable";
+    const kind = outcome === "found" ? "found" : isBad ? "missed" : "unknown";
+    if (outcome !== "found" && outcome !== "missed") return make("span", `badge ${kind}`, outcome);
     const rounded = entry.iou.toFixed(2);
     const cut = (Math.floor(entry.iou * 1e4) / 1e4).toFixed(4); // lest it be rounded to the threshold
-    const shownIou = !found && Number(rounded) >= data.threshold ? cut : rounded;
-    return make("span", `badge ${found ? "found" : "missed"}`, `${found ? "found" : "missed"}, IoU ${shownIou}`);
+    const shownIou = outcome === "missed" && Number(rounded) >= data.threshold ? cut : rounded;
+    return make("span", `badge ${kind}`, `${outcome}, IoU ${shownIou}`);
   };
+  const nameOf = (item, run) => data.datasets[item.dataset].runs[run] ?? namesOf(run);
+  const missing = (entry) => [entry.masks_error, hasMaps && entry.maps_error].filter(Boolean);
   const side = (item, entry, run, letter) => {
-    const name = data.runs[run];
-    const head = make("div", "side-head", make("strong", "", letter ? `${letter}: ${name}` : name));
+    const name = nameOf(item, run);
+    const head = make("div", "side-head", make("strong", "", hasB() ? `${letter.toUpperCase()}: ${name}` : name));
     const body = make("div", "");
     if (!entry) {
       body.append(make("p", "reason", "not in this run"));
     } else {
       head.append(badge(entry));
-      body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, name));
+      body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, run, letter));
       if (entry.maps && entry.maps.attention.length) body.append(headsOf(item, entry, name));
-      if (entry.masks_error) body.append(make("p", "reason", entry.masks_error));
-      if (entry.maps_error) body.append(make("p", "reason", entry.maps_error));
+      body.append(...missing(entry).map((reason) => make("p", "reason", reason)));
     }
     return make("div", "side", head, body);
   };
@@ -253,16 +301,28 @@
     const head = make("div", "card-head", make("h3", "", item.name), make("p", "", about));
     const gap = difference(item);
     if (gap !== null) head.append(make("p", "difference", `IoU B − A ${gap < 0 ? "−" : "+"}${Math.abs(gap).toFixed(2)}`));
-    const sides = make("div", "sides", panel("Input", pane(item, photo(item, item.name))));
+    const sides = make("div", "sides", opened(item, inputView(item), "a result"));
     sides.firstChild.className = "input";
-    sides.append(side(item, entryA(item), choice.a.value, hasB() ? "A" : ""));
-    if (hasB()) sides.append(side(item, entryB(item), choice.b.value, "B"));
+    sides.append(side(item, entryA(item), choice.a.value, "a"));
+    if (hasB()) sides.append(side(item, entryB(item), choice.b.value, "b"));
     sides.classList.toggle("two", hasB());
     const mapped = [entryA(item), entryB(item)].filter((entry) => entry && entry.maps);
     sides.classList.toggle("mapped", mapped.length > 0);
     sides.classList.toggle("attended", mapped.some((entry) => entry.maps.attention.length));
     return make("article", "card", head, sides);
   };
+
+  // --- the large view ---
+
+  const sidesOf = (item) => [["a", entryA(item), choice.a.value], ["b", entryB(item), choice.b.value]]
+    .filter(([, entry]) => entry)
+    .map(([letter, entry, run]) => ({
+      name: hasB() ? `${letter.toUpperCase()}: ${nameOf(item, run)}` : nameOf(item, run),
+      badge: badge(entry),
+      views: entry.failure ? [] : viewsOf(item, entry, run, letter),
+      reasons: entry.failure ? [entry.failure] : missing(entry),
+    }));
+  const viewer = makeViewer({ make, byId, ratioOf, inputView, sidesOf, items: () => shown });
 
   // --- the list, in pieces ---
 
@@ -284,12 +344,32 @@
   const refresh = () => {
     let available;
     [shown, available] = select();
+    download.disabled = !shown.length;
     byId("count").textContent = `${shown.length.toLocaleString("en")} of ${available.toLocaleString("en")} image${available === 1 ? "" : "s"}`;
     cards.replaceChildren();
     cards.classList.toggle("plain", !shown.some((item) => [entryA(item), entryB(item)].some((entry) => entry && entry.maps)));
     rendered = 0;
     renderMore();
   };
+  // --- the list as a file ---
+
+  const download = byId("download");
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const listAsCsv = () => {
+    const sides = [["a", choice.a.value, entryA], ...(hasB() ? [["b", choice.b.value, entryB]] : [])];
+    const columns = sides.flatMap(([letter]) => [`run_${letter}`, `outcome_${letter}`, `iou_${letter}`]);
+    const rows = shown.map((item) => [item.name, data.datasets[item.dataset].name, item.labels.join("; "),
+      ...sides.flatMap(([, run, entry]) => [nameOf(item, run), outcomeOf(entry(item)), iouOf(entry(item))?.toFixed(4) ?? ""])]);
+    return [["image", "dataset", "classes", ...columns], ...rows].map((row) => `${row.map(quoted).join(",")}\r\n`).join("");
+  };
+  download.addEventListener("click", () => {
+    const link = make("a", "");
+    link.href = URL.createObjectURL(new Blob([listAsCsv()], { type: "text/csv" }));
+    link.download = "images.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  });
+
   more.addEventListener("click", () => {
     const next = rendered;
     renderMore();
@@ -299,21 +379,22 @@
       heading.focus({ preventScroll: true });
     }
   });
-  choice.dataset.addEventListener("change", () => { fillRuns(); fillShow(); refresh(); });
-  choice.a.addEventListener("change", () => { fillRuns(); fillShow(); refresh(); });
-  choice.b.addEventListener("change", () => { fillShow(); refresh(); });
+  choice.dataset.addEventListener("change", () => { fillRuns(); fillShow(); fillTags(); refresh(); });
+  choice.a.addEventListener("change", () => { fillRuns(); fillShow(); fillTags(); refresh(); });
+  choice.b.addEventListener("change", () => { fillShow(); fillTags(); refresh(); });
+  choice.tag.addEventListener("change", refresh);
   choice.show.addEventListener("change", refresh);
   choice.sort.addEventListener("change", refresh);
   let pause;
   choice.search.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(refresh, 120); });
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
-  const hasMaps = data.items.some((item) => Object.values(item.entries).some((entry) => entry.maps));
   for (const element of document.querySelectorAll(".of-maps")) element.hidden = !hasMaps;
   data.items.forEach((item, index) => { item.index = index; });
   fillDatasets();
   fillRuns();
   fillShow();
+  fillTags();
   refresh();
   byId("controls").hidden = false;
 })();
