@@ -56,6 +56,11 @@ class ReportRun:
     row: ScoredRun | None = None
 
     @property
+    def label(self) -> str:
+        """What charts, notes and tables of pairs call it."""
+        return self.name if self.short == self.name else f"{self.short}: {self.name}"
+
+    @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.found.path

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) -> Section | None:
     """The table, notes on images that did not count, and what is left out of the report."""
-    scored = [(run.name, run.row) for run in runs if run.row]
+    scored = [(run.label, run.row) for run in runs if run.row]
     if not scored and not errors:
         return None
     rows = [{"run": run.short, **cells(run.row), "backbone": run.name} for run in runs if run.row]
@@ -43,7 +43,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
 
 def degenerate_notes(runs: Sequence[ReportRun]) -> list[str]:
     """A note on each run whose boxes are mostly the whole image, a single patch or a strip."""
-    lines = ((run.name, degenerate_line(run.predictions, run.settings)) for run in runs)
+    lines = ((run.label, degenerate_line(run.predictions, run.settings)) for run in runs)
     return [f"{name}: {line}" for name, line in lines if line]
 
 
@@ -132,7 +132,7 @@ def bars_section(runs: Sequence[ReportRun]) -> Section | None:
 def bar_chart(title: str, runs: Sequence[ReportRun]) -> Markup:
     """Horizontal bars with intervals, baselines across them, and published values as diamonds."""
     bars = in_pairs(runs)
-    labels = [wrap(one_line(run.name), 50) for run, _ in bars]
+    labels = [wrap(one_line(run.label), 50) for run, _ in bars]
     described = "; ".join(_describe(run) for run, _ in bars)
     height = 30 + sum(_LABEL * len(lines) + _BAR + _GAP for lines in labels)
     return chart(partial(_draw_bars, bars, labels), f"CorLoc on {title}: {described}", height=height)
@@ -147,7 +147,7 @@ def in_pairs(runs: Sequence[ReportRun]) -> list[Bar]:
 
 def _describe(run: ReportRun) -> str:
     low, high = run.row.score.interval
-    text = f"{run.name} {run.row.score.corloc:.1f}, 95 % interval {low:.1f} to {high:.1f}"
+    text = f"{run.label} {run.row.score.corloc:.1f}, 95 % interval {low:.1f} to {high:.1f}"
     return f"{text}, published {run.row.published.corloc:.1f}" if run.row.published else text
 
 
@@ -212,14 +212,14 @@ def paired_section(runs: Sequence[ReportRun], options: ScoringOptions) -> Sectio
         try:
             compared.append((a, b, _compared(a, b, options)))
         except LostRegError as error:
-            notes.append(f"{a.name} and {b.name}: {error}")
+            notes.append(f"{a.label} and {b.label}: {error}")
     if not compared:
         return None
     end = max(5.0, *(abs(bound) for *_, one in compared for bound in one.total.interval))
     columns = ("images", "A alone", "B alone", "B - A", "95 % interval", "p")
     rows = []
     for a, b, one in compared:
-        row = {"A": a.name, "B": b.name, "dataset": f"{one.dataset} {one.split}"}
+        row = {"A": a.label, "B": b.label, "dataset": f"{one.dataset} {one.split}"}
         shown, mark = paired_cells(one.total), difference_mark(one.total.difference, one.total.interval, end)
         rows.append({**row, **{name: shown[name] for name in columns}, "chart": mark})
     table = Table("Table of paired differences", "paired", rows, columns[:4])

@@ -297,10 +297,11 @@ def test_names_from_outside_stay_text(hostile, tmp_path):
     assert not [name for _, attributes in elements.tags for name in attributes if name.startswith("on")]
     # the cells of backbones: shown as they are, except for what cannot be printed
     shown = {cell for tag in ("td", "th") for cell in elements.texts[tag] if "hacked" in cell}
-    assert sorted(shown) == [
+    names = [
         "dino<script>window.hacked=7</script> (<i>fp32)",
         "dinov2_vits14 ('\"><img src=x onerror=window.hacked=8>)",
     ]
+    assert {*names} < shown and all(any(cell.endswith(name) for name in names) for cell in shown)
 
 
 def test_names_from_outside_come_back_from_the_data(hostile, tmp_path):
@@ -422,7 +423,7 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     assert kinds == ["without", "with", "test-time", "without", "test-time", "plain", "plain"]
     assert ">test-time register</text>" in text
     compared = [row for row in Elements(text).texts["tr"] if re.search(r"instances.json all100\+0", row)]
-    assert len(compared) == 3 and compared[1].startswith("dinov2_vits14dinov2_vits14 (1 test-time register")
+    assert len(compared) == 3 and compared[1].startswith("3: dinov2_vits141: dinov2_vits14 (1 test-time register")
 
 
 def test_runs_of_a_method_that_is_not_installed_are_shown(tmp_path, make_coco):
@@ -459,8 +460,8 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, make_coco):
 
 def test_runs_without_and_with_registers_are_compared_on_the_same_images(results, tmp_path):
     text = report(results, tmp_path / "out").page.read_text("utf-8")
-    (row,) = [row for row in Elements(text).texts["tr"] if row.startswith("dinov2_vits14dinov2_vits14_reg")]
-    assert row == "dinov2_vits14dinov2_vits14_reginstances.json all411+0.0-75.0 to +75.01.0000"
+    (row,) = [row for row in Elements(text).texts["tr"] if row.startswith("a: dinov2_vits14")]
+    assert row == "a: dinov2_vits14b: dinov2_vits14_reginstances.json all411+0.0-75.0 to +75.01.0000"
 
 
 def test_a_difference_stands_between_its_ends_and_zero_in_the_middle():
@@ -487,9 +488,9 @@ def test_without_pairs_each_run_is_compared_with_the_first(tmp_path, make_coco):
         write_run(tmp_path / "results" / name, dataset, dict.fromkeys(OUTCOMES, box), backbone=backbone)
     write_run(tmp_path / "results" / "own", None, {"x.jpg": RIGHT})  # of no dataset: nothing to compare
     text = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
-    rows = [row for row in Elements(text).texts["tr"] if re.match(r"dino_vits16(dino_vits8|deit3)inst", row)]
-    assert rows[0] == "dino_vits16dino_vits8instances.json all404+100.0+100.0 to +100.00.1250"
-    assert rows[1] == "dino_vits16deit3instances.json all400+0.0+0.0 to +0.01.0000"
+    rows = [row for row in Elements(text).texts["tr"] if re.match(r"1: dino_vits16\d: (dino_vits8|deit3)inst", row)]
+    assert rows[0] == "1: dino_vits162: dino_vits8instances.json all404+100.0+100.0 to +100.00.1250"
+    assert rows[1] == "1: dino_vits163: deit3instances.json all400+0.0+0.0 to +0.01.0000"
 
 
 def test_runs_that_cannot_be_compared_are_said(tmp_path, make_coco):
@@ -497,7 +498,7 @@ def test_runs_that_cannot_be_compared_are_said(tmp_path, make_coco):
     for name, images in (("1", ["a.jpg"]), ("2", ["a.jpg"]), ("3", ["b.jpg"])):
         write_run(tmp_path / "results" / name, dataset, dict.fromkeys(images, RIGHT), backbone=f"dino{name}")
     text = report(tmp_path / "results", tmp_path / "out", partial=True).page.read_text("utf-8")
-    assert "dino1 and dino3: nothing to compare" in text and "Paired differences" in text
+    assert "1: dino1 and 3: dino3: nothing to compare" in text and "Paired differences" in text
 
 
 def test_one_run_is_compared_with_nothing(results, tmp_path):
@@ -709,5 +710,5 @@ def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tm
     note = (
         "<li>{}: 4 of 4 boxes are the whole image; try `preset` best; `lost-reg sweep` compares settings</li>"
     )
-    assert note.format("dinov2_vits14") in table and note.format("dino_vits16") in gallery
+    assert note.format("scored: dinov2_vits14") in table and note.format("mine: dino_vits16") in gallery
     assert page.count("the whole image;") == 2
