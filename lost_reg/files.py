@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ except ImportError:  # Windows
 
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` and `whole_folder` write to
 _MOST_BYTES = 4 << 30  # of annotations, predictions, records and lists, which are read as a whole
+_ATTEMPTS = 10  # to make a part that no other process removes
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
 
@@ -114,13 +115,11 @@ def whole_file(
     Raises:
         LostRegError: a write fails, here or in the block; nothing is left behind.
     """
-    part = _part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not among_many:
             _remove_parts_of(target)
-        part.touch(exist_ok=False)
-        with _locked(part):
+        with _new_part(target, lambda part: part.touch(exist_ok=False)) as part:
             yield part
             if durable:
                 with part.open("rb+") as file:
@@ -129,9 +128,6 @@ def whole_file(
     except OSError as error:
         named = f"{what} {target}".strip()
         raise LostRegError(f"cannot write {named}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _part_of(target: Path) -> Path:
@@ -145,17 +141,48 @@ def _start_of_parts(target: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """Hold a lock, which ends with the process, so that others do not take a part for one that was left."""
+    """Hold a lock, which ends with the process, so that others do not take a part for one that was left.
+
+    Raises:
+        OSError: another process took it for one before it was locked; or it cannot be opened.
+    """
     if fcntl is None:
         yield
         return
     descriptor = os.open(part, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: none is removed there either
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # waits for a process that is about to remove it
+        os.stat(part)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _new_part(target: Path, create: Callable[[Path], None]) -> Iterator[Path]:
+    """A new hidden file or folder beside a target, locked; it is removed at the end, if it is there still."""
+    with contextlib.ExitStack() as stack:
+        for attempt in range(_ATTEMPTS):
+            part = _part_of(target)
+            stack.callback(_remove, part)
+            create(part)
+            try:
+                stack.enter_context(_locked(part))
+            except FileNotFoundError:  # removed by another process that writes the same target
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                break
+        yield part
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)  # does not follow links
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _remove_parts_of(target: Path) -> None:
@@ -213,18 +240,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
         LostRegError: a write fails; nothing is left behind.
     """
     target = Path(os.path.abspath(target))
-    part = _part_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_parts_of(target)
-        part.mkdir()
-        with _locked(part):
+        with _new_part(target, Path.mkdir) as part:
             yield part
             part.replace(target)
     except OSError as error:
         raise LostRegError(f"cannot write {str(target)!r}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # does not follow links
 
 
 def check_no_links(folder: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from helpers import names, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lost_reg import files
 from lost_reg.files import (
     check_new,
     folders_with,
@@ -282,3 +283,34 @@ def test_a_file_too_large_to_be_read_is_refused_unread(tmp_path):
     assert refusal(read_bytes, hole) == f"cannot read {str(hole)!r}: larger than 4 GiB"
     with pytest.raises(OSError, match="larger than 4 GiB"):
         read_regular(hole)
+
+
+def test_processes_that_write_one_file_do_not_remove_each_others_parts(tmp_path):
+    """A part is there for a moment before it is locked; a process that sweeps then is waited for."""
+    code = """
+import sys
+from pathlib import Path
+from lost_reg.files import whole_file
+for number in range(200):
+    with whole_file(Path(sys.argv[1])) as part:
+        part.write_text("whole")
+"""
+    command = [sys.executable, "-c", code, tmp_path / "a"]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    assert [writer.communicate()[1] for writer in writers] == [""] * 6
+    assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "whole"
+
+
+def test_a_part_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    locked, swept = files._locked, []
+
+    def sweeping(part):
+        if not swept:
+            swept.append(part)
+            part.unlink()
+        return locked(part)
+
+    monkeypatch.setattr(files, "_locked", sweeping)
+    with whole_file(tmp_path / "a") as part:
+        part.write_text("whole")
+    assert swept and names(tmp_path) == ["a"]

@@ -46,8 +46,7 @@ def discover(
             (H, W) grey, uint8, bool, or float in [0, 1]; PIL images; or torch tensors, (3, H, W) RGB, uint8
             or float in [0, 1]. One of them, or many.
         backbone: what `load_backbone` returns, or takes: a name, or a model of timm or transformers; or a
-            function and its patch size, such as (function, 16). By default "dino", whose weights are
-            downloaded when it is first used.
+            function and its patch size, such as (function, 16). By default "dino".
         method: the name of a method, as published, or of a preset, such as "best", the default; a method's
             options, such as LostConfig(bias="auto"); or a `Setting`, which holds features and options, and
             can refine masks.

@@ -34,7 +34,7 @@ from lost_reg.runs.folder import (
     read_record,
 )
 from lost_reg.runs.ranks import ALONE, Ranks
-from lost_reg.runs.seals import sealed
+from lost_reg.runs.seals import is_own, sealed
 from lost_reg.types import Failure
 
 _OPTIONAL = ("mask", "label", "note")  # fields of an outcome that are not written if they are None
@@ -104,7 +104,8 @@ class RunWriter:
             _check_settings(self.folder, earlier["settings"], settings)
             _check_root(self.folder, earlier, {**record, "settings": settings})
             kept = {key: earlier[key] for key in ("created", "sessions", CLUSTERS) if key in earlier}
-            if COMMAND in earlier:  # as it was started; a session may have other workers or limits
+            # as it was started: a session may have other workers or limits; somebody else's is not taken over
+            if COMMAND in earlier and is_own(earlier):
                 kept[COMMAND] = earlier[COMMAND]
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None

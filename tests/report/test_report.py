@@ -423,7 +423,9 @@ def test_test_time_registers_are_a_bar_beside_the_model_without(tmp_path, make_c
     assert kinds == ["without", "with", "test-time", "without", "test-time", "plain", "plain"]
     assert ">test-time register</text>" in text
     compared = [row for row in Elements(text).texts["tr"] if re.search(r"instances.json all100\+0", row)]
-    assert len(compared) == 3 and compared[1].startswith("3: dinov2_vits141: dinov2_vits14 (1 test-time register")
+    assert len(compared) == 3 and compared[1].startswith(
+        "3: dinov2_vits141: dinov2_vits14 (1 test-time register"
+    )
 
 
 def test_runs_of_a_method_that_is_not_installed_are_shown(tmp_path, make_coco):
@@ -488,7 +490,11 @@ def test_without_pairs_each_run_is_compared_with_the_first(tmp_path, make_coco):
         write_run(tmp_path / "results" / name, dataset, dict.fromkeys(OUTCOMES, box), backbone=backbone)
     write_run(tmp_path / "results" / "own", None, {"x.jpg": RIGHT})  # of no dataset: nothing to compare
     text = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
-    rows = [row for row in Elements(text).texts["tr"] if re.match(r"1: dino_vits16\d: (dino_vits8|deit3)inst", row)]
+    rows = [
+        row
+        for row in Elements(text).texts["tr"]
+        if re.match(r"1: dino_vits16\d: (dino_vits8|deit3)inst", row)
+    ]
     assert rows[0] == "1: dino_vits162: dino_vits8instances.json all404+100.0+100.0 to +100.00.1250"
     assert rows[1] == "1: dino_vits163: deit3instances.json all400+0.0+0.0 to +0.01.0000"
 
