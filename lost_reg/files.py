@@ -209,7 +209,8 @@ def _remove_unlocked(part: Path) -> None:
 def remove_parts(folder: Path, below: Iterable[str] = ()) -> None:
     """Remove what killed processes left of files that they wrote by `whole_file`.
 
-    Nothing else may be writing there, so hold the lock of a results folder. Links are not followed.
+    What others are writing stays, on systems with locks; elsewhere nothing else may be writing there. Links
+    are not followed.
 
     Args:
         below: folders in this one, such as "maps", in which it is removed at any depth.
@@ -221,7 +222,7 @@ def remove_parts(folder: Path, below: Iterable[str] = ()) -> None:
     for path in entries:
         if _PART.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             with contextlib.suppress(OSError):
-                path.unlink()
+                _remove_unlocked(path) if fcntl else path.unlink()
 
 
 def _names_in(folder: Path) -> list[str]:

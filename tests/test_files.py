@@ -301,6 +301,13 @@ for number in range(200):
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "whole"
 
 
+def test_what_another_process_writes_is_not_removed(tmp_path):
+    with whole_file(tmp_path / "a") as part:
+        part.write_text("whole")
+        remove_parts(tmp_path)
+    assert names(tmp_path) == ["a"]
+
+
 def test_a_part_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     locked, swept = files._locked, []
 

@@ -31,10 +31,12 @@ class ConfiguredCommand(SettingCommand):
         def early(name: str) -> Any:
             return given.get(name) or known[name].resolve_envvar_value(ctx)
 
-        def is_given(name: str) -> bool:  # click marks in other types what is not
-            return isinstance(given.get(name), (str, tuple, list)) and bool(given[name])
+        def chosen(name: str) -> Any:  # click marks in other types what is not given
+            value = given.get(name)
+            is_given = isinstance(value, (str, tuple, list)) and bool(value)
+            return value if is_given else known[name].resolve_envvar_value(ctx)
 
-        names_images = any(map(is_given, _IMAGES))
+        names_images = any(map(chosen, _IMAGES))
         options: dict[str, Any] = {}
         if not ctx.resilient_parsing and (file := early("config")):
             options = _read(Path(file), known)
@@ -42,7 +44,8 @@ class ConfiguredCommand(SettingCommand):
             options = _options_of_run(Path(early("out")))
         if names_images:
             options = _without(options, _IMAGES)
-        if is_given("method") or is_given("preset"):  # another setting
+        is_other = chosen("method") and chosen("method") != options.get("method")
+        if is_other or chosen("preset"):
             options = _without(options, [str(option.name) for option in setting_options()])
         ctx.default_map = {**(ctx.default_map or {}), **options}
         left = super().parse_args(ctx, args)
@@ -58,7 +61,16 @@ def _without(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
 def _read(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     from lost_reg.runs.config_file import read_config
 
-    return read_config(path, [name for name in known if name not in ("config", "help")])
+    options = read_config(path, [name for name in known if name not in ("config", "help")])
+    for name, value in options.items():
+        many = known[name].nargs == -1 or getattr(known[name], "multiple", False)
+        values = value if isinstance(value, list) else [value]
+        if (many and value is not values) or not all(isinstance(one, (str, int, float)) for one in values):
+            expected = "a list of texts" if many else "a text, a number, true or false"
+            raise LostRegError(f"{str(path)!r} has {value!r} for {name}: expected {expected}")
+        if not many and value is values:  # several layers, as on the command line
+            options[name] = ",".join(map(str, values))
+    return options
 
 
 def _options_of_run(folder: Path) -> dict[str, Any]:

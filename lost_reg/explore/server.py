@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,7 +117,9 @@ def _app(host: str, models: Sequence[Model], reader: Reader) -> Any:
     from lost_reg.explore.page import look, page
 
     app = fastapi.FastAPI(openapi_url=None)
-    allowed = ["*"] if host in _EVERYWHERE else [host, "localhost", HOST]
+    # What starlette takes "[::1]:7860" for is "["; no site has an IPv6 address as its name.
+    own = "[" if ":" in host else host
+    allowed = ["*"] if host in _EVERYWHERE else [own, "localhost", HOST]
     # Not a name that another site had its visitor's browser resolve to this machine.
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
     app.add_middleware(_WithPolicy)
@@ -129,7 +131,10 @@ def _app(host: str, models: Sequence[Model], reader: Reader) -> Any:
 
 
 class _WithPolicy:
-    """Adds a content security policy to each response, so that a browser loads nothing from elsewhere."""
+    """Adds a content security policy to each response, so that a browser loads nothing from elsewhere.
+
+    Requests that the pages of others send are refused.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self._app = app
@@ -144,7 +149,19 @@ class _WithPolicy:
                 ]
             await send(message)
 
-        await self._app(scope, receive, send_with_policy if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif _is_from_elsewhere(dict(scope["headers"])):
+            await send_with_policy({"type": "http.response.start", "status": 403, "headers": []})
+            await send_with_policy({"type": "http.response.body", "body": b"not from the page itself"})
+        else:
+            await self._app(scope, receive, send_with_policy)
+
+
+def _is_from_elsewhere(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a page of another site had the browser send the request, such as a file to be kept."""
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

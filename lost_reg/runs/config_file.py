@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import sys
 from collections.abc import Collection, Mapping
@@ -46,7 +47,9 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES)
+            content = file.read(_MOST_BYTES + 1).removeprefix(codecs.BOM_UTF8)
+        if len(content) > _MOST_BYTES:
+            raise LostRegError(f"{str(path)!r} is not a file of settings: it has more than 16 MiB")
         options = tomllib.loads(content.decode(errors="surrogateescape"))
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None

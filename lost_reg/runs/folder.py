@@ -304,4 +304,4 @@ def part_path(folder: Path, name: str, rank: int) -> Path:
 def part_paths(folder: Path, name: str) -> list[Path]:
     """The parts of a file that ranks have written, sorted."""
     path = Path(name)
-    return sorted(folder.glob(f"{path.stem}.rank*{path.suffix}"))
+    return sorted(folder.glob(f"{path.stem}.rank[0-9]*{path.suffix}"))

@@ -11,6 +11,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import check_no_links
 from lost_reg.runs.config_file import CONFIG_FILE
 from lost_reg.runs.folder import (
+    COMMAND,
     ERRORS_FILE,
     MAPS_FOLDER,
     PICTURES_FOLDER,
@@ -19,6 +20,7 @@ from lost_reg.runs.folder import (
     TOKENS_FILE,
     part_paths,
     read_outcomes,
+    read_record,
 )
 from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.pictures import picture_path
@@ -36,12 +38,13 @@ def remove_results(folder: Path) -> None:
     interrupted can be done again. The caller holds the folder's lock.
 
     Raises:
-        LostRegError: a link on the way to a file, or a file that cannot be removed.
+        LostRegError: a malformed line, which can hide the names of images, so that nothing is removed; a
+            link on the way to a file; or a file that cannot be removed.
     """
     if not (folder / RUN_FILE).is_file():
         return
     try:
-        for path in _results(folder):
+        for path in list(_results(folder)):
             path.unlink(missing_ok=True)
         for name in _OF_IMAGES:
             _remove_empty(folder / name)
@@ -51,17 +54,17 @@ def remove_results(folder: Path) -> None:
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    with contextlib.suppress(LostRegError):  # a malformed line: the files of the images after it stay
-        for outcome in read_outcomes(folder):
-            for name, path_of in _OF_IMAGES.items():
-                path = path_of(folder / name, outcome.image)
-                if path.is_file() and not _is_behind_link(folder / name, path):
-                    yield path
+    for outcome in read_outcomes(folder):
+        for name, path_of in _OF_IMAGES.items():
+            path = path_of(folder / name, outcome.image)
+            if path.is_file() and not _is_behind_link(folder / name, path):
+                yield path
     for name in (PREDICTIONS_FILE, ERRORS_FILE):
         yield from part_paths(folder, name)
         yield folder / name
     yield folder / TOKENS_FILE
-    yield folder / CONFIG_FILE
+    if COMMAND in read_record(folder / RUN_FILE):  # else the file is the user's
+        yield folder / CONFIG_FILE
 
 
 def _is_behind_link(folder: Path, path: Path) -> bool:

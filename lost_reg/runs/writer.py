@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from lost_reg.errors import LostRegError, OtherSettings
 from lost_reg.files import check_no_links, remove_parts, whole_file
 from lost_reg.json_files import as_json
-from lost_reg.runs.config_file import write_config
+from lost_reg.runs.config_file import CONFIG_FILE, write_config
 from lost_reg.runs.folder import (
     CLUSTERS,
     COMMAND,
@@ -109,6 +109,11 @@ class RunWriter:
                 kept[COMMAND] = earlier[COMMAND]
             # a smaller --limit does not undo earlier work
             kept["images"] = max(record.get("images") or 0, earlier["images"] or 0) or None
+        elif COMMAND in record and (self.folder / CONFIG_FILE).exists():
+            raise LostRegError(
+                f"{str(self.folder / CONFIG_FILE)!r} would be replaced by the options of this run: move it, "
+                "or choose another `out`"
+            )
         remove_parts(self.folder, (MAPS_FOLDER, PICTURES_FOLDER))
         self.join()
         self.record = sealed({**record, **kept, "settings": settings})

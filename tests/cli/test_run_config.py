@@ -74,6 +74,9 @@ def test_the_command_line_counts_before_variables_and_they_before_the_file(
         ("max_side = 0", "neither native nor a valid number"),
         ('config = "x"', "has a setting that there is not, 'config'"),
         ("backbone = 3", "unknown backbone '3'"),
+        ("inputs = 5", "has 5 for inputs: expected a list of texts"),
+        ("batch_size = [[1]]", "has [[1]] for batch_size: expected a text, a number, true or false"),
+        ("max_side = {}", "has {} for max_side: expected a text, a number, true or false"),
     ],
 )
 def test_what_a_file_cannot_hold_is_one_line(lost_reg, photos, tmp_path, text, said, monkeypatch):
@@ -82,6 +85,38 @@ def test_what_a_file_cannot_hold_is_one_line(lost_reg, photos, tmp_path, text, s
     result = lost_reg("run", photos, "--config", tmp_path / "x.toml", "--out", tmp_path / "out")
     (line,) = without_notes(result)
     assert result.exit_code and line.startswith("Error: ") and said in line
+
+
+def test_a_variable_counts_as_the_option_does(lost_reg, photos, tmp_path, monkeypatch):
+    """Another method takes nothing of the file's; its own, given again, does; images replace the file's."""
+    out = tmp_path / "first"
+    assert lost_reg("run", photos, *FAST, "--method", "lost", "--layer=-2", "--out", out).exit_code == 0
+    file = ("--config", out / CONFIG_FILE, "--out")
+
+    def features(name, *options):
+        result = lost_reg("run", *file, tmp_path / name, *options)
+        assert result.exit_code == 0, result.output
+        return record_of(tmp_path / name)["settings"]["features"]
+
+    assert features("same", "--method", "lost")["layer"] == -2
+    by_option = features("option", "--method", "tokencut")
+    monkeypatch.setenv("LOST_REG_RUN_METHOD", "tokencut")
+    assert features("variable") == by_option and by_option["layer"] == -1
+
+
+def test_a_file_of_the_users_is_not_replaced(lost_reg, refused, photos, tmp_path):
+    mine = tmp_path / "out" / CONFIG_FILE
+    mine.parent.mkdir()
+    mine.write_text("# mine\nlimit = 1\n")
+    line = refused("run", photos, *FAST, "--config", mine, "--out", mine.parent)
+    assert "would be replaced by the options of this run: move it, or choose another --out" in line
+    assert mine.read_text() == "# mine\nlimit = 1\n" and not (mine.parent / "run.json").exists()
+
+
+def test_a_file_may_begin_with_a_mark_of_utf_8(lost_reg, photos, tmp_path):
+    (tmp_path / "x.toml").write_text("limit = 1", encoding="utf-8-sig")
+    assert lost_reg("run", photos, "--config", tmp_path / "x.toml", "--out", tmp_path / "out").exit_code == 0
+    assert len(lines_of(tmp_path / "out")) == 1
 
 
 def test_a_file_that_is_not_there_is_one_line(refused, photos, tmp_path):
@@ -120,6 +155,9 @@ def test_resume_alone_takes_nothing_from_runs_of_others(refused, lost_reg, photo
     (out / "run.json").write_text(json.dumps(record))
     line = refused("run", "--resume", "--out", out)
     assert "its images and settings are not taken from it: name them" in line
+    assert lost_reg("run", photos, *FAST, "--out", out, "--resume").exit_code == 0  # everything is named
+    assert record_of(out)["command"]["inputs"] == [str(photos)]  # and sealed with what was named
+    assert str(photos) in (out / CONFIG_FILE).read_text()
     assert "no run in" in refused("run", "--resume", "--out", photos)
     assert "give either images" in refused("run", "--resume", exit_code=2)
 
@@ -171,6 +209,21 @@ def test_overwriting_removes_the_run_and_nothing_else(lost_reg, refused, photos,
     made = {out / name for name in ("run.json", "run.toml", "predictions.jsonl", "errors.jsonl", ".lock")}
     assert files == {*made, *kept}
     assert "choose one" in refused(*run, "--overwrite", "--resume", exit_code=2)
+
+
+def test_overwriting_removes_nothing_where_a_line_hides_what_is_there(lost_reg, refused, photos, tmp_path):
+    out = tmp_path / "out"
+    lost_reg("run", photos, *FAST, "--visualize", "--out", out)
+    mine = out / "predictions.rank-backup.jsonl"
+    mine.write_text("mine")
+    lines = (out / "predictions.jsonl").read_text()
+    (out / "predictions.jsonl").write_text("damaged\n" + lines)
+    before = sorted(out.rglob("*"))
+    assert "malformed line 1" in refused("run", photos, *FAST, "--out", out, "--overwrite")
+    assert sorted(out.rglob("*")) == before
+    (out / "predictions.jsonl").write_text(lines)
+    assert lost_reg("run", photos, *FAST, "--out", out, "--overwrite").exit_code == 0
+    assert not (out / "pictures").exists() and mine.read_text() == "mine"
 
 
 def test_overwriting_goes_through_no_links(lost_reg, refused, photos, tmp_path):
