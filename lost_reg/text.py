@@ -40,20 +40,31 @@ def text_table(rows: Sequence[dict[str, str]], *, width: int | None = None, drop
     """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned.
 
     Args:
-        width: in characters; columns are dropped until the table fits, and a last line names them.
-        drop: the columns that may be dropped, the first first.
+        width: in characters; columns are left out until the table fits, and a last line names them.
+        drop: the columns that may be left out, the first first.
     """
     lines = [[one_line(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows))]
     columns = {title: _column(title, cells) for title, *cells in zip(*lines)}
-    dropped: list[str] = []
+    shown = dict(columns)
+
+    def fits() -> bool:
+        return width is None or sum(len(column[0]) + 2 for column in shown.values()) - 2 <= width
+
+    dropped = []
     for title in (name for name in drop if name in columns):
-        if width is None or sum(len(column[0]) + 2 for column in columns.values()) - 2 <= width:
+        if fits():
             break
-        del columns[title]
         dropped.append(title)
-    table = ["  ".join(line).rstrip() for line in zip(*columns.values())]
-    missing = [name for name in rows[0] if name in dropped]
-    return "\n".join([*table, *([f"Not shown for want of width: {', '.join(missing)}"] if missing else [])])
+        del shown[title]
+    for title in dropped[::-1]:  # a wide one can have made room for narrow ones that went before it
+        shown[title] = columns[title]
+        if not fits():
+            del shown[title]
+    missing = [title for title in columns if title not in shown]
+    table = [
+        "  ".join(line).rstrip() for line in zip(*(columns[title] for title in columns if title in shown))
+    ]
+    return "\n".join([*table, *([f"Left out to fit the width: {', '.join(missing)}"] if missing else [])])
 
 
 def table_width() -> int:

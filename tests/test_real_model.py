@@ -260,5 +260,5 @@ def test_a_run_and_its_report_from_the_command_line(photos, tmp_path):
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["weights"]["name"] == real_weights.NAME
     text = (page / "index.html").read_text()
-    assert "dinov2_vits14 (dinov2_vits14.safetensors, spread, max_side=336)" in text
+    assert "dinov2_vits14 (dinov2_vits14.safetensors, preset best)" in text
     assert all(path.name in text for path in photos)

@@ -81,7 +81,7 @@ def test_hostile_names_come_back_and_stay_inside(named, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
     assert len(list(named.iterdir())) == len(NAMES)
     again = invoke("run", named, "--out", out, "--resume", "--workers", 0)
-    assert f"all {len(NAMES)} images were done before; results in" in again.stdout
+    assert f"all {len(NAMES)} images were done before, by spread" in again.stdout
 
 
 def test_hostile_names_are_shown_on_one_line_where_all_fails(named, tmp_path):

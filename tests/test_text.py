@@ -37,7 +37,9 @@ def test_columns_are_dropped_by_priority_until_a_table_fits():
     width = len(text_table(rows).splitlines()[1])
     assert text_table(rows, width=width, drop=drop) == text_table(rows)
     *table, note = text_table(rows, width=width - 1, drop=drop).splitlines()
-    assert table[0].split() == ["name", "about", "score"] and note == "Not shown for want of width: count"
+    assert table[0].split() == ["name", "about", "score"] and note == "Left out to fit the width: count"
+    *table, note = text_table(rows, width=15, drop=("count", "score", "about")).splitlines()
+    assert table[0].split() == ["name", "score"] and note.endswith(": count, about")  # "score" fits again
     *table, note = text_table(rows, width=1, drop=drop).splitlines()
     assert table[0] == "name" and note.endswith("count, about, score")
 

@@ -98,7 +98,7 @@ def _not_here(
     in_torch_hub = f", and for {official_file} in {torch_hub_cache()}" if official_file else ""
     return LostRegError(
         f"the weights of {spec.name} are not here (looked for {' and '.join(hub_ids)} in {hub_cache()}"
-        f"{in_torch_hub}), and {forbidden_by} forbids to download them: {by_hand(hub_ids[0])}"
+        f"{in_torch_hub}), and {forbidden_by} forbids downloading them: {by_hand(hub_ids[0])}"
     )
 
 

@@ -62,6 +62,9 @@ class _Commands(click.Group):
                 click.echo(text_table(error.rows), err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:
+            if error.format_message() == (error.ctx or ctx).get_help():  # of a group without a command
+                click.echo(error.format_message(), err=True)
+                ctx.exit(error.exit_code)
             command = (error.ctx or ctx).command_path
             print_message("Error", f"{error.format_message().rstrip('.')} (see `{command} --help`)")
             ctx.exit(error.exit_code)

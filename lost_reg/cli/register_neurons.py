@@ -106,7 +106,7 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
         raise click.UsageError("--published searches no images: give no images, and no options for a search")
     url = find_list(backbone).url
     if options["offline"]:
-        raise LostRegError(f"the published list is at {url}: `offline` forbids to download it")
+        raise LostRegError(f"the published list is at {url}: `offline` forbids downloading it")
     found = published_neurons(backbone)
     write_neurons(out, found)
     print_line(f"{counted(len(found.neurons), 'neuron')} from {url}; in {out}")

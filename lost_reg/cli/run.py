@@ -56,7 +56,7 @@ class _RunCommand(ConfiguredCommand):
 
 
 @click.command(cls=_RunCommand)
-@click.argument("inputs", nargs=-1, type=click.Path(), metavar="FILES_FOLDERS_GLOBS_SHARDS...")
+@click.argument("inputs", nargs=-1, type=click.Path(), metavar="[FILES_FOLDERS_GLOBS_SHARDS...]")
 @click.option(
     "--backbone",
     "-b",
@@ -92,7 +92,7 @@ class _RunCommand(ConfiguredCommand):
 )  # fmt: skip
 @click.option(
     "--resume", is_flag=True,
-    help="Continue an interrupted run in its folder; with only --out, it has the images and options it had.",
+    help="Continue an interrupted run in its folder; with only --out, on all its images, by its options.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Remove the run that the folder holds, and start anew.")
 @click.option(
@@ -139,6 +139,8 @@ def run(
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("choose one of --resume and --overwrite")
+    if options["resume"] and not out and not (inputs or files_from or dataset):
+        raise click.UsageError("--resume continues the run in the folder that --out names: give that")
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"

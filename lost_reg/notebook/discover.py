@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lost_reg.backbones import DEFAULT
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import Preprocessing, load_backbone
@@ -150,6 +152,11 @@ def _backbone(given: Any) -> Backbone:
         return load_backbone(given)
     if isinstance(given, tuple) and len(given) == 2 and callable(given[0]):
         return load_backbone(given[0], preprocessing=Preprocessing(given[1]))
+    if isinstance(given, torch.nn.Module):
+        raise LostRegError(
+            f"a {type(given).__name__} is no ViT that lost-reg knows: give a function from images to patch "
+            "features, and its patch size, as (function, 16)"
+        )
     if callable(given):
         raise LostRegError("a function as `backbone` needs its patch size: give both, as (function, 16)")
     raise LostRegError(

@@ -86,7 +86,9 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
     """
     if not gallery["items"]:
         return None
-    notes = degenerate_notes([run for run in runs if not run.row])
+    unscored = [run for run in runs if not run.row]  # those that no table names
+    notes = [f"{run.short}: {run.name}" for run in unscored if run.short != run.name]
+    notes += degenerate_notes(unscored)
     notes += [
         f"{dataset['name']}: {dataset['shown']:,} of its {counted(dataset['images'], 'image')}, evenly "
         "spaced (`lost-reg report --max-images` shows more); the numbers above are of all"

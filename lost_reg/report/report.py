@@ -121,9 +121,7 @@ def check_free(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise LostRegError(f"cannot write the report to {str(out)!r}: it is a file; name a folder with `out`")
     if out.is_dir() and any(out.iterdir()) and not _is_report(out):
-        raise LostRegError(
-            f"{str(out)!r} holds files other than a report: empty it, or name another folder with `out`"
-        )
+        raise LostRegError(f"{str(out)!r} holds files other than a report: name another folder with `out`")
 
 
 def _is_report(folder: Path) -> bool:

@@ -59,5 +59,5 @@ def read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
     if unknown := [name for name in options if name not in known]:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise LostRegError(f"{str(path)!r} has a setting that there is not, {unknown[0]!r}{hint}")
+        raise LostRegError(f"{str(path)!r} has an unknown setting, {unknown[0]!r}{hint}")
     return options

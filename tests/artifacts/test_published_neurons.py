@@ -80,7 +80,7 @@ def test_the_layout_of_the_file_does_not_matter(server):
 
 def test_what_cannot_be_is_one_line_and_writes_nothing(server, tmp_path):
     out = ("--out", tmp_path / "n.json")
-    assert f"{PATH}: --offline forbids to download it" in fetch("dinov2", "--offline", *out).stderr
+    assert f"{PATH}: --offline forbids downloading it" in fetch("dinov2", "--offline", *out).stderr
     assert "only for dinov2_vitl14: `lost-reg register-neurons` finds" in fetch("dinov2_vits14", *out).stderr
     assert "was trained with 4 registers" in fetch("dinov2_reg", *out).stderr
     assert server.requested == []

@@ -105,7 +105,7 @@ def test_what_is_not_here_is_not_fetched_offline(server, monkeypatch, hub_cache,
     line = refusal(load, "dino", "someone/model", offline=by == "`offline`")
     assert line.startswith(
         f"the weights of dino_vits16 are not here (looked for someone/model in {hub_cache}), and {by} "
-        "forbids to download them: get model.safetensors from http"
+        "forbids downloading them: get model.safetensors from http"
     )
     line = refusal(load, "dino", offline=by == "`offline`")
     assert f"{TIMM} and {AUTHORS} in {hub_cache}, and for dino_deitsmall16_pretrain.pth in " in line

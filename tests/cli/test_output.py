@@ -15,7 +15,7 @@ from lost_reg.cli.app import main
 from lost_reg.cli.output import as_options
 from lost_reg.errors import LostRegError, one_line
 
-PYTHON_ONLY = {"`preprocessing`"}  # parameters that no command has
+PYTHON_ONLY = {"`preprocessing`", "`on_error`"}  # parameters that no command has
 LIBRARY = [
     path
     for path in sorted(Path(lost_reg.__file__).parent.rglob("*.py"))

@@ -68,11 +68,11 @@ def test_the_command_line_counts_before_variables_and_they_before_the_file(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("max_sied = 3", "has a setting that there is not, 'max_sied'; did you mean max_side?"),
+        ("max_sied = 3", "has an unknown setting, 'max_sied'; did you mean max_side?"),
         ("max_side = ", "is not a file of settings: "),
         ('max_side = "large"', "'large' is neither native nor a valid number"),
         ("max_side = 0", "neither native nor a valid number"),
-        ('config = "x"', "has a setting that there is not, 'config'"),
+        ('config = "x"', "has an unknown setting, 'config'"),
         ("backbone = 3", "unknown backbone '3'"),
         ("inputs = 5", "has 5 for inputs: expected a list of texts"),
         ("batch_size = [[1]]", "has [[1]] for batch_size: expected a text, a number, true or false"),
@@ -159,7 +159,7 @@ def test_resume_alone_takes_nothing_from_runs_of_others(refused, lost_reg, photo
     assert record_of(out)["command"]["inputs"] == [str(photos)]  # and sealed with what was named
     assert str(photos) in (out / CONFIG_FILE).read_text()
     assert "no run in" in refused("run", "--resume", "--out", photos)
-    assert "give either images" in refused("run", "--resume", exit_code=2)
+    assert "the run in the folder that --out names" in refused("run", "--resume", exit_code=2)
 
 
 def test_other_settings_are_shown_as_a_table(lost_reg, photos, tmp_path):

@@ -85,7 +85,7 @@ def test_weights_not_there(refused, photos, tmp_path, monkeypatch):
         f"timm/vit_large_patch14_reg4_dinov2.lvd142m and facebook/dinov2-with-registers-large in {tmp_path}"
         in line
     )
-    assert "--offline forbids to download them: get model.safetensors from https://" in line
+    assert "--offline forbids downloading them: get model.safetensors from https://" in line
     assert "give it with --weights FILE, or try --backbone tiny, which needs no download" in line
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers import refusal
 from lost_oracle import flood
-from lost_reg.runs.discover import discover, discover_stream
 
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.backbones.base import normalized
@@ -29,6 +28,7 @@ from lost_reg.explore.views import (
 )
 from lost_reg.images.reading import pad_to_patches
 from lost_reg.masks.grids import cells
+from lost_reg.notebook.discover import discover, discover_stream
 from lost_reg.runs.options import LoaderOptions
 
 LOST, TOKENCUT = f"lost/{PUBLISHED}", f"tokencut/{PUBLISHED}"
