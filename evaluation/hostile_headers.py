@@ -1,6 +1,6 @@
 """Image files with hostile headers: how long they take, and how much memory, wherever a run reads them.
 
-    python evaluation/hostile_headers.py [--files 1000] [--seed 0] [--folder FOLDER]
+    python evaluation/hostile_headers.py [--files 1000] [--seed 0] [--folder FOLDER] [--runs-alone]
 
 Each is read by the process that reads headers for the forecast of a run, and then by one that decodes, as a
 run's do. At the end come whole runs of folders of a hundred each. The files are those of fuzzing/headers.py;
@@ -29,7 +29,7 @@ from lost_reg.runs.folder import read_run
 from lost_reg.types import Failure
 
 IN_A_FOLDER = 100
-RUN = ("run", "--max-side", "64", "--workers", "1")
+RUN = ("run", "--backbone", "tiny", "--max-side", "64", "--workers", "1")
 
 
 def main() -> None:
@@ -37,13 +37,15 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where the files are written, one at a time")
+    parser.add_argument("--runs-alone", action="store_true", help="leave out the two readings")
     options = parser.parse_args()
     headers = list(hostile_headers(options.files, options.seed))
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for what, taken, seconds, read in (
+        readings = (
             ("headers, for the forecast", "read", SECONDS_PER_HEADER, size_of),
             ("decoded", "decoded", SECONDS_PER_IMAGE, decoded),
-        ):
+        )
+        for what, taken, seconds, read in () if options.runs_alone else readings:
             outcomes, of_kinds = measured(headers, Path(folder), seconds, read)
             print(table(what, outcomes, taken))
             print(table_of_kinds(of_kinds, taken), flush=True)

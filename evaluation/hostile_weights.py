@@ -147,6 +147,7 @@ def sound_files(folder: Path) -> dict[str, list[str]]:
     write_neurons(folder / "neurons.json", RegisterNeurons(((5, 3),)))
     width = load_file(BUNDLED)[NAME].shape[-1]
     write_head(Head("tiny", "tiny", None, FeatureConfig(), (0.1,) * width, 0.1), folder / "head")
+    os.environ["LOST_REG_RUN_BACKBONE"] = "tiny"
     run = ["run", str(images), "--out", str(folder / "out"), "--device", "cpu", "--workers", "0"]
     registers = [*run, "-b", "dino_vits16", "--weights", "random", "--test-time-registers", "1"]
     return {

@@ -86,10 +86,20 @@ def learn_detector(options: argparse.Namespace) -> None:
     scored = scenes(work / "scored", methods.UNSEEN_SEEDS, options.scored)
     boxes = work / "boxes"
     if not (boxes / RUN_FILE).exists():
-        lost_reg("run", training / "images", "--out", boxes)
+        lost_reg("run", training / "images", "--backbone", "tiny", "--out", boxes)
     before = work / "runs" / "before"
     if not (before / RUN_FILE).exists():
-        lost_reg("run", "--dataset", scored / "scenes.json", "--out", before, "--preset", "best")
+        lost_reg(
+            "run",
+            "--backbone",
+            "tiny",
+            "--dataset",
+            scored / "scenes.json",
+            "--out",
+            before,
+            "--preset",
+            "best",
+        )
     arguments = (
         "--backbone", "resnet18", "--channels", 64, "--steps", options.steps, "--lr", 0.08,
         "--min-size", options.size, "--max-size", options.size, "--save-every", 50,
