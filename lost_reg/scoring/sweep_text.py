@@ -178,13 +178,16 @@ def _numbers(scores: SweepScores, one: SettingScore) -> dict[str, Any]:
 # --- the file of scores ------------------------------------------------------------------------------
 
 
+_Value = bool | int | float | str | None
+
+
 @dataclass(frozen=True)
 class _Recorded:
     """A setting in the file of scores."""
 
     method: str
     features: FeatureConfig
-    options: dict[str, Any]
+    options: dict[str, _Value | list[_Value]]
     refine: str | None = None
 
 
@@ -214,6 +217,12 @@ def read_scores(folder: Path) -> SweepScores:
             one.tuned > scores.images_tuned or one.found > scores.images_scored for one in scores.settings
         ):
             raise ValueError("more images found than scored")
+        named = {
+            (one.method, *sorted(one.setting["features"]), *sorted(one.setting["options"]))
+            for one in scores.settings
+        }
+        if len(named) > len(scores.methods):
+            raise ValueError("settings of one method have other options than each other")
     except (OSError, *MALFORMED, LostRegError) as error:
         raise LostRegError(f"{path} does not hold the scores of a sweep: {reason_of(error)}") from None
     return scores

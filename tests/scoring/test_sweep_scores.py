@@ -391,12 +391,15 @@ def test_scores_are_read_as_they_were_written(scores):
         {"features": {"layer": "last"}},
         {"found": -1},
         {"method": None},
+        {"options": {}},  # which the other settings of the method have
+        {"features": {}},
+        {"options": {"k_patches": {"a": 1}, "bias": 0.0, "max_objects": 1}},
     ],
 )
 def test_scores_of_another_form_are_one_line(scores, changed):
     path = write_scores(scores)
     content = json.loads(path.read_text())
-    if changed.keys() & {"features", "tuned", "found", "method"}:
+    if changed.keys() & {"features", "options", "tuned", "found", "method"}:
         content["settings"][1] |= changed
     else:
         content |= changed
