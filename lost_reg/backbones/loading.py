@@ -186,6 +186,6 @@ def find_device(name: str) -> torch.device:
         torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError, ImportError) as error:
         raise LostRegError(
-            f"device {name!r} cannot be used ({first_sentence(error)[:60]}): try auto, cpu, cuda or cuda:1"
+            f"device {name!r} cannot be used ({first_sentence(error)[:60]}): try `device` cpu, cuda or cuda:1"
         ) from None
     return device

@@ -153,7 +153,7 @@ def test_with_a_patch_size_a_model_is_a_function():
     expected = load_backbone(Features(), preprocessing=Preprocessing(8))
     image = np.kron(np.eye(6, dtype=np.uint8)[:, :, None], np.full((8, 8, 3), 255, np.uint8))
     assert discover(image, (Features(), 8), "lost") == discover(image, expected, "lost")
-    assert "give both, as (function, 16)" in refusal(discover, image, Features())
+    assert "as (function, 16)" in refusal(discover, image, Features())
 
 
 def test_what_a_model_cannot_be_is_refused():
