@@ -581,7 +581,7 @@ def test_text_of_charts_can_be_selected_and_marks_say_what_they_are(with_charts,
     page = open_page(with_charts)
     label = page.locator("#bars svg text", has_text="dinov2_vits14").first
     label.evaluate("one => getSelection().selectAllChildren(one)")
-    assert page.evaluate("getSelection().toString()") == "dinov2_vits14"
+    assert page.evaluate("getSelection().toString()") == "a: dinov2_vits14"
     titles = page.locator("#sweeps svg title").all_text_contents()
     assert "chosen on other images: dinov2_vits14, layer -2, bias -0.5: 40.0" in titles
 
