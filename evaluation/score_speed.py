@@ -174,8 +174,8 @@ def make_coco(folder: Path, images: int) -> dict[str, list[str]]:
         write_run(folder / name, truth, found, seed=number)
     dataset = ["--dataset", str(truth)]
     return {
-        "corloc": ["corloc", str(folder / "a"), *dataset],
-        "compare": ["compare", str(folder / "a"), str(folder / "b"), *dataset],
+        "corloc": ["corloc", str(folder / "a"), "--json", *dataset],
+        "compare": ["compare", str(folder / "a"), str(folder / "b"), "--json", *dataset],
         "report": ["report", str(folder / "a"), "--out", str(folder / "report"), *dataset],
     }
 
@@ -197,7 +197,7 @@ def make_voc(folder: Path, objects: int) -> dict[str, list[str]]:
             )
         file.write("</annotation>")
     write_run(folder / "run", folder / "voc", [prediction("0.jpg", boxes[0])])
-    return {"corloc of VOC": ["corloc", str(folder / "run"), "--dataset", str(folder / "voc")]}
+    return {"corloc of VOC": ["corloc", str(folder / "run"), "--json", "--dataset", str(folder / "voc")]}
 
 
 def name_of(number: int) -> str:
