@@ -108,9 +108,8 @@ def sweep(
     """Try many settings, of one method or several, in one pass, and choose one fairly.
 
     All settings share one forward pass per image, and one size of the images. An option applies to the
-    methods that have it. One setting is chosen on a small share of the images and
-    scored on the rest. The best setting in hindsight is shown for comparison. corloc.json in the sweep folder
-    has every setting's CorLoc.
+    methods that have it. One setting is chosen on a small share of the images and scored on the rest. The
+    best in hindsight is shown for comparison. corloc.json in the sweep folder has every setting's CorLoc.
 
     VALUES is a list separated by commas. An item is a single value or a range that includes both ends:
     FIRST:LAST, such as -4:-1, or START:STOP:STEP, such as -1:0:0.05.

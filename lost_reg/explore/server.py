@@ -117,17 +117,23 @@ def _app(host: str, models: Sequence[Model], reader: Reader) -> Any:
     from lost_reg.explore.page import look, page
 
     app = fastapi.FastAPI(openapi_url=None)
-    # What starlette takes "[::1]:7860" for is "["; no site has an IPv6 address as its name.
-    own = "[" if ":" in host else host
-    allowed = ["*"] if host in _EVERYWHERE else [own, "localhost", HOST]
     # Not a name that another site had its visitor's browser resolve to this machine.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_allowed(host))
     app.add_middleware(_WithPolicy)
     gradio.mount_gradio_app(
         app, page(models, reader), path="/", ssr_mode=False, show_error=False, enable_monitoring=False,
         allowed_paths=[], max_file_size=_MOST_BYTES, pwa=False, mcp_server=False, **look(),
     )  # fmt: skip
     return app
+
+
+def _allowed(host: str) -> list[str]:
+    """The hosts that requests may name, as starlette reads them.
+
+    Of "[::1]:7860" it takes the part in brackets, or in earlier versions "[", which no site has as its name.
+    """
+    own = [f"[{host}]", "["] if ":" in host else [host]
+    return ["*"] if host in _EVERYWHERE else [*own, "localhost", HOST]
 
 
 class _WithPolicy:

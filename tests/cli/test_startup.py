@@ -36,6 +36,11 @@ def test_help_of_all_commands_imports_nothing_heavy():
     assert printed.count("Usage: ") == 1 + len(main.commands) and "lost-reg, version" in printed
 
 
+def test_a_group_without_a_command_prints_its_help():
+    imported, printed = after(["train"])
+    assert imported == [] and printed.startswith("Usage: ") and "\n  detector " in printed
+
+
 def test_lists_and_bad_input_import_no_torch(tmp_path):
     calls = (
         ["methods"],

@@ -22,6 +22,12 @@ import pytest
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from lost_reg.explore.server import _allowed
+
 _SECONDS = 30  # for a busy machine
 _SERVER = """
 import socket, sys
@@ -132,6 +138,25 @@ def test_the_page_is_for_this_host_alone(server):
     assert server.get("/")[0] == 200
     assert server.get("/", Host="evil.example")[0] == 400
     assert server.get("/config", Host=f"localhost:{server.port}")[0] == 200
+
+
+def test_pages_of_other_sites_can_send_nothing(server):
+    assert server.get("/config", Origin=server.address.rstrip("/"))[0] == 200
+    for origin in ("http://evil.example", "null", f"http://evil.example:{server.port}"):
+        assert server.get("/config", Origin=origin)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "refused"),
+    [("::1", "[::1]:7860", "evil.example"), ("127.0.0.1", "127.0.0.1:7860", "[::1]:7860")],
+)
+def test_an_address_of_ipv6_is_a_host(host, allowed, refused):
+    app = FastAPI()
+    app.get("/")(lambda: "the page")
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_allowed(host))
+    client = TestClient(app)
+    assert client.get("/", headers={"host": allowed}).status_code == 200
+    assert client.get("/", headers={"host": refused}).status_code == 400
 
 
 def test_answers_forbid_what_is_not_the_pages_own(server):

@@ -718,3 +718,6 @@ def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tm
     )
     assert note.format("scored: dinov2_vits14") in table and note.format("mine: dino_vits16") in gallery
     assert page.count("the whole image;") == 2
+    assert (
+        "<li>mine: dino_vits16</li>" in gallery and "<li>scored:" not in gallery
+    )  # the table names that one
