@@ -61,6 +61,12 @@ def test_what_is_found_is_what_each_image_alone_gives(images, data):
     assert found_images(columns, truths).tolist() == [is_found(*pair) for pair in pairs]
 
 
+def test_half_is_enough():
+    """LOST counts a box from an IoU of 0.5 on."""
+    truths = Truths.of([ImageTruth("a", "a", None, ((0, 0, 4, 2), (0, 0, 4, 3)), ("x", "x"), (False, False))])
+    assert matching_objects(np.array([[0, 0, 2, 2]], float), truths).tolist() == [True, False]
+
+
 @given(st.lists(st.tuples(box, box), min_size=1))
 def test_iou_pair_by_pair_is_that_of_each_pair_to_the_bit(pairs):
     first, second = np.array(pairs, float).transpose(1, 0, 2)
