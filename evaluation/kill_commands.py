@@ -38,6 +38,7 @@ import lost_reg.report.report
 from lost_reg.artifacts.records import read_artifacts
 from lost_reg.datasets import acquire
 from lost_reg.datasets.downloads import Checksum
+from lost_reg.runs.folder import TOKENS_FILE
 
 SIGNALS = {"SIGKILL": 0.7, "SIGTERM": 0.15, "SIGINT": 0.15}
 PHASES = ("before the first change", "amid its changes", "after the last")
@@ -107,6 +108,7 @@ def make_cases(top: Path) -> dict[str, Case]:
     random_weights = ["--workers", "0", "--weights", "random", "--backbone", "dino_vits16"]
     search = ["--threshold", "1", "--top-layer", "3", "--out", "{}/neurons.json"]
     export = ["export", run, "--to"]
+    train = ["train", "head", str(run), "--rounds", "3", "--workers", "0"]
     return {
         "artifacts": Case(
             command("artifacts", few, "--backbone", "tiny", *random_weights, "--out", "{}/out"),
@@ -118,6 +120,19 @@ def make_cases(top: Path) -> dict[str, Case]:
         "export-yolo": Case(command(*export, "yolo", "--images", "copy", "--out", "{}/yolo")),
         "export-png": Case(command(*export, "png", "--out", "{}/masks")),
         "export-crops": Case(command("export", run, "--crops", "{}/crops")),
+        "cluster": Case(
+            command("cluster", "{}/run", "--k", "3"),
+            earlier=lambda place: shutil.copytree(run, place / "run"),
+            decisive=lambda name: name.endswith("clusters.html"),
+            partial=lambda name, *_: name.endswith(TOKENS_FILE),
+        ),
+        "train head": Case(
+            lambda place: lost_reg_command(
+                [*train, "--out", str(place / "head"), *(["--resume"] if (place / "head").exists() else [])]
+            ),
+            decisive=lambda name: name.endswith("head.json"),
+            partial=lambda name, *_: True,
+        ),
         "report": Case(
             command("report", run, "--max-images", "60", "--out", "{}/report"),
             partial=is_unfinished_page,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 import click
 
@@ -84,8 +85,11 @@ def as_options(text: str) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, text)
 
 
-def _option_names(command: click.Command) -> set[str]:
+@cache
+def _option_names(command: click.Command) -> frozenset[str]:
     """The options of a command, or of all commands of a group."""
     if isinstance(command, click.Group):
-        return set().union(*map(_option_names, command.commands.values()))
-    return {option for parameter in command.get_params(click.Context(command)) for option in parameter.opts}
+        return frozenset().union(*map(_option_names, command.commands.values()))
+    return frozenset(
+        option for parameter in command.get_params(click.Context(command)) for option in parameter.opts
+    )

@@ -10,10 +10,11 @@ import codecs
 import os
 import posixpath
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from lost_reg.datasets.base import Dataset, DatasetSpec, not_found
 from lost_reg.datasets.fields import MISSING, as_mark, as_number, as_size, number_in
@@ -23,10 +24,11 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import read_regular, read_text
 from lost_reg.images.reading import readable_suffixes
 from lost_reg.text import shown_names, text_of
-from lost_reg.types import Box, ImageTruth
+from lost_reg.types import Box, ImageTruth, SizeHW
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _HARD = ("difficult", "truncated")
+_CHARACTERS = 2**16  # that are parsed at a time
 _OF_A_CLASS = re.compile(r"\S+\s+(-1|0|1)")
 _ENCODING = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 
@@ -162,42 +164,39 @@ def read_voc_truth(path: Path, image: str) -> ImageTruth:
         LostRegError: a file that is missing, is not such an annotation, or has a field that is missing, no
             number or out of range; names the object and the field.
     """
-    what = ""
+    what = f"image {image}: "
+    size_hw: SizeHW | None = None
+    boxes: list[Box] = []
+    labels: list[str] = []
+    hard: list[bool] = []
+    difficult: list[bool] = []
     try:
-        annotation = _parsed(read_regular(path))
-        size = annotation.find("size")
-        size_hw = as_size(*(number_in(_text(size, side)) for side in ("height", "width")))
-        objects = []
-        for number, one in enumerate(annotation.findall("object"), start=1):
-            what = f"object {number} of image {image}: "
-            objects.append(_Object(_box(one), _text(one, "name") or "", *map(_mark(one), _HARD)))
+        for one in _children(_text_of(read_regular(path))):
+            if one.tag == "size" and size_hw is None:
+                size_hw = as_size(*(number_in(_text(one, side)) for side in ("height", "width")))
+            elif one.tag == "object":
+                what = f"object {len(boxes) + 1} of image {image}: "
+                boxes.append(_box(one))
+                labels.append(sys.intern(_text(one, "name") or ""))
+                marks = [as_mark(name, _text(one, name) or MISSING) for name in _HARD]
+                hard.append(any(marks))
+                difficult.append(marks[0])
+                what = f"image {image}: "
     except FileNotFoundError:
         raise LostRegError(f"no ground truth for {image}: {path} is missing") from None
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror}") from None
     except ValueError as error:
-        raise LostRegError(f"{path}: {what or f'image {image}: '}{error}") from None
+        raise LostRegError(f"{path}: {what}{error}") from None
     return ImageTruth(
         image=image,
         image_id=path.stem,
         size_hw=size_hw,
-        boxes_xyxy=tuple(one.box_xyxy for one in objects),
-        labels=tuple(one.label for one in objects),
-        hard=tuple(one.difficult or one.truncated for one in objects),
-        difficult=tuple(one.difficult for one in objects),
+        boxes_xyxy=tuple(boxes),
+        labels=tuple(labels),
+        hard=tuple(hard),
+        difficult=tuple(difficult),
     )
-
-
-@dataclass(frozen=True)
-class _Object:
-    box_xyxy: Box
-    label: str
-    difficult: bool
-    truncated: bool
-
-
-def _mark(one: ElementTree.Element) -> Callable[[str], bool]:
-    return lambda name: as_mark(name, _text(one, name) or MISSING)
 
 
 def _text(one: ElementTree.Element | None, name: str) -> str | None:
@@ -218,8 +217,8 @@ def _box(one: ElementTree.Element) -> Box:
     return xmin - 1, ymin - 1, xmax, ymax
 
 
-def _parsed(content: bytes) -> ElementTree.Element:
-    """The root of an annotation. Raises ValueError for other content.
+def _text_of(content: bytes) -> str:
+    """The text of an annotation, in the encoding that it declares.
 
     Entities are refused: annotations need none, and they can expand without end or name other files.
     """
@@ -230,10 +229,29 @@ def _parsed(content: bytes) -> ElementTree.Element:
     text = text_of(content, encoding).lstrip()
     if "<!ENTITY" in text:
         raise ValueError("it defines entities, which annotations do not need")
+    return text
+
+
+def _children(text: str) -> Iterator[ElementTree.Element]:
+    """The elements below the root of an annotation, one at a time: memory does not grow with their number.
+
+    Raises ValueError for other content.
+    """
+    parser: Any = ElementTree.XMLPullParser(("start", "end"))
+    above: list[ElementTree.Element] = []  # the elements that the parser is in
     try:
-        root = ElementTree.fromstring(text)
+        for start in range(0, len(text), _CHARACTERS):
+            parser.feed(text[start : start + _CHARACTERS])
+            for event, element in parser.read_events():
+                if event == "end":
+                    above.pop()
+                    if len(above) == 1:
+                        yield element
+                        above[0].clear()
+                    continue
+                if not above and element.tag != "annotation":
+                    raise ValueError(f"its root is <{element.tag[:40]}> (expected <annotation>)")
+                above.append(element)
+        parser.close()
     except ElementTree.ParseError as error:
         raise ValueError(f"it is not XML: {error}") from None
-    if root.tag != "annotation":
-        raise ValueError(f"its root is <{root.tag[:40]}> (expected <annotation>)")
-    return root

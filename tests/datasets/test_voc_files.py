@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from helpers import refusal
 
@@ -181,3 +183,25 @@ def test_annotations_may_end_in_capitals(tmp_path, make_voc):
     folder = make_voc(tmp_path / "mine", {"a": [("dog", 1, 1, 9, 9)]})
     (folder / "Annotations" / "a.xml").rename(folder / "Annotations" / "a.XML")
     assert find_dataset(str(folder), tmp_path).truths["a.jpg"].labels == ("dog",)
+
+
+def test_only_objects_right_below_the_root_count_and_the_size_may_come_last(truth):
+    inner = "<part><name>head</name><object><name>no</name></object></part>"
+    annotated = xml(size="", marks=inner).replace(
+        "</annotation>", "<group><object><name>no</name></object></group><size><width>9</width>"
+        "<height>8</height></size><size><width>1</width><height>1</height></size></annotation>"
+    )  # fmt: skip
+    got = truth(annotated)
+    assert (got.labels, got.size_hw) == (("dog",), (8, 9))
+
+
+def test_memory_does_not_grow_with_what_the_parser_makes_of_objects(truth):
+    one = xml(size="").removeprefix("<annotation>").removesuffix("</annotation>")
+    content = f"<annotation>{10_000 * one}</annotation>"
+    truth(content)
+    tracemalloc.start()
+    got = truth(content)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(got.boxes_xyxy) == 10_000
+    assert most < 5 * len(content)  # the text, its bytes and the boxes; a tree of it takes 9 times as much
