@@ -108,7 +108,6 @@ def make_cases(top: Path) -> dict[str, Case]:
     random_weights = ["--workers", "0", "--weights", "random", "--backbone", "dino_vits16"]
     search = ["--threshold", "1", "--top-layer", "3", "--out", "{}/neurons.json"]
     export = ["export", run, "--to"]
-    train = ["train", "head", str(run), "--rounds", "3", "--workers", "0"]
     return {
         "artifacts": Case(
             command("artifacts", few, "--backbone", "tiny", *random_weights, "--out", "{}/out"),
@@ -125,13 +124,6 @@ def make_cases(top: Path) -> dict[str, Case]:
             earlier=lambda place: shutil.copytree(run, place / "run"),
             decisive=lambda name: name.endswith("clusters.html"),
             partial=lambda name, *_: name.endswith(TOKENS_FILE),
-        ),
-        "train head": Case(
-            lambda place: lost_reg_command(
-                [*train, "--out", str(place / "head"), *(["--resume"] if (place / "head").exists() else [])]
-            ),
-            decisive=lambda name: name.endswith("head.json"),
-            partial=lambda name, *_: True,
         ),
         "report": Case(
             command("report", run, "--max-images", "60", "--out", "{}/report"),

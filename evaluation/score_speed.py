@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ def main() -> None:
         taken = measure(commands, checkouts, options.rounds, top)
     print(f"\n{options.images:,} images; {options.objects:,} objects in one image\n")
     print(table(commands, list(checkouts), taken))
+    check_same(commands, taken)
 
 
 def parse() -> argparse.Namespace:
@@ -98,17 +99,21 @@ def measure(
     """What each command took with the code of each checkout, which take turns.
 
     Raises:
-        OSError: a command that fails, or prints something else with the code of another checkout.
+        OSError: a command that fails.
     """
     taken = {(name, code): Taken() for name in commands for code in checkouts}
     for _ in range(rounds):
         for name, arguments in commands.items():
             for code, checkout in checkouts.items():
                 run_once(arguments, checkout, top, taken[name, code])
-    for name in commands:
-        if len({taken[name, code].printed for code in checkouts}) > 1:
-            raise OSError(f"{name} does not print the same before and after")
     return taken
+
+
+def check_same(commands: Iterable[str], taken: Mapping[tuple[str, str], Taken]) -> None:
+    """Raises OSError if a command prints something else with the code of another checkout."""
+    for name in commands:
+        if len({one.printed for (command, _), one in taken.items() if command == name}) > 1:
+            raise OSError(f"{name} does not print the same before and after")
 
 
 def run_once(arguments: list[str], checkout: Path, top: Path, into: Taken) -> None:
