@@ -144,9 +144,11 @@ def _drawn(
     """Panels side by side as an SVG element, identical in every session; size: (width, height)."""
     from matplotlib.figure import Figure
     from matplotlib.style import context
+    from matplotlib.text import Text
 
     text = io.StringIO()
-    with context([_STYLE | {"svg.hashsalt": f"chart {salt}"}], after_reset=True), warnings.catch_warnings():
+    style = _STYLE | {"svg.hashsalt": f"chart {one_line(salt)}"}
+    with context([style], after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the page's font may have it
         figure = Figure(layout="constrained", facecolor=background)
         subfigures = figure.subfigures(1, len(panels), squeeze=False)[0]
@@ -157,6 +159,8 @@ def _drawn(
             if title:
                 subfigure.suptitle(fill(one_line(title), 44), fontsize="medium", fontweight="bold")
             rows.append(_add_legend(subfigure, axes))
+        for written in figure.findobj(Text):  # characters that XML has none for
+            written.set_text("\n".join(map(one_line, written.get_text().split("\n"))))
         width, height = size[0], size[1] + _LEGEND_LINE * max(rows)
         figure.set_size_inches(width / 72, height / 72)  # matplotlib's SVG has 72 units per inch
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

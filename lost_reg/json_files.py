@@ -19,6 +19,7 @@ from lost_reg.text import text_of
 
 T = TypeVar("T")
 
+DEEPEST = 64  # levels of a record
 _MOST = 10**300  # larger whole numbers do not fit a float
 _MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -55,18 +56,23 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 def parse_record(text: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object of any content, all of whose numbers fit a float; see `parse_json`."""
+    """Parse a JSON object of any content; see `parse_json`.
+
+    All of its numbers fit a float, and what walks through it needs to go no deeper than DEEPEST.
+    """
     record = parse_json(text, dict[str, Any])
-    _check_numbers(record)
+    _check_content(record, 0)
     return record
 
 
-def _check_numbers(content: Any) -> None:
+def _check_content(content: Any, depth: int) -> None:
     if isinstance(content, int) and abs(content) > _MOST:
         raise ValueError(f"a number of {len(str(abs(content)))} digits")
     if isinstance(content, (dict, list)):
+        if depth == DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} times")
         for one in content.values() if isinstance(content, dict) else content:
-            _check_numbers(one)
+            _check_content(one, depth + 1)
 
 
 def as_json(content: Any, **options: Any) -> str:

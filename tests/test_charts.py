@@ -50,6 +50,18 @@ def test_text_stays_text():
     assert "<b" not in svg
 
 
+@pytest.mark.parametrize("hostile", ["\x00", "\ud800", "\x1b[2J", "\ufffe"])
+def test_what_xml_has_no_character_for_is_escaped(hostile):
+    def draw_hostile(axes):
+        axes.plot([0, 1], [0, 1], label=f"a{hostile}")
+        axes.set(xlabel=f"b{hostile}", title=f"c{hostile}")
+
+    svg = chart(draw_hostile, f"d{hostile}")
+    escaped = repr(hostile)[1:-1]
+    assert {f"a{escaped}", f"b{escaped}", f"c{escaped}"} <= set(texts(svg))
+    assert ElementTree.fromstring(svg).get("aria-label") == f"d{escaped}"
+
+
 def test_a_chart_without_a_label_is_hidden_from_those_who_cannot_see_it():
     root = ElementTree.fromstring(chart(draw, ""))
     assert root.get("aria-hidden") == "true" and root.get("role") is None

@@ -13,7 +13,7 @@ import pytest
 
 import lost_reg
 from lost_reg.errors import LostRegError
-from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, parse_record, reason_of
+from lost_reg.json_files import DEEPEST, MALFORMED, as_json, convert, parse_json, parse_record, reason_of
 from lost_reg.types import FoundObject, Prediction
 
 
@@ -85,6 +85,13 @@ def test_all_json_is_written_by_one_function():
         if re.search(r"\bjson\.dumps?\(|msgspec\.json\.encode", path.read_text(encoding="utf-8"))
     }
     assert others <= allowed
+
+
+def test_records_are_not_nested_deeper_than_what_walks_through_them_can_go():
+    deepest = '{"a": ' + "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1) + "}"
+    assert parse_record(deepest)["a"] is not None
+    with pytest.raises(MALFORMED, match=f"more than {DEEPEST} times"):
+        parse_record(deepest.replace("[]", "[[]]"))
 
 
 def test_records_have_numbers_that_fit_a_float():

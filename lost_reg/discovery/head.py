@@ -7,7 +7,6 @@ CVPR 2023), whose head is a 1 x 1 convolution; an object is a connected componen
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from lost_reg.masks.grids import box_of
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LARGEST = 1e20  # of a weight: sums of their products with features fit a float32
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Head:
     def __post_init__(self) -> None:
         """Raises LostRegError for numbers that are not those of a head."""
         check_fields(self)
-        if not self.weight or not all(map(math.isfinite, (*self.weight, self.bias))):
-            raise LostRegError("a head needs weights, all of them finite")
+        if not self.weight or not all(abs(one) <= LARGEST for one in (*self.weight, self.bias)):
+            raise LostRegError(f"a head needs weights, all of them numbers of at most {LARGEST:g}")
 
     @property
     def digest(self) -> str:

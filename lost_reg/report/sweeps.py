@@ -14,6 +14,7 @@ from markupsafe import Markup
 from lost_reg.backbones.zoo import register_pairs
 from lost_reg.charts import COLOURS, chart, ordered_colour, percent_top, titled
 from lost_reg.discovery.methods import describe_setting, main_option
+from lost_reg.errors import one_line
 from lost_reg.report.loading import ReportSweep
 from lost_reg.report.page import Section, Table
 from lost_reg.runs.sweep_folder import SCORES_FILE
@@ -271,7 +272,7 @@ def _set_ticks(panel: Panel, places: dict[Any, float], axes: Axes) -> None:
     if len(ticks) > 1:
         low, high = ticks[0], ticks[-1]
         ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
-    labels = [f"{tick + 0.0:.6g}" for tick in ticks] + list(map(str, panel.words))
+    labels = [f"{tick + 0.0:.6g}" for tick in ticks] + [one_line(str(word)) for word in panel.words]
     axes.set_xticks([*ticks, *(places[word] for word in panel.words)], labels)
 
 

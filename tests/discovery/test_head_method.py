@@ -55,7 +55,9 @@ def test_a_head_that_does_not_fit_is_refused():
     assert "needs a head" in refusal(discover, features, HeadConfig())
 
 
-@pytest.mark.parametrize("changes", [{"weight": ()}, {"bias": float("nan")}, {"weight": (1.0, float("inf"))}])
+@pytest.mark.parametrize(
+    "changes", [{"weight": ()}, {"bias": float("nan")}, {"weight": (1.0, float("inf"))}, {"weight": (1e308,)}]
+)
 def test_a_head_of_other_numbers_is_refused(changes):
     refusal(made_up_head, 3, **changes)
 
