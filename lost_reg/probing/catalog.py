@@ -27,6 +27,7 @@ class LabelledSpec:
     title: its name in the literature. folder: below the data root.
     measure: the one that is usual for it: see Kornblith et al. 2019, "Do better ImageNet models transfer
         better?", table 1.
+    drawn: what `read` draws with the seed, in words.
     read: (data root, download, seed) -> its classes and parts; for others than torchvision's, None.
     get: for one that cannot be downloaded, where it comes from.
     """
@@ -37,6 +38,7 @@ class LabelledSpec:
     measure: Measure = "top1"
     read: Callable[[Path, bool, int], torchvision_sets.Parts] | None = None
     get: str = ""
+    drawn: tuple[str, ...] = ()
 
     @property
     def can_download(self) -> bool:
@@ -69,7 +71,8 @@ SPECS = (
     LabelledSpec("cifar100", "CIFAR-100", "cifar-100-python", read=torchvision_sets.cifar("CIFAR100")),
     LabelledSpec("cub200", "CUB-200-2011", _CUB, read=_cub200, get="vision.caltech.edu/datasets"),
     LabelledSpec("caltech101", "Caltech101", "caltech101/101_ObjectCategories", "mean_per_class",
-                 torchvision_sets.caltech101),
+                 torchvision_sets.caltech101,
+                 drawn=(f"{torchvision_sets.CALTECH_TRAINING} of each class for training",)),
     LabelledSpec("cars", "Stanford Cars", "stanford_cars", read=_loaded("StanfordCars", "train", "test"),
                  get="github.com/pytorch/vision/issues/7545"),
     LabelledSpec("dtd", "DTD", "dtd", read=_loaded("DTD", "train", "val", "test")),
@@ -119,7 +122,7 @@ def _open(spec: LabelledSpec, root: Path, download: bool, seed: int) -> Labelled
     if spec.read is None:
         return open_class_folders(root / spec.folder, seed, name=spec.name, **facts)
     classes, parts = _read(spec, root, download and spec.can_download, seed)
-    return with_drawn_splits(classes, parts, seed, name=spec.name, **facts)
+    return with_drawn_splits(classes, parts, seed, spec.drawn, name=spec.name, **facts)
 
 
 def _read(spec: LabelledSpec, root: Path, download: bool, seed: int) -> torchvision_sets.Parts:

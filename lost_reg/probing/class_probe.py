@@ -72,13 +72,13 @@ def probe_classes(
     folder: Path,
     options: ClassProbeOptions,
     loader: LoaderOptions,
-    phase: Callable[[str], Progress] = no_phases,
+    phase: Callable[..., Progress] = no_phases,
 ) -> tuple[ProbeRecord, Outcomes]:
     """Probe one backbone on a dataset.
 
     Args:
         folder: keeps the tokens while this goes on, so that an interrupted call continues.
-        phase: gives the progress of a phase of the work by its name.
+        phase: gives the progress of a phase of the work by its name, and the unit that it counts.
 
     Raises:
         LostRegError: tokens that the backbone lacks, no usable image, or a folder that cannot be written.
@@ -92,7 +92,7 @@ def probe_classes(
     rows: list[np.ndarray] = []
     for index, kind in enumerate(kinds):
         data = TokenData.of(dataset, extracted, index, backbone.device)
-        progress = phase(f"logistic regression, {kind}")
+        progress = phase(f"logistic regression, {kind}", "fit")
         for score, of_test in _scored(kind, data, dataset, options.seed, progress):
             scores.append(score)
             rows.append(of_test)

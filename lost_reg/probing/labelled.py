@@ -103,25 +103,31 @@ class LabelledDataset:
 
 
 def with_drawn_splits(
-    classes: tuple[str, ...], parts: dict[Split, LabelledPart], seed: int, **facts: Any
+    classes: tuple[str, ...],
+    parts: dict[Split, LabelledPart],
+    seed: int,
+    before: tuple[str, ...] = (),
+    **facts: Any,
 ) -> LabelledDataset:
     """A dataset whose missing validation and test images are drawn from the training images.
 
     Args:
         parts: "train", and those of "val" and "test" that there are; labels are (n,).
+        before: what was drawn before, in words.
         facts: the other fields of `LabelledDataset`.
 
     Raises:
         LostRegError: see `LabelledDataset`.
     """
-    parts, drawn = dict(parts), []
+    given, parts, drawn = parts, dict(parts), list(before)
     shares: tuple[tuple[Split, float], ...] = (("test", TEST_SHARE), ("val", VAL_SHARE))
     for split, share in shares:
         if split not in parts:
             train = parts["train"]
             chosen = _spare(train.labels, round(share * len(train)), seed)
             parts["train"], parts[split] = train.of(~chosen), train.of(chosen)
-            drawn.append(f"{share:.0%} of the training images for {split}")
+            of = " of train" if "test" in given else " of the rest" if drawn else ""
+            drawn.append(f"{100 * share:g} %{of} for {split}")
     by = f"drawn with seed {seed}: {', '.join(drawn)}" if drawn else "official"
     ordered = {split: parts[split] for split in SPLITS}
     return LabelledDataset(classes=classes, parts=ordered, split_by=by, **facts)
