@@ -78,4 +78,5 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     images = sum(record.settings["images"].values())
     warn_of_failures((Failure(*one) for one in record.failures.items()), images)
     click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))
-    print_line(f"the probe is in {out}")
+    if not (options["as_json"] or options["as_csv"]):
+        print_line(f"the probe is in {out}")

@@ -168,9 +168,7 @@ def test_imagenet_and_places_are_folders_of_classes(tmp_path):
     for split in ("train", "val"):
         for name in ("n01440764", "n01443537"):
             for index in range(10):
-                Image.new("RGB", (4, 4)).save(
-                    _made(tmp_path / "imagenet" / split / name / f"{index}.JPEG", "JPEG")
-                )
+                image(tmp_path / "imagenet" / split / name / f"{index}.JPEG")
     found = find_labelled("imagenet", tmp_path)
     assert (found.name, found.apply_exif, len(found.parts["test"])) == ("imagenet", False, 20)
     missing = refusal(find_labelled, "places205", tmp_path, download=True)
