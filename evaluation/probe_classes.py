@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def save_digits(folder: Path) -> None:
-    """Digits of 56 pixels at random places of a ground of noise, whose strength changes from place to place."""
+    """Digits of 56 pixels at random places of noise, whose strength changes from place to place."""
     digits, random = load_digits(), np.random.default_rng(0)
     for index in range(IMAGES):
         of_class = folder / str(digits.target[index])
@@ -120,8 +120,8 @@ def measured(backbone: VitBackbone, folder: Path) -> BackboneArtifacts:
 def print_probe(record: ProbeRecord, outcomes: Outcomes) -> None:
     rows = [
         [
-            one.tokens, one.classifier, percent(one.value), interval(one.interval), one.train + one.val, one.test,
-            sum(one.without.values()),
+            one.tokens, one.classifier, percent(one.value), interval(one.interval), one.train + one.val,
+            one.test, sum(one.without.values()),
         ]
         for one in record.scores
     ]  # fmt: skip

@@ -58,7 +58,8 @@ def test_a_table_and_a_folder(lost_reg, classes, tmp_path):
     ]
     assert max(map(len, lines)) <= 80 and lines[-1] == f"the probe is in {out}"
     assert [line.split()[:3] for line in lines if line.startswith(("cls", "mean"))] == [
-        ["cls", "logistic", "100.0"], ["cls", "knn", "100.0"], ["mean", "logistic", "100.0"], ["mean", "knn", "100.0"],
+        ["cls", "logistic", "100.0"], ["cls", "knn", "100.0"],
+        ["mean", "logistic", "100.0"], ["mean", "knn", "100.0"],
     ]  # fmt: skip
     assert (
         "2 classes, 30 training, 3 validation and 8 test images; splits: drawn with seed 0" in result.stderr
@@ -141,8 +142,8 @@ def test_the_same_command_continues(classes, tmp_path):
         "extraction.TokenCache.add = stop\n"
         "main(sys.argv[1:])\n"
     )
-    arguments = ["probe", str(classes), "-b", "tiny", "--tokens", "cls", *map(str, SMALL), "--batch-size", "4",
-                 "--out", str(tmp_path / "out")]  # fmt: skip
+    arguments = ["probe", str(classes), "-b", "tiny", "--tokens", "cls", *map(str, SMALL),
+                 "--batch-size", "4", "--out", str(tmp_path / "out")]  # fmt: skip
     stopped = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
     assert stopped.returncode == 130 and "the same command continues" in stopped.stderr
     assert (tmp_path / "out" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
