@@ -1,0 +1,181 @@
+"""`lost-reg probe`: from folders of classes to a table, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lost_reg.probing import logistic
+from lost_reg.probing.published import published_value
+from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
+
+SMALL = ("--resize", 48, "--crop", 48, "--workers", 0)
+
+
+@pytest.fixture(autouse=True)
+def fewer_values_of_c(monkeypatch):
+    monkeypatch.setattr(logistic, "CS", logistic.CS[16:33:8])
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """Ten images of each of two classes: dark and bright."""
+    random = np.random.default_rng(0)
+    for name, base in {"dark": 20, "bright": 160}.items():
+        folder = tmp_path / "classes" / name
+        folder.mkdir(parents=True)
+        for index in range(20):
+            pixels = base + random.integers(0, 60, (60, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index:02d}.png")
+    return tmp_path / "classes"
+
+
+def test_a_table_and_a_folder(lost_reg, classes, tmp_path):
+    (classes / "dark" / "broken.png").write_text("no image")
+    out = tmp_path / "out"
+    result = lost_reg("probe", classes, "-b", "tiny", "--out", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == [
+        "tokens",
+        "classifier",
+        "top-1",
+        "95",
+        "%",
+        "interval",
+        "chosen",
+        "train",
+        "val",
+        "test",
+        "without",
+    ]
+    assert max(map(len, lines)) <= 80 and lines[-1] == f"the probe is in {out}"
+    assert [line.split()[:3] for line in lines if line.startswith(("cls", "mean"))] == [
+        ["cls", "logistic", "100.0"], ["cls", "knn", "100.0"],
+        ["mean", "logistic", "100.0"], ["mean", "knn", "100.0"],
+    ]  # fmt: skip
+    assert (
+        "2 classes, 30 training, 3 validation and 8 test images; splits: drawn with seed 0" in result.stderr
+    )
+    assert "1 of 41 images could not be used: dark/broken.png" in result.stderr
+    record = read_probe(out)
+    assert (
+        record.label == "tiny"
+        and record.dataset == str(classes)
+        and list(record.failures) == ["dark/broken.png"]
+    )
+    assert [one.tokens for one in record.scores[::2]] == ["cls", "register", "normal", "outlier", "mean"]
+    assert len(read_outcomes(out, record).rows) == 10
+    assert {path.name for path in out.iterdir()} == {"probe.json", "outcomes.npz"}
+
+
+def test_json_and_csv(lost_reg, classes, tmp_path):
+    chosen = ("-b", "tiny", "--tokens", "mean, cls", "--limit", 6, "--seed", 3, *SMALL)
+    result = lost_reg("probe", classes, *chosen, "--out", tmp_path / "a", "--json")
+    content = json.loads(result.stdout)
+    assert [(one["tokens"], one["train"], one["published"]) for one in content["scores"][::2]] == [
+        ("cls", 6, None),
+        ("mean", 6, None),
+    ]
+    assert content["settings"]["limit"] == 6 and content["settings"]["seed"] == 3
+    result = lost_reg("probe", classes, *chosen, "--out", tmp_path / "b", "--csv")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["tokens"], row["classifier"]) for row in rows][1] == ("cls", "knn")
+    assert float(rows[0]["value"]) == content["scores"][0]["value"]
+
+
+def test_test_time_registers_are_probed(lost_reg, classes, tmp_path):
+    neurons = tmp_path / "neurons.json"
+    neurons.write_text(json.dumps({"neurons": [[3, 1], [2, 70]]}))
+    added = ("--test-time-registers", 1, "--register-neurons", neurons)
+    model = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "register")
+    result = lost_reg("probe", classes, *model, *added, *SMALL, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    record = read_probe(tmp_path / "out")
+    assert [one.tokens for one in record.scores] == ["register", "register"]
+    assert record.settings["test_time_registers"]["count"] == 1
+
+
+def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
+    model = ("-b", "tiny", *SMALL)
+    assert "unknown dataset 'nothing'" in refused("probe", "nothing", *model)
+    missing = refused("probe", "cifar10", *model, "--data-root", tmp_path)
+    assert "CIFAR-10 is not there" in missing and "--data-root" in missing and "--download gets it" in missing
+    one = tmp_path / "one"
+    (one / "cat").mkdir(parents=True)
+    (classes / "dark" / "00.png").rename(one / "cat" / "a.png")
+    assert "only the class 'cat': a probe needs at least two" in refused("probe", one, *model)
+    assert "fewer training images than classes: 1 of 2" in refused("probe", classes, *model, "--limit", 1)
+    assert "unknown kind of token 'patch' in --tokens" in refused(
+        "probe", classes, *model, "--tokens", "patch"
+    )
+    without = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "cls,register")
+    assert "has no registers: choose other --tokens" in refused("probe", classes, *without, *SMALL)
+    assert "at most --resize" in refused("probe", classes, "-b", "tiny", "--crop", 300)
+    out = tmp_path / "out"
+    assert lost_reg("probe", classes, *model, "--tokens", "cls", "--out", out).exit_code == 0
+    assert "exists already: choose another --out" in refused("probe", classes, *model, "--out", out)
+    assert "choose one of --json and --csv" in refused(
+        "probe", classes, *model, "--json", "--csv", exit_code=2
+    )
+
+
+def test_the_same_command_continues(classes, tmp_path):
+    """Stopped in the middle, in a process of its own; then given again."""
+    script = tmp_path / "stopped.py"
+    script.write_text(
+        "import sys\n"
+        "from lost_reg.cli.app import main\n"
+        "from lost_reg.probing import extraction\n"
+        "add, calls = extraction.TokenCache.add, []\n"
+        "def stop(self, *args):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 3: raise KeyboardInterrupt\n"
+        "    add(self, *args)\n"
+        "extraction.TokenCache.add = stop\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ["probe", str(classes), "-b", "tiny", "--tokens", "cls", *map(str, SMALL),
+                 "--batch-size", "4", "--out", str(tmp_path / "out")]  # fmt: skip
+    stopped = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
+    assert stopped.returncode == 130 and "the same command continues" in stopped.stderr
+    assert (tmp_path / "out" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
+    again = subprocess.run([sys.executable, "-m", "lost_reg", *arguments], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert read_probe(tmp_path / "out").scores[0].train == 29
+
+
+def published_record(**changes) -> ProbeRecord:
+    settings = {
+        "weights": {"name": "facebook/dinov2-giant"}, "test_time_registers": None, "crop": 224, "limit": None,
+        "apply_exif": False, "layer": -1, "outliers": "fixed", "cutoff": 150.0, **changes.pop("settings", {}),
+    }  # fmt: skip
+    facts = {"measure": "top1", "value": 0.9, "interval": (0.8, 1.0), "train": 9, "val": 1, "test": 9}
+    scores = [ProbeScore(kind, "logistic", **facts) for kind in ("cls", "normal", "outlier", "mean")]
+    fields = {"task": "classes", "dataset": "cub200", "label": "dinov2_vitg14", "classes": 200, **changes}
+    return ProbeRecord(settings=settings, scores=scores, **fields)
+
+
+def test_published_numbers_stand_beside_comparable_probes_only():
+    def published(**changes):
+        record = published_record(**changes)
+        return [published_value(record, score) for score in record.scores]
+
+    assert published() == pytest.approx([0.913, 0.186, 0.849, None])
+    assert published(settings={"cutoff": 100.0}) == pytest.approx([0.913, None, None, None])
+    for changes in (
+        {"dataset": "sun397"},
+        {"dataset": "/home/me/cub200"},
+        {"settings": {"weights": {"name": "facebook/dinov2-large"}}},
+        {"settings": {"test_time_registers": {"count": 1}}},
+        {"settings": {"limit": 100}},
+        {"settings": {"crop": 112}},
+    ):
+        assert published(**changes) == [None] * 4

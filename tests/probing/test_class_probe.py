@@ -1,0 +1,246 @@
+"""The class probe: which tokens it takes, what it counts, and that it continues."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from colours import colour_backbone
+from helpers import refusal
+from small_models import small_backbone
+
+from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
+from lost_reg.probing import extraction, logistic
+from lost_reg.probing.class_probe import ClassProbeOptions, probe_classes, rows_of
+from lost_reg.probing.labelled import LabelledDataset, LabelledPart
+from lost_reg.probing.measures import value
+from lost_reg.probing.records import read_outcomes, read_probe, write_probe
+from lost_reg.probing.tokens import KINDS, TokenMaker, check_kinds, measured_cutoff
+from lost_reg.runs.options import LoaderOptions
+
+LOADER = LoaderOptions(workers=0, batch_size=3)
+CROP = {"resize": 56, "crop": 56}  # 4 x 4 patches of 14
+COLOURS = ((230, 40, 40), (40, 200, 60), (50, 60, 220))
+
+
+@pytest.fixture(autouse=True)
+def fewer_values_of_c(monkeypatch):
+    monkeypatch.setattr(logistic, "CS", logistic.CS[16:33:8])
+
+
+def coloured(count: int, first: int) -> LabelledPart:
+    """Images whose class is the colour of what is in the middle, before noise."""
+    random = np.random.default_rng(first)
+    labels = np.arange(count) % 3
+    images = random.integers(90, 160, (count, 56, 56, 3), dtype=np.uint8)
+    for image, label in zip(images, labels):
+        image[14:42, 14:42] = COLOURS[label]
+    return LabelledPart([f"{first + index}" for index in range(count)], list(images), labels)
+
+
+@pytest.fixture(scope="module")
+def colours() -> LabelledDataset:
+    parts = {"train": coloured(30, 0), "val": coloured(9, 30), "test": coloured(24, 60)}
+    return LabelledDataset("colours", ("red", "green", "blue"), parts)
+
+
+@pytest.fixture
+def backbone():
+    return small_backbone("MLP")
+
+
+def test_tokens_are_those_of_the_model(backbone, colours):
+    part = colours.parts["test"]
+    stream = ImageStream(part.images, part.names, loader=LOADER, crop=(56, 56))
+    first = next(stream.map_batches(backbone, lambda images: images, []))
+    norms = list(backbone.block_outputs(first))[2].norm(dim=2)  # (3, 16)
+    cutoff = float(norms.flatten().sort().values[-8])  # 7 of the patches are outliers
+    maker = TokenMaker(backbone, ("cls", "normal", "outlier", "mean"), 2, cutoff)
+    batch = next(maker.of_stream(stream, {name: (0, int(name)) for name in part.names}, []))
+    assert batch.names == list(part.names[:3]) and batch.tokens.shape == (3, 4, 48)
+    *_, last = backbone.block_outputs(first)
+    of_patches, tokens = backbone.model.norm(last), torch.from_numpy(batch.tokens)
+    assert torch.allclose(tokens[:, 0], backbone.class_tokens(first), atol=1e-4)
+    assert torch.allclose(tokens[:, 3], of_patches.mean(dim=1), atol=1e-4)
+    is_outlier = norms > cutoff
+    for image in range(3):
+        for column, allowed in ((1, ~is_outlier[image]), (2, is_outlier[image])):
+            if not allowed.any():
+                assert tokens[image, column].isnan().all()
+            else:
+                distances = (of_patches[image] - tokens[image, column]).norm(dim=1)
+                assert distances.min() < 1e-3 and allowed[distances.argmin()]
+    assert 1 <= is_outlier.any(dim=1).sum() <= 3
+
+
+def test_patches_are_drawn_by_the_seed_whatever_the_batch(backbone, colours):
+    part = colours.parts["test"]
+
+    def drawn(seed, batch_size):
+        loader = replace(LOADER, batch_size=batch_size)
+        stream = ImageStream(part.images, part.names, loader=loader, crop=(56, 56))
+        maker = TokenMaker(backbone, ("normal",), 2, np.inf)
+        batches = maker.of_stream(stream, {name: (seed, int(name)) for name in part.names}, [])
+        return np.concatenate([one.tokens[:, 0] for one in batches])
+
+    assert drawn(0, 3) == pytest.approx(drawn(0, 8), abs=1e-4)
+    assert np.abs(drawn(0, 3) - drawn(1, 3)).max() > 1
+
+
+@pytest.mark.parametrize("test_time", [False, True])
+def test_the_register_is_the_first(test_time):
+    added = AddedRegisters(RegisterNeurons(((1, 3),)), 2, "paper")
+    backbone = small_backbone("MLP", added) if test_time else load_backbone("tiny")
+    assert check_kinds(backbone, None) == KINDS
+    images = torch.randn(2, 3, backbone.patch_size * 3, backbone.patch_size * 3)
+    *_, tokens = backbone.block_outputs(images, with_prefix=True)
+    made = TokenMaker(backbone, ("register",), 0, 1.0)._of_batch(images).prefix["register"]
+    assert torch.allclose(made, backbone.model.norm(tokens[:, 1]), atol=1e-5)
+
+
+def test_the_cut_off(backbone, colours):
+    part = colours.parts["train"]
+    stream = ImageStream(part.images, part.names, loader=LOADER, crop=(56, 56))
+
+    def norms_of(images):
+        return list(backbone.block_outputs(images))[2].norm(dim=2)
+
+    batches = stream.map_batches(backbone, norms_of, [])
+    norms = torch.cat([one.flatten() for one in batches]).double()
+    expected = norms.mean() + 3 * norms.std(correction=0)
+    assert measured_cutoff(stream, backbone, ArtifactOptions()) == pytest.approx(float(expected))
+    assert measured_cutoff(stream, backbone, ArtifactOptions(rule="fixed", cutoff=7.0)) == 7.0
+    assert "another model" in refusal(measured_cutoff, stream, backbone, ArtifactOptions(rule="reference"))
+
+
+def probe(dataset, backbone, folder, **options):
+    return probe_classes(dataset, backbone, folder, ClassProbeOptions(**{**CROP, **options}), LOADER)
+
+
+def test_colours_are_read_from_the_mean_of_all_patches(colours, backbone, tmp_path):
+    record, outcomes = probe(colours, backbone, tmp_path)
+    scores = {(one.tokens, one.classifier): one for one in record.scores}
+    assert [one.key for one in record.scores] == [
+        (kind, classifier, "top1")
+        for kind in ("cls", "normal", "outlier", "mean")
+        for classifier in ("logistic", "knn")
+    ]
+    mean = scores["mean", "logistic"]
+    assert mean.value > 0.9 and mean.interval[0] <= mean.value <= mean.interval[1]
+    assert (mean.train, mean.val, mean.test, mean.without) == (30, 9, 24, {})
+    assert mean.chosen["C"] in logistic.CS
+    for score, rows in zip(record.scores, outcomes.rows):
+        covered = ~np.isnan(rows[:, 0])
+        assert rows.shape == (24, 1) and covered.sum() == score.test
+        assert score.test + score.without.get("test", 0) == 24
+        if score.value is not None:
+            assert score.value == value("top1", rows[covered])
+    assert list(outcomes.names) == colours.parts["test"].names
+    assert record.settings["crop"] == 56 and record.settings["images"] == {"train": 30, "val": 9, "test": 24}
+    write_probe(tmp_path / "written", record, outcomes)
+    assert read_probe(tmp_path / "written") == record
+    again = read_outcomes(tmp_path / "written", record)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(again.rows, outcomes.rows))
+
+
+def test_images_without_an_outlier_are_counted(colours, backbone, tmp_path):
+    none = ArtifactOptions(rule="fixed", cutoff=1e6)
+    record, outcomes = probe(colours, backbone, tmp_path, tokens=("outlier", "normal"), outliers=none)
+    (normal, _, outlier, _) = record.scores
+    assert (normal.train, normal.without, normal.value is None) == (30, {}, False)
+    assert (outlier.value, outlier.interval, outlier.test) == (None, None, 0)
+    assert outlier.without == {"train": 30, "val": 9, "test": 24}
+    assert outlier.too_few == "no training image has an outlier"
+    assert np.isnan(outcomes.rows[2]).all()
+
+
+def test_an_interrupted_probe_continues(colours, backbone, tmp_path, monkeypatch):
+    whole, _ = probe(colours, backbone, tmp_path / "whole")
+    add, added = extraction.TokenCache.add, []
+
+    def stop_after_some(self, images, tokens):
+        if len(added) == 4:
+            with self._tokens.open("ab") as file:
+                file.write(b"half a record")  # as a kill leaves it
+            raise KeyboardInterrupt
+        added.append(len(images))
+        add(self, images, tokens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction.TokenCache, "add", stop_after_some)
+        with pytest.raises(KeyboardInterrupt):
+            probe(colours, backbone, tmp_path / "part")
+    assert sum(added) == 12
+
+    def count(self, images, tokens):
+        added.append(len(images))
+        add(self, images, tokens)
+
+    monkeypatch.setattr(extraction.TokenCache, "add", count)
+    continued, _ = probe(colours, backbone, tmp_path / "part")
+    assert sum(added) == 63 and continued == whole
+    probe(colours, backbone, tmp_path / "part")
+    assert sum(added) == 63  # all there
+    probe(colours, backbone, tmp_path / "part", seed=1)
+    assert sum(added) == 2 * 63  # those of another seed are made anew
+
+
+def test_images_that_cannot_be_used_are_named(colours, backbone, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    test, train = colours.parts["test"], colours.parts["train"]
+    parts = {
+        **colours.parts,
+        "test": replace(test, images=[tmp_path / "bad.png", *test.images[1:]]),
+        "train": replace(train, images=[*train.images[:5], tmp_path / "bad.png", *train.images[6:]]),
+    }
+    record, outcomes = probe(replace(colours, parts=parts), backbone, tmp_path / "out", tokens=("cls",))
+    assert set(record.failures) == {"60", "5"}
+    assert (record.scores[0].train, record.scores[0].test, record.scores[0].without) == (29, 23, {})
+    assert np.isnan(outcomes.rows[0][0]).all() and np.isfinite(outcomes.rows[0][1:]).all()
+    again, _ = probe(replace(colours, parts=parts), backbone, tmp_path / "out", tokens=("cls",))
+    assert again == record
+
+
+def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tmp_path):
+    def several(part):
+        return replace(part, labels=np.stack([part.labels == 0, part.labels < 2], axis=1))
+
+    parts = {split: several(part) for split, part in colours.parts.items()}
+    dataset = LabelledDataset("several", ("red", "not blue"), parts, measure="map")
+    record, outcomes = probe(dataset, backbone, tmp_path, tokens=("mean",))
+    for score, rows in zip(record.scores, outcomes.rows):
+        assert rows.shape == (24, 2) and score.measure == "map"
+        assert score.value == value("map", rows, parts["test"].labels) > 0.8
+
+
+def test_a_measure_of_classes_of_unequal_size():
+    scores = np.eye(2)[[0, 0, 0, 0]]
+    truth = np.array([0, 0, 0, 1])
+    rows = rows_of("mean_per_class", scores, truth)
+    assert (value("top1", rows), value("mean_per_class", rows, truth)) == (0.75, 0.5)
+
+
+def test_what_is_refused(colours, backbone, tmp_path):
+    assert check_kinds(backbone, ("mean", "cls")) == ("cls", "mean")
+    assert "has no registers: choose other `tokens`" in refusal(check_kinds, backbone, ("register",))
+    assert "unknown kind of token 'klass' in `tokens`" in refusal(check_kinds, backbone, ("klass",))
+    assert "has no class token" in refusal(check_kinds, small_backbone("no class token"), ("cls",))
+    assert check_kinds(small_backbone("no class token"), None) == ("normal", "outlier", "mean")
+    assert "no transformer blocks" in refusal(check_kinds, colour_backbone(), None)
+    assert "at most `resize`, but got 300 and 256" in refusal(ClassProbeOptions, crop=300)
+    assert "has no layer 9" in refusal(
+        probe, colours, backbone, tmp_path, outliers=ArtifactOptions(layer=9), tokens=("cls",)
+    )
+    (tmp_path / "file").touch()
+    assert "cannot write to" in refusal(probe, colours, backbone, tmp_path / "file", tokens=("cls",))
+
+
+def test_the_square_fits_the_patches():
+    assert ClassProbeOptions().crop_of(14) == ClassProbeOptions().crop_of(16) == (256, 224)
+    assert ClassProbeOptions(resize=20, crop=20).crop_of(14) == (20, 14)
+    assert ClassProbeOptions(resize=5, crop=5).crop_of(14) == (14, 14)
