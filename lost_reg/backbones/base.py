@@ -70,6 +70,7 @@ class Backbone(ABC):
             "register 1"). All test-time registers of an image are alike, so only one is among them.
         registers: its test-time registers, or None.
         cost: what images cost, if known.
+        parameters: how many numbers its weights are, if known.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Backbone(ABC):
     prefix_tokens: tuple[str, ...] = ()
     registers: AddedRegisters | None = None
     cost: ModelCost | None = None
+    parameters: int | None = None
 
     def __repr__(self) -> str:
         registers = self.registers.settings if self.registers else None

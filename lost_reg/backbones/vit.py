@@ -68,6 +68,7 @@ class VitBackbone(Backbone):
             add_registers(self.model, registers, self.name)
         self._prefix_rows = _prefix_rows(self.model, registers)
         self.prefix_tokens = tuple(self._prefix_rows)
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.cost = ModelCost(self.model, self.num_prefix_tokens, PRECISIONS[precision].itemsize)
 
     @torch.inference_mode()
