@@ -1,7 +1,7 @@
 """How artifacts grow, and what the controls say, on a real model: the tables of results/probes_growth.md.
 
     python evaluation/probe_growth.py OUT --dataset DATASET --weights FILE [--max-side 224] [--limit N]
-        [--strengths 100,0,50,25,75] [--backbone NAME]
+        [--strengths 100,0,50,25,75] [--backbone NAME] [--lost normalized]
 
 There is one checkpoint of the real model and no training run. So the series is made: the model with planted
 artifacts (planted.py), whose vector has 0, 25, ..., 100 % of its length. These are the "steps"; at
@@ -49,6 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", help="of the backbone")
     parser.add_argument("--backbone", default="dinov2_vits14")
     parser.add_argument("--max-side", type=int, default=224)
+    parser.add_argument("--lost", default="normalized", help="as `lost-reg artifacts` takes it")
     parser.add_argument("--limit", type=int, help="use only the first N images")
     parser.add_argument("--strengths", default="100,0,50,25,75", help="in percent, the reference first")
     return parser.parse_args()
@@ -64,7 +65,7 @@ def measured(options: argparse.Namespace) -> list[BackboneArtifacts]:
     plain = planted.without_registers(clean)
     model, neurons = planted.plant(plain, planted.some_images(files, plain))
     strengths = [int(text) for text in options.strengths.split(",")]
-    chosen = ArtifactOptions(controls=CONTROLS)
+    chosen = ArtifactOptions(controls=CONTROLS, lost=options.lost)
     about = about_artifacts(
         f"planted artifacts of {strengths[0]} %",
         chosen,

@@ -1,4 +1,4 @@
-"""Discovery on the measured images: CorLoc of LOST as published, untouched and under each control.
+"""Discovery on the measured images: CorLoc of LOST, untouched and under each control.
 
 One pass over the images: all blocks but the last run once for each batch, and the last one for each change of
 the tokens that enter it (`controls.py`). LOST's keys of the last block depend on these tokens alone.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,11 +19,20 @@ from torch import Tensor
 
 from lost_reg.artifacts.controls import Chosen, Donors, changed_patches, given_tokens
 from lost_reg.artifacts.norms import Moments
-from lost_reg.artifacts.records import GROUPS, Control, ControlScore, CorLocChange, Discovery, Group
+from lost_reg.artifacts.records import (
+    GROUPS,
+    Control,
+    ControlScore,
+    CorLocChange,
+    Discovery,
+    Group,
+    LostSetting,
+)
 from lost_reg.backbones.base import Backbone, BlockTokens, normalized
 from lost_reg.boxes import box_in_original
 from lost_reg.datasets.base import Dataset
 from lost_reg.discovery.affinities import patch_degrees
+from lost_reg.discovery.bias import absolute_bias
 from lost_reg.discovery.features import finite_images, without_images
 from lost_reg.discovery.lost import objects_of, seed_and_expand
 from lost_reg.errors import LostRegError
@@ -30,7 +40,7 @@ from lost_reg.images.batching import DecodedImage
 from lost_reg.scoring.columns import AlignedBoxes, Columns, found_images, with_objects
 from lost_reg.scoring.corloc import score_aligned
 from lost_reg.scoring.paired import Paired
-from lost_reg.types import Box, Failure, SizeHW
+from lost_reg.types import AUTO, Box, Failure, SizeHW
 
 Variant = tuple[Control, Group]
 
@@ -60,10 +70,22 @@ class FoundInImage:
     changed: dict[Variant, Found]
 
 
+class ControlOptions(Protocol):
+    """What is asked for: see `ArtifactOptions`."""
+
+    @property
+    def controls(self) -> tuple[Control, ...]: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def lost(self) -> LostSetting: ...
+
+
 class ControlledDiscovery:
     """Runs LOST on images whose outliers are known by their norms, with the changes that are asked for.
 
     layer, cutoff: a patch with a larger norm after this block is an outlier.
+    options: its controls and their seed, and which LOST.
     places: of all images, by name, see `Chosen`.
     donors: for "shuffled".
     """
@@ -73,15 +95,15 @@ class ControlledDiscovery:
         backbone: Backbone,
         layer: int,
         cutoff: float,
-        controls: Sequence[Control] = (),
-        places: dict[str, int] | None = None,
-        seed: int = 0,
+        options: ControlOptions,
+        places: dict[str, int],
     ):
         self._backbone, self._layer, self._cutoff = backbone, layer, cutoff
-        self._variants: list[Variant] = list(product(controls, GROUPS))
-        self._places, self._seed = places or {}, seed
+        self._variants: list[Variant] = list(product(options.controls, GROUPS))
+        self._places, self._seed = places, options.seed
+        self._is_normalized = options.lost == "normalized"
         self.donors: Donors | None = None
-        self._has_class = bool(controls) and _has_class_token(backbone)
+        self._has_class = bool(options.controls) and _has_class_token(backbone)
 
     def give(self, part: list[DecodedImage]) -> list[tuple[int, dict[Group, Tensor]]]:
         """What images of a batch give to others: for `Donors.of`."""
@@ -123,7 +145,7 @@ class ControlledDiscovery:
                 outliers = (at.patches.float().norm(dim=2) > self._cutoff).cpu()  # (B, N)
             if at.layer >= max(last, self._layer + 1):
                 break
-        places = [self._places.get(image.name, 0) for image in part]
+        places = [self._places[image.name] for image in part]
         return entering, [Chosen.of(one, place, self._seed) for one, place in zip(outliers, places)]
 
     def _changed(
@@ -151,13 +173,16 @@ class ControlledDiscovery:
         part: Sequence[DecodedImage],
         untouched: Tensor | None = None,
     ) -> list[Found | None]:
-        """What LOST as published finds in each image; None where features are not finite."""
+        """What LOST finds in each image; None where features are not finite."""
         keys = self._backbone.facets_from(entering, [("k", -1)])[0].float()
         finite = finite_images(keys)
-        values = without_images(keys, finite)
-        degrees = patch_degrees(values, bias=None)  # (B, N)
+        values, bias = without_images(keys, finite), None
+        if self._is_normalized:
+            values = F.normalize(values, dim=2)
+            bias = absolute_bias(values, AUTO)
+        degrees = patch_degrees(values, bias)  # (B, N)
         tied = (degrees == degrees.amin(dim=1, keepdim=True)).cpu()
-        found = seed_and_expand(values, degrees=degrees, with_cosines=False).cpu()
+        found = seed_and_expand(values, bias=bias, degrees=degrees, with_cosines=False).cpu()
         objects = objects_of(found, entering.grid_hw)
         cosines: list[float | None] = [None] * len(part)
         if untouched is not None:

@@ -126,9 +126,7 @@ def _draw_corloc(rows: Sequence[BackboneArtifacts], along: _Along, axes: Axes) -
     blue: dict[str, Any] = {"color": COLOURS["bar-with"]}
     titled(axes.fill_between(along.places, low, high, alpha=0.25, lw=0, label="95 % interval", **blue))
     values = [one.corloc for one in found]
-    titled(
-        axes.plot(along.places, values, marker="o", ms=3, clip_on=False, label="LOST as published", **blue)[0]
-    )
+    titled(axes.plot(along.places, values, marker="o", ms=3, clip_on=False, label="LOST", **blue)[0])
     line: dict[str, Any] = {"color": COLOURS["baseline"], "ls": ":"}
     titled(axes.axhline(found[-1].centred, label=f"a centred box: {found[-1].centred:.1f}", **line))
     axes.set(title="CorLoc, %", ylim=(0, max(5.0, *high, 1.1 * found[-1].centred)))

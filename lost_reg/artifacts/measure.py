@@ -23,6 +23,7 @@ from lost_reg.artifacts.norms import NormHistograms, block_norms
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
     CONTROLS,
+    LOST_SETTINGS,
     PERCENTILES,
     REFERENCE_PERCENTILE,
     RULES,
@@ -33,6 +34,7 @@ from lost_reg.artifacts.records import (
     ControlScore,
     Discovery,
     LayerNorms,
+    LostSetting,
     Rule,
     write_artifacts,
 )
@@ -59,6 +61,7 @@ class ArtifactOptions:
         share of patches above each is recorded in any case.
     controls: what is done to outliers that enter the last block, and to other patches: see `controls.py`.
     seed: of what is random about them.
+    lost: which LOST is scored, and gives the controls' seeds: see `LOST_SETTINGS`.
     """
 
     layer: int = -2
@@ -66,6 +69,7 @@ class ArtifactOptions:
     rule: Rule = "sigma"
     controls: tuple[Control, ...] = ()
     seed: int = 0
+    lost: LostSetting = "published"
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an impossible value."""
@@ -78,6 +82,8 @@ class ArtifactOptions:
                 raise LostRegError(f"unknown control {name!r}: choose among {', '.join(CONTROLS)}")
         if len(set(self.controls)) < len(self.controls):
             raise LostRegError("a control is given twice in `controls`")
+        if self.lost not in LOST_SETTINGS:
+            raise LostRegError(f"unknown `lost` {self.lost!r}: choose among {', '.join(LOST_SETTINGS)}")
         if self.seed < 0:
             raise LostRegError(f"expected a `seed` of at least 0, but got {self.seed}")
 
@@ -119,9 +125,7 @@ def measure(
         raise LostRegError(f"{reference.backbone}, the reference, has no layer {layer - backbone.depth}")
     outliers = OutlierStatistics(backbone, cutoffs, layer, options.rule)
     _measure_outliers(outliers, backbone, stream, failures, work)
-    found = ControlledDiscovery(
-        backbone, layer, cutoffs[layer][options.rule], options.controls, stream.places, options.seed
-    )
+    found = ControlledDiscovery(backbone, layer, cutoffs[layer][options.rule], options, stream.places)
     discovery, controls = _discover(found, stream, backbone, dataset, failures, work)
     weights = backbone.weights.recorded()
     registers = backbone.registers.settings if backbone.registers else None

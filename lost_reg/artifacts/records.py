@@ -19,6 +19,7 @@ Group = Literal["outliers", "rest"]
 Measure = Literal["position_top1", "position_distance", "pixel_l2"]
 Percentile = Literal["1", "25", "50", "75", "95", "98", "99", "99.9"]
 Control = Literal["mean", "shuffled", "zeroed"]
+LostSetting = Literal["published", "normalized"]
 Steps = Literal["iteration", "global_step", "step", "epoch", "file name"]
 
 # The cut-offs above which a patch's norm makes it an outlier, and the two groups of patches.
@@ -33,6 +34,11 @@ CONTROLS: dict[Control, str] = {
     "mean": "replaced by the mean",
     "shuffled": "shuffled between images",
     "zeroed": "zeroed",
+}
+# Which LOST is run: with DINOv2's keys, LOST as published takes every image as a whole (results/real.md).
+LOST_SETTINGS: dict[LostSetting, str] = {
+    "published": "LOST as published",
+    "normalized": "LOST on normalised keys with automatic bias",
 }
 # What checkpoints record: the names by DINOv2, PyTorch Lightning and others, and DINO.
 STEPS: tuple[Steps, ...] = ("iteration", "global_step", "step", "epoch")
@@ -140,7 +146,7 @@ class OutlierReport:
 
 @dataclass(frozen=True)
 class Discovery:
-    """CorLoc of LOST as published on a dataset's images: see `corloc.Score`, in percent.
+    """CorLoc of LOST on a dataset's images: see `corloc.Score`, in percent.
 
     images: with a ground-truth box, the denominator. centred, whole: of the trivial baselines.
     """
@@ -237,7 +243,7 @@ class About:
 
     reference: the reference backbone's name, and the step of a checkpoint. models: how many there will be
     once all are measured; None in files of earlier versions.
-    images: a digest of the images' folder and names. dataset: the ground truth, see `Discovery`.
+    lost: see `LOST_SETTINGS`. images: a digest of the paths. dataset: the ground truth, see `Discovery`.
     steps: what the steps of a series are; None without one.
     """
 
@@ -251,6 +257,7 @@ class About:
     models: Count | None = None
     controls: tuple[Control, ...] = ()
     seed: int = 0
+    lost: LostSetting = "published"
     images: str | None = None
     dataset: str | None = None
     steps: Steps | None = None

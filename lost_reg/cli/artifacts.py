@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--dataset", "-d", shell_complete=dataset_names,
-    help="Measure on the images of this dataset, and score LOST as published on them.",
+    help="Measure on the images of this dataset, and score LOST on them.",
 )  # fmt: skip
 @data_root_option
 @click.option(
@@ -72,6 +72,11 @@ if TYPE_CHECKING:
     "--controls", metavar="LIST",
     help="What becomes of outliers that enter the last block, and of other patches: mean, shuffled, zeroed, "
     "or several of them with commas.",
+)  # fmt: skip
+@click.option(
+    "--lost", type=click.Choice(["published", "normalized"]),
+    help="Which LOST is scored, and gives the seeds of --controls: as published, or on normalised keys with "
+    "automatic bias, which does more with DINOv2.  [default: published]",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), help="Random seed of the controls.  [default: 0]")
 @register_options
@@ -213,7 +218,7 @@ def _measure(
 
     (stream, dataset), out = images, options["out"]
     controls: Any = tuple(name.strip() for name in (options["controls"] or "").split(",") if name.strip())
-    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule", "seed")), controls=controls)
+    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule", "seed", "lost")), controls=controls)
     about = about_artifacts(
         models[0].title,
         chosen,

@@ -20,6 +20,7 @@ from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.datasets.catalog import find_dataset
 from lost_reg.discovery.features import FeatureConfig
+from lost_reg.discovery.lost import LostConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.scoring.corloc import score
@@ -51,12 +52,15 @@ def by_variant(row):
     return {(one.control, one.group): one for one in row.controls}
 
 
-def test_untouched_corloc_is_that_of_a_run(small, plain):
-    setting = Setting(FeatureConfig(max_side=128))
+@pytest.mark.parametrize(
+    "lost, config", [("published", LostConfig()), ("normalized", LostConfig(bias="auto"))]
+)
+def test_untouched_corloc_is_that_of_a_run(lost, config, small, plain):
+    setting = Setting(FeatureConfig(max_side=128, normalize=lost != "published"), config)
     images = zip(small.names, small.images)
     found = [one[0] for one in discover_by_each(images, plain, [setting], LOADER)]
     expected = score({one.image: one.box_xyxy for one in found}, SAMPLES.truths)
-    discovery = measure(small, plain, dataset=SAMPLES).discovery
+    discovery = measure(small, plain, ArtifactOptions(lost=lost), dataset=SAMPLES).discovery
     assert 0 < discovery.found < discovery.images == 16
     assert asdict(discovery) == {name: getattr(expected, name) for name in asdict(discovery)}
 
@@ -213,7 +217,7 @@ def test_features_that_are_not_finite_are_told(small, plain, monkeypatch):
 
     one_by_one = replace(few, loader=replace(LOADER, batch_size=1))
     options = replace(ALL, controls=("zeroed",))
-    found = ControlledDiscovery(plain, 4, 1e6, options.controls, few.places)
+    found = ControlledDiscovery(plain, 4, 1e6, options, few.places)
     monkeypatch.setattr(plain, "facets_from", facets_from)
     results = [one for part in one_by_one.map_decoded(plain, found.find, []) for one in part]
     assert [isinstance(one, Failure) for one in results] == [True, False]
@@ -253,6 +257,7 @@ def test_progress_reaches_its_end(small, plain):
     [
         ({"controls": ("median",)}, "unknown control 'median': choose among mean, shuffled, zeroed"),
         ({"controls": ("mean", "mean")}, "a control is given twice"),
+        ({"lost": "best"}, "unknown `lost` 'best'"),
         ({"seed": -1}, "`seed` of at least 0"),
     ],
 )
