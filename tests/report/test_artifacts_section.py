@@ -200,7 +200,7 @@ def test_a_series_is_drawn_along_its_steps(tmp_path):
     assert corloc.get("aria-label") == "CorLoc of LOST by step of training: 25.0, 50.0"
     (line,) = drawn(corloc, "LOST")
     ticks = ticks_of(corloc, "x")
-    low, high = sorted(map(int, ticks))[:2]
+    low, high = sorted(int(text) for text in ticks if text.isdigit())[:2]
     places = [
         ticks[str(low)] + (step - low) / (high - low) * (ticks[str(high)] - ticks[str(low)])
         for step in (5, 20)
