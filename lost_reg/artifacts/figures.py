@@ -1,59 +1,68 @@
-"""Charts of artifacts, one panel per backbone, for artifact folders and for reports."""
+"""Charts of artifacts: of each backbone, and of how they grow with training and with a model's size.
+
+For artifact folders and for reports. The norms along layers, along training and by size are figures 4a, b and
+c of Darcet et al., "Vision Transformers Need Registers" (ICLR 2024).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lost_reg.artifacts.growth_figures import growths_of
+from lost_reg.artifacts.norm_charts import CUTOFF_LINES, LEAST_NORM, Panel, draw_norms, norm_limits
 from lost_reg.artifacts.records import (
     GROUPS,
-    PERCENTILES,
     RULES,
+    Artifacts,
     BackboneArtifacts,
     CosineDistribution,
-    Percentile,
     Rule,
 )
-from lost_reg.charts import COLOURS, Draw, chart_file, log_scale, titled
+from lost_reg.charts import COLOURS, chart_file, log_scale, titled
 from lost_reg.files import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_CUTOFF_LINES: dict[Rule, str] = {"sigma": "--", "fixed": ":", "reference": "-."}
 _GROUP_COLOURS = {"outliers": "published", "rest": "bar-plain"}
-_LEAST_NORM = 1e-3
-_SHARES: tuple[tuple[Percentile, Percentile, float, str], ...] = (
-    ("1", "99", 0.25, "98 % of patches"),
-    ("25", "75", 0.4, "50 % of patches"),
-)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A chart. label: a description of it in words."""
+def write_figures(artifacts: Artifacts, folder: Path) -> None:
+    """Write the figures into a folder.
 
-    draw: Draw
-    label: str
-
-
-def write_figures(backbones: Sequence[BackboneArtifacts], folder: Path) -> None:
-    """Write the figures into a folder: layers.svg, norms.svg and neighbours.svg.
+    They are layers.svg, norms.svg and neighbours.svg, with a panel for each backbone; steps.svg, for a series
+    of checkpoints; and sizes.svg, for several backbones.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
-    limits = norm_limits(backbones)
-    panels = [(one.label, panels_of(one, limits)) for one in backbones]
-    for name in ("layers", "norms", "neighbours"):
-        beside = [(label, of_backbone[name].draw) for label, of_backbone in panels]
+    shown = shown_alone(artifacts)
+    limits = limits_of(shown)
+    panels = [(one.title, panels_of(one, limits)) for one in shown]
+    figures = {
+        name: [(title, of_backbone[name].draw) for title, of_backbone in panels]
+        for name in ("layers", "norms", "neighbours")
+    }
+    for growth in growths_of(artifacts):
+        figures[growth.name] = [("", panel.draw) for panel in growth.panels]
+    for name, beside in figures.items():
         with whole_file(folder / f"{name}.svg", "the figure") as part:
             part.write_text(chart_file(beside), encoding="utf-8")
+
+
+def shown_alone(artifacts: Artifacts) -> list[BackboneArtifacts]:
+    """The backbones with charts of their own: of a series, only the last checkpoint."""
+    return [*artifacts.models, *artifacts.checkpoints[-1:]]
+
+
+def limits_of(backbones: Sequence[BackboneArtifacts]) -> tuple[float, float]:
+    """The limits of one axis for the norms of all backbones."""
+    return norm_limits([layer for one in backbones for layer in one.layers])
 
 
 def panels_of(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, Panel]:
@@ -65,44 +74,30 @@ def panels_of(one: BackboneArtifacts, limits: tuple[float, float]) -> dict[str, 
     return {
         "layers": Panel(
             partial(_draw_layers, one, limits),
-            f"Norms of patch tokens of {one.label} by layer; after layer {at.layer} their median is "
+            f"Norms of patch tokens of {one.title} by layer; after layer {at.layer} their median is "
             f"{at.percentiles['50']:.3g}, their 98th percentile {at.percentiles['98']:.3g} and the largest "
             f"{at.largest:.3g}",
         ),
         "norms": Panel(
             partial(_draw_norms, one),
-            f"Distribution of norms of {one.label} after layer {at.layer}; cut-offs: {cutoffs}",
+            f"Distribution of norms of {one.title} after layer {at.layer}; cut-offs: {cutoffs}",
         ),
         "neighbours": Panel(
             partial(_draw_neighbours, one),
-            f"Cosine of patches to their four neighbours in {one.label}; means: {means}",
+            f"Cosine of patches to their four neighbours in {one.title}; means: {means}",
         ),
     }
-
-
-def norm_limits(backbones: Sequence[BackboneArtifacts]) -> tuple[float, float]:
-    """The limits of one norm axis for all backbones, so that they can be compared."""
-    layers = [layer for one in backbones for layer in one.layers]
-    low = min(layer.percentiles["1"] for layer in layers)
-    return max(low, _LEAST_NORM), max(1.1 * max(layer.largest for layer in layers), 2 * _LEAST_NORM)
 
 
 def _draw_layers(one: BackboneArtifacts, limits: tuple[float, float], axes: Axes) -> None:
     """The distribution of patch-token norms after each layer."""
     from matplotlib.ticker import MaxNLocator
 
-    layers = [layer.layer for layer in one.layers]
-    by_name = {name: [layer.percentiles[name] for layer in one.layers] for name in PERCENTILES}
-    grey: dict[str, Any] = {"color": COLOURS["bar-plain"], "lw": 0}
-    for low, high, alpha, label in _SHARES:
-        titled(axes.fill_between(layers, by_name[low], by_name[high], alpha=alpha, label=label, **grey))
-    titled(axes.plot(layers, by_name["50"], color=COLOURS["text"], label="median")[0])
-    largest = [layer.largest for layer in one.layers]
-    titled(axes.plot(layers, largest, color=COLOURS["published"], label="largest")[0])
+    draw_norms(axes, [layer.layer for layer in one.layers], one.layers)
     at = one.outliers.layer
     titled(axes.axvline(at, color=COLOURS["accent"], ls=":", label="layer of the outliers"))
     log_scale(axes, "y", *limits)
-    axes.set(title="Norm of patch tokens", xlabel="layer", xlim=(0, max(1, len(layers) - 1)))
+    axes.set(title="Norm of patch tokens", xlabel="layer", xlim=(0, max(1, len(one.layers) - 1)))
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
 
 
@@ -116,7 +111,7 @@ def _draw_norms(one: BackboneArtifacts, axes: Axes) -> None:
     titled(axes.stairs(heights, edges, baseline=low, **style), "patches")
     for rule, cutoff in cutoffs.items():
         label = f"{RULES[rule]}: {cutoff:.4g}"
-        titled(axes.axvline(cutoff, color=COLOURS["text"], ls=_CUTOFF_LINES[rule], lw=1.5, label=label))
+        titled(axes.axvline(cutoff, color=COLOURS["text"], ls=CUTOFF_LINES[rule], lw=1.5, label=label))
     log_scale(axes, "x", min([edges[0], *cutoffs.values()]), max([edges[-1], *cutoffs.values()]))
     log_scale(axes, "y", low, max(100.0, *shares))
     axes.set(title="Patches, %", xlabel=f"norm after layer {one.outliers.layer}")
@@ -126,7 +121,7 @@ def near_cutoffs(one: BackboneArtifacts) -> dict[Rule, float]:
     """The cut-offs to draw: those near the norms, since others would squeeze the norms to one side."""
     layer = one.outlier_layer
     return {
-        rule: max(cutoff, _LEAST_NORM)
+        rule: max(cutoff, LEAST_NORM)
         for rule, cutoff in layer.cutoffs.items()
         if cutoff is not None and cutoff <= 3 * layer.largest
     }

@@ -2,34 +2,46 @@
 
 After Darcet et al., "Vision Transformers Need Registers" (ICLR 2024): the norms of patch tokens layer by
 layer, how similar outliers are to their neighbours at the patch embedding, how often LOST's seed is an
-outlier, and what a linear probe can still read from them. Images are streamed; memory does not grow with
-their number.
+outlier, and what a linear probe can still read from them. With ground truth, also CorLoc of LOST; and, if
+asked for, what changing the outliers does (`controls.py`). Images are streamed; memory does not grow with
+their number, but for the boxes that are scored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from lost_reg.artifacts.controls import Donors, donor_images
+from lost_reg.artifacts.discovery import ControlledDiscovery, DiscoveryScores
 from lost_reg.artifacts.figures import write_figures
 from lost_reg.artifacts.norms import NormHistograms, block_norms
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
+    CONTROLS,
+    LOST_SETTINGS,
     PERCENTILES,
     REFERENCE_PERCENTILE,
     RULES,
     About,
     Artifacts,
     BackboneArtifacts,
+    Control,
+    ControlScore,
+    Discovery,
     LayerNorms,
+    LostSetting,
     Rule,
     write_artifacts,
 )
-from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image, progress_of_pass
+from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.zoo import backbone_label
+from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
@@ -47,11 +59,17 @@ class ArtifactOptions:
     rule: which of the three cut-offs the outlier statistics use: "sigma" (mean + 3 standard deviations of
         all patches after that layer), "fixed", or "reference" (98th percentile of a reference model). The
         share of patches above each is recorded in any case.
+    controls: what is done to outliers that enter the last block, and to other patches: see `controls.py`.
+    seed: of what is random about them.
+    lost: which LOST is scored, and gives the controls' seeds: see `LOST_SETTINGS`.
     """
 
     layer: int = -2
     cutoff: float = FIXED_CUTOFF
     rule: Rule = "sigma"
+    controls: tuple[Control, ...] = ()
+    seed: int = 0
+    lost: LostSetting = "published"
 
     def __post_init__(self) -> None:
         """Raises LostRegError for an impossible value."""
@@ -59,6 +77,15 @@ class ArtifactOptions:
             raise LostRegError(f"unknown outlier rule {self.rule!r}: choose among {', '.join(RULES)}")
         if not self.cutoff > 0:
             raise LostRegError(f"expected a cut-off above 0, but got {self.cutoff}")
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise LostRegError(f"unknown control {name!r}: choose among {', '.join(CONTROLS)}")
+        if len(set(self.controls)) < len(self.controls):
+            raise LostRegError("a control is given twice in `controls`")
+        if self.lost not in LOST_SETTINGS:
+            raise LostRegError(f"unknown `lost` {self.lost!r}: choose among {', '.join(LOST_SETTINGS)}")
+        if self.seed < 0:
+            raise LostRegError(f"expected a `seed` of at least 0, but got {self.seed}")
 
 
 DEFAULT_OPTIONS = ArtifactOptions()
@@ -69,14 +96,18 @@ def measure(
     backbone: Backbone,
     options: ArtifactOptions = DEFAULT_OPTIONS,
     reference: BackboneArtifacts | None = None,
+    dataset: Dataset | None = None,
     *,
     failures: list[Failure] | None = None,
     progress: Progress = no_progress,
 ) -> BackboneArtifacts:
     """Measure one backbone on images, in two passes: norms, which determine the cut-offs, and the rest.
 
+    Ground truth or controls take a third pass; those that shuffle, a further one over 256 images.
+
     Args:
         reference: the reference model's measurements; None if it is this one.
+        dataset: the ground truth of the images, by their names: adds CorLoc.
         failures: filled with the images that cannot be read or do not fit in memory.
 
     Raises:
@@ -85,15 +116,17 @@ def measure(
     check_blocks(backbone)
     layer = backbone.block_index(options.layer)
     failures = [] if failures is None else failures
+    work = _Passes(len(stream.images), options, bool(dataset), progress)
     norms = NormHistograms()
-    first_pass = progress_of_pass(progress, 0, 2)
-    for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, first_pass):
+    for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, work.next()):
         norms.update(batch)
     cutoffs = _cutoffs(norms, options, reference)
     if cutoffs[layer][options.rule] is None:
         raise LostRegError(f"{reference.backbone}, the reference, has no layer {layer - backbone.depth}")
     outliers = OutlierStatistics(backbone, cutoffs, layer, options.rule)
-    _measure_outliers(outliers, backbone, stream, failures, progress)
+    _measure_outliers(outliers, backbone, stream, failures, work)
+    found = ControlledDiscovery(backbone, layer, cutoffs[layer][options.rule], options, stream.places)
+    discovery, controls = _discover(found, stream, backbone, dataset, failures, work)
     weights = backbone.weights.recorded()
     registers = backbone.registers.settings if backbone.registers else None
     return BackboneArtifacts(
@@ -107,7 +140,31 @@ def measure(
         layers=_layers(norms, cutoffs, outliers.shares()),
         outliers=outliers.report(),
         norm_histograms=norms.report(),
+        parameters=backbone.parameters,
+        discovery=discovery,
+        controls=controls,
+        failures={failure.image: failure.reason for failure in failures},
     )
+
+
+class _Passes:
+    """The passes over the images, and the progress of all of them together."""
+
+    def __init__(self, images: int, options: ArtifactOptions, has_truth: bool, progress: Progress):
+        self._progress, self._done = progress, 0
+        self.discovers = has_truth or bool(options.controls)
+        self.donors = donor_images(images, options.seed) if "shuffled" in options.controls else []
+        self._total = images * (2 + self.discovers) + len(self.donors)
+
+    def next(self) -> Progress:
+        """The progress of a part of the work, after what was done before."""
+        before = self._done
+
+        def shown(done: int, failed: int, _: int | None) -> None:
+            self._done = before + done + failed
+            self._progress(before + done, failed, self._total)
+
+        return shown
 
 
 def _measure_outliers(
@@ -115,34 +172,56 @@ def _measure_outliers(
     backbone: Backbone,
     stream: ImageStream,
     failures: list[Failure],
-    progress: Progress,
+    work: _Passes,
 ) -> None:
     """The second pass: the probes are trained on one half of the images and tested on the other.
 
     failures: of the first pass; images that do not fit in memory only in this pass are added.
     """
-    total = len(stream.images)
     for is_training, half in zip((True, False), _halves(stream, failures)):
         unfit: list[Failure] = []
-        shown = _after_first_pass(progress, outliers.images, len(failures), total)
-        for batch in half.map_batches(backbone, outliers.measure, unfit, shown, allow_empty=True):
+        for batch in half.map_batches(backbone, outliers.measure, unfit, work.next(), allow_empty=True):
             outliers.update(batch, is_training)
         failures += unfit
     if not outliers.images:
-        raise no_usable_image(total, failures)
+        raise no_usable_image(len(stream.images), failures)
 
 
-def _after_first_pass(progress: Progress, done_before: int, failed_before: int, total: int) -> Progress:
-    """Progress of a part of the second pass over `total` images."""
-    return lambda done, failed, _: progress(total + done_before + done, failed_before + failed, 2 * total)
+def _discover(
+    found: ControlledDiscovery,
+    stream: ImageStream,
+    backbone: Backbone,
+    dataset: Dataset | None,
+    failures: list[Failure],
+    work: _Passes,
+) -> tuple[Discovery | None, list[ControlScore]]:
+    """The third pass, if there are ground truth or controls: LOST, untouched and under each control.
+
+    failures: of the earlier passes; images that are not usable only in this pass are added.
+    """
+    if not work.discovers:
+        return None, []
+    unusable: list[Failure] = []
+    if work.donors:
+        giving = stream.part(work.donors)
+        given = giving.map_decoded(backbone, found.give, unusable, work.next(), allow_empty=True)
+        found.donors = Donors.of(chain.from_iterable(given))
+    scores = DiscoveryScores(dataset)
+    usable = stream.without(failures)
+    for of_image in chain.from_iterable(usable.map_decoded(backbone, found.find, unusable, work.next())):
+        if isinstance(of_image, Failure):
+            failures.append(of_image)
+        else:
+            scores.update(of_image)
+    failures += unusable
+    return scores.report([failure.image for failure in failures])
 
 
 def _halves(stream: ImageStream, failures: Sequence[Failure]) -> list[ImageStream]:
     """The readable images of a stream in two alternating halves; the second is left out if empty."""
-    unreadable = {failure.image for failure in failures}
-    usable = [pair for pair in zip(stream.images, stream.names) if pair[1] not in unreadable]
-    halves = [tuple(zip(*usable[start::2])) for start in (0, 1)]
-    return [replace(stream, images=half[0], names=half[1]) for half in halves if half]
+    usable = stream.without(failures)
+    count = len(usable.images)
+    return [usable.part(range(start, count, 2)) for start in range(min(2, count))]
 
 
 def _cutoffs(
@@ -187,12 +266,10 @@ def _layers(
 def about_artifacts(
     reference: str,
     options: ArtifactOptions = DEFAULT_OPTIONS,
-    *,
-    max_side: int | None = None,
-    models: int | None = None,
+    **recorded: Any,
 ) -> About:
-    """What artifacts.json records of the arguments."""
-    return About(reference, max_side=max_side, models=models, **asdict(options))
+    """What artifacts.json records of the arguments; recorded: further fields of `About`."""
+    return About(reference, **asdict(options), **recorded)
 
 
 def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: About) -> None:
@@ -201,5 +278,6 @@ def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: Abou
     Raises:
         LostRegError: a folder that cannot be written.
     """
-    write_figures(backbones, folder)
-    write_artifacts(folder, Artifacts(about, backbones))
+    artifacts = Artifacts(about, backbones)
+    write_figures(artifacts, folder)
+    write_artifacts(folder, artifacts)

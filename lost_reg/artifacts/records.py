@@ -18,6 +18,9 @@ Rule = Literal["sigma", "fixed", "reference"]
 Group = Literal["outliers", "rest"]
 Measure = Literal["position_top1", "position_distance", "pixel_l2"]
 Percentile = Literal["1", "25", "50", "75", "95", "98", "99", "99.9"]
+Control = Literal["mean", "shuffled", "zeroed"]
+LostSetting = Literal["published", "normalized"]
+Steps = Literal["iteration", "global_step", "step", "epoch", "file name"]
 
 # The cut-offs above which a patch's norm makes it an outlier, and the two groups of patches.
 RULES: dict[Rule, str] = {
@@ -26,6 +29,19 @@ RULES: dict[Rule, str] = {
     "reference": "98th percentile of the reference",
 }
 GROUPS: dict[Group, str] = {"outliers": "outliers", "rest": "other patches"}
+# What becomes of tokens that enter the last block: see `controls.py`.
+CONTROLS: dict[Control, str] = {
+    "mean": "replaced by the mean",
+    "shuffled": "shuffled between images",
+    "zeroed": "zeroed",
+}
+# Which LOST is run: with DINOv2's keys, LOST as published takes every image as a whole (results/real.md).
+LOST_SETTINGS: dict[LostSetting, str] = {
+    "published": "LOST as published",
+    "normalized": "LOST on normalised keys with automatic bias",
+}
+# What checkpoints record: the names by DINOv2, PyTorch Lightning and others, and DINO.
+STEPS: tuple[Steps, ...] = ("iteration", "global_step", "step", "epoch")
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 REFERENCE_PERCENTILE: Percentile = "98"
@@ -34,6 +50,9 @@ Count = Annotated[int, Meta(ge=0, le=10**15)]
 PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Norm = Annotated[float, Meta(ge=0, le=1e30)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Points = Annotated[float, Meta(ge=-100, le=100)]  # of percent
+Cosine = Annotated[float, Meta(ge=-1.001, le=1.001)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ class NormHistogram:
 class CosineDistribution:
     """Mean, number, and counts in equal bins of [-1, 1]."""
 
-    mean: Annotated[float, Meta(ge=-1.001, le=1.001)]
+    mean: Cosine
     count: PositiveCount
     counts: Annotated[list[Count], Meta(min_length=1)]
 
@@ -126,10 +145,69 @@ class OutlierReport:
 
 
 @dataclass(frozen=True)
+class Discovery:
+    """CorLoc of LOST on a dataset's images: see `corloc.Score`, in percent.
+
+    images: with a ground-truth box, the denominator. centred, whole: of the trivial baselines.
+    """
+
+    images: PositiveCount
+    found: Count
+    corloc: Percent
+    interval: tuple[Percent, Percent]
+    unusable: Count
+    centred: Percent
+    whole: Percent
+
+
+@dataclass(frozen=True)
+class CorLocChange:
+    """CorLoc with changed tokens, and how it differs from another on the same images; see `paired.py`.
+
+    only_before, only_after: images found only by the other, or only with the changed tokens.
+    difference, interval: in points. p: of McNemar's exact test.
+    """
+
+    corloc: Percent
+    only_before: Count
+    only_after: Count
+    difference: Points
+    interval: tuple[Points, Points]
+    p: Share
+
+
+@dataclass(frozen=True)
+class ControlScore:
+    """What a change of some tokens that enter the last block does.
+
+    group: which tokens were changed: the outliers, or as many random other patches of the same images.
+    patches, images: how many were changed, and in how many images.
+    seeds_moved: in which share of all images LOST's seed is another; seeds_on_outliers: see `SeedStatistics`.
+    class_cosine: of the class token to the untouched one, the mean over the images with a changed patch, with
+        a 95 % interval. None without a class token or such images.
+    corloc: against the untouched tokens; from_rest: of outliers, against the same change of other patches.
+    """
+
+    control: Control
+    group: Group
+    patches: Count
+    images: Count
+    seeds_moved: Share
+    seeds_on_outliers: Share
+    class_cosine: Cosine | None = None
+    class_cosine_interval: tuple[float, float] | None = None
+    corloc: CorLocChange | None = None
+    from_rest: CorLocChange | None = None
+
+
+@dataclass(frozen=True)
 class BackboneArtifacts:
     """All measurements of one backbone.
 
     label: its name with all differences from its published weights. layers: from the first to the last.
+    step: of a checkpoint in a series. parameters: how many numbers its weights are; None if not recorded.
+    discovery: None without ground truth. controls: those asked for.
+    failures: images that could not be used, with the reason.
     """
 
     backbone: str
@@ -142,6 +220,16 @@ class BackboneArtifacts:
     layers: Annotated[list[LayerNorms], Meta(min_length=1)]
     outliers: OutlierReport
     norm_histograms: NormHistogram
+    step: Count | None = None
+    parameters: PositiveCount | None = None
+    discovery: Discovery | None = None
+    controls: list[ControlScore] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Its label, and the step of a checkpoint."""
+        return self.label if self.step is None else f"{self.label}, step {self.step:,}"
 
     @property
     def outlier_layer(self) -> LayerNorms:
@@ -153,8 +241,10 @@ class BackboneArtifacts:
 class About:
     """How the artifacts were measured: see `ArtifactOptions`.
 
-    reference: the reference backbone's name. models: how many there will be once all are measured; None in
-    files of earlier versions.
+    reference: the reference backbone's name, and the step of a checkpoint. models: how many there will be
+    once all are measured; None in files of earlier versions.
+    lost: see `LOST_SETTINGS`. images: a digest of the paths. dataset: the ground truth, see `Discovery`.
+    steps: what the steps of a series are; None without one.
     """
 
     reference: str
@@ -165,6 +255,12 @@ class About:
     norms: str = "Euclidean, of patch tokens after each block, before any final norm"
     reference_percentile: float = float(REFERENCE_PERCENTILE)
     models: Count | None = None
+    controls: tuple[Control, ...] = ()
+    seed: int = 0
+    lost: LostSetting = "published"
+    images: str | None = None
+    dataset: str | None = None
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)
@@ -175,16 +271,31 @@ class Artifacts:
     backbones: Annotated[list[BackboneArtifacts], Meta(min_length=1)]
 
     @property
+    def in_order(self) -> list[BackboneArtifacts]:
+        """The backbones as they were measured, but the checkpoints of a series last, by their steps."""
+        return [*self.models, *self.checkpoints]
+
+    @property
+    def models(self) -> list[BackboneArtifacts]:
+        """Those that are no checkpoints of a series."""
+        return [one for one in self.backbones if one.step is None]
+
+    @property
+    def checkpoints(self) -> list[BackboneArtifacts]:
+        """The checkpoints of a series, by their steps."""
+        return sorted((one for one in self.backbones if one.step is not None), key=lambda one: one.step or 0)
+
+    @property
     def missing(self) -> int:
         """How many models were still to be measured, as after a kill."""
         return max(0, (self.about.models or 0) - len(self.backbones))
 
 
-def check_replaceable(folder: Path, about: About) -> int:
+def check_replaceable(folder: Path, about: About) -> list[BackboneArtifacts]:
     """Check that artifacts may be written to a folder: there are none, or unfinished ones of these settings.
 
     Returns:
-        How many models were measured in those that are there.
+        What was measured in those that are there.
 
     Raises:
         LostRegError: they may not.
@@ -193,9 +304,9 @@ def check_replaceable(folder: Path, about: About) -> int:
     if path.is_file():
         earlier = read_artifacts(path)
         if earlier.missing and earlier.about == about:
-            return len(earlier.backbones)
+            return earlier.backbones
     check_new(path)
-    return 0
+    return []
 
 
 def write_artifacts(folder: Path, artifacts: Artifacts) -> Path:

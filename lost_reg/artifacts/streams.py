@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
+from lost_reg.images.batching import DecodedImage
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
@@ -35,6 +39,31 @@ class ImageStream:
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     crop: tuple[int, int] | None = None
 
+    @property
+    def places(self) -> dict[str, int]:
+        """The place of each image among all, by name."""
+        return {name: place for place, name in enumerate(self.names)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the images' paths and of how they are read; not of their content."""
+        loader = self.loader
+        read = repr((self.max_side, loader.apply_exif, loader.background, loader.max_patches))
+        paths = [os.path.abspath(one) if isinstance(one, (str, Path)) else "" for one in self.images]
+        text = "\0".join([read, *paths, *self.names])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def part(self, places: Iterable[int]) -> ImageStream:
+        """The images at these places."""
+        places = list(places)
+        images, names = [self.images[place] for place in places], [self.names[place] for place in places]
+        return replace(self, images=images, names=names)
+
+    def without(self, failures: Iterable[Failure]) -> ImageStream:
+        """The images that are not among these failures."""
+        failed = {failure.image for failure in failures}
+        return self.part(place for place, name in enumerate(self.names) if name not in failed)
+
     def map_batches(
         self,
         backbone: Backbone,
@@ -44,24 +73,32 @@ class ImageStream:
         *,
         allow_empty: bool = False,
     ) -> Iterator[T]:
-        """As `map_named_batches`, without the names."""
-        named = self.map_named_batches(backbone, function, failures, progress, allow_empty=allow_empty)
-        return (result for _, result in named)
+        """Apply a function to each batch of normalised images, (B, 3, H, W) on the backbone's device.
 
-    def map_named_batches(
+        See `map_decoded` for all else.
+        """
+        return self.map_decoded(
+            backbone,
+            lambda part: function(normalized(part, backbone)),
+            failures,
+            progress,
+            allow_empty=allow_empty,
+        )
+
+    def map_decoded(
         self,
         backbone: Backbone,
-        function: Callable[[Tensor], T],
+        function: Callable[[list[DecodedImage]], T],
         failures: list[Failure],
         progress: Progress = no_progress,
         *,
         allow_empty: bool = False,
-    ) -> Iterator[tuple[list[str], T]]:
+    ) -> Iterator[T]:
         """Apply a function to each batch; a batch that runs out of memory is retried in smaller parts.
 
         Args:
-            function: takes (B, 3, H, W) normalised images on the backbone's device, all of one grid. It may
-                be called again on part of a batch, so it must not change any state.
+            function: takes decoded images, all of one grid of the backbone's patches. It may be called again
+                on part of a batch, so it must not change any state.
             failures: emptied, then filled with the images that cannot be read or do not fit in memory.
             allow_empty: do not raise if none of the images can be used.
 
@@ -81,7 +118,7 @@ class ImageStream:
                 failures.append(batch)
                 progress(done, len(failures), len(self.images))
                 continue
-            for part, result in in_parts(batch, size, lambda part: function(normalized(part, backbone))):
+            for part, result in in_parts(batch, size, function):
                 if result is None:
                     failures.append(too_large(part[0], backbone.device))
                 else:

@@ -1,19 +1,25 @@
-"""The measurements of backbones, as tables."""
+"""The measurements of backbones, as tables, JSON and CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
+from lost_reg import text
 from lost_reg.artifacts.records import (
+    CONTROLS,
     GROUPS,
     MEASURES,
     RULES,
     BackboneArtifacts,
+    ControlScore,
+    CorLocChange,
     Measure,
     ProbeScores,
     SeedStatistics,
 )
-from lost_reg.text import text_table
+from lost_reg.json_files import as_json
 
 NONE = "-"
 
@@ -27,13 +33,14 @@ def summary_table(backbones: Sequence[BackboneArtifacts]) -> str:
     """A line for each backbone, for the layer where outliers are measured, for a terminal."""
     fixed = backbones[0].layers[0].cutoffs["fixed"]
     above = {"sigma": RULES["sigma"], "fixed": f"{fixed:g}", "reference": "reference"}
-    return text_table(
+    return text.text_table(
         [
             {
-                "backbone": one.label,
+                **_name_cells(one, backbones),
                 "layer": str(one.outliers.layer),
                 **{f"above {above[rule]}": percent(one.outlier_layer.shares[rule]) for rule in RULES},
                 **_outlier_cells(one),
+                **_corloc_cell(one, backbones),
             }
             for one in backbones
         ]
@@ -44,15 +51,35 @@ def outlier_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]
     """The cut-off of each backbone, how many outliers it has, and their statistics."""
     return [
         {
-            "backbone": one.label,
+            **_name_cells(one, backbones),
             "layer": str(one.outliers.layer),
             "cut-off": f"{one.outliers.cutoff:.4g} ({RULES[one.outliers.rule]})",
             "outliers": percent(one.outliers.share),
             "images with any": f"{one.outliers.images_with_any:,} of {one.images:,}",
             **_outlier_cells(one),
+            **_corloc_cell(one, backbones),
         }
         for one in backbones
     ]
+
+
+def _name_cells(one: BackboneArtifacts, backbones: Sequence[BackboneArtifacts]) -> dict[str, str]:
+    """The backbone and, where any is a checkpoint of a series, the step."""
+    if all(other.step is None for other in backbones):
+        return {"backbone": one.label}
+    return {"backbone": one.label, "step": NONE if one.step is None else f"{one.step:,}"}
+
+
+def _corloc_cell(one: BackboneArtifacts, backbones: Sequence[BackboneArtifacts]) -> dict[str, str]:
+    """CorLoc of LOST with its interval, where there is ground truth."""
+    if not any(other.discovery for other in backbones):
+        return {}
+    found = one.discovery
+    return {"CorLoc": _corloc_text(found.corloc, found.interval) if found else NONE}
+
+
+def _corloc_text(corloc: float, interval: tuple[float, float]) -> str:
+    return f"{corloc:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"
 
 
 def _outlier_cells(one: BackboneArtifacts) -> dict[str, str]:
@@ -76,7 +103,7 @@ def _tied(seeds: SeedStatistics) -> str:
 def probe_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
     """What a linear probe reads from each group of patches of each backbone, with 95 % intervals."""
     return [
-        {"backbone": one.label, "read from": name, **_probe_cells(one.outliers.probes[group])}
+        {**_name_cells(one, backbones), "read from": name, **_probe_cells(one.outliers.probes[group])}
         for one in backbones
         for group, name in GROUPS.items()
     ]
@@ -100,8 +127,132 @@ def _probe_cells(probe: ProbeScores | None) -> dict[str, str]:
 
 def _with_interval(probe: ProbeScores, measure: Measure, scale: float = 1, unit: str = "") -> str:
     """Such as "25.00 % (20.12 to 30.50)"; without the interval in files that have none."""
-    text = f"{scale * getattr(probe, measure):.2f}{unit}"
+    mean = f"{scale * getattr(probe, measure):.2f}{unit}"
     if measure not in probe.intervals:
-        return text
+        return mean
     low, high = probe.intervals[measure]
-    return f"{text} ({scale * low:.2f} to {scale * high:.2f})"
+    return f"{mean} ({scale * low:.2f} to {scale * high:.2f})"
+
+
+# --- controls ----------------------------------------------------------------------------------------
+
+
+def control_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
+    """What each change of tokens that enter the last block does, below what is without a change."""
+    with_corloc = any(one.discovery for one in backbones)
+    rows = []
+    for one in backbones:
+        if one.controls:
+            rows.append({**_name_cells(one, backbones), **_untouched_cells(one, with_corloc)})
+        rows += [
+            {**_name_cells(one, backbones), **_control_cells(score, with_corloc)} for score in one.controls
+        ]
+    return rows
+
+
+def _untouched_cells(one: BackboneArtifacts, with_corloc: bool) -> dict[str, str]:
+    cells = {
+        "tokens": "untouched",
+        "changed": NONE,
+        "seeds moved": NONE,
+        "seeds on outliers": percent(one.outliers.seeds.share),
+        "class token, cosine": NONE,
+    }
+    if with_corloc:
+        found = f"{one.discovery.corloc:.1f}" if one.discovery else NONE
+        cells |= {"CorLoc": found, "difference": NONE, "from other patches": NONE}
+    return cells
+
+
+def _control_cells(score: ControlScore, with_corloc: bool) -> dict[str, str]:
+    cosine, interval = score.class_cosine, score.class_cosine_interval
+    between = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+    cells = {
+        "tokens": f"{GROUPS[score.group]} {CONTROLS[score.control]}",
+        "changed": f"{score.patches:,} in {text.counted(score.images, 'image')}",
+        "seeds moved": percent(score.seeds_moved),
+        "seeds on outliers": percent(score.seeds_on_outliers),
+        "class token, cosine": NONE if cosine is None else f"{cosine:.4f}{between}",
+    }
+    if with_corloc:
+        cells |= {
+            "CorLoc": f"{score.corloc.corloc:.1f}" if score.corloc else NONE,
+            "difference": _change_text(score.corloc),
+            "from other patches": _change_text(score.from_rest),
+        }
+    return cells
+
+
+def _change_text(change: CorLocChange | None) -> str:
+    """Such as "+4.7 (+1.2 to +8.3), p 0.0123"."""
+    if change is None:
+        return NONE
+    low, high = change.interval
+    return f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.2g}"
+
+
+# --- for programs ------------------------------------------------------------------------------------
+
+
+def json_text(backbones: Sequence[BackboneArtifacts]) -> str:
+    """A list with the numbers of each backbone at the layer of the outliers, controls included."""
+    rows = [{**flat(one), "controls": [asdict(score) for score in one.controls]} for one in backbones]
+    return as_json(rows, indent=2)
+
+
+def csv_text(backbones: Sequence[BackboneArtifacts]) -> str:
+    """The same, a line for each backbone; the columns of a control begin with it and its group."""
+    rows = [{**flat(one), **_flat_controls(one)} for one in backbones]
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    return text.csv_text([{name: row.get(name) for name in header} for row in rows])
+
+
+def flat(one: BackboneArtifacts) -> dict[str, Any]:
+    """The numbers of a backbone at the layer of the outliers; None for what was not measured."""
+    layer, outliers, found = one.outlier_layer, one.outliers, one.discovery
+    cosines = outliers.neighbour_cosine
+    return {
+        "backbone": one.label,
+        "step": one.step,
+        "parameters": one.parameters,
+        "images": one.images,
+        "patches": one.patches,
+        "layer": layer.layer,
+        "norm_mean": layer.mean,
+        "norm_sigma": layer.sigma,
+        "norm_largest": layer.largest,
+        **{f"norm_p{name}": value for name, value in layer.percentiles.items()},
+        **{f"cutoff_{rule}": layer.cutoffs[rule] for rule in RULES},
+        **{f"share_{rule}": layer.shares[rule] for rule in RULES},
+        "rule": outliers.rule,
+        "outliers": outliers.count,
+        "images_with_any": outliers.images_with_any,
+        "seeds_on_outliers": outliers.seeds.share,
+        "seeds_by_chance": outliers.seeds.share_by_chance,
+        **{f"cosine_{group}": mean.mean if (mean := cosines[group]) else None for group in GROUPS},
+        "scored_images": found.images if found else None,
+        "found": found.found if found else None,
+        "corloc": found.corloc if found else None,
+        "corloc_low": found.interval[0] if found else None,
+        "corloc_high": found.interval[1] if found else None,
+    }
+
+
+def _flat_controls(one: BackboneArtifacts) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for score in one.controls:
+        change, from_rest = score.corloc, score.from_rest
+        values = {
+            "patches": score.patches,
+            "images": score.images,
+            "seeds_moved": score.seeds_moved,
+            "seeds_on_outliers": score.seeds_on_outliers,
+            "class_cosine": score.class_cosine,
+            "corloc": change.corloc if change else None,
+            "difference": change.difference if change else None,
+            "p": change.p if change else None,
+        }
+        if from_rest:
+            values |= {"difference_from_rest": from_rest.difference, "p_from_rest": from_rest.p}
+        columns |= {f"{score.control}_{score.group}_{name}": value for name, value in values.items()}
+    return columns

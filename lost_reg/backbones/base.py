@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
@@ -28,6 +29,31 @@ CLASS_TOKEN = "class"  # in `Backbone.prefix_tokens`, the first where there is o
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True)
+class BlockTokens:
+    """All tokens that enter a block.
+
+    tokens: (B, P + N, D), before the block's LayerNorm; patches come last, in row-major order.
+    layer: the block's index; the depth for the tokens that leave the last block.
+    prefix: P, how many tokens come before the patches: class token, registers, test-time registers.
+    grid_hw: the patch grid (rows, columns); rows * columns = N.
+    """
+
+    tokens: Tensor
+    layer: int
+    prefix: int
+    grid_hw: tuple[int, int]
+
+    @property
+    def patches(self) -> Tensor:
+        """The tokens of the patches, (B, N, D)."""
+        return self.tokens[:, self.prefix :]
+
+    def with_patches(self, patches: Tensor) -> BlockTokens:
+        """The same with other tokens of the patches, (B, N, D)."""
+        return replace(self, tokens=torch.cat([self.tokens[:, : self.prefix], patches], dim=1))
+
+
 class Backbone(ABC):
     """A model of patches. Images are (B, 3, H, W), normalised, H and W multiples of the patch size.
 
@@ -46,6 +72,7 @@ class Backbone(ABC):
         register_row: where its first register, trained or added, is among the tokens of
             `block_outputs(with_prefix=True)`; None without any.
         cost: what images cost, if known.
+        parameters: how many numbers its weights are, if known.
     """
 
     name: str
@@ -62,6 +89,7 @@ class Backbone(ABC):
     registers: AddedRegisters | None = None
     register_row: int | None = None
     cost: ModelCost | None = None
+    parameters: int | None = None
 
     def __repr__(self) -> str:
         registers = self.registers.settings if self.registers else None
@@ -125,6 +153,34 @@ class Backbone(ABC):
             LostRegError: a backbone without blocks.
         """
         self._refuse_blocks()
+
+    def tokens_by_block(self, images: Tensor) -> Iterator[BlockTokens]:
+        """The tokens that enter each block, in order, and then those that leave the last.
+
+        Computed on demand, as in `block_outputs`. `facets_from` and `class_tokens_from` go on from them, also
+        after a change.
+
+        Raises:
+            LostRegError: a backbone without blocks.
+        """
+        self._refuse_blocks()
+
+    def facets_from(self, entering: BlockTokens, parts: Sequence[Part]) -> list[Tensor]:
+        """`facets` of the block that given tokens enter, and of those after it.
+
+        Raises:
+            LostRegError: a backbone without blocks, or an earlier layer.
+        """
+        self._refuse_blocks()
+
+    def class_tokens_from(self, entering: BlockTokens) -> Tensor:
+        """`class_tokens` from the tokens that enter a block: (B, D).
+
+        Raises:
+            LostRegError: see `check_class_token`.
+        """
+        self.check_class_token()
+        raise NotImplementedError
 
     def check_class_token(self) -> None:
         """Check that `class_tokens` can be computed.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lost_reg.backbones.checkpoint_folders import INDEX_SUFFIX, files_of, shards
 from lost_reg.backbones.onnx_files import read_onnx
-from lost_reg.backbones.torch_files import PICKLE, ZIP, torch_tensors
+from lost_reg.backbones.torch_files import PICKLE, ZIP, torch_numbers, torch_tensors
 from lost_reg.errors import LostRegError
 from lost_reg.pickles import UnexpectedName
 from lost_reg.text import first_sentence
@@ -50,6 +50,28 @@ def read_tensors(path: Path) -> Mapping[str, Tensor]:
         if len(name) > _LONGEST_NAME or not name.isprintable():  # names are shown in messages
             raise _refusal(path, f"it has a tensor with the odd name {name[:50]!r}")
     return tensors
+
+
+def recorded_numbers(path: Path) -> dict[str, int]:
+    """The whole numbers that a checkpoint records besides its tensors, such as a step of training, by name.
+
+    They are at the top of a file of torch.save, or in the metadata of a safetensors file; other formats, and
+    shards, have none.
+
+    Raises:
+        LostRegError: see `read_tensors`.
+    """
+    reader = _reader(path)
+    try:
+        if reader is _read_torch:
+            return torch_numbers(path)
+        metadata = safe_open(path, framework="pt").metadata() if reader is _read_safetensors else None
+    except LostRegError as error:
+        raise _refusal(path, str(error)) from None
+    except Exception as error:  # as when tensors are read
+        raise _refusal(path, _reason(path, error)) from None
+    texts = (metadata or {}).items()
+    return {name: int(text) for name, text in texts if re.fullmatch(r"[0-9]{1,15}", text)}
 
 
 def _refusal(path: Path, reason: str) -> LostRegError:

@@ -52,15 +52,9 @@ def filled(spec: BackboneSpec, state: State, config: dict[str, Any] | None, path
         config: what transformers says about the model, if it is known.
         path: the checkpoint, for errors.
     """
-    model = empty_model(spec)
+    model, fitted = _matched(spec, state, config, path)
+    del state  # what is copied below is not held twice, if the caller does not hold it
     try:
-        fitted = _fitted(state, model)
-        if misfits := _misfits(fitted, model):
-            raise LostRegError(
-                f"{str(path)!r} does not fit {spec.name}: {_reason(state, model, spec, misfits)}"
-            )
-        apply_config(model, config, path, spec)
-        del state  # what is copied below is not held twice, if the caller does not hold it
         for name in list(fitted):  # copies, so that the model does not depend on the file any more
             fitted[name] = fitted.pop(name).to(
                 torch.float32, copy=True, memory_format=torch.contiguous_format
@@ -72,6 +66,32 @@ def filled(spec: BackboneSpec, state: State, config: dict[str, Any] | None, path
     model.load_state_dict(fitted, assign=True)
     _make_buffers(model)
     return model
+
+
+def check_fits(spec: BackboneSpec, path: Path) -> None:
+    """Check that a checkpoint fits a row, by the names and shapes of its tensors; their values are not read.
+
+    Raises:
+        LostRegError: see `filled_model`.
+    """
+    _matched(spec, backbone_state(read_tensors(path), path), config_of(path), path)
+
+
+def _matched(
+    spec: BackboneSpec, state: State, config: dict[str, Any] | None, path: Path
+) -> tuple[Vit, State]:
+    """The empty model of a row, and the tensors that fit it."""
+    model = empty_model(spec)
+    try:
+        fitted = _fitted(state, model)
+        if misfits := _misfits(fitted, model):
+            raise LostRegError(
+                f"{str(path)!r} does not fit {spec.name}: {_reason(state, model, spec, misfits)}"
+            )
+        apply_config(model, config, path, spec)
+    except (RuntimeError, IndexError) as error:  # torch's, for tensors of impossible shapes
+        raise LostRegError(f"{str(path)!r} does not fit {spec.name}: {first_sentence(error)}") from None
+    return model, fitted
 
 
 def _fitted(state: State, model: Vit) -> State:

@@ -73,16 +73,21 @@ def torch_tensors(path: Path) -> dict[str, Callable[[str], Tensor]]:
         LostRegError: it is a program, or its storages or tensors do not have the sizes that it says.
         Exception: a damaged file can raise nearly anything.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if not content[:4].startswith((ZIP, PICKLE)):
-            raise ValueError("it is no file of torch.save")
-        stored = _Stored(path)
-        saved = _read_zip(file, content, stored) if content[:4] == ZIP else _read_old(content, stored)
-        tensors = _by_name(saved)
-        size = sum(map(_bytes_of, tensors.values()))
-        if size > _MOST_TIMES * len(content):
-            raise LostRegError(f"its tensors take {size:,} bytes, over {_MOST_TIMES} times those of the file")
+    stored = _Stored(path)
+    tensors = _by_name(_saved(stored))
+    size = sum(map(_bytes_of, tensors.values()))
+    if size > _MOST_TIMES * path.stat().st_size:
+        raise LostRegError(f"its tensors take {size:,} bytes, over {_MOST_TIMES} times those of the file")
     return {name: partial(stored.tensor, tensor) for name, tensor in tensors.items()}
+
+
+def torch_numbers(path: Path) -> dict[str, int]:
+    """The whole numbers beside the tensors in a file of torch.save, such as a step of training, by name.
+
+    Raises: see `torch_tensors`.
+    """
+    pairs = _pairs(_saved(_Stored(path)))
+    return {key: value for key, value in pairs if isinstance(key, str) and type(value) is int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,14 @@ class _Stored:
 
 
 # --- both formats ----------------------------------------------------------------------------------
+
+
+def _saved(stored: _Stored) -> Any:
+    """What was saved in a file."""
+    with stored.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if not content[:4].startswith((ZIP, PICKLE)):
+            raise ValueError("it is no file of torch.save")
+        return _read_zip(file, content, stored) if content[:4] == ZIP else _read_old(content, stored)
 
 
 def _read(file: Any, stored: _Stored | None = None) -> Any:

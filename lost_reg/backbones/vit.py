@@ -7,13 +7,14 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lost_reg.backbones.base import ATTENTION, CLASS_TOKEN, PRECISIONS, TOKENS, Backbone
+from lost_reg.backbones.base import ATTENTION, CLASS_TOKEN, PRECISIONS, TOKENS, Backbone, BlockTokens
 from lost_reg.backbones.cost import ModelCost
 from lost_reg.backbones.registers import AddedRegisters, add_registers, trained_registers
 from lost_reg.backbones.timm_import import (
@@ -71,6 +72,7 @@ class VitBackbone(Backbone):
             self.register_row = model.num_prefix_tokens - trained
         elif registers:
             self.register_row = model.num_prefix_tokens
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.cost = ModelCost(self.model, self.num_prefix_tokens, PRECISIONS[precision].itemsize)
 
     @torch.inference_mode()
@@ -79,25 +81,33 @@ class VitBackbone(Backbone):
 
         Only the blocks before the last of the layers run, and only the wanted rows of qkv are computed.
         """
+        return self.facets_from(self._entering_first(images), parts)
+
+    @torch.inference_mode()
+    def facets_from(self, entering: BlockTokens, parts: Sequence[Part]) -> list[Tensor]:
         for facet, _ in parts:
             if facet not in (*FACETS, TOKENS, ATTENTION):
                 raise LostRegError(f"unknown facet {facet!r}: choose among {', '.join(FACETS)}")
         indices = [self.block_index(layer) for _, layer in parts]
+        if min(indices) < entering.layer:
+            raise LostRegError(f"layer {min(indices)} is before block {entering.layer}, which is entered")
         found: dict[Part, Tensor] = {}
-        for index, tokens in zip(range(max(indices) + 1), self._tokens_between_blocks(images)):
+        for at in self._tokens_from(entering):
             for part, wanted in zip(parts, indices):
-                if wanted != index:
-                    continue
-                if part[0] == ATTENTION:
-                    found[part] = self._prefix_attention(tokens, index, images.shape[2:])
-                else:
-                    found[part] = self._facet(tokens[:, self.num_prefix_tokens :], part[0], index)
+                if wanted == at.layer:
+                    found[part] = self._part(at, part[0])
+            if at.layer == max(indices):
+                break
         return [found[part] for part in parts]
 
-    def _prefix_attention(self, tokens: Tensor, index: int, size_hw: Sequence[int]) -> Tensor:
-        """The attention in a block that (B, T, D) tokens enter: (B, P, heads, N); see `Backbone.facets`."""
-        block: Any = self.model.blocks[index]
-        attention, normed = block.attn, block.norm1(tokens)
+    def _part(self, at: BlockTokens, facet: str) -> Tensor:
+        """What `facets` gives of the block that these tokens enter."""
+        return self._prefix_attention(at) if facet == ATTENTION else self._facet(at.patches, facet, at.layer)
+
+    def _prefix_attention(self, at: BlockTokens) -> Tensor:
+        """The attention in the block that these tokens enter: (B, P, heads, N); see `Backbone.facets`."""
+        block: Any = self.model.blocks[at.layer]
+        attention, normed = block.attn, block.norm1(at.tokens)
 
         def of_heads(of: Tensor, facet: str) -> Tensor:  # (B, T, D) to (B, heads, T, D / heads)
             projected = F.linear(of, *facet_layer(attention, facet))
@@ -105,7 +115,7 @@ class VitBackbone(Backbone):
 
         queries = attention.q_norm(of_heads(normed[:, list(self._prefix_rows.values())], "q"))
         keys = attention.k_norm(of_heads(normed, "k"))
-        rotation = self._rotation([side // self.patch_size for side in size_hw])
+        rotation = self._rotation(at.grid_hw)
         if rotation:  # of the patches; positions do not turn the tokens before them
             prefix, patches = keys.split([self.num_prefix_tokens, keys.shape[2] - self.num_prefix_tokens], 2)
             half = getattr(attention, "rotate_half", False)
@@ -126,8 +136,12 @@ class VitBackbone(Backbone):
 
     @torch.inference_mode()
     def block_outputs(self, images: Tensor, *, with_prefix: bool = False) -> Iterator[Tensor]:
-        for tokens in itertools.islice(self._tokens_between_blocks(images), 1, None):
-            yield tokens if with_prefix else tokens[:, self.num_prefix_tokens :]
+        for at in itertools.islice(self.tokens_by_block(images), 1, None):
+            yield at.tokens if with_prefix else at.patches
+
+    @torch.inference_mode()
+    def tokens_by_block(self, images: Tensor) -> Iterator[BlockTokens]:
+        yield from self._tokens_from(self._entering_first(images))
 
     def check_class_token(self) -> None:
         if self.model.cls_token is None:
@@ -149,18 +163,27 @@ class VitBackbone(Backbone):
     @torch.inference_mode()
     def class_tokens(self, images: Tensor) -> Tensor:
         self.check_class_token()
-        (tokens,) = deque(self._tokens_between_blocks(images), maxlen=1)  # the last
-        return self.model.norm(tokens[:, 0])
+        return self.class_tokens_from(self._entering_first(images))
 
-    def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
-        """All tokens entering each block, then those leaving the last; computed on demand."""
+    @torch.inference_mode()
+    def class_tokens_from(self, entering: BlockTokens) -> Tensor:
+        self.check_class_token()
+        (last,) = deque(self._tokens_from(entering), maxlen=1)
+        return self.model.norm(last.tokens[:, 0])
+
+    def _entering_first(self, images: Tensor) -> BlockTokens:
+        """The tokens that enter the first block."""
         patches = self._patch_embeddings(images)
-        rotation = self._rotation(patches.shape[1:3])
-        tokens = self._embed(patches)
-        yield tokens
-        for block in self.model.blocks:
-            tokens = block(tokens, **rotation)
-            yield tokens
+        _, rows, columns, _ = patches.shape
+        return BlockTokens(self._embed(patches), 0, self.num_prefix_tokens, (rows, columns))
+
+    def _tokens_from(self, at: BlockTokens) -> Iterator[BlockTokens]:
+        """The tokens given, and those after each block that is left; computed on demand."""
+        rotation = self._rotation(at.grid_hw)
+        yield at
+        for block in self.model.blocks[at.layer :]:
+            at = replace(at, tokens=block(at.tokens, **rotation), layer=at.layer + 1)
+            yield at
 
     def _rotation(self, grid_hw: Sequence[int]) -> dict[str, Tensor]:
         """What blocks with rotary positions need besides the tokens: sines and cosines for each patch."""

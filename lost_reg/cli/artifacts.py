@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lost_reg.cli.completions import backbone_names
-from lost_reg.cli.image_streams import image_files, warn_of_failures
+from lost_reg.cli.completions import backbone_names, dataset_names
+from lost_reg.cli.image_streams import image_files, images_of_dataset, warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, load, model_options, own_weights, register_options
-from lost_reg.cli.options import given, loader_options, max_side_option
-from lost_reg.cli.output import print_line
+from lost_reg.cli.options import (
+    data_root_option,
+    given,
+    loader_options,
+    max_side_option,
+    one_of_json_and_csv,
+    table_options,
+)
+from lost_reg.cli.output import print_line, print_note
+
+if TYPE_CHECKING:
+    from lost_reg.artifacts.records import Steps
+    from lost_reg.artifacts.series import Model
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="FILES_FOLDERS_GLOBS...")
+@click.argument("inputs", nargs=-1, metavar="FILES_FOLDERS_GLOBS...")
 @click.option(
     "--backbone",
     "-b",
@@ -26,6 +37,15 @@ from lost_reg.cli.output import print_line
     required=True,
     help="A backbone to measure, or NAME=FILE with its own weights; repeat it for several.",
 )
+@click.option(
+    "--checkpoints", multiple=True, metavar="PATTERN",
+    help="Measure a series of checkpoints of the one --backbone, such as 'run/ckpt-*.pth', by their steps.",
+)  # fmt: skip
+@click.option(
+    "--dataset", "-d", shell_complete=dataset_names,
+    help="Measure on the images of this dataset, and score LOST on them.",
+)  # fmt: skip
+@data_root_option
 @click.option(
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
     help="Folder for artifacts.json and the figures.",
@@ -43,83 +63,118 @@ from lost_reg.cli.output import print_line
     show_default=True,
     help="Outliers have a norm above mean + 3 sigma, --cutoff, or the 98th percentile of --reference.",
 )  # fmt: skip
-@click.option("--reference", help="The backbone that gives that percentile.  [default: the first --backbone]")
+@click.option(
+    "--reference",
+    help="The backbone or checkpoint that gives that percentile.  [default: the first --backbone, or the "
+    "last checkpoint]",
+)
+@click.option(
+    "--controls", metavar="LIST",
+    help="What becomes of outliers that enter the last block, and of other patches: mean, shuffled, zeroed, "
+    "or several of them with commas.",
+)  # fmt: skip
+@click.option(
+    "--lost", type=click.Choice(["published", "normalized"]),
+    help="Which LOST is scored, and gives the seeds of --controls: as published, or on normalised keys with "
+    "automatic bias, which does more with DINOv2.  [default: published]",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed of the controls.  [default: 0]")
 @register_options
 @model_options
 @max_side_option
 @loader_options
+@table_options
 def artifacts(
-    inputs: tuple[str, ...], backbones: tuple[str, ...], out: Path, reference: str | None, **options: Any
+    inputs: tuple[str, ...],
+    backbones: tuple[str, ...],
+    checkpoints: tuple[str, ...],
+    reference: str | None,
+    as_json: bool,
+    as_csv: bool,
+    **options: Any,
 ) -> None:
     """Measure the outlier tokens (artifacts) of backbones.
 
     Writes artifacts.json and figures: token norms by layer, the share of outliers, and what they do to LOST's
     seeds. With test-time registers, the backbone they are added to is measured twice: without and with them.
-    A command that was interrupted can be given again.
+    With --dataset, images are not given. A command that was interrupted can be given again: what was measured
+    stays.
     """
-    from lost_reg.backbones.zoo import find_spec
+    one_of_json_and_csv(as_json, as_csv)
+    if bool(inputs) == bool(options["dataset"]):
+        raise click.UsageError("give either images (files, folders, patterns), or a --dataset")
+    steps = None
+    if checkpoints:
+        _check_alone(backbones, options)
+        steps, models = _series(backbones[0], checkpoints, reference)
+    else:
+        models = _models(backbones, reference, options)
+    rows = _measure(models, steps, _images(inputs, options), options)
+    _show(rows, options["out"], as_json, as_csv)
 
-    each: dict[str, dict[str, Any]] = {}  # the options of each backbone, with its weights
+
+# --- models ------------------------------------------------------------------------------------------
+
+
+def _models(backbones: tuple[str, ...], reference: str | None, options: dict[str, Any]) -> list[Model]:
+    """The models to measure, the reference first, and the one with test-time registers last."""
+    weights_of: dict[str, Any] = {}
     for given_name in backbones:
-        name, own = own_weights(given_name, options)
-        name = find_spec(name).name
-        if each.setdefault(name, own) != own:
-            raise click.UsageError(f"several weights are given for {name}: measure one after the other")
-    reference = find_spec(reference).name if reference else next(iter(each))
-    each.setdefault(reference, options)
-    wanted = [reference, *(name for name in each if name != reference)]
+        name, weights = _named(given_name, options)
+        if weights_of.setdefault(name, weights) != weights:
+            raise click.UsageError(
+                f"several weights are given for {name}: measure one after the other, or a series with "
+                "--checkpoints"
+            )
+    first, weights = _named(reference, options) if reference else next(iter(weights_of.items()))
+    weights_of.setdefault(first, weights)
+    wanted = [first, *(name for name in weights_of if name != first)]
     if options["weights"] not in (None, "random") and len(wanted) > 1:
         raise click.UsageError("a weight file fits one backbone: give each its own, as --backbone NAME=FILE")
     added = added_registers(options)
-    models = [(name, None) for name in wanted]
-    if added:
-        models.append((_backbone_of(added, wanted), added))
-    names, stream = image_files(inputs, options)
-    _measure(models, reference, out, stream, len(names), {**options, "of_each": each})
-
-
-def _measure(
-    models: list[tuple[str, Any]],
-    reference: str,
-    out: Path,
-    stream: Any,
-    images: int,
-    options: dict[str, Any],
-) -> None:
-    """Measure one model at a time, the reference first, and save after each."""
+    with_registers = _backbone_of(added, wanted) if added else None
     import_models()
 
-    from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
-    from lost_reg.artifacts.records import check_replaceable
-    from lost_reg.artifacts.tables import probe_rows, summary_table
-    from lost_reg.backbones.timm_models import resolve_spec
-    from lost_reg.backbones.weights import locate
-    from lost_reg.progress import image_progress
-    from lost_reg.text import text_table
+    from lost_reg.artifacts.series import Model
 
-    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule")))
-    about = about_artifacts(reference, chosen, max_side=options["max_side"], models=len(models))
-    measured = check_replaceable(out, about)
-    for name, _ in models:  # check all before spending hours on the first
-        locate(resolve_spec(name), options["of_each"][name]["weights"], offline=options["offline"])
-    rows: list[Any] = []
-    failures: dict[str, Any] = {}  # by image name: an image may fail for some backbones only
-    for name, registers in models:
-        loaded = load(name, options["of_each"][name], registers=registers)
-        unusable: list[Any] = []
-        first = rows[0] if rows else None
-        with image_progress(loaded.name) as progress:
-            rows.append(measure(stream(), loaded, chosen, first, failures=unusable, progress=progress))
-        failures |= {failure.image: failure for failure in unusable}
-        del loaded
-        # after each: results are kept if, for example, the next backbone does not have the layer
-        if len(rows) >= measured:  # no fewer than an interrupted command has left
-            save_artifacts(out, rows, about)
-    warn_of_failures(failures.values(), images)
-    click.echo(summary_table(rows))
-    click.echo("\nLinear probes, with 95 % intervals over images:")
-    click.echo(text_table(probe_rows(rows)))
-    print_line(f"full results are in {out}")
+    models = [Model(name, weights_of[name]) for name in wanted]
+    return [*models, *([Model(with_registers, weights_of[with_registers], added)] if with_registers else [])]
+
+
+def _named(backbone: str, options: dict[str, Any]) -> tuple[str, Any]:
+    """The name in the table and the weights of NAME or NAME=WEIGHTS."""
+    from lost_reg.backbones.zoo import find_spec
+
+    name, own = own_weights(backbone, options)
+    return find_spec(name).name, own["weights"]
+
+
+def _check_alone(backbones: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Refuse what does not go with a series of checkpoints."""
+    if len(backbones) > 1 or "=" in backbones[0] or options["weights"]:
+        raise click.UsageError(
+            "--checkpoints are of one model: give one --backbone, by its name, and no --weights"
+        )
+    if added_registers(options):
+        raise click.UsageError(
+            "register neurons are of one checkpoint: measure it alone, as --backbone NAME=FILE"
+        )
+
+
+def _series(backbone: str, patterns: tuple[str, ...], reference: str | None) -> tuple[Steps, list[Model]]:
+    """What the steps of a series are, and its checkpoints by step, but the reference first."""
+    from lost_reg.backbones.zoo import find_spec
+
+    name = find_spec(backbone).name
+    import_models()
+
+    from lost_reg.artifacts.series import Model, find_series
+
+    series = find_series(name, patterns)
+    first = series.find(reference) if reference else series.models[-1]
+    if first is None:
+        first = Model(*_named(reference, {"weights": None}))
+    return series.steps, [first, *(one for one in series.models if one != first)]
 
 
 def _backbone_of(added: Any, wanted: list[str]) -> str:
@@ -137,3 +192,74 @@ def _backbone_of(added: Any, wanted: list[str]) -> str:
     name = (candidates or wanted)[0]
     added.check_backbone(name, find_spec(name).registers)  # refuses neurons that belong to none of them
     return name
+
+
+# --- measuring ---------------------------------------------------------------------------------------
+
+
+def _images(inputs: tuple[str, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+    """A stream of the images, and the dataset that they are of, if they are of one."""
+    if options["dataset"]:
+        return images_of_dataset(options["dataset"], options)
+    _, stream = image_files(inputs, options)
+    return stream(), None
+
+
+def _measure(
+    models: list[Model], steps: Steps | None, images: tuple[Any, Any], options: dict[str, Any]
+) -> list[Any]:
+    """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
+    from dataclasses import replace
+
+    from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.records import Artifacts, check_replaceable
+    from lost_reg.progress import image_progress
+    from lost_reg.types import Failure
+
+    (stream, dataset), out = images, options["out"]
+    controls: Any = tuple(name.strip() for name in (options["controls"] or "").split(",") if name.strip())
+    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule", "seed", "lost")), controls=controls)
+    about = about_artifacts(
+        models[0].title,
+        chosen,
+        max_side=options["max_side"],
+        models=len(models),
+        images=stream.digest,
+        dataset=dataset.name if dataset else None,
+        steps=steps,
+    )
+    rows = check_replaceable(out, about)
+    for model in models:  # check all before spending hours on the first
+        model.check(offline=options["offline"])
+    for model, row in zip(models, rows):
+        model.check_measured(row, options["precision"], out)
+    if rows:
+        print_note(f"{len(rows):,} of {len(models):,} models were measured before, and stay")
+    for model in models[len(rows) :]:
+        loaded = load(model.name, {**options, "weights": model.weights}, registers=model.registers)
+        first = rows[0] if rows else None
+        with image_progress(model.title) as progress:
+            row = measure(stream, loaded, chosen, first, dataset, progress=progress)
+        rows.append(replace(row, step=model.step))
+        del loaded
+        # after each: results are kept if, for example, the next backbone does not have the layer
+        save_artifacts(out, rows, about)
+    failures = {name: Failure(name, reason) for row in rows for name, reason in row.failures.items()}
+    warn_of_failures(failures.values(), len(stream.names))  # an image may fail for some models only
+    return Artifacts(about, rows).in_order
+
+
+def _show(rows: list[Any], out: Path, as_json: bool, as_csv: bool) -> None:
+    from lost_reg.artifacts import tables
+    from lost_reg.text import text_table
+
+    if as_json or as_csv:
+        click.echo((tables.json_text if as_json else tables.csv_text)(rows))
+        return
+    click.echo(tables.summary_table(rows))
+    if controls := tables.control_rows(rows):
+        click.echo("\nControls, with 95 % intervals:")
+        click.echo(text_table(controls))
+    click.echo("\nLinear probes, with 95 % intervals over images:")
+    click.echo(text_table(tables.probe_rows(rows)))
+    print_line(f"full results are in {out}")

@@ -1,4 +1,4 @@
-"""Image inputs of the commands that measure a backbone: files, folders and patterns, streamed repeatedly."""
+"""Image inputs of the commands that measure a backbone, streamed repeatedly: files, or a dataset."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def image_files(inputs: Sequence[str], options: dict[str, Any]) -> tuple[Sequenc
         return ImageStream(paths, names, options["max_side"], chosen_loader(options))
 
     return names, stream
+
+
+def images_of_dataset(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
+    """A stream of the images of an annotated dataset, and the dataset."""
+    from dataclasses import replace
+
+    from lost_reg.artifacts.streams import ImageStream
+    from lost_reg.datasets.catalog import data_root, find_dataset
+    from lost_reg.runs.sources import source_of_dataset
+
+    dataset = find_dataset(name, data_root(options["data_root"]))
+    dataset.check_annotated()
+    source = source_of_dataset(dataset)  # raises for images that are not there
+    names = dataset.images[: options["limit"]]
+    paths = [dataset.root / name for name in names]
+    loader = replace(chosen_loader(options), apply_exif=source.apply_exif)
+    return ImageStream(paths, names, options["max_side"], loader), dataset
 
 
 def note_passed_over(images: Any) -> None:

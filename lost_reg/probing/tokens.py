@@ -17,9 +17,10 @@ from torch import Tensor
 from lost_reg.artifacts.measure import ArtifactOptions
 from lost_reg.artifacts.norms import Moments, block_norms
 from lost_reg.artifacts.streams import ImageStream, check_blocks
-from lost_reg.backbones.base import Backbone
+from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import finite_images
 from lost_reg.errors import LostRegError
+from lost_reg.images.batching import DecodedImage
 from lost_reg.probing.records import Token
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
@@ -131,8 +132,8 @@ class TokenMaker:
         """
         unreadable: list[Failure] = []
         reason = self._backbone.not_finite(f"tokens of {self._backbone.name} are")
-        batches = stream.map_named_batches(
-            self._backbone, self._of_batch, unreadable, progress, allow_empty=allow_empty
+        batches = stream.map_decoded(
+            self._backbone, self._of_images, unreadable, progress, allow_empty=allow_empty
         )
         for names, batch in batches:
             usable = finite_images(batch.patches).cpu()
@@ -143,6 +144,9 @@ class TokenMaker:
             failures += [Failure(name, reason) for name, good in of_names.items() if not good]
             yield ImageTokens([name for name, good in of_names.items() if good], drawn[usable.numpy()])
         failures += unreadable
+
+    def _of_images(self, images: list[DecodedImage]) -> tuple[list[str], _Batch]:
+        return [image.name for image in images], self._of_batch(normalized(images, self._backbone))
 
     def _of_batch(self, images: Tensor) -> _Batch:
         """Tokens of (B, 3, H, W) normalised images."""

@@ -1,13 +1,15 @@
-"""The section on artifacts: charts of norms, tables of outliers and probes, from each artifacts.json."""
+"""The section on artifacts: charts of norms, tables of outliers, controls and probes, of each measurement."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lost_reg.artifacts.figures import norm_limits, panels_of
-from lost_reg.artifacts.records import Artifacts
-from lost_reg.artifacts.tables import outlier_rows, probe_rows
+from lost_reg.artifacts.figures import limits_of, panels_of, shown_alone
+from lost_reg.artifacts.growth_figures import growths_of
+from lost_reg.artifacts.records import LOST_SETTINGS, Artifacts
+from lost_reg.artifacts.tables import control_rows, outlier_rows, probe_rows
 from lost_reg.charts import chart
 from lost_reg.report.page import Section, Table
 from lost_reg.text import agreeing, counted
@@ -24,23 +26,38 @@ def artifacts_section(artifacts: Mapping[str, Artifacts]) -> Section | None:
 
 
 def _shown(artifacts: Artifacts) -> dict[str, Any]:
-    backbones = artifacts.backbones
-    limits = norm_limits(backbones)
-    outliers, probes = outlier_rows(backbones), probe_rows(backbones)
+    backbones, alone = artifacts.in_order, shown_alone(artifacts)
+    limits = limits_of(alone)
+    words = {"backbone", "cut-off", "read from", "tokens"}
+    controls = control_rows(backbones)
+
+    def table(title: str, name: str, rows: list[dict[str, str]]) -> Table:
+        return Table(title, name, rows, set(rows[0]) - words)
+
     return {
         "unfinished": _unfinished(artifacts) if artifacts.missing else "",
         "reference": artifacts.about.reference if len(backbones) > 1 else "",
         "figures": [
-            {
-                "title": f"{one.label}: {counted(one.images, 'image')}",
-                "charts": [chart(panel.draw, panel.label) for panel in panels_of(one, limits).values()],
-            }
-            for one in backbones
+            *(
+                {
+                    "title": growth.title,
+                    "charts": [chart(panel.draw, panel.label) for panel in growth.panels],
+                }
+                for growth in growths_of(artifacts)
+            ),
+            *(
+                {
+                    "title": f"{one.title}: {counted(one.images, 'image')}",
+                    "charts": [chart(panel.draw, panel.label) for panel in panels_of(one, limits).values()],
+                }
+                for one in alone
+            ),
         ],
-        "outliers": Table("Outliers", "outliers", outliers, set(outliers[0]) - {"backbone", "cut-off"}),
-        "probes": Table(
-            "Linear probes, with 95 % intervals", "probes", probes, set(probes[0]) - {"backbone", "read from"}
-        ),
+        "outliers": table("Outliers", "outliers", outlier_rows(backbones)),
+        "controls": table("Controls", "changes", controls) if controls else None,
+        "corloc_on": Path(artifacts.about.dataset).name if artifacts.about.dataset else "",
+        "lost": LOST_SETTINGS[artifacts.about.lost],
+        "probes": table("Linear probes, with 95 % intervals", "probes", probe_rows(backbones)),
     }
 
 

@@ -6,12 +6,12 @@ import json
 import shutil
 
 import pytest
-from artifact_cases import backbone_artifacts
 from click.testing import CliRunner
 from helpers import names
+from safetensors.torch import load_file, save_file
 
 from lost_reg.artifacts import measure
-from lost_reg.artifacts.records import Artifacts, read_artifacts, write_artifacts
+from lost_reg.artifacts.records import read_artifacts
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.cli.app import main
 
@@ -36,7 +36,7 @@ def test_the_command_writes_json_and_figures(lost_reg, photos, tmp_path):
     assert result.exit_code == 0, result.output
     assert "above 20" in result.stdout and "tiny (RANDOM WEIGHTS)" in result.stdout
     assert "1 of 4 images could not be used: broken.jpg" in result.stderr
-    assert names(out) == ["artifacts.json", "layers.svg", "neighbours.svg", "norms.svg"]
+    assert names(out) == ["artifacts.json", "layers.svg", "neighbours.svg", "norms.svg", "sizes.svg"]
     content = json.loads((out / "artifacts.json").read_text())
     assert [row["backbone"] for row in content["backbones"]] == ["tiny", "timm:vit_tiny_patch16_224"]
     assert [len(row["layers"]) for row in content["backbones"]] == [6, 12]
@@ -57,42 +57,55 @@ def test_an_interrupted_command_can_be_given_again(lost_reg, photos, tmp_path, m
         return lost_reg("artifacts", photos, *arguments, *options)
 
     def interrupted_after(models, whole=measure.measure):
-        def one(*args, **options):
-            measured.append(len(measured))
+        def one(stream, backbone, *args, **options):
+            measured.append(backbone.name)
             if len(measured) > models:
                 raise KeyboardInterrupt
-            return whole(*args, **options)
+            return whole(stream, backbone, *args, **options)
 
         measured.clear()
         monkeypatch.setattr(measure, "measure", one)
-        assert give().exit_code == 130
+        return give()
 
-    interrupted_after(1)
+    assert interrupted_after(1).exit_code == 130
     first = (out / "artifacts.json").read_bytes()
     assert [read_artifacts(out / "artifacts.json").missing, len(json.loads(first)["backbones"])] == [1, 1]
-    interrupted_after(0)
+    assert interrupted_after(0).exit_code == 130
     assert (out / "artifacts.json").read_bytes() == first
+    for other in (("--cutoff", 20), ("--limit", 2), ("--controls", "mean")):
+        assert "exists already: choose another --out" in give(*other).stderr
+    assert (out / "artifacts.json").read_bytes() == first
+    result = interrupted_after(1)
+    assert result.exit_code == 0 and measured == ["timm:vit_tiny_patch16_224"]  # tiny is not measured again
+    assert "1 of 2 models were measured before" in result.stderr
+    assert "1 of 4 images could not be used: broken.jpg" in result.stderr  # also in what was done before
     monkeypatch.undo()
-    assert "exists already: choose another --out" in give("--cutoff", 20).stderr
-    assert (out / "artifacts.json").read_bytes() == first
-    assert give().exit_code == 0 and read_artifacts(out / "artifacts.json").missing == 0
+    assert read_artifacts(out / "artifacts.json").missing == 0
     again = contents(out)
     assert "exists already" in give().stderr
     shutil.rmtree(out)
     assert give().exit_code == 0 and contents(out) == again
 
 
-def test_no_measured_model_is_given_up_for_fewer(lost_reg, photos, tmp_path, monkeypatch):
-    out, kept = tmp_path / "out", []
-    about = measure.about_artifacts("tiny", models=3, max_side=64)
-    write_artifacts(out, Artifacts(about, [backbone_artifacts("tiny"), backbone_artifacts("other")]))
+def test_models_of_other_weights_are_not_taken_over(lost_reg, photos, tmp_path, monkeypatch):
+    out, file = tmp_path / "out", tmp_path / "tiny.safetensors"
+    state = load_file(load_backbone("tiny").weights.path)
+    save_file(state, file)
+    arguments = ("artifacts", photos, "-b", f"tiny={file}", "-b", "timm:vit_tiny_patch16_224=random")
+    whole = measure.measure
+
+    def only_tiny(stream, backbone, *args, **options):
+        if backbone.name != "tiny":
+            raise KeyboardInterrupt
+        return whole(stream, backbone, *args, **options)
+
+    monkeypatch.setattr(measure, "measure", only_tiny)
+    assert lost_reg(*arguments, "--out", out).exit_code == 130
     before = contents(out)
-    save = measure.save_artifacts
-    monkeypatch.setattr(measure, "save_artifacts", lambda *args: (kept.append(contents(out)), save(*args)))
-    models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224", "-b", "timm:deit_tiny_patch16_224")
-    result = lost_reg("artifacts", photos, *models, "--weights", "random", "--max-side", 64, "--out", out)
-    assert result.exit_code == 0, result.output
-    assert len(kept) == 2 and kept[0] == before  # the first model alone was not saved
+    save_file({**state, "cls_token": state["cls_token"] + 1}, file)
+    result = lost_reg(*arguments, "--out", out)
+    assert result.exit_code == 1 and "in place of tiny, or other weights of it" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and contents(out) == before
 
 
 def contents(folder):

@@ -8,7 +8,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from artifact_cases import write_artifacts_file
+from artifact_cases import backbone_artifacts, write_artifacts_file
 from click.testing import CliRunner
 from report_cases import (
     charts_of,
@@ -21,7 +21,15 @@ from report_cases import (
     write_sweep,
 )
 
-from lost_reg.artifacts.records import read_artifacts, write_artifacts
+from lost_reg.artifacts.records import (
+    About,
+    Artifacts,
+    ControlScore,
+    CorLocChange,
+    Discovery,
+    read_artifacts,
+    write_artifacts,
+)
 from lost_reg.cli.app import main
 
 
@@ -140,3 +148,81 @@ def test_artifacts_that_were_interrupted_are_told(tmp_path, models, note):
     write_artifacts(path.parent, replace(artifacts, about=replace(artifacts.about, models=models)))
     page = report(tmp_path / "results", tmp_path / "out").page.read_text()
     assert ("did not come to its end" in page) == bool(note) and note in page
+
+
+def write_series(folder, **about):
+    """Two checkpoints, the later one first, as the reference; with CorLoc and a control."""
+    change = CorLocChange(75.0, 1, 3, 25.0, (-12.5, 62.5), 0.625)
+    control = ControlScore("mean", "outliers", 5, 4, 0.5, 0.25, 0.9876, (0.98, 0.995), change, change)
+    rest = replace(control, group="rest", from_rest=None, class_cosine=None, class_cosine_interval=None)
+    discovery = Discovery(8, 4, 50.0, (21.5, 78.5), 0, 37.5, 12.5)
+    first, second = (
+        replace(backbone_artifacts(f"one (ckpt-{step}.pth)"), step=step, discovery=found, controls=controls)
+        for step, found, controls in (
+            (20, discovery, [control, rest]),
+            (5, replace(discovery, found=2, corloc=25.0, interval=(7.1, 59.1)), []),
+        )
+    )
+    about = About("one at step 20", -2, 1500.0, "sigma", steps="epoch", **about)
+    return write_artifacts(folder, Artifacts(about, [first, second]))
+
+
+def test_a_series_is_told_by_its_steps(tmp_path):
+    write_series(tmp_path / "results", dataset="/photos/voc", lost="normalized")
+    text = page_of(tmp_path)
+    rows = rows_of(text, "Outliers")
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("one (ckpt-5.pth)", "5", "25.0 (7.1 to 59.1)"),
+        ("one (ckpt-20.pth)", "20", "50.0 (21.5 to 78.5)"),
+    ]
+    assert "is that of LOST on normalised keys with automatic bias on voc." in text
+    assert [row[2:] for row in rows_of(text, "Controls")] == [
+        ["untouched", "-", "-", "50.00 %", "-", "50.0", "-", "-"],
+        [
+            "outliers replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %",
+            "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62",
+            "+25.0 (-12.5 to +62.5), p 0.62",
+        ],
+        [
+            "other patches replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %", "-", "75.0",
+            "+25.0 (-12.5 to +62.5), p 0.62", "-",
+        ],
+    ]  # fmt: skip
+
+
+def test_a_series_is_drawn_along_its_steps(tmp_path):
+    write_series(tmp_path / "results")
+    text = page_of(tmp_path)
+    assert "Along training: one" in text
+    norms, shares, corloc, *alone = charts_of(text)
+    assert len(alone) == 3 and "step 20" in alone[0].get("aria-label")  # of the last checkpoint only
+    assert shares.get("aria-label").endswith("in percent by mean + 3 sigma: 2.00, 2.00")
+    assert corloc.get("aria-label") == "CorLoc of LOST by step of training: 25.0, 50.0"
+    (line,) = drawn(corloc, "LOST")
+    ticks = ticks_of(corloc, "x")
+    low, high = sorted(int(text) for text in ticks if text.isdigit())[:2]
+    places = [
+        ticks[str(low)] + (step - low) / (high - low) * (ticks[str(high)] - ticks[str(low)])
+        for step in (5, 20)
+    ]
+    assert [x for x, _ in line] == pytest.approx(places, abs=0.2)
+    rise = (line[0][1] - line[1][1]) / (ticks_of(corloc, "y")["0"] - line[0][1])
+    assert rise == pytest.approx(1, abs=0.02)  # from 25 to 50
+    assert len(drawn(norms, "median")) == 1 and drawn(shares, "above 98th percentile of the reference") == []
+
+
+def test_models_of_several_sizes_are_drawn_by_size(tmp_path):
+    rows = [
+        replace(backbone_artifacts(name), parameters=number)
+        for name, number in (("large", 300_000_000), ("small", 22_000_000))
+    ]
+    about = About("large", -2, 1500.0, "sigma")
+    write_artifacts(tmp_path / "results", Artifacts(about, rows))
+    text = page_of(tmp_path)
+    assert "By size of the model" in text
+    norms, _, *alone = charts_of(text)
+    assert len(alone) == 6  # without ground truth, no CorLoc; each model has charts of its own
+    below = "".join(norms.itertext())
+    assert below.index("small") < below.index("large") and "22.0 M" in below and "300.0 M" in below
+    write_artifacts(tmp_path / "results", Artifacts(about, [replace(one, parameters=7) for one in rows]))
+    assert "By size of the model" not in page_of(tmp_path)
