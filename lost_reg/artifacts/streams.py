@@ -102,9 +102,6 @@ class ImageStream:
             failures: emptied, then filled with the images that cannot be read or do not fit in memory.
             allow_empty: do not raise if none of the images can be used.
 
-        Yields:
-            The names of the images of a batch, and the result.
-
         Raises:
             LostRegError: none of the images can be used.
         """
@@ -122,7 +119,7 @@ class ImageStream:
                 if result is None:
                     failures.append(too_large(part[0], backbone.device))
                 else:
-                    yield [image.name for image in part], result
+                    yield result
                     done += len(part)
                 progress(done, len(failures), len(self.images))
         if not done and not allow_empty:
