@@ -29,6 +29,7 @@ from lost_reg.cli.stopping import STOPPED_CODES, prompt_stop
 from lost_reg.cli.streams import prepare_process
 from lost_reg.cli.sweep import sweep
 from lost_reg.cli.train import train
+from lost_reg.cli.variables import PREFIX, warn_of_unknown_variables
 from lost_reg.errors import LostRegError, OtherSettings
 from lost_reg.text import text_table
 from lost_reg.version import __version__
@@ -56,6 +57,7 @@ class _Commands(click.Group):
 
     def _invoke(self, ctx: click.Context) -> Any:
         try:
+            warn_of_unknown_variables(self)
             return super().invoke(ctx)
         except LostRegError as error:
             print_message("Error", str(error))
@@ -86,7 +88,7 @@ class _Commands(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
-        "auto_envvar_prefix": "LOST_REG",  # `lost-reg run --max-side` is LOST_REG_RUN_MAX_SIDE
+        "auto_envvar_prefix": PREFIX,  # `lost-reg run --max-side` is LOST_REG_RUN_MAX_SIDE
     },
 )
 @click.version_option(__version__, prog_name="lost-reg")

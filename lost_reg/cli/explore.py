@@ -66,9 +66,9 @@ def explore(
     if options["weights"] not in (None, "random") and len(each) > 1:
         raise click.UsageError("a weight file fits one backbone: give each its own, as --backbone NAME=FILE")
     import_gradio()
-    for name, own in each.items():
-        get_weights(name, own)
     with _reader(inputs, options) as reader, bound(host, port) as listening:
+        for name, own in each.items():
+            get_weights(name, own)
         models = _models(each, added)
         stopping = click.get_current_context().find_root().obj
         stopping.message = lambda: "the page is closed"

@@ -47,11 +47,13 @@ def images_of_dataset(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def note_passed_over(images: Any) -> None:
-    """Print one line on files beside the images that may be images, too, but are not read, if any."""
-    from lost_reg.images.folders import passed_over_line
+    """Print one line each on what is beside the images and not read: other formats, and a run's pictures."""
+    from lost_reg.images.folders import drawn_line, passed_over_line
 
     if images.passed_over:
         print_note(passed_over_line(images.passed_over))
+    if images.drawn:
+        print_note(drawn_line(images.drawn))
 
 
 def warn_of_failures(failures: Iterable[Any], images: int) -> None:

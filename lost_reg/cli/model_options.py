@@ -10,7 +10,7 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.options import together
-from lost_reg.cli.output import print_detail, print_note, verbose_option
+from lost_reg.cli.output import print_detail, print_note, print_warning, verbose_option
 
 MODEL_OPTIONS = ("weights", "offline", "device", "precision")
 
@@ -90,9 +90,13 @@ def get_weights(backbone: str, options: Mapping[str, Any]) -> None:
 
 
 def load(
-    backbone: str, options: Mapping[str, Any], note: Callable[[str], None] = print_note, **changes: Any
+    backbone: str,
+    options: Mapping[str, Any],
+    note: Callable[[str], None] = print_note,
+    warn: Callable[[str], None] = print_warning,
+    **changes: Any,
 ) -> Any:
-    """The backbone that a command's model options ask for; prints notes on what the user should know."""
+    """The backbone that a command's model options ask for; prints what the user should know."""
     from lost_reg.backbones.loading import load_backbone
 
     loaded = load_backbone(backbone, **{**{name: options[name] for name in MODEL_OPTIONS}, **changes})
@@ -103,7 +107,7 @@ def load(
         f"{loaded.device}"
     )
     if loaded.weights.source == "random":
-        note(f"{loaded.name} runs with random weights: its results are meaningless")
+        warn(f"{loaded.name} runs with random weights: its results are meaningless")
     added = loaded.registers
     if added and not added.neurons.are_of(loaded.weights.name, loaded.weights.sha256):
         note(f"the register neurons were found in other weights than {loaded.weights.name}")

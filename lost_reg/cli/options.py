@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from lost_reg.cli.completions import dataset_names
+from lost_reg.cli.output import as_options
 from lost_reg.cli.parameter_types import OrWord
 from lost_reg.runs.options import BATCH_SIZE, MOST_PATCHES, LoaderOptions
 from lost_reg.text import table_width
@@ -31,7 +32,7 @@ def shown_rows(module: Any, rows: Any, as_json: bool, as_csv: bool) -> str:
     """Rows as `text_table`, `json_text` or `csv_text` of a module shows them; a table fits the terminal."""
     if as_json or as_csv:
         return str((module.json_text if as_json else module.csv_text)(rows))
-    return str(module.text_table(rows, table_width()))
+    return as_options(module.text_table(rows, table_width()))
 
 
 def given(options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -28,6 +28,11 @@ def print_note(text: str) -> None:
         print_message("Note", text)
 
 
+def print_warning(text: str) -> None:
+    """Print a warning on standard error, also with --quiet."""
+    print_message("Warning", text)
+
+
 def print_detail(text: str) -> None:
     """Print a note if --verbose was given."""
     if _of_context("verbose"):

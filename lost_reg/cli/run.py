@@ -30,7 +30,7 @@ from lost_reg.cli.options import (
     default_name,
     loader_options,
 )
-from lost_reg.cli.output import print_detail, print_line, print_message, print_note
+from lost_reg.cli.output import print_detail, print_line, print_message, print_note, print_warning
 from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
 from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.cli.train_detector import apply_detector
@@ -245,9 +245,9 @@ def _run(
 
     ranks = chosen.ranks
     with joined(ranks):
-        note = print_note if ranks.first else no_note
+        note, warn = (print_note, print_warning) if ranks.first else (no_note, no_note)
         device = ranks.device(options["device"])
-        loaded = load(backbone, options, note, device=device, registers=options["registers"])
+        loaded = load(backbone, options, note, warn, device=device, registers=options["registers"])
         note_trial(loaded, note)
         print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
         with progress_of_run(loaded.name, out, ranks) as progress:

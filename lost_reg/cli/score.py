@@ -15,7 +15,7 @@ from lost_reg.cli.options import (
     shown_rows,
     table_options,
 )
-from lost_reg.cli.output import as_options, print_message, print_notes
+from lost_reg.cli.output import print_message, print_notes
 
 
 @click.command()
@@ -37,7 +37,7 @@ def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -
     one_of_json_and_csv(as_json, as_csv)
     rows, errors = score_runs(runs, scoring_options_of(**options))
     if rows:
-        click.echo(as_options(shown_rows(all_scores_text, rows, as_json, as_csv)))
+        click.echo(shown_rows(all_scores_text, rows, as_json, as_csv))
     print_notes(note for row in rows for note in row.run.notes)
     for error in errors:
         print_message("Error", str(error))

@@ -20,9 +20,10 @@ from lost_reg.cli.options import (
     loader_options,
     max_side_option,
     one_of_json_and_csv,
+    shown_rows,
     unannotated_option,
 )
-from lost_reg.cli.output import as_options, print_line, print_message, print_note, print_notes
+from lost_reg.cli.output import print_line, print_message, print_note, print_notes
 from lost_reg.cli.run import progress_of_run
 from lost_reg.cli.setting_options import SweepCommand, values_given
 from lost_reg.discovery.features import FeatureConfig
@@ -151,13 +152,7 @@ def sweep(
         unannotated=options["unannotated"],
     )
     sweep_text.write_scores(scores)
-    if as_json:
-        shown = sweep_text.json_text(scores)
-    elif as_csv:
-        shown = sweep_text.csv_text(scores)
-    else:
-        shown = as_options(sweep_text.text_table(scores))
-    click.echo(shown)
+    click.echo(shown_rows(sweep_text, scores, as_json, as_csv))
     if warning := sweep_text.chance_warning(scores):
         print_message("Warning", warning)
     if not (as_json or as_csv):

@@ -76,6 +76,8 @@ def chosen_preset(method: str | None, preset: str | None, family: str) -> Settin
         LostRegError: an unknown name, or a preset that is not one of the method's.
     """
     if preset not in ACROSS_METHODS:
+        if not method and preset not in (None, *METHODS["lost"].presets):
+            raise LostRegError(_without_method(str(preset)))
         return preset_setting(method or "lost", preset or PUBLISHED)
     setting = ACROSS_METHODS[preset].setting(family)
     if method not in (None, setting.method.name):
@@ -84,6 +86,16 @@ def chosen_preset(method: str | None, preset: str | None, family: str) -> Settin
             "leave out `method`"
         )
     return setting
+
+
+def _without_method(preset: str) -> str:
+    """Why a preset that no method is named for does not stand for a setting."""
+    if preset in METHODS:
+        return f"{preset!r} is a method, not a preset: give it as `method`"
+    owners = [name for name, one in METHODS.items() if preset in one.presets]
+    if owners:
+        return f"the preset {preset!r} belongs to a method: add `method` {' or '.join(owners)}"
+    return f"unknown `preset` {preset!r}: choose among {', '.join(preset_names())}"
 
 
 def scaled_for_own_images(setting: Setting, preset: str | None) -> Setting:

@@ -40,6 +40,7 @@ _FACETS = (PRESETS_OWN, *FACETS, "qk", "qv", "kv", "qkv")
 _SLIDERS = {"bias": (-1.0, 0.5), "tau": (0.0, 1.0)}
 _SECONDS = 3600  # after which the pictures of a session, and how often, are deleted
 _STYLE = """
+.lost-reg-title h1 {font-size: 1.25rem; font-weight: 600; margin: 0}
 .lost-reg-text p {margin: 0 0 .35em} .lost-reg-text .title {font-weight: 600}
 .lost-reg-text .error {color: #b91c1c} .dark .lost-reg-text .error {color: #fca5a5}
 .lost-reg-picture img {cursor: crosshair; width: 100%}
@@ -90,6 +91,7 @@ class _Page:
         with gr.Blocks(
             title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_SECONDS, _SECONDS)
         ) as self.blocks:
+            gr.HTML(f"<h1>{TITLE}</h1>", elem_classes="lost-reg-title", padding=False)
             self.session = gr.State(_Session(), time_to_live=_SECONDS)
             with gr.Row():
                 self._lay_out_images()

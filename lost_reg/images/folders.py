@@ -23,6 +23,9 @@ _MEDIA = frozenset(
      ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
      ".webm", ".wmv")
 )  # fmt: skip
+# What a folder of lost-reg's own results holds, and the folders in it whose images are drawn from others.
+_RESULTS = frozenset(("run.json", "predictions.jsonl"))
+_DRAWN = frozenset(("pictures", "maps"))
 _KINDS_SHOWN = 6
 
 
@@ -41,17 +44,23 @@ def is_junk(name: str) -> bool:
     return (name.startswith(".") and name not in (".", "..")) or name.lower() in _JUNK
 
 
-def walk(folder: str, unlisted: dict[str, str]) -> Iterator[str]:
+def walk(folder: str, unlisted: dict[str, str], drawn: set[str]) -> Iterator[str]:
     """The files in a folder and below it, without junk; links to folders are not followed.
 
-    unlisted: receives the folders that cannot be listed, and why.
+    Args:
+        unlisted: receives the folders that cannot be listed, and why.
+        drawn: receives the folders that are left out because a run's pictures or maps are in them.
     """
 
     def cannot(error: OSError) -> None:
         unlisted[error.filename] = error.strerror
 
     for where, folders, names in os.walk(folder, onerror=cannot):
-        folders[:] = [name for name in folders if not is_junk(name)]
+        if _RESULTS.issubset(names):
+            drawn.update(os.path.join(where, name) for name in folders if name in _DRAWN)
+        folders[:] = [
+            name for name in folders if not is_junk(name) and os.path.join(where, name) not in drawn
+        ]
         yield from (os.path.join(where, name) for name in names if not is_junk(name))
 
 
@@ -72,6 +81,11 @@ def passed_over(others: Iterable[str]) -> dict[str, int]:
 def passed_over_line(counts: Mapping[str, int]) -> str:
     """One line on the files that were passed over, such as "3 files passed over: 2 .heic, 1 .mov"."""
     return f"{counted(sum(counts.values()), 'file')} passed over: {listed_counts(counts)}{_advice(counts)}"
+
+
+def drawn_line(folders: Iterable[str]) -> str:
+    """One line on the folders that were left out because a run's pictures or maps are in them."""
+    return f"left out are pictures and maps that lost-reg made: {shown_names(sorted(folders), 2)}"
 
 
 def what_is_there(others: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -45,7 +45,7 @@ def named_images(
         isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim < 4
     ):
         images = [images]
-    elif isinstance(images, bytes) or not isinstance(images, Iterable):
+    elif isinstance(images, (bytes, Mapping)) or not isinstance(images, Iterable):
         raise _refusal(images)
     named: list[NamedImage | Failure] = []
     for index, image in enumerate(images):

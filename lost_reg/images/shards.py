@@ -65,6 +65,7 @@ class TarShards:
     count = None
     are_files = False
     passed_over = MappingProxyType[str, int]({})
+    drawn = ()
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None

@@ -58,7 +58,7 @@ class Images(Protocol):
     root: the folder that their names are relative to.
     count: how many there are, or None if only reading them all would tell.
     are_files: whether root / name is a file.
-    passed_over: see `ImageFiles`.
+    passed_over, drawn: see `ImageFiles`.
     """
 
     @property
@@ -72,6 +72,9 @@ class Images(Protocol):
 
     @property
     def passed_over(self) -> Mapping[str, int]: ...
+
+    @property
+    def drawn(self) -> Sequence[str]: ...
 
     def todo(
         self, done: Container[str], share: Share = ALL, limit: int | None = None
@@ -98,12 +101,14 @@ class ImageFiles:
 
     failures: folders that could not be listed.
     passed_over: how many files beside them are of formats that are not read, by suffix.
+    drawn: the folders that were left out because they hold pictures or maps that lost-reg made.
     """
 
     root: Path
     names: tuple[str, ...]
     failures: tuple[Failure, ...] = ()
     passed_over: Mapping[str, int] = field(default_factory=dict)
+    drawn: Sequence[str] = ()
     are_files = True
 
     @property
@@ -126,7 +131,8 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     Args:
         inputs: files, folders (searched recursively for `readable_suffixes` in any case) and glob patterns
             (`**` recurses). A file that is given directly is read whatever its suffix. What is hidden, or
-            junk such as __MACOSX, is left out, unless it is named itself.
+            junk such as __MACOSX, is left out, unless it is named itself; so are the pictures and maps in
+            the folder of a run.
         exclude: a folder to leave out, such as the one results are written to.
 
     Returns:
@@ -140,10 +146,11 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
     files: dict[str, None] = {}  # strings: a million Path objects take a gigabyte
     others: set[str] = set()
     unlisted: dict[str, str] = {}  # folders and reasons
+    drawn: set[str] = set()
     tops = []
     for text in map(str, inputs):
         unlisted_here: dict[str, str] = {}
-        found, others_here, top = _files_of(text, unlisted_here)
+        found, others_here, top = _files_of(text, unlisted_here, drawn)
         if excluded:
             found, others_here = (
                 [file for file in some if not is_below(file, excluded)] for some in (found, others_here)
@@ -163,21 +170,22 @@ def list_images(inputs: Sequence[str | Path], *, exclude: Path | None = None) ->
 
     failures = tuple(Failure(named(path), f"cannot be listed: {reason}") for path, reason in unlisted.items())
     others.difference_update(files)  # of any suffix, if they were given directly
-    return ImageFiles(Path(root), tuple(map(named, files)), failures, passed_over(others))
+    own = sorted(map(named, drawn))
+    return ImageFiles(Path(root), tuple(map(named, files)), failures, passed_over(others), own)
 
 
-def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], list[str], str]:
+def _files_of(text: str, unlisted: dict[str, str], drawn: set[str]) -> tuple[list[str], list[str], str]:
     """The images of one input and the other files, absolute, and the folder that names are relative to.
 
     The images are sorted.
 
-    unlisted: receives the folders that cannot be listed, and why.
+    unlisted, drawn: see `walk`.
     """
     if not text:
         raise LostRegError("an input is empty: give a file, folder or pattern")
     path = os.path.abspath(text)
     if os.path.isdir(path):
-        return *_split(walk(path, unlisted)), path
+        return *_split(walk(path, unlisted, drawn)), path
     if os.path.exists(path):
         return [path], [], os.path.dirname(path)
     if glob.has_magic(text):
@@ -186,7 +194,9 @@ def _files_of(text: str, unlisted: dict[str, str]) -> tuple[list[str], list[str]
         fixed = os.path.abspath(Path(*parts[:first]))
         matches = _matches(text, fixed, parts[first:])
         files = {
-            file for match in matches for file in (walk(match, unlisted) if os.path.isdir(match) else [match])
+            file
+            for match in matches
+            for file in (walk(match, unlisted, drawn) if os.path.isdir(match) else [match])
         }
         found, others = _split(files)
         # after its wildcard, a pattern may leave its fixed part through ".."
@@ -240,6 +250,7 @@ class ListedFiles:
     _end: bytes = field(repr=False)
     are_files = True
     passed_over = MappingProxyType[str, int]({})
+    drawn = ()
 
     @classmethod
     def read(cls, name: str) -> ListedFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 from typing import Any
 
 from PIL import Image
@@ -117,6 +118,33 @@ class Predictions(list[ImagePrediction]):
     """
 
     failures: tuple[Failure, ...] = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        """A prediction, or for a slice Predictions; the failures stay with the whole list."""
+        found = super().__getitem__(index)
+        return Predictions(found) if isinstance(index, slice) else found
+
+    def plot(self, columns: int = 4) -> Any:
+        """Draw the first pictures beside each other with matplotlib, and return its figure.
+
+        Args:
+            columns: how many are in a row.
+
+        Raises:
+            LostRegError: no predictions.
+            UnreadableImage: see `ImagePrediction.picture`.
+        """
+        if not self:
+            raise LostRegError("there are no predictions to plot")
+        from matplotlib import pyplot
+
+        shown = self[:_SHOWN_IN_LIST]
+        columns = min(columns, len(shown))
+        rows = -(-len(shown) // columns)
+        figure, grid = pyplot.subplots(rows, columns, squeeze=False, figsize=(3 * columns, 3 * rows))
+        for axes, one in zip_longest(grid.flat, shown):
+            one.plot(axes) if one else axes.set_axis_off()
+        return figure
 
     def to_coco(self) -> dict[str, Any]:
         """A COCO instances file as a dictionary, as `lost-reg export --to coco` writes it.

@@ -263,7 +263,7 @@ def _entry(
 def _why_no_maps(run: ReportRun) -> str:
     if (run.folder / MAPS_FOLDER).is_dir():
         return "no maps: the run's folder has none of this image, though of others"
-    return "no maps: the run was made without `save_maps`"
+    return "no maps: `lost-reg draw` makes them, with the folder of the run"
 
 
 def _maps(maps: Maps, pictures: Pictures) -> dict[str, Any]:

@@ -111,6 +111,7 @@ _LABEL, _BAR, _GAP = 14, 16, 9  # heights in pixels: of a label's line, of a bar
 _BASELINES = (("centred", "a centred box of 80 % side", "-"), ("whole", "the whole image", ":"))
 _DIAMOND: dict[str, Any] = {
     "marker": "D", "ms": 7, "mfc": COLOURS["published"], "mec": COLOURS["surface"], "mew": 1.2,
+    "clip_on": False,  # at the end of the axis, too, it is whole
 }  # fmt: skip
 
 Bar = tuple[ReportRun, str]  # a scored run, and its kind: one of REGISTER_KINDS in a pair, else "plain"
@@ -160,7 +161,7 @@ def _draw_bars(bars: Sequence[Bar], labels: Sequence[list[str]], axes: Axes) -> 
         y += _LABEL * len(lines) + _BAR / 2
         _draw_bar(run, kind, y, axes)
         text: dict[str, Any] = {"va": "center_baseline", "weight": "bold"}
-        axes.annotate(f"{run.row.score.corloc:.1f}", (top, y), (7, 0), textcoords="offset points", **text)
+        axes.annotate(f"{run.row.score.corloc:.1f}", (top, y), (9, 0), textcoords="offset points", **text)
         heights.append(y)
         y += _BAR / 2 + _GAP
     axes.containers[-1].set_label("95 % interval")  # one legend entry, after those of the bars
@@ -178,7 +179,7 @@ def _draw_bar(run: ReportRun, kind: str, y: float, axes: Axes) -> None:
     titled(bar, _describe(run))
     interval = [[value - low], [high - value]]
     style: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS["text"], "lw": 1.3, "capsize": 3}
-    axes.errorbar(value, y, xerr=interval, **style)
+    axes.errorbar(value, y, xerr=interval, clip_on=False, **style)
     if run.row.published:
         (mark,) = axes.plot(_published(run), y, ls="none", label="published", **_DIAMOND)
         titled(mark, f"published: {run.row.published.corloc:.1f}")

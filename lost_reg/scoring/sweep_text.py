@@ -39,9 +39,13 @@ def choice_rows(scores: SweepScores) -> list[dict[str, str]]:
 
 
 def _setting_row(scores: SweepScores, which: str, one: SettingScore) -> dict[str, str]:
-    setting = f"{title_of(one)}: " * (len(scores.methods) > 1) + describe_setting(one.setting)
     interval = "{:.1f} to {:.1f}".format(*scores.interval(one))
-    return _row(which, setting, f"{scores.corloc(one):.1f}", interval)
+    return _row(which, _named(scores, one), f"{scores.corloc(one):.1f}", interval)
+
+
+def _named(scores: SweepScores, one: SettingScore) -> str:
+    """A setting in a few words, with its method if there are several."""
+    return f"{title_of(one)}: " * (len(scores.methods) > 1) + describe_setting(one.setting)
 
 
 def _row(which: str, setting: str, corloc: str, interval: str = "") -> dict[str, str]:
@@ -69,17 +73,25 @@ def _but_at(scores: SweepScores, one: SettingScore) -> str:
     return f", but at {', '.join(departures)}" if departures else ""
 
 
-def text_table(scores: SweepScores) -> str:
-    """The choice, the best in hindsight, each method as published and the baselines, as text."""
+_DROPPED = ("95 % interval", "setting")  # for want of width
+
+
+def text_table(scores: SweepScores, width: int | None = None) -> str:
+    """The choice, the best in hindsight, each method as published and the baselines, as text.
+
+    width: of the table; below it, the settings chosen are written out.
+    """
+    chosen, best = (_named(scores, one) for one in (scores.chosen, scores.hindsight))
     return "\n".join(
         [
             f"{scores.backbone} on {scores.dataset} {scores.split}: "
             f"{text.counted(len(scores.settings), 'setting')}{_of_methods(scores)}, "
             f"CorLoc on {text.counted(scores.images_scored, 'image')}",
-            text.text_table(choice_rows(scores)),
-            f"The choice was made on {text.counted(scores.images_tuned, 'other image')} (`tune_fraction` "
-            f"{scores.tune_fraction:g}, `seed` {scores.seed}). The best in hindsight was chosen on the "
-            "images that it is scored on: too high to be compared.",
+            text.text_table(choice_rows(scores), width=width, drop=_DROPPED),
+            f"Chosen on {text.counted(scores.images_tuned, 'other image')} (`tune_fraction` "
+            f"{scores.tune_fraction:g}, `seed` {scores.seed}): {chosen}.",
+            f"The best in hindsight, {best}, was chosen on the images that it is scored on: too high to be "
+            "compared.",
             *choice_notes(scores),
             f"{scores.unusable:,} undecodable (misses), {scores.not_done:,} not done (left out).",
         ]

@@ -77,7 +77,8 @@ def test_a_folder_without_images_is_one_line(refused, unserved, tmp_path):
     assert "no images in" in refused("explore", tmp_path, "-b", "tiny")
 
 
-def test_a_port_in_use_is_one_line(refused, unserved):
+def test_a_port_in_use_is_one_line_before_weights_are_looked_for(refused, unserved, monkeypatch):
+    monkeypatch.setattr(command, "get_weights", lambda *_: pytest.fail("weights were looked for"))
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

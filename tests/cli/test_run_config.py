@@ -241,12 +241,25 @@ def test_overwriting_goes_through_no_links(lost_reg, refused, photos, tmp_path):
     assert (elsewhere / "run.json").exists()
 
 
+def test_a_misspelt_variable_is_said_with_the_nearest(lost_reg, monkeypatch):
+    assert lost_reg("methods").stderr == ""
+    for name in ("LOST_REG_RUN_MAXSIDE", "LOST_REG_DATTA", "LOST_REG_TRAIN_HEAD_SEEDZ"):
+        monkeypatch.setenv(name, "80")
+    for name in ("LOST_REG_RUN_MAX_SIDE", "LOST_REG_DATA", "LOST_REG_TRAIN_HEAD_SEED", "LOST_REGION_X"):
+        monkeypatch.setenv(name, "80")
+    near = ("LOST_REG_DATA", "LOST_REG_RUN_MAX_SIDE", "LOST_REG_TRAIN_HEAD_SEED")
+    warnings = lost_reg("methods").stderr.splitlines()
+    assert [line.rpartition("; did you mean ")[2] for line in warnings] == [f"{name}?" for name in near]
+    assert warnings[0].startswith("Warning: no option has the variable LOST_REG_DATTA, which is ignored")
+
+
 def test_quiet_and_verbose(lost_reg, photos, tmp_path):
     run = ("run", photos, *FAST, "--weights", "random", "--out")
     quiet = lost_reg(*run, tmp_path / "a", "-q")
-    assert quiet.stderr == "" and quiet.stdout.startswith("2 images in")
+    assert quiet.stderr == "Warning: tiny runs with random weights: its results are meaningless\n"
+    assert quiet.stdout.startswith("2 images in")
     verbose = lost_reg(*run, tmp_path / "b", "-v").stderr
     assert "Note: tiny has the weights random (random), in fp32 on cpu\n" in verbose
     assert "Note: settings: spread, " in verbose
     plain = lost_reg(*run, tmp_path / "c").stderr
-    assert "has the weights" not in plain and "Note: tiny runs with random weights" in plain
+    assert "has the weights" not in plain and "Warning: tiny runs with random weights" in plain

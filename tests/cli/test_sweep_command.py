@@ -26,8 +26,9 @@ def voc(tmp_path, make_voc) -> Path:
 
 
 @pytest.fixture
-def sweep(lost_reg, voc, tmp_path):
-    """Run `lost-reg sweep ARGS...` on these images into the folder s."""
+def sweep(lost_reg, voc, tmp_path, monkeypatch):
+    """Run `lost-reg sweep ARGS...` on these images into the folder s, in a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "250")
     return lambda *args: lost_reg("sweep", "--dataset", voc, "--out", tmp_path / "s", *args)
 
 
@@ -46,6 +47,15 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
     assert json.loads(again.stdout) == written
     rows = list(csv.DictReader(sweep(*arguments, "--resume", "--csv").stdout.splitlines()))
     assert [float(row["corloc"]) for row in rows] == [one["corloc"] for one in written["settings"]]
+
+
+def test_the_table_fits_80_columns(sweep, monkeypatch):
+    arguments = ("--bias", "0,auto", "--k-patches", "50", "--layer", "-1", "--tune-fraction", "0.3")
+    assert max(map(len, sweep(*arguments).stdout.splitlines()[1:6])) > 80
+    monkeypatch.setenv("COLUMNS", "80")
+    text = sweep(*arguments, "--resume").stdout
+    table, _, below = text.partition("\nLeft out to fit the width: setting\nChosen on 3 other images ")
+    assert max(map(len, table.splitlines()[1:])) <= 80 and "seed 0): k of layer -1, " in below
 
 
 def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):

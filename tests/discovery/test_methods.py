@@ -98,8 +98,18 @@ def test_presets_across_methods_choose_the_method_for_the_backbone():
     assert refusal(chosen_preset, "tokencut", "best", other) == (
         "the preset 'best' stands for the method spread with this backbone: leave out `method`"
     )
-    text = refusal(chosen_preset, None, "native", other)
-    assert text == "lost has no preset 'native': it belongs to `method` maskcut"
+
+
+def test_a_preset_without_a_method_that_it_needs_is_refused_with_what_to_do():
+    assert refusal(chosen_preset, None, "native", "DINO") == (
+        "the preset 'native' belongs to a method: add `method` maskcut"
+    )
+    for word in ("spread", "tokencut"):
+        line = f"{word!r} is a method, not a preset: give it as `method`"
+        assert refusal(chosen_preset, None, word, "DINO") == line
+    unknown = refusal(chosen_preset, None, "bset", "DINO")
+    assert unknown.startswith("unknown `preset` 'bset': choose among published, ") and "best" in unknown
+    assert chosen_preset(None, "published", "DINO") == Setting()
 
 
 def test_unknown_presets_are_refused_with_those_there_are(other):

@@ -208,6 +208,7 @@ def text(page, kind: str) -> str:
 
 def test_upload_click_and_change_of_method(server, open_page):
     page = open_page()
+    assert page.locator("h1").all_text_contents() == ["lost-reg explore"]
     assert "a.png" in page.locator("#status").inner_text() and "tiny" in text(page, "method")
 
     page.set_input_files("#upload input[type=file]", server.top / "c.jpg")

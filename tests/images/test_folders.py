@@ -8,7 +8,7 @@ import pytest
 from helpers import refusal
 
 from lost_reg.images import folders
-from lost_reg.images.folders import is_junk, passed_over_line
+from lost_reg.images.folders import drawn_line, is_junk, passed_over_line
 from lost_reg.images.reading import HEIF_SUFFIXES, SUFFIXES
 from lost_reg.images.sources import list_images
 
@@ -114,6 +114,22 @@ def test_what_is_read_was_not_passed_over(photos, monkeypatch):
     assert len(found.names) == 7 and found.passed_over == {}
     only = list_images(["photos"])
     assert passed_over_line(only.passed_over) == "1 file passed over: 1 .mov"
+
+
+def test_what_a_run_drew_into_its_folder_is_no_image_unless_it_is_named(photos):
+    drawn = ("run/pictures/a.jpg.jpg", "run/maps/b.jpg", "sub/run/pictures/sub/c.jpg.jpg")
+    own = ("a.jpg", "pictures/d.jpg", "run/e.jpg", "sub/run.json", "sub/maps/f.jpg")
+    photos(*drawn, *own, "sub/run/run.json", "sub/run/predictions.jsonl")
+    for name in ("run.json", "predictions.jsonl"):
+        photos(f"run/{name}")
+    found = list_images(["photos"])
+    assert {*found.names} == {one for one in own if one.endswith(".jpg")}
+    assert found.drawn == ["run/maps", "run/pictures", "sub/run/pictures"]
+    assert drawn_line(found.drawn) == (
+        "left out are pictures and maps that lost-reg made: run/maps, run/pictures and 1 more"
+    )
+    named = list_images(["photos/run/pictures"])
+    assert named.names == ("a.jpg.jpg",) and named.drawn == []
 
 
 def test_what_is_excluded_was_not_passed_over(photos):

@@ -162,6 +162,7 @@ def test_no_images_are_none():
         (None, "but got a NoneType"),
         (3, "but got a int"),
         (b"content of a file", "but got a bytes"),
+        ({"a": "a.jpg"}, "but got a dict"),
         ([None], "[0]: expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors"),
         ([["a.jpg"]], "[0]: expected paths"),
         ([b"content of a file"], "but got a bytes"),

@@ -181,6 +181,17 @@ def test_a_list_shows_its_first_pictures_and_what_was_skipped(colours, tmp_path)
 # --- conversions -------------------------------------------------------------------------------------
 
 
+def test_slices_are_predictions_and_a_list_plots_its_pictures(colours):
+    found = discover([planted()] * 5, colours, "lost")
+    some = found[1:4]
+    assert isinstance(some, Predictions) and [one.image for one in some] == ["[1]", "[2]", "[3]"]
+    assert isinstance(found[-1], ImagePrediction) and len(some.to_coco()["images"]) == 3
+    figure = found.plot(columns=3)
+    drawn = [(axes.get_title(), len(axes.images), axes.axison) for axes in figure.axes]
+    assert drawn == [(f"[{index}]", 1, False) for index in range(5)] + [("", 0, False)]
+    assert "no predictions to plot" in refusal(Predictions().plot)
+
+
 def test_coco_is_what_the_export_writes(found, of_file, tmp_path):
     both = Predictions([found, of_file, replace(found, image="empty.jpg", objects=())])
     run = write_predictions(tmp_path / "run", both)

@@ -97,7 +97,7 @@ def test_a_missing_map_says_why(tmp_path, make_coco, open_page):
     write_run(tmp_path / "results" / "some", dataset, boxes, maps=["a.jpg"])
     write_run(tmp_path / "results" / "none", dataset, boxes, backbone="dino_vits16")
     page = open_page(report(tmp_path / "results", tmp_path / "out").page)
-    without = "no maps: the run was made without `save_maps`"
+    without = "no maps: `lost-reg draw` makes them, with the folder of the run"
     of_b = [without, "no maps: the run's folder has none of this image, though of others"]
     assert page.locator(".card").first.locator(".reason").all_text_contents() == [without]
     assert page.locator(".card").last.locator(".reason").all_text_contents() == of_b

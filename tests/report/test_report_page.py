@@ -117,6 +117,14 @@ def test_sorts_order_as_they_say(two, open_page):
         assert shown(page) == [f"{name}.jpg" for name in expected], value
 
 
+def test_runs_without_scores_cannot_be_sorted_by_them(tmp_path, save_scene, open_page):
+    save_scene(tmp_path / "photos" / "a.jpg")
+    for name in "ab":
+        write_run(tmp_path / "results" / name, None, {"a.jpg": RIGHT}, root=tmp_path / "photos")
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    assert page.locator("#sort option").all_text_contents() == ["order in the dataset", "file name"]
+
+
 def test_images_without_a_score_stand_last_in_every_sort_and_count_as_neither_found_nor_missed(
     tmp_path, make_coco, open_page
 ):
@@ -363,7 +371,7 @@ def test_names_from_outside_are_shown_and_not_executed(tmp_path, make_coco, open
     assert about == [one_line(label) for label in HOSTILE.values()]
     failure, *others = page.locator(".reason").all_text_contents()
     assert failure == "cannot be decoded: <b>bad</b>" and ".npz" in others.pop()
-    assert set(others) == {"no maps: the run was made without `save_maps`"}
+    assert set(others) == {"no maps: `lost-reg draw` makes them, with the folder of the run"}
     for value in ("gain", "name"):
         page.select_option("#sort", value)
     page.wait_for_timeout(300)

@@ -217,7 +217,7 @@ def test_three_ranks_one_of_them_killed_then_two(tmp_path, save_scene):
     resumed = torchrun(2, "-m", "lost_reg", *args, "--out", out, "--resume")
     said, _ = resumed.communicate(timeout=HANG_GUARD)
     assert resumed.returncode == 0, said
-    assert said.count("Note: tiny runs with random weights") == 1
+    assert said.count("Warning: tiny runs with random weights") == 1
     assert f"{30 - len(done)} images in" in said and f"{len(done)} were done before" in said
     assert sorted(lines_of(out / "predictions.jsonl")) == sorted(
         lines_of(tmp_path / "alone/predictions.jsonl")

@@ -288,6 +288,21 @@ def test_one_setting_is_chosen_over_all_methods_and_each_as_published_is_shown(v
     ]  # fmt: skip
 
 
+def test_the_table_fits_a_width_and_what_was_chosen_is_said_below_it(voc, tmp_path):
+    found = {f"{i:06}.jpg": [i < 2, i < 4, True, i == 0] for i in range(11)}
+    tried = [_tried(bias=-0.1), _tried(bias=0.0), _tried(bias=-0.2, k_patches=10), _tried(bias=-0.3)]
+    scores = score_sweep(planted_sweep(tmp_path / "s", voc, found, tried=tried), tune_fraction=0.3)
+    chosen = "k of layer -1, raw, k_patches 10, bias -0.2"
+    for width, left_out in ((None, ""), (79, "95 % interval"), (60, "setting")):
+        _, *lines = text_table(scores, width).splitlines()
+        table, below = lines[:7], "\n".join(lines[7:])
+        assert width is None or max(map(len, table)) <= width
+        assert (f"Left out to fit the width: {left_out}" in below) == bool(left_out)
+        assert any(chosen in line for line in table) == (width != 60)
+        assert f"Chosen on 3 other images (`tune_fraction` 0.3, `seed` 0): {chosen}." in below
+        assert f"The best in hindsight, {chosen}, was chosen on the images" in below
+
+
 def _tried(refine=None, **changes) -> dict:
     recorded = helpers.setting(**changes).recorded()
     return {**recorded, **({"refine": refine} if refine else {})}

@@ -85,11 +85,17 @@
     const one = [["both", "found"], ["neither", "missed"]];
     setOptions(choice.show, [["all", "all images"], ...(hasB() ? two : one)], choice.show.value);
     const sorts = [["order", "order in the dataset"]];
+    const isScored = data.items.some((item) => Object.values(item.entries).some((entry) => iouOf(entry) !== null));
+    if (isScored) sorts.push(...sortsByIou());
+    sorts.push(["name", "file name"]);
+    setOptions(choice.sort, sorts, choice.sort.value);
+  };
+  const sortsByIou = () => {
+    const sorts = [];
     if (hasB()) sorts.push(["gain", "IoU difference, B ahead first"], ["loss", "IoU difference, A ahead first"], ["apart", "IoU difference, either way"]);
     sorts.push(["best", hasB() ? "IoU of A, best first" : "IoU, best first"], ["worst", hasB() ? "IoU of A, worst first" : "IoU, worst first"]);
     if (hasB()) sorts.push(["best-b", "IoU of B, best first"], ["worst-b", "IoU of B, worst first"]);
-    sorts.push(["name", "file name"]);
-    setOptions(choice.sort, sorts, choice.sort.value);
+    return sorts;
   };
 
   // A tag is the class of a true object, or the label of one that a run found.
