@@ -17,7 +17,7 @@ _hidden = False
 Progress = Callable[[int, int, int | None], None]  # (done, failed, total if known), in images
 
 
-def no_phases(what: str) -> Progress:
+def no_phases(what: str, unit: str = "image") -> Progress:
     """Report nothing of any phase."""
     return no_progress
 
@@ -45,12 +45,12 @@ def image_progress(what: str, unit: str = "image") -> Iterator[Progress]:
 
 
 @contextmanager
-def progress_of_phases() -> Iterator[Callable[[str], Progress]]:
-    """A function from the name of a phase of the work to its Progress."""
+def progress_of_phases() -> Iterator[Callable[..., Progress]]:
+    """A function from the name of a phase of the work, and its unit if that is not the image, to its Progress."""
     with _shown() as show:
 
-        def phase(what: str) -> Progress:
-            return lambda done, failed, total: show(what, done + failed, total, "image")
+        def phase(what: str, unit: str = "image") -> Progress:
+            return lambda done, failed, total: show(what, done + failed, total, unit)
 
         yield phase
 

@@ -142,6 +142,17 @@ class Backbone(ABC):
         self.check_class_token()
         raise NotImplementedError
 
+    def last_tokens(self, images: Tensor, *, normed: bool = True) -> Tensor:
+        """All tokens after the last block: (B, P + N, D), those before the patches first.
+
+        Args:
+            normed: after the final norm, too, where the model has one.
+
+        Raises:
+            LostRegError: a backbone without blocks.
+        """
+        self._refuse_blocks()
+
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may be negative (counted from the last).
 

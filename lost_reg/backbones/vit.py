@@ -137,8 +137,12 @@ class VitBackbone(Backbone):
     @torch.inference_mode()
     def class_tokens(self, images: Tensor) -> Tensor:
         self.check_class_token()
-        (tokens,) = deque(self._tokens_between_blocks(images), maxlen=1)  # the last
-        return self.model.norm(tokens[:, 0])
+        return self.model.norm(self.last_tokens(images, normed=False)[:, 0])
+
+    @torch.inference_mode()
+    def last_tokens(self, images: Tensor, *, normed: bool = True) -> Tensor:
+        (tokens,) = deque(self._tokens_between_blocks(images), maxlen=1)
+        return self.model.norm(tokens) if normed else tokens
 
     def _tokens_between_blocks(self, images: Tensor) -> Iterator[Tensor]:
         """All tokens entering each block, then those leaving the last; computed on demand."""
