@@ -99,7 +99,7 @@ class _Probe:
     def run(self, out: Path) -> ProbeRecord:
         with work_folder(out, json.loads(as_json(self._settings()))) as work:
             reader = LabelReader(self.data, self.task, self.options, self.data.classes)
-            reader, drawn, sizes = read_all(reader, self.progress("labels"))
+            reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
             with FeatureCache(work / "features", math.inf) as cache:
                 images = self._fill(cache, drawn, sizes)
                 head = self._trained(images, reader, work)

@@ -12,10 +12,10 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import read_values
 from lost_reg.images.sizes import sizes_or_reasons
 from lost_reg.probing.dense_options import MIN_DEPTH, DenseOptions, DenseTask
-from lost_reg.progress import Progress
+from lost_reg.progress import Progress, no_progress
 from lost_reg.types import SizeHW
 
-PIXELS = 2048  # that are drawn from a training image
+PIXELS = 1024  # that are drawn from a training image
 MOST_CLASSES = 2**12
 _IGNORED = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -86,9 +86,12 @@ class LabelReader:
 
 
 def read_all(
-    reader: LabelReader, progress: Progress
+    reader: LabelReader, progress: Progress = no_progress, *, workers: int | None = None
 ) -> tuple[LabelReader, list[Pixels], list[SizeHW | None]]:
     """Read the labels of all images once, so that what is wrong with them is said first.
+
+    Args:
+        workers: see `sizes_or_reasons`.
 
     Returns:
         The reader, which knows the number of classes now; the pixels that are drawn from each training image,
@@ -102,7 +105,7 @@ def read_all(
     drawn: list[Pixels] = []
     sizes: list[SizeHW | None] = []
     met: set[int] = set()
-    for number, (pixels, size_hw) in enumerate(_read(reader, train)):
+    for number, (pixels, size_hw) in enumerate(_read(reader, train, workers)):
         if reader.task == "segmentation":
             met.update(np.unique(pixels.labels).astype(int).tolist())
         drawn.append(_draw(pixels, np.random.default_rng((seed, number))))
@@ -115,7 +118,7 @@ def read_all(
             raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
         reader = replace(reader, classes=reader.classes or max(met) + 1)
     labelled = 0
-    for number, (pixels, _) in enumerate(_read(reader, test), start=len(train)):
+    for number, (pixels, _) in enumerate(_read(reader, test, workers), start=len(train)):
         labelled += len(pixels.places)
         progress(number + 1, 0, total)
     if not labelled:
@@ -129,8 +132,10 @@ def _wanted(reader: LabelReader) -> str:
     return f"a depth between {MIN_DEPTH:g} and {reader.options.max_depth:g} m: is `depth_scale` right?"
 
 
-def _read(reader: LabelReader, images: Sequence[LabelledImage]) -> Iterator[tuple[Pixels, SizeHW | None]]:
-    for one, size_hw in zip(images, sizes_or_reasons(one.image for one in images)):
+def _read(
+    reader: LabelReader, images: Sequence[LabelledImage], workers: int | None
+) -> Iterator[tuple[Pixels, SizeHW | None]]:
+    for one, size_hw in zip(images, sizes_or_reasons((one.image for one in images), workers=workers)):
         known = None if isinstance(size_hw, str) else (size_hw[0], size_hw[1])
         yield reader.read(one, known), known
 
