@@ -46,7 +46,7 @@ def image_progress(what: str, unit: str = "image") -> Iterator[Progress]:
 
 @contextmanager
 def progress_of_phases() -> Iterator[Callable[..., Progress]]:
-    """A function from the name of a phase of the work, and the unit that it counts, to its Progress."""
+    """A function from the name of a phase, and its unit if that is not the image, to its Progress."""
     with _shown() as show:
 
         def phase(what: str, unit: str = "image") -> Progress:

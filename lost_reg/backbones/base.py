@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -200,6 +201,18 @@ class Backbone(ABC):
         """
         self.check_class_token()
         raise NotImplementedError
+
+    def last_tokens(self, images: Tensor, *, normed: bool = True) -> Tensor:
+        """All tokens after the last block: (B, P + N, D), those before the patches first.
+
+        Args:
+            normed: after the final norm, too.
+
+        Raises:
+            LostRegError: a backbone without blocks, or without that norm.
+        """
+        (tokens,) = deque(self.block_outputs(images, with_prefix=True), maxlen=1)
+        return self.final_norm(tokens) if normed else tokens
 
     def final_norm(self, tokens: Tensor) -> Tensor:
         """Tokens that leave the last block, (B, T, D), after the norm that the model applies to them.

@@ -18,7 +18,7 @@ from lost_reg.cli.options import (
     table_options,
 )
 from lost_reg.cli.probe_classes import class_options, probe_classes
-from lost_reg.cli.probe_dense import probe_depth, probe_segmentation
+from lost_reg.cli.probe_dense import dense_options, probe_depth, probe_segmentation
 from lost_reg.cli.probe_zero_shot import probe_zero_shot
 
 CLASSES = "classes"
@@ -47,6 +47,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
     help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
 )  # fmt: skip
 @class_options
+@dense_options
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
     help="Of all that is drawn: splits, patches, intervals.",

@@ -68,7 +68,7 @@ def open_masks(name: str, folder: Path, spec: DatasetSpec | None = None) -> Data
             round.
     """
     images, masks = _image_and_mask_folders(folder, spec)
-    image_names, mask_names = _by_stem(images, readable_suffixes()), _by_stem(masks, (".png",))
+    image_names, mask_names = by_stem(images, readable_suffixes()), by_stem(masks, (".png",))
     if not image_names:
         raise LostRegError(f"no images in {images}")
     _check_pairs(image_names, mask_names, (images, masks))
@@ -137,7 +137,7 @@ def _innermost(folder: Path) -> Path:
     return folder
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
+def by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, str]:
     """The files with one of the suffixes, without hidden ones, which archives from macOS have."""
     files = map(Path, os.listdir(folder))
     found = (one for one in files if one.suffix.lower() in suffixes and not one.name.startswith("."))

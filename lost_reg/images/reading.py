@@ -51,6 +51,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF
 
 _NO_HEIF = "a HEIC photo: `pip install 'lost-reg[heif]'` makes it readable"
 _LONGEST_REASON = 300
+_SCALED_BY = {"L;2": 85, "L;4": 17}  # by Pillow, grey in PNG files
 
 
 class Reading(TypedDict):
@@ -128,6 +129,31 @@ def read_noted(
         image, note = load(opened, file)
         rgb = flattened(image, background, wide_samples(image, file) if wide else None)
         return np.asarray(_upright(rgb) if apply_exif else rgb), note
+
+
+def read_values(source: str | Path | bytes) -> np.ndarray:
+    """The values that a PNG of one channel stores: grey of up to 16 bits, or indices into a palette.
+
+    Nothing is scaled, and no palette is applied, so these can be labels or depths of pixels.
+
+    Returns:
+        (H, W) uint8, or uint16 for a file of 16 bits.
+
+    Raises:
+        UnreadableImage: as `read_image`, or another format or kind of PNG.
+    """
+    with _refusals(), _file(source, MOST_BYTES_BEFORE_PIXELS) as file, _opened(file) as opened:
+        if isinstance(opened, Tags) or opened.format != "PNG":
+            raise UnreadableImage("not a PNG file")
+        stored = str(
+            getattr(opened, "tile", None)[0][3]
+        )  # such as "L;4", grey of 4 bits, which Pillow scales to 8
+        file.left = None
+        if stored.startswith("I;16"):
+            return np.asarray(opened).astype(np.uint16)
+        if opened.mode not in ("1", "L", "P"):
+            raise UnreadableImage("has several channels: expected a PNG of one, grey or palette")
+        return np.asarray(opened).astype(np.uint8) // _SCALED_BY.get(stored, 1)
 
 
 def image_size(source: str | Path | bytes) -> tuple[int, int]:
@@ -216,7 +242,7 @@ def _scale_transparent_grey(image: Image.Image) -> None:
     grey = image.info.get("transparency")
     tiles = getattr(image, "tile", None)
     if image.format == "PNG" and isinstance(grey, int) and tiles:
-        image.info["transparency"] = grey * {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]), 1)
+        image.info["transparency"] = grey * _SCALED_BY.get(str(tiles[0][3]), 1)
 
 
 def _check_size(height: int, width: int) -> None:

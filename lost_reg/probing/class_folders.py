@@ -52,7 +52,7 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
     """The images below each class's folder, sorted; folders without any are no classes."""
     unlisted: dict[str, str] = {}
     found = {
-        one.name: sorted(Path(file) for file in walk(str(one), unlisted) if is_image(file))
+        one.name: sorted(Path(file) for file in walk(str(one), unlisted, set()) if is_image(file))
         for one in folder.iterdir()
         if one.is_dir() and not is_junk(one.name)
     }

@@ -21,9 +21,9 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from msgspec import Meta
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 from torchvision.models.detection import FasterRCNN
 
 from lost_reg.backbones.base import Backbone
@@ -35,14 +35,13 @@ from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_
 from lost_reg.runs.folder import RecordedWeights
 from lost_reg.runs.seals import OF_DETECTORS, is_own, sealed
 from lost_reg.text import first_sentence
+from lost_reg.training.checkpoints import packed
 from lost_reg.training.detector_config import MOST_CLASSES, VIT, DetectorConfig
 from lost_reg.training.detector_models import build_detector
 from lost_reg.training.run_backbone import weights_of
 
 DETECTOR_FILE, MODEL_FILE = "detector.json", "model.safetensors"
-CHECKPOINT_FILE, LOG_FILE, CHART_FILE = "checkpoint.safetensors", "log.csv", "loss.svg"
-_OLD_CHECKPOINT = "checkpoint.pt"  # a pickle, of earlier versions
-_STATE = "state"  # in the metadata of a checkpoint
+LOG_FILE, CHART_FILE = "log.csv", "loss.svg"
 
 LOG_COLUMNS = (
     "step", "lr", "loss", "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg",
@@ -201,58 +200,7 @@ def write_detector_record(folder: Path, record: dict[str, Any]) -> None:
 def write_model(folder: Path, model: nn.Module) -> None:
     """Write the weights of a trained detector."""
     with whole_file(folder / MODEL_FILE, durable=True) as part:
-        part.write_bytes(_packed(model.state_dict()))
-
-
-def _packed(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
-    return save({name: one.contiguous().cpu() for name, one in tensors.items()}, metadata)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The state of an unfinished training.
-
-    step: how many steps are done. scaler: the state of a GradScaler, which is empty but for fp16.
-    tensors: of the model and of the optimizer, by name.
-    """
-
-    step: int
-    scaler: dict[str, float]
-    tensors: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class _State:
-    """What of a checkpoint is not a tensor."""
-
-    step: Annotated[int, Meta(ge=0)]
-    scaler: dict[str, int | float]
-
-
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write the state of an unfinished training, whole or not at all."""
-    state = as_json({"step": checkpoint.step, "scaler": checkpoint.scaler})
-    with whole_file(folder / CHECKPOINT_FILE, "the checkpoint", durable=True) as part:
-        part.write_bytes(_packed(checkpoint.tensors, {_STATE: state}))
-
-
-def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The state of an unfinished training; None if it has not got as far as writing one.
-
-    Raises:
-        LostRegError: it is damaged, or an earlier version wrote it.
-    """
-    path, old = folder / CHECKPOINT_FILE, folder / _OLD_CHECKPOINT
-    if old.exists():
-        raise LostRegError(f"{old} was made by an earlier version: delete it to begin again")
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            state = parse_json(file.metadata()[_STATE], _State)
-        return Checkpoint(state.step, dict(state.scaler), load_file(path))
-    except (SafetensorError, OSError, RuntimeError, TypeError, KeyError, *MALFORMED) as error:
-        raise LostRegError(f"{path} is damaged ({reason_of(error)}): delete it to begin again") from None
+        part.write_bytes(packed(model.state_dict()))
 
 
 class Log:

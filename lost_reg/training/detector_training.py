@@ -28,19 +28,16 @@ from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.runs.seals import is_own
 from lost_reg.runs.sessions import now, versions
 from lost_reg.runs.writer import while_locked
+from lost_reg.training.checkpoints import CHECKPOINT_FILE, Checkpoint, read_checkpoint, write_checkpoint
 from lost_reg.training.detector_config import VIT, DetectorConfig
 from lost_reg.training.detector_data import Steps, Target, TrainingSet, steps_from
 from lost_reg.training.detector_folder import (
-    CHECKPOINT_FILE,
     DETECTOR_FILE,
-    Checkpoint,
     Log,
     load_vit,
     plain,
-    read_checkpoint,
     read_detector_record,
     recorded_vit,
-    write_checkpoint,
     write_detector_record,
     write_model,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ _LARGEST = float(np.finfo(_TYPE).max)
 class ImageFeatures:
     """The features of one image.
 
-    values: (N, D) float32, or float16 if they come from a cache; patches in row-major order.
+    values: (P + N, D) float32, or float16 if they come from a cache; the N patches in row-major order, after
+        P tokens before the patches, such as the class token, if there are any.
     grid_hw: rows and columns of patches. spans_hw: the height and width that they cover, in pixels of the
         original image; see `Mask`.
     """
@@ -33,18 +35,22 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A line of the index: an image, and where its features begin in the file, in bytes."""
+    """A line of the index: an image, and where its features begin in the file, in bytes.
+
+    prefix: how many tokens come before the patches.
+    """
 
     image: str
     start: int
     width: int
     grid_hw: tuple[int, int]
     spans_hw: tuple[float, float]
+    prefix: int = 0
 
     @property
     def end(self) -> int:
         rows, columns = self.grid_hw
-        return self.start + rows * columns * self.width * _TYPE.itemsize
+        return self.start + (self.prefix + rows * columns) * self.width * _TYPE.itemsize
 
 
 class FeatureCache:
@@ -97,9 +103,9 @@ class FeatureCache:
         Raises:
             LostRegError: the disk is full, or the like.
         """
-        entry = _Entry(
-            features.image, self.bytes, features.values.shape[1], features.grid_hw, features.spans_hw
-        )
+        tokens, width = features.values.shape
+        prefix = tokens - math.prod(features.grid_hw)
+        entry = _Entry(features.image, self.bytes, width, features.grid_hw, features.spans_hw, prefix)
         if entry.end > self._budget:
             return False
         try:

@@ -6,7 +6,6 @@ found, and then from its own predictions. How it differs, and what that gave, is
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,14 +22,13 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_regular, whole_file
-from lost_reg.json_files import MALFORMED, as_json, parse_json
+from lost_reg.files import whole_file
+from lost_reg.json_files import as_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
-from lost_reg.runs.heads import WORK_FOLDER, check_free_for_head, write_head
+from lost_reg.runs.heads import check_free_for_head, write_head
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
-from lost_reg.runs.writer import while_locked
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
@@ -46,9 +44,10 @@ from lost_reg.training.head_fit import (
     with_threshold,
 )
 from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
+from lost_reg.training.work_folder import work_folder
 from lost_reg.version import __version__
 
-_SETTINGS_FILE, _STATE_FILE = "settings.json", "state.safetensors"
+_STATE_FILE = "state.safetensors"
 _IMAGES_FOR_THRESHOLD = 1000
 _OTHER_METHOD = "train on a run of another `method`, such as spread, or at a larger `max_side`"
 
@@ -98,7 +97,8 @@ def train_head(
     features = layers_from_last(training.features, backbone)
     images = images_to_train_on(results, training, options)
     settings = _settings(results, backbone, replace(training, features=features), options.limit)
-    with _work_folder(out, settings, options.resume) as work:
+    check_free_for_head(out, resume=options.resume)
+    with work_folder(out, settings) as work:
         loader = as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache)
@@ -239,36 +239,3 @@ def _read_state(file: Path, device: torch.device) -> _State | None:
         return _State(Moments(tensors["mean"], tensors["products"]), layer, int(rounds))
     except (FileNotFoundError, SafetensorError, KeyError, ValueError):
         return None
-
-
-def _difference(file: Path, settings: dict[str, Any]) -> str:
-    """The names of the settings that differ from those in a file."""
-    try:
-        earlier = parse_json(read_regular(file), dict[str, Any])
-    except MALFORMED:
-        return f"{file.name} is damaged"
-    flat, before = ({**one, **one.get("options", {})} for one in (settings, earlier))
-    return ", ".join(name for name in flat if name != "options" and flat[name] != before.get(name))
-
-
-@contextlib.contextmanager
-def _work_folder(out: Path, settings: dict[str, Any], resume: bool) -> Iterator[Path]:
-    """The folder of an unfinished training, locked; `resume` continues one with the same settings.
-
-    Raises:
-        LostRegError: a finished head, an unfinished one without `resume` or with other settings, or a folder
-            that cannot be written or is in use.
-    """
-    work = out / WORK_FOLDER
-    check_free_for_head(out, resume=resume)
-    with while_locked(out):
-        text = as_json(settings, indent=2)
-        file = work / _SETTINGS_FILE
-        if file.exists() and file.read_text() != text:
-            raise LostRegError(
-                f"{str(out)!r} holds a training with other settings ({_difference(file, settings)}): choose "
-                "another `out`"
-            )
-        with whole_file(file) as part:
-            part.write_text(text)
-        yield work

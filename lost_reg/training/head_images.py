@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lost_reg.backbones.base import Backbone, normalized
-from lost_reg.discovery.features import FeatureConfig, compose, finite_images
+from lost_reg.backbones.base import Backbone
+from lost_reg.discovery.features import FeatureConfig, compose
 from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import as_recorded, read_image, scaled
 from lost_reg.masks.bilateral import BilateralSolver
 from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
-from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
 from lost_reg.runs.image_folder import image_folder
@@ -26,7 +24,8 @@ from lost_reg.text import counted, shown_names
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import Chunk, Target
-from lost_reg.types import Failure, Mask
+from lost_reg.training.image_features import image_features
+from lost_reg.types import Mask
 
 
 @dataclass(frozen=True)
@@ -162,39 +161,18 @@ class FeatureSource:
 
     def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
         named = ((name, self.images.paths[name]) for name in names)
-        size = batch_size_for(self.backbone, self.loader.batch_size)
-        for batch in decoded_batches(named, self.backbone.patch_size, self.features, self.loader, size):
-            if isinstance(batch, Failure):
-                self.failures[batch.image] = batch.reason
-                continue
-            for part, values in in_parts(batch, size, self._values):
-                if values is None:
-                    self.failures[part[0].name] = too_large(part[0], self.backbone.device).reason
-                    continue
-                yield from self._usable(part, values)
-
-    def _values(self, batch: list[DecodedImage]) -> Tensor:
-        """(B, N, D) float32, on the device."""
-        images = normalized(batch, self.backbone)
-        parts = dict(zip(self.features.parts, self.backbone.facets(images, self.features.parts)))
-        return compose(parts, self.features).float()
-
-    def _usable(self, batch: list[DecodedImage], values: Tensor) -> Iterator[ImageFeatures]:
-        finite = finite_images(values).tolist()
-        patch = self.backbone.patch_size
-        for image, of_image, is_finite in zip(batch, values.cpu(), finite):
-            if not is_finite:
-                self.failures[image.name] = self.backbone.not_finite("its features are")
-                continue
-            if image.original_hw != tuple(self.images.sizes_hw[image.name]):
+        computed = image_features(
+            named, self.backbone, self._values, self.features, self.loader, self.failures
+        )
+        for image, features in computed:
+            if image.original_hw == tuple(self.images.sizes_hw[image.name]):
+                yield features
+            else:
                 self.failures[image.name] = "its size is not the one that it had in the run"
-                continue
-            rows, columns = (side // patch for side in image.pixels.shape[:2])
-            spans = [
-                cells * patch * original / scaled
-                for cells, original, scaled in zip((rows, columns), image.original_hw, image.size_hw)
-            ]
-            yield ImageFeatures(image.name, of_image.numpy(), (rows, columns), (spans[0], spans[1]))
+
+    def _values(self, images: Tensor) -> Tensor:
+        parts = dict(zip(self.features.parts, self.backbone.facets(images, self.features.parts)))
+        return compose(parts, self.features)
 
 
 def as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:

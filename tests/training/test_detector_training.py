@@ -24,8 +24,9 @@ from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.ranks import Ranks
 from lost_reg.training import detector_training
+from lost_reg.training.checkpoints import read_checkpoint
 from lost_reg.training.detector_data import Steps, read_training_set
-from lost_reg.training.detector_folder import load_detector, read_checkpoint
+from lost_reg.training.detector_folder import load_detector
 from lost_reg.training.detector_run import _prediction, detect, load_detector_model
 from lost_reg.training.detector_training import TrainingOptions, train_detector
 from lost_reg.types import FoundObject, Prediction

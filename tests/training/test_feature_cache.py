@@ -95,3 +95,12 @@ def test_an_index_that_says_something_else_is_begun_anew(tmp_path, line):
         assert not len(cache) and cache.add(image(0))
     with FeatureCache(tmp_path, 1e6) as cache:
         check(cache, 0)
+
+
+def test_tokens_before_the_patches_are_kept(tmp_path):
+    values = np.arange(32, dtype=np.float32).reshape(8, 4)
+    for _ in range(2):  # the second reads what the first wrote
+        with FeatureCache(tmp_path, 1e6) as cache:
+            if "a" not in cache:
+                cache.add(ImageFeatures("a", values, (2, 3), (1.0, 1.0)))
+            assert (cache.get("a").values == values).all()

@@ -16,12 +16,11 @@ from safetensors.torch import load_file, save_file
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.cli.app import main
 from lost_reg.runs.folder import RUN_FILE
+from lost_reg.training.checkpoints import CHECKPOINT_FILE, read_checkpoint
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_folder import (
-    CHECKPOINT_FILE,
     DETECTOR_FILE,
     load_detector,
-    read_checkpoint,
 )
 from lost_reg.training.detector_training import TrainingOptions, train_detector
 

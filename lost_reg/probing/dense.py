@@ -1,0 +1,235 @@
+"""Linear evaluation of dense tasks: what one linear layer reads from frozen patch tokens.
+
+After Oquab et al., "DINOv2" (TMLR 2024), with whose protocol "Vision Transformers Need Registers" measures.
+docs/probes.md says how this departs from it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lost_reg.artifacts.streams import check_blocks, no_usable_image
+from lost_reg.backbones.base import CLASS_TOKEN, Backbone
+from lost_reg.backbones.zoo import backbone_label
+from lost_reg.datasets.pixel_labels import LabelledImage, PixelDataset
+from lost_reg.discovery.features import FeatureConfig
+from lost_reg.errors import LostRegError
+from lost_reg.files import check_new
+from lost_reg.images.reading import patches_of, scaled_size
+from lost_reg.json_files import as_json
+from lost_reg.probing.dense_heads import DenseHead, DepthHead, SegmentationHead, head_tokens, predictions
+from lost_reg.probing.dense_labels import LabelReader, Pixels, read_all
+from lost_reg.probing.dense_options import PROTOCOLS, DenseOptions, DenseTask, Protocol
+from lost_reg.probing.dense_training import TrainingImages, train
+from lost_reg.probing.measures import interval, value
+from lost_reg.probing.records import PROBE_FILE, Measure, Outcomes, ProbeRecord, ProbeScore, write_probe
+from lost_reg.progress import Progress, no_phases
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.text import counted
+from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
+from lost_reg.training.image_features import image_features
+from lost_reg.training.work_folder import work_folder
+from lost_reg.types import Failure, SizeHW
+
+MEASURES: dict[DenseTask, Measure] = {"segmentation": "miou", "depth": "rmse"}
+
+
+def probe_dense(
+    data: PixelDataset,
+    backbone: Backbone,
+    out: Path,
+    task: DenseTask,
+    options: DenseOptions | None = None,
+    loader: LoaderOptions | None = None,
+    *,
+    progress: Callable[..., Progress] = no_phases,
+) -> ProbeRecord:
+    """Train a linear head on the training images' patch tokens, score it on the test images, write the probe.
+
+    1. All labels are read and checked, and pixels of each training image are drawn.
+    2. The tokens of the training images are computed once, and cached in `out`.
+    3. The head is trained on them by DINOv2's protocol.
+    4. The test images are streamed, and each is scored at the resolution of its labels.
+
+    A probe that was interrupted is continued by the next one with the same arguments.
+
+    Args:
+        out: a new folder, or that of an interrupted probe.
+        progress: see `progress_of_phases`.
+
+    Raises:
+        LostRegError: labels that are malformed or too few, a backbone without blocks, a cache that is too
+            small, no usable image, or a folder that holds another probe.
+    """
+    options, loader = options or DenseOptions(), replace(loader or LoaderOptions(), apply_exif=False)
+    check_new(out / PROBE_FILE)
+    check_blocks(backbone)
+    return _Probe(data, backbone, task, options, loader, progress).run(out)
+
+
+@dataclass
+class _Probe:
+    """failures: images that could not be used, and why."""
+
+    data: PixelDataset
+    backbone: Backbone
+    task: DenseTask
+    options: DenseOptions
+    loader: LoaderOptions
+    progress: Callable[..., Progress]
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> Protocol:
+        """DINOv2's, with what the options change."""
+        base = PROTOCOLS[self.task]
+        steps, rate = self.options.steps or base.steps, self.options.learning_rate or base.learning_rate
+        return replace(base, steps=steps, learning_rate=rate)
+
+    def run(self, out: Path) -> ProbeRecord:
+        with work_folder(out, json.loads(as_json(self._settings()))) as work:
+            reader = LabelReader(self.data, self.task, self.options, self.data.classes)
+            reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
+            with FeatureCache(work / "features", math.inf) as cache:
+                images = self._fill(cache, drawn, sizes)
+                head = self._trained(images, reader, work)
+            record, outcomes = self._scored(head, reader, images)
+            write_probe(out, record, outcomes)
+            shutil.rmtree(work, ignore_errors=True)
+        return record
+
+    def _fill(
+        self, cache: FeatureCache, drawn: Sequence[Pixels], sizes: Sequence[SizeHW | None]
+    ) -> TrainingImages:
+        """Compute the tokens of the training images that the cache does not have."""
+        train_images, progress = self.data.train, self.progress("features")
+        done, total = sum(one.name in cache for one in train_images), len(train_images)
+        progress(done, 0, total)
+        for features in self._features([one for one in train_images if one.name not in cache]):
+            self._check_room(features.values.shape[1], sizes)
+            cache.add(features)
+            done += 1
+            progress(done, len(self.failures), total)
+        usable = [
+            (one.name, pixels)
+            for one, pixels in zip(train_images, drawn)
+            if one.name in cache and len(pixels.places)
+        ]
+        if not usable:
+            raise no_usable_image(total, [Failure(*failure) for failure in self.failures.items()])
+        names, pixels = zip(*usable)
+        return TrainingImages(cache, names, pixels)
+
+    def _check_room(self, width: int, sizes: Sequence[SizeHW | None]) -> None:
+        """Raises LostRegError if the tokens of all training images will not fit in the cache."""
+        patch, prefix = self.backbone.patch_size, len(self.backbone.prefix_tokens)
+        scaled = (scaled_size(size, self.options.max_side) for size in sizes if size)
+        gib = sum(patches_of(size, patch) + prefix for size in scaled) * width * 2 / 2**30
+        if gib > self.options.cache_gib:
+            raise LostRegError(
+                f"the features of {counted(len(sizes), 'training image')} take {gib:,.1f} GiB, more than "
+                f"`cache_gib` {self.options.cache_gib:g}: raise it, or lower `max_side` or `limit`"
+            )
+
+    def _features(self, images: Sequence[LabelledImage]) -> Iterator[ImageFeatures]:
+        named = [(one.name, one.image) for one in images]
+        normed, scale = self.protocol.normed, FeatureConfig(max_side=self.options.max_side)
+
+        def tokens(batch: Tensor) -> Tensor:
+            return self.backbone.last_tokens(batch, normed=normed)
+
+        for _, features in image_features(named, self.backbone, tokens, scale, self.loader, self.failures):
+            yield features
+
+    def _trained(self, images: TrainingImages, reader: LabelReader, work: Path) -> DenseHead:
+        width = images.cache.get(images.names[0]).values.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.options.seed)
+            head = self._head(width, reader.classes).to(self.backbone.device)
+        progress = self.progress("training", "step")
+        train(
+            head, images, self.protocol, self.options.seed, work, lambda done, total: progress(done, 0, total)
+        )
+        return head
+
+    def _head(self, width: int, classes: int | None) -> DenseHead:
+        if self.task == "segmentation":
+            return SegmentationHead(width, classes)
+        class_token = CLASS_TOKEN in self.backbone.prefix_tokens
+        return DepthHead(width, self.options.max_depth, class_token=class_token)
+
+    @torch.inference_mode()
+    def _scored(
+        self, head: DenseHead, reader: LabelReader, images: TrainingImages
+    ) -> tuple[ProbeRecord, Outcomes]:
+        """What comes of each test image, in their order."""
+        test, progress, device = self.data.test, self.progress("test"), self.backbone.device
+        by_name, found = {one.name: one for one in test}, {}
+        for features in self._features(test):
+            pixels = reader.read(by_name[features.image])
+            if not len(pixels.places):
+                self.failures[features.image] = "no pixel has a label that counts"
+                continue
+            patches = math.prod(features.grid_hw)
+            tokens = torch.tensor(features.values, dtype=torch.float32, device=device)
+            outputs = head(head_tokens(tokens, patches, head))
+            places = torch.tensor(pixels.places, device=device)
+            predicted = predictions(head, outputs, features.grid_hw, features.spans_hw, places, pixels.width)
+            found[features.image] = head.outcome(predicted, pixels.labels)
+            progress(len(found), len(self.failures), len(test))
+        if not found:
+            raise no_usable_image(len(test), [Failure(*failure) for failure in self.failures.items()])
+        names = tuple(one.name for one in test if one.name in found)
+        rows = np.stack([found[name] for name in names])
+        return self._record(rows, len(images.names), reader.classes), Outcomes(names, None, (rows,))
+
+    def _record(self, rows: np.ndarray, trained_on: int, classes: int | None) -> ProbeRecord:
+        measure, weights = MEASURES[self.task], self.backbone.weights.recorded()
+        registers = self.backbone.registers.settings if self.backbone.registers else None
+        score = ProbeScore(
+            tokens="patches",
+            classifier="linear",
+            measure=measure,
+            value=value(measure, rows),
+            interval=interval(measure, rows, seed=self.options.seed),
+            train=trained_on,
+            val=0,
+            test=len(rows),
+        )
+        return ProbeRecord(
+            task=self.task,
+            dataset=self.data.name,
+            label=backbone_label(self.backbone.name, weights, registers),
+            classes=classes or 0,
+            settings=self._settings(),
+            scores=[score],
+            failures=self.failures,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What the outcome depends on besides the images."""
+        registers, of_depth = self.backbone.registers, ("depth_scale", "max_depth")
+        return {
+            "backbone": self.backbone.name,
+            "weights": self.backbone.weights.recorded(),
+            "precision": self.backbone.precision,
+            "test_time_registers": registers.settings if registers else None,
+            "seed": self.options.seed,
+            "dataset": self.data.name,
+            "layout": self.data.layout,
+            "images": [len(self.data.train), len(self.data.test)],
+            "max_side": self.options.max_side,
+            "background": self.loader.background,
+            **({name: getattr(self.options, name) for name in of_depth} if self.task == "depth" else {}),
+            "protocol": asdict(self.protocol),
+        }

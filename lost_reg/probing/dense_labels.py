@@ -1,0 +1,148 @@
+"""Labels of pixels: reading and checking those of a dataset, and drawing pixels that a head learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lost_reg.datasets.pixel_labels import NYU_HW, LabelledImage, PixelDataset
+from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.images.reading import read_values
+from lost_reg.images.sizes import sizes_or_reasons
+from lost_reg.probing.dense_options import MIN_DEPTH, DenseOptions, DenseTask
+from lost_reg.progress import Progress, no_progress
+from lost_reg.types import SizeHW
+
+PIXELS = 1024  # that are drawn from a training image
+MOST_CLASSES = 2**12
+_IGNORED = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Labelled pixels of an image of `width` columns.
+
+    places: (S,) int32, row * width + column. labels: (S,) float32, classes from 0 or depths in metres.
+    """
+
+    width: int
+    places: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Reads the labels of a dataset; `classes` is their number, None for depths and while it is unknown."""
+
+    data: PixelDataset
+    task: DenseTask
+    options: DenseOptions
+    classes: int | None
+
+    def read(self, one: LabelledImage, size_hw: SizeHW | None = None) -> Pixels:
+        """All labelled pixels of an image.
+
+        Args:
+            size_hw: that its image has, to check.
+
+        Raises:
+            LostRegError: a file that cannot be read, that has another size than its image, or values that are
+                no labels of the task.
+        """
+        try:
+            values = read_values(one.labels)
+        except UnreadableImage as error:
+            raise LostRegError(f"{one.labels}: {error}") from None
+        if size_hw is not None and values.shape != size_hw:
+            sizes = [f"{width} x {height}" for height, width in (values.shape, size_hw)]
+            raise LostRegError(f"{one.labels} has {sizes[0]} pixels, but its image has {sizes[1]}")
+        labels = (self._classes if self.task == "segmentation" else self._depths)(values, one)
+        if self.data.scored:
+            if values.shape != NYU_HW:
+                raise LostRegError(f"{one.labels} does not have the 640 x 480 pixels of NYUd")
+            outside = np.ones(labels.shape, bool)
+            outside[self.data.scored] = False
+            labels[outside] = np.nan
+        places = np.flatnonzero(~np.isnan(labels)).astype(np.int32)
+        return Pixels(values.shape[1], places, labels.ravel()[places])
+
+    def _classes(self, values: np.ndarray, one: LabelledImage) -> np.ndarray:
+        labels = values.astype(np.float32) - self.data.first
+        labels[(values == _IGNORED[values.dtype]) | (labels < 0)] = np.nan
+        largest, most = np.nanmax(labels, initial=-1), self.classes or MOST_CLASSES
+        if largest >= most:
+            known = f"there are {most:,} classes" if self.classes else f"at most {most:,} classes are used"
+            raise LostRegError(f"{one.labels} has the label {largest + self.data.first:.0f}, but {known}")
+        return labels
+
+    def _depths(self, values: np.ndarray, one: LabelledImage) -> np.ndarray:
+        if values.dtype != np.uint16:
+            raise LostRegError(f"{one.labels} has 8 bits a pixel: expected depths of 16 bits")
+        depths = values / np.float32(self.options.depth_scale)
+        depths[(depths <= MIN_DEPTH) | (depths >= self.options.max_depth)] = np.nan
+        return depths
+
+
+def read_all(
+    reader: LabelReader, progress: Progress = no_progress, *, workers: int | None = None
+) -> tuple[LabelReader, list[Pixels], list[SizeHW | None]]:
+    """Read the labels of all images once, so that what is wrong with them is said first.
+
+    Args:
+        workers: see `sizes_or_reasons`.
+
+    Returns:
+        The reader, which knows the number of classes now; the pixels that are drawn from each training image,
+        at most PIXELS; and the size of each, None for an image whose header cannot be read.
+
+    Raises:
+        LostRegError: see `LabelReader.read`; no labels, or one class only.
+    """
+    train, test = reader.data.train, reader.data.test
+    total, seed = len(train) + len(test), reader.options.seed
+    drawn: list[Pixels] = []
+    sizes: list[SizeHW | None] = []
+    met: set[int] = set()
+    for number, (pixels, size_hw) in enumerate(_read(reader, train, workers)):
+        if reader.task == "segmentation":
+            met.update(np.unique(pixels.labels).astype(int).tolist())
+        drawn.append(_draw(pixels, np.random.default_rng((seed, number))))
+        sizes.append(size_hw)
+        progress(number + 1, 0, total)
+    if not any(len(one.places) for one in drawn):
+        raise LostRegError(f"no pixel of {reader.data.name} that can be learned from has {_wanted(reader)}")
+    if reader.task == "segmentation":
+        if len(met) < 2:
+            raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
+        reader = replace(reader, classes=reader.classes or max(met) + 1)
+    labelled = 0
+    for number, (pixels, _) in enumerate(_read(reader, test, workers), start=len(train)):
+        labelled += len(pixels.places)
+        progress(number + 1, 0, total)
+    if not labelled:
+        raise LostRegError(f"no pixel of {reader.data.name} that can be scored has {_wanted(reader)}")
+    return reader, drawn, sizes
+
+
+def _wanted(reader: LabelReader) -> str:
+    if reader.task == "segmentation":
+        return "a class"
+    return f"a depth between {MIN_DEPTH:g} and {reader.options.max_depth:g} m: is `depth_scale` right?"
+
+
+def _read(
+    reader: LabelReader, images: Sequence[LabelledImage], workers: int | None
+) -> Iterator[tuple[Pixels, SizeHW | None]]:
+    for one, size_hw in zip(images, sizes_or_reasons((one.image for one in images), workers=workers)):
+        known = None if isinstance(size_hw, str) else (size_hw[0], size_hw[1])
+        yield reader.read(one, known), known
+
+
+def _draw(pixels: Pixels, random: np.random.Generator) -> Pixels:
+    """At most PIXELS of them, each as likely."""
+    if len(pixels.places) <= PIXELS:
+        return pixels
+    chosen = random.choice(len(pixels.places), PIXELS, replace=False, shuffle=False)
+    return Pixels(pixels.width, pixels.places[chosen], pixels.labels[chosen])

@@ -1,0 +1,45 @@
+"""`lost-reg probe --task segmentation` and `--task depth` on small folders."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from dense_cases import write_depth, write_segmentation
+
+from lost_reg.cli.app import main
+
+
+def probe(folder, out, *options):
+    arguments = ["probe", str(folder), "-b", "tiny", "--out", str(out), "--workers", "0", "--steps", "2"]
+    return CliRunner().invoke(main, [*arguments, *options])
+
+
+@pytest.mark.parametrize(
+    "task, write, measure", [("segmentation", write_segmentation, "mIoU"), ("depth", write_depth, "RMSE")]
+)
+def test_a_folder_is_probed_once(task, write, measure, tmp_path):
+    folder, out = write(tmp_path / "data", train=2, test=2), tmp_path / "out"
+    result = probe(folder, out, "--task", task, "--limit", "1")
+    assert result.exit_code == 0, result.output
+    assert measure in result.stdout and "tiny" in result.stdout
+    record = json.loads((out / "probe.json").read_text())
+    assert (record["scores"][0]["train"], record["scores"][0]["test"]) == (1, 1)
+    again = probe(folder, out, "--task", task)
+    assert again.exit_code == 1 and "exists already: choose another --out" in again.stderr
+    printed = probe(folder, tmp_path / "other", "--task", task, "--limit", "1", "--json")
+    assert json.loads(printed.stdout)["scores"] == record["scores"]
+
+
+def test_bad_input_is_one_line(tmp_path):
+    folder, out = write_segmentation(tmp_path / "data", train=2, test=1), tmp_path / "out"
+    for options, text in (
+        (("--task", "depth"), "it has no train/depths, val/depths"),
+        (("--task", "segmentation", "--cache-gib", "0.000001"), "--cache-gib"),
+        (("--task", "segmentation", "--tokens", "cls"), "--tokens belongs to --task classes"),
+        (("--task", "segmentation", "--learning-rate", "0"), "a --learning-rate above 0"),
+    ):
+        result = probe(folder, out, *options)
+        assert result.exit_code in (1, 2) and text in result.stderr, result.output
+        assert "Traceback" not in result.output

@@ -1,0 +1,163 @@
+"""Linear evaluation from folders to outcomes, with the bundled backbone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from dense_cases import SIDE, write_depth, write_png, write_segmentation
+from helpers import names, refusal
+from small_models import small_backbone
+
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.datasets.pixel_labels import find_depth, find_segmentation
+from lost_reg.probing import dense_labels
+from lost_reg.probing.dense import probe_dense
+from lost_reg.probing.dense_options import DenseOptions
+from lost_reg.probing.measures import value
+from lost_reg.probing.records import PROBE_FILE, read_outcomes, read_probe
+from lost_reg.runs.options import LoaderOptions
+
+LOADER = LoaderOptions(workers=0)
+FAST = DenseOptions(steps=40, learning_rate=0.02)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_backbone("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def segmentation(tmp_path_factory):
+    return find_segmentation(str(write_segmentation(tmp_path_factory.mktemp("squares"))), None)
+
+
+@pytest.fixture(scope="module")
+def probed(segmentation, tiny, tmp_path_factory):
+    """A folder with a probe of segmentation, and its record."""
+    out = tmp_path_factory.mktemp("probed") / "out"
+    return out, probe_dense(segmentation, tiny, out, "segmentation", FAST, LOADER)
+
+
+def test_colours_are_segmented(probed, segmentation):
+    _, record = probed
+    (score,) = record.scores
+    assert (record.task, record.classes, record.dataset) == ("segmentation", 3, segmentation.name)
+    assert (score.tokens, score.classifier, score.measure) == ("patches", "linear", "miou")
+    assert (score.train, score.val, score.test) == (6, 0, 3)
+    assert score.value > 0.7  # logits are interpolated, so the edges of squares are off
+    assert score.interval[0] <= score.value <= score.interval[1]
+    assert record.failures == {}
+    assert record.settings["protocol"]["steps"] == 40
+
+
+def test_what_is_written(probed):
+    out, record = probed
+    assert names(out) == ["outcomes.npz", "probe.json"]
+    assert read_probe(out) == record
+    outcomes = read_outcomes(out, record)
+    assert outcomes.names == tuple(f"val/images/{seed}.png" for seed in (1000, 1001, 1002))
+    (rows,) = outcomes.rows
+    assert value("miou", rows) == record.scores[0].value
+    # each pixel counts once: all truths, and all predictions, are those of 64 x 64 pixels
+    both, either = np.split(rows, 2, axis=1)
+    assert ((both + either).sum(axis=1) == 2 * SIDE**2).all()
+
+
+def test_depths_of_colours(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(dense_labels, "PIXELS", 64)
+    data = find_depth(str(write_depth(tmp_path / "squares")), None)
+    options = DenseOptions(steps=200, learning_rate=0.02, max_side=SIDE)
+    record = probe_dense(data, tiny, tmp_path / "out", "depth", options, LOADER)
+    (score,) = record.scores
+    assert (record.task, record.classes, score.measure) == ("depth", 0, "rmse")
+    assert 0 < score.value < 1.5  # always the mean would be 2.1
+    assert record.settings["max_depth"] == 10
+    (rows,) = read_outcomes(tmp_path / "out", record).rows
+    assert rows.shape == (3, 1) and rows.mean() == pytest.approx(score.value)
+
+
+def test_a_probe_is_new_or_that_of_the_same_settings(probed, segmentation, tiny, tmp_path):
+    out, _ = probed
+    again = segmentation, tiny, out, "segmentation", FAST, LOADER
+    assert "exists already: choose another `out`" in refusal(probe_dense, *again)
+    stopped(segmentation, tiny, tmp_path)
+    other = replace(FAST, steps=41)
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", other, LOADER)
+    assert "other settings (protocol)" in text
+
+
+def stopped(data, backbone, out, phase="training"):
+    """A probe that is interrupted in the middle of a phase."""
+
+    def progress(what, unit="image"):
+        def report(done, failed, total):
+            if what == phase and done >= total // 2 > 0:
+                raise KeyboardInterrupt
+
+        return report
+
+    with pytest.raises(KeyboardInterrupt):
+        probe_dense(data, backbone, out, "segmentation", FAST, LOADER, progress=progress)
+
+
+@pytest.mark.parametrize("phase", ["labels", "features", "training", "test"])
+def test_an_interrupted_probe_continues(phase, probed, segmentation, tiny, tmp_path, monkeypatch):
+    stopped(segmentation, tiny, tmp_path, phase)
+    assert not (tmp_path / PROBE_FILE).exists()
+    seen, whole = [], tiny.last_tokens
+
+    def counted(images, **options):
+        seen.append(len(images))
+        return whole(images, **options)
+
+    monkeypatch.setattr(tiny, "last_tokens", counted)
+    record = probe_dense(segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    assert record == probed[1]
+    assert sum(seen) == {"labels": 6 + 3, "features": 3 + 3}.get(phase, 3)
+    mine, others = (read_outcomes(out, record).rows[0] for out in (tmp_path, probed[0]))
+    assert (mine == others).all()
+
+
+def test_images_that_cannot_be_used_are_recorded(tiny, tmp_path):
+    folder = write_segmentation(tmp_path / "squares", train=3, test=3)
+    (folder / "train" / "images" / "1.png").write_bytes(b"?")
+    (folder / "val" / "images" / "1001.png").write_bytes(b"?")
+    write_png(folder / "val" / "labels" / "1002.png", np.full((SIDE, SIDE), 255, np.uint8))
+    data = find_segmentation(str(folder), None)
+    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", DenseOptions(steps=2), LOADER)
+    assert sorted(record.failures) == ["train/images/1.png", "val/images/1001.png", "val/images/1002.png"]
+    assert record.failures["val/images/1002.png"] == "no pixel has a label that counts"
+    assert (record.scores[0].train, record.scores[0].test) == (2, 1)
+
+
+def test_what_cannot_be_probed(segmentation, tiny, tmp_path, colours):
+    arguments = segmentation, tiny, tmp_path, "segmentation"
+    text = refusal(probe_dense, *arguments, DenseOptions(cache_gib=1e-5), LOADER)
+    assert "features of 6 training images take 0.0 GiB" in text and "`cache_gib`" in text
+    text = refusal(probe_dense, segmentation, colours, tmp_path, "segmentation", FAST, LOADER)
+    assert "has no transformer blocks" in text
+    labels = segmentation.test[0].labels
+    earlier = labels.read_bytes()
+    write_png(labels, np.zeros((SIDE, SIDE + 1), np.uint8))
+    text = refusal(probe_dense, *arguments, DenseOptions(), LOADER)
+    labels.write_bytes(earlier)
+    assert f"{labels} has 65 x 64 pixels, but its image has 64 x 64" in text
+
+
+@pytest.mark.parametrize("name", ["MLP", "no class token"])
+def test_depth_reads_the_class_token_where_there_is_one(name, tmp_path, monkeypatch):
+    data = find_depth(str(write_depth(tmp_path / "squares", train=2, test=1)), None)
+    backbone, widths = small_backbone(name), set()
+    whole = torch.nn.Linear.forward
+
+    def forward(layer, tokens):
+        if layer.out_features == 256:
+            widths.add(layer.in_features)
+        return whole(layer, tokens)
+
+    monkeypatch.setattr(torch.nn.Linear, "forward", forward)
+    probe_dense(data, backbone, tmp_path / "out", "depth", DenseOptions(steps=1), LOADER)
+    assert widths == {48 if name == "no class token" else 96}
