@@ -87,7 +87,7 @@ def planted(backbone: VitBackbone) -> VitBackbone:
     def choose(embedding: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
         patch = embedding.patch_size[0]
         texture = nn.functional.unfold(inputs[0], patch, stride=patch).std(dim=1)  # (B, N)
-        lowest = texture.topk(PATCHES, dim=1, largest=False).indices
+        lowest = texture.topk(min(PATCHES, texture.shape[1]), dim=1, largest=False).indices
         chosen[:] = [torch.zeros_like(texture, dtype=torch.bool).scatter(1, lowest, True)]
 
     def write(block: nn.Module, _: tuple[Tensor], tokens: Tensor) -> Tensor:
