@@ -6,7 +6,7 @@ OUT gets 600 images of scikit-learn's digits, each at a random place of a noisy 
 model; what is there already is not done again. FILE has the weights of dinov2_vits14 (real_weights.py).
 
 The planted model is the same one, but that after its middle block the three patches of least texture are
-replaced: by the mean of the image's patches, six times as long as patches typically are. So these outliers
+replaced: by the mean of the image's patches, sixty times as long as patches typically are. So these outliers
 hold what the image is about, and not what was at their place. The class probe must then be better on them
 than on other patches, and the position probe of `lost-reg artifacts` worse.
 """
@@ -38,7 +38,7 @@ from lost_reg.probing.records import PROBE_FILE, Outcomes, ProbeRecord, read_out
 from lost_reg.runs.options import LoaderOptions
 
 BACKBONE, IMAGES, SIDE = "dinov2_vits14", 600, 112
-PATCHES, TIMES_TYPICAL = 3, 6.0
+PATCHES, TIMES_TYPICAL = 3, 60.0
 LOADER = LoaderOptions(workers=0, batch_size=16)
 OPTIONS = ClassProbeOptions(tokens=("cls", "normal", "outlier", "mean"), resize=SIDE, crop=SIDE)
 
