@@ -6,7 +6,7 @@ OUT gets 600 images of scikit-learn's digits, each at a random place of a noisy 
 model; what is there already is not done again. FILE has the weights of dinov2_vits14 (real_weights.py).
 
 The planted model is the same one, but that after its middle block the three patches of least texture are
-replaced: by the mean of the image's patches, six times as long as patches typically are. So these outliers
+replaced: by the mean of the image's patches, sixty times as long as patches typically are. So these outliers
 hold what the image is about, and not what was at their place. The class probe must then be better on them
 than on other patches, and the position probe of `lost-reg artifacts` worse.
 """
@@ -38,7 +38,7 @@ from lost_reg.probing.records import PROBE_FILE, Outcomes, ProbeRecord, read_out
 from lost_reg.runs.options import LoaderOptions
 
 BACKBONE, IMAGES, SIDE = "dinov2_vits14", 600, 112
-PATCHES, TIMES_TYPICAL = 3, 6.0
+PATCHES, TIMES_TYPICAL = 3, 60.0
 LOADER = LoaderOptions(workers=0, batch_size=16)
 OPTIONS = ClassProbeOptions(tokens=("cls", "normal", "outlier", "mean"), resize=SIDE, crop=SIDE)
 
@@ -87,7 +87,7 @@ def planted(backbone: VitBackbone) -> VitBackbone:
     def choose(embedding: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
         patch = embedding.patch_size[0]
         texture = nn.functional.unfold(inputs[0], patch, stride=patch).std(dim=1)  # (B, N)
-        lowest = texture.topk(PATCHES, dim=1, largest=False).indices
+        lowest = texture.topk(min(PATCHES, texture.shape[1]), dim=1, largest=False).indices
         chosen[:] = [torch.zeros_like(texture, dtype=torch.bool).scatter(1, lowest, True)]
 
     def write(block: nn.Module, _: tuple[Tensor], tokens: Tensor) -> Tensor:

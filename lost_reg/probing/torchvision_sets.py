@@ -33,7 +33,9 @@ def by_loader(kind: str, *splits: Split) -> Callable[[Path, bool, int], Parts]:
     def read(root: Path, download: bool, seed: int) -> Parts:
         make = _maker(kind, root, download)
         if "loader" not in inspect.signature(make).parameters:
-            raise LostRegError(f"torchvision's {kind} takes no `loader`: install a newer torchvision")
+            raise LostRegError(
+                f"torchvision's {kind} cannot give the paths of its images: install a newer torchvision"
+            )
         sets = {split: make(split=split, loader=Path) for split in splits} or {"train": make(loader=Path)}
         parts = {split: _of_paths(one, root) for split, one in sets.items()}
         return tuple(next(iter(sets.values())).classes), parts
