@@ -26,13 +26,14 @@ T = TypeVar("T")
 class ImageStream:
     """Images that can be streamed several times, in batches for a backbone.
 
-    names: the images' names. max_side: see `FeatureConfig`.
+    names: the images' names. max_side: see `FeatureConfig`. crop: see `Decoding`.
     """
 
     images: Sequence[ImageInput]
     names: Sequence[str]
     max_side: int | None = None
     loader: LoaderOptions = field(default_factory=LoaderOptions)
+    crop: tuple[int, int] | None = None
 
     def map_batches(
         self,
@@ -43,6 +44,19 @@ class ImageStream:
         *,
         allow_empty: bool = False,
     ) -> Iterator[T]:
+        """As `map_named_batches`, without the names."""
+        named = self.map_named_batches(backbone, function, failures, progress, allow_empty=allow_empty)
+        return (result for _, result in named)
+
+    def map_named_batches(
+        self,
+        backbone: Backbone,
+        function: Callable[[Tensor], T],
+        failures: list[Failure],
+        progress: Progress = no_progress,
+        *,
+        allow_empty: bool = False,
+    ) -> Iterator[tuple[list[str], T]]:
         """Apply a function to each batch; a batch that runs out of memory is retried in smaller parts.
 
         Args:
@@ -50,6 +64,9 @@ class ImageStream:
                 be called again on part of a batch, so it must not change any state.
             failures: emptied, then filled with the images that cannot be read or do not fit in memory.
             allow_empty: do not raise if none of the images can be used.
+
+        Yields:
+            The names of the images of a batch, and the result.
 
         Raises:
             LostRegError: none of the images can be used.
@@ -59,7 +76,7 @@ class ImageStream:
         progress(0, 0, len(self.images))
         size = batch_size_for(backbone, self.loader.batch_size)
         named, scale = zip(self.names, self.images), FeatureConfig(max_side=self.max_side)
-        for batch in decoded_batches(named, backbone.patch_size, scale, self.loader, size):
+        for batch in decoded_batches(named, backbone.patch_size, scale, self.loader, size, self.crop):
             if isinstance(batch, Failure):
                 failures.append(batch)
                 progress(done, len(failures), len(self.images))
@@ -68,7 +85,7 @@ class ImageStream:
                 if result is None:
                     failures.append(too_large(part[0], backbone.device))
                 else:
-                    yield result
+                    yield [image.name for image in part], result
                     done += len(part)
                 progress(done, len(failures), len(self.images))
         if not done and not allow_empty:

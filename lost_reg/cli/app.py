@@ -20,6 +20,7 @@ from lost_reg.cli.explore import explore
 from lost_reg.cli.export import export
 from lost_reg.cli.listings import backbones, datasets, methods
 from lost_reg.cli.output import add_quiet, print_message
+from lost_reg.cli.probe import probe
 from lost_reg.cli.register_neurons import register_neurons
 from lost_reg.cli.report import report
 from lost_reg.cli.run import run
@@ -108,7 +109,7 @@ def main() -> None:
 
 for command in (
     run, draw, sweep, corloc, score, compare, report, explore, export, cluster, train, artifacts,
-    register_neurons, methods, backbones, datasets,
+    probe, register_neurons, methods, backbones, datasets,
 ):  # fmt: skip
     add_quiet(command)
     main.add_command(command)

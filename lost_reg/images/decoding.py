@@ -27,16 +27,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.colours import WHITE
+from lost_reg.images.crops import centre_crop
 from lost_reg.images.reading import (
     array_to_rgb,
-    image_size,
     pad_to_patches,
     patches_of,
     read_noted,
@@ -53,10 +53,8 @@ _BYTES_AHEAD = 2**28  # of encoded images and arrays that wait
 _SECONDS_BETWEEN_CHECKS = 0.2
 _SECONDS_OF_SLEEP = 2.0  # between two checks: a busy machine alone never delays them this long
 _MOST_PROCESSES = 8
-# On top of what a process uses when it starts. The largest image that is read takes half of it.
-_BYTES_PER_IMAGE = 6 * 2**30
 # `-c` with this interpreter's sys.path: the working directory is never searched for modules.
-_COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoding import serve; serve()"
+_COMMAND = "import sys; sys.path[:] = {path!r}; from lost_reg.images.decoder import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,8 @@ class Decoding:
     max_side: the longer side, in pixels, to which larger images are scaled down, or None.
     patch_size: sides are padded to multiples of it.
     square: the side of a square to which all images are scaled instead, or None.
+    crop: the shorter side, in pixels, to which all images are scaled instead, and the side of the square that
+        is cut from their centre; or None. See `centre_crop`.
     background: the colour under transparent images, see `read_image`.
     max_patches: images with more patches, once scaled, are refused without decoding them; None for any.
     """
@@ -77,6 +77,7 @@ class Decoding:
     square: int | None = None
     background: str | None = WHITE
     max_patches: int | None = None
+    crop: tuple[int, int] | None = None
 
     def prepare(self, name: str, image: ImageInput) -> DecodedImage | Failure:
         """Decode one image in this process."""
@@ -88,7 +89,7 @@ class Decoding:
                 pixels, note = read_noted(
                     image, apply_exif=self.apply_exif, background=self.background, check=self.check
                 )
-            resized = scaled(pixels, self.max_side, self.square)
+            resized = self._scaled(pixels)
             padded = pad_to_patches(resized, self.patch_size)
         except UnreadableImage as error:
             return Failure(name, str(error))
@@ -98,13 +99,17 @@ class Decoding:
 
     def check(self, size_hw: tuple[int, int]) -> None:
         """Raises UnreadableImage for an image of this size, in pixels, that has too many patches."""
-        height, width = scaled_size(size_hw, self.max_side, self.square)
+        square = self.crop[1] if self.crop else self.square
+        height, width = scaled_size(size_hw, self.max_side, square)
         patches = patches_of((height, width), self.patch_size)
         if self.max_patches is not None and patches > self.max_patches:
             raise UnreadableImage(
                 f"{width:,} x {height:,} pixels are {patches:,} patches, and at most {self.max_patches:,} "
                 "are used: `max_side` scales it down"
             )
+
+    def _scaled(self, pixels: np.ndarray) -> np.ndarray:
+        return centre_crop(pixels, *self.crop) if self.crop else scaled(pixels, self.max_side, self.square)
 
 
 def decode(
@@ -286,7 +291,7 @@ class DecoderProcess:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip
             self._process = process
-            process.stdin.write(_line(self._settings))
+            process.stdin.write(line_of(self._settings))
             process.stdin.flush()
             is_ready = process.stdout.readline() == b"ready\n"
         except OSError:
@@ -302,14 +307,15 @@ class DecoderProcess:
 
 def _send(process: Any, request: dict[str, Any], image: str | Path | bytes) -> None:
     if isinstance(image, bytes):
-        process.stdin.write(_line({**request, "bytes": len(image)}))
+        process.stdin.write(line_of({**request, "bytes": len(image)}))
         process.stdin.write(image)
     else:
-        process.stdin.write(_line({**request, "path": os.fspath(image)}))
+        process.stdin.write(line_of({**request, "path": os.fspath(image)}))
     process.stdin.flush()
 
 
-def _line(content: dict) -> bytes:
+def line_of(content: dict) -> bytes:
+    """A line of JSON, as requests and answers are."""
     return json.dumps(content).encode() + b"\n"
 
 
@@ -337,62 +343,3 @@ def _how_it_ended(process: subprocess.Popen, seconds: float | None) -> str:
 def _end(process: subprocess.Popen) -> None:
     process.kill()
     process.wait()
-
-
-# --- inside a decoder process ------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Answer the requests on standard input until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run itself handles Ctrl-C
-    requests, answers = sys.stdin.buffer, _private_output()
-    decoding = Decoding(**json.loads(requests.readline()))
-    _limit_memory()
-    answers.write(b"ready\n")
-    answers.flush()
-    while line := requests.readline():
-        request = json.loads(line)
-        image = requests.read(request["bytes"]) if "bytes" in request else Path(request["path"])
-        if request.get("header"):
-            answers.write(_line(_size_answer(image)))
-        else:
-            _answer(answers, decoding.prepare("", image))
-        answers.flush()
-
-
-def _size_answer(image: Path | bytes) -> dict[str, Any]:
-    try:
-        return {"size_hw": image_size(image)}
-    except (UnreadableImage, MemoryError) as error:
-        return {"reason": str(error)}
-
-
-def _private_output() -> BinaryIO:
-    """The original standard output, to which nothing else in this process can write any more."""
-    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=2**16)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return output
-
-
-def _answer(answers: BinaryIO, outcome: DecodedImage | Failure) -> None:
-    if isinstance(outcome, Failure):
-        answers.write(_line({"reason": outcome.reason}))
-    else:
-        facts = {"size_hw": outcome.size_hw, "original_hw": outcome.original_hw, "note": outcome.note}
-        answers.write(_line({"shape": outcome.pixels.shape, **facts}))
-        answers.write(outcome.pixels.data.cast("B"))
-
-
-def _limit_memory() -> None:
-    """Keep one image from exhausting the machine's memory, on systems that can limit it."""
-    import cv2
-    import psutil
-
-    cv2.setNumThreads(0)
-    try:
-        import resource
-
-        now = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (now + _BYTES_PER_IMAGE,) * 2)
-    except (ImportError, ValueError, OSError):  # not on this system
-        pass

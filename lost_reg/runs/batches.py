@@ -42,18 +42,25 @@ def decoded_batches(
     scale: FeatureConfig,
     loader: LoaderOptions,
     batch_size: BatchSize,
+    crop: tuple[int, int] | None = None,
 ) -> Iterator[list[DecodedImage] | Failure]:
     """Stream images in batches of one token grid, as they become ready, with bounded memory.
 
     Args:
-        scale: how images are scaled: its `max_side` and `square`.
+        scale: how images are scaled: its `max_side` and `square`. crop: see `Decoding`.
 
     Yields:
         Batches, and a Failure for each image that cannot be read.
     """
     batcher = GridBatcher(batch_size)
     decoding = Decoding(
-        loader.apply_exif, scale.max_side, patch_size, scale.square, loader.background, loader.max_patches
+        apply_exif=loader.apply_exif,
+        max_side=scale.max_side,
+        patch_size=patch_size,
+        square=scale.square,
+        background=loader.background,
+        max_patches=loader.max_patches,
+        crop=crop,
     )
     for image in decode(images, decoding, workers=loader.workers):
         if isinstance(image, Failure):

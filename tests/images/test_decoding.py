@@ -47,7 +47,7 @@ def faulty(tmp_path):
         textwrap.dedent("""
             import os, signal, sys, time
             import numpy as np
-            from lost_reg.images import decoding
+            from lost_reg.images import decoder, decoding
 
             def pass_time(seconds):
                 with open(__file__ + ".clock", "ab") as clock:
@@ -75,7 +75,7 @@ def faulty(tmp_path):
                 return np.full((2, 3, 3), os.getpid() % 256, np.uint8), None
 
             decoding.read_noted = read_noted
-            decoding.serve()
+            decoder.serve()
         """)
     )
     return [sys.executable, str(script)]

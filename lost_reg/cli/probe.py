@@ -1,0 +1,66 @@
+"""The command `probe`. What belongs to one task is in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lost_reg.cli.completions import backbone_names
+from lost_reg.cli.model_options import model_options, register_options
+from lost_reg.cli.options import (
+    data_root_option,
+    default_name,
+    loader_options,
+    one_of_json_and_csv,
+    table_options,
+)
+from lost_reg.cli.probe_classes import class_options, probe_classes
+from lost_reg.cli.probe_dense import probe_depth, probe_segmentation
+from lost_reg.cli.probe_zero_shot import probe_zero_shot
+
+CLASSES = "classes"
+# Each takes the dataset, the probe's folder and the options of the command.
+TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
+    CLASSES: probe_classes,
+    "segmentation": probe_segmentation,
+    "depth": probe_depth,
+    "zero-shot": probe_zero_shot,
+}
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--backbone", "-b", shell_complete=backbone_names, required=True,
+    help="The backbone whose features are probed.",
+)  # fmt: skip
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), default=CLASSES, show_default=True,
+    help="What is read from the features: classes from one token an image, dense labels from patches, or "
+    "classes from their names.",
+)  # fmt: skip
+@click.option(
+    "--out", "-o", type=click.Path(path_type=Path),
+    help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
+)  # fmt: skip
+@class_options
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all draws.")
+@data_root_option
+@click.option("--download", is_flag=True, help="Download the dataset if it is missing and can be.")
+@register_options
+@model_options
+@loader_options
+@table_options
+def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
+    """Measure what the frozen features of a backbone know about a dataset.
+
+    DATASET is a name, or a folder. Writes probe.json, which `lost-reg compare` reads, with the outcome of
+    each test image. A command that was interrupted can be given again: it continues.
+    """
+    one_of_json_and_csv(options["as_json"], options["as_csv"])
+    of_task = "probe" if task == CLASSES else f"probe-{task}"
+    out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
+    TASKS[task](dataset, out, options)
