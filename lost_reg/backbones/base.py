@@ -43,6 +43,8 @@ class Backbone(ABC):
         prefix_tokens: the tokens before the patches whose attention it can give, such as ("class",
             "register 1"). All test-time registers of an image are alike, so only one is among them.
         registers: its test-time registers, or None.
+        register_row: where its first register, trained or added, is among the tokens of
+            `block_outputs(with_prefix=True)`; None without any.
         cost: what images cost, if known.
     """
 
@@ -58,6 +60,7 @@ class Backbone(ABC):
     heads: int = 0
     prefix_tokens: tuple[str, ...] = ()
     registers: AddedRegisters | None = None
+    register_row: int | None = None
     cost: ModelCost | None = None
 
     def __repr__(self) -> str:
@@ -141,6 +144,14 @@ class Backbone(ABC):
         """
         self.check_class_token()
         raise NotImplementedError
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """Tokens that leave the last block, (B, T, D), after the norm that the model applies to them.
+
+        Raises:
+            LostRegError: a backbone without it.
+        """
+        self._refuse_blocks()
 
     def block_index(self, layer: int) -> int:
         """The index of a block, 0 to depth - 1, for a layer that may be negative (counted from the last).

@@ -67,6 +67,10 @@ class VitBackbone(Backbone):
             add_registers(self.model, registers, self.name)
         self._prefix_rows = _prefix_rows(self.model, registers)
         self.prefix_tokens = tuple(self._prefix_rows)
+        if trained := trained_registers(model):
+            self.register_row = model.num_prefix_tokens - trained
+        elif registers:
+            self.register_row = model.num_prefix_tokens
         self.cost = ModelCost(self.model, self.num_prefix_tokens, PRECISIONS[precision].itemsize)
 
     @torch.inference_mode()
@@ -128,11 +132,19 @@ class VitBackbone(Backbone):
     def check_class_token(self) -> None:
         if self.model.cls_token is None:
             super().check_class_token()
+        self._check_final_norm()
+
+    def _check_final_norm(self) -> None:
         if isinstance(self.model.norm, nn.Identity):
             raise LostRegError(
-                f"the weights of {self.name} have no norm after the last block, which its class token needs: "
+                f"the weights of {self.name} have no norm after the last block, which its tokens need here: "
                 "choose other `weights`"
             )
+
+    @torch.inference_mode()
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        self._check_final_norm()
+        return self.model.norm(tokens)
 
     @torch.inference_mode()
     def class_tokens(self, images: Tensor) -> Tensor:

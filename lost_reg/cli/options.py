@@ -45,7 +45,7 @@ data_root_option = click.option(
     help="Folder that holds the datasets.  [default: $LOST_REG_DATA, then ./data]",
 )
 
-loader_options = together(
+decoding_options = together(
     click.option(
         "--batch-size", type=OrWord(click.IntRange(min=1)), metavar="N|auto",
         help="How many images of one size run together; auto: as many as fit on the device.  "
@@ -59,8 +59,12 @@ loader_options = together(
         "--max-patches", type=click.IntRange(min=1), metavar="N",
         help=f"Refuse images of more patches than this, once scaled.  [default: {MOST_PATCHES:,}]",
     ),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process only the first N images."),
 )  # fmt: skip
+
+loader_options = together(
+    decoding_options,
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process only the first N images."),
+)
 
 background_option = click.option(
     "--background", metavar="COLOUR",

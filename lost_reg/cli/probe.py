@@ -12,8 +12,8 @@ from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.model_options import model_options, register_options
 from lost_reg.cli.options import (
     data_root_option,
+    decoding_options,
     default_name,
-    loader_options,
     one_of_json_and_csv,
     table_options,
 )
@@ -47,12 +47,19 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
     help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
 )  # fmt: skip
 @class_options
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all draws.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+    help="Of all that is drawn: splits, patches, intervals.",
+)  # fmt: skip
 @data_root_option
 @click.option("--download", is_flag=True, help="Download the dataset if it is missing and can be.")
 @register_options
 @model_options
-@loader_options
+@decoding_options
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N",
+    help="Use only N images of each split, drawn by the seed.",
+)  # fmt: skip
 @table_options
 def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     """Measure what the frozen features of a backbone know about a dataset.

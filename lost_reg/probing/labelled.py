@@ -52,6 +52,7 @@ class LabelledDataset:
     measure: which one its benchmark uses.
     split_by: how the splits came about, for results: "official", or what was drawn.
     apply_exif: whether the EXIF orientation of its files is applied.
+    limit: see `limited`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class LabelledDataset:
     measure: Measure = "top1"
     split_by: str = "official"
     apply_exif: bool = False
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a dataset that nothing can be learned from."""
@@ -97,7 +99,7 @@ class LabelledDataset:
             split: part.of(draw(part.labels, min(most, len(part)), seed))
             for split, part in self.parts.items()
         }
-        return replace(self, parts=parts)
+        return replace(self, parts=parts, limit=most)
 
 
 def with_drawn_splits(

@@ -20,13 +20,14 @@ from torch import Tensor
 CS = np.logspace(-6, 5, 45)
 MOST_ITERATIONS = 1000
 _TOLERANCE = 1e-9  # of the largest part of the gradient of the mean loss
+_LOGITS = 2**24  # at a time
 
 
 @dataclass(frozen=True)
 class Logistic:
     """A fitted model.
 
-    weights: (K, D) float64. bias: (K,) float64; minus infinity for a class without training images.
+    weights: (K, D) float64. bias: (K,) float64; minus infinity for a class that was never seen.
     """
 
     weights: Tensor
@@ -37,61 +38,94 @@ class Logistic:
         return (features @ self.weights.mT + self.bias).cpu().numpy()
 
 
-def fit_logistic(features: Tensor, labels: Tensor, c: float, start: Logistic | None = None) -> Logistic:
+def fit_logistic(
+    features: Tensor, labels: Tensor, classes: int, c: float, start: Logistic | None = None
+) -> Logistic:
     """Fit one model.
 
     Args:
         features: (n, D) float64.
-        labels: (n, K) float64 of zeros and ones, on the same device. With one 1 in each row the model is
-            multinomial. Otherwise it is one-versus-rest: K models side by side.
+        labels: (n,) int64, and the model is multinomial; or (n, K) bool, and it is one-versus-rest: K models
+            side by side. On the device of the features.
+        classes: K, not all of which need to be among the labels.
         c: the inverse of the penalty's strength.
         start: where the search starts; the minimum does not depend on it.
     """
-    is_multinomial = bool((labels.sum(dim=1) == 1).all())
-    seen = labels.any(dim=0)
+    seen, targets = _targets(labels, classes)
     mean = features.mean(dim=0)
-    centred = features - mean  # the bias takes up the mean, and the search is shorter
-    scale = centred.norm() / len(features) ** 0.5 or centred.new_ones(())
-    inputs, targets = centred / scale, labels[:, seen]
-    penalty = 1 / (c * len(features) * float(scale) ** 2)
-
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        both = torch.from_numpy(flat).to(inputs).view(-1, inputs.shape[1] + 1)
-        weights, bias = both[:, :-1], both[:, -1]
-        logits = inputs @ weights.mT + bias
-        if is_multinomial:
-            loss = -(logits.log_softmax(dim=1) * targets).sum()
-            residuals = logits.softmax(dim=1) - targets
-        else:
-            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-            residuals = logits.sigmoid() - targets
-        residuals /= len(inputs)
-        gradient = torch.cat(
-            [residuals.mT @ inputs + penalty * weights, residuals.sum(dim=0)[:, None]], dim=1
-        )
-        value = loss / len(inputs) + penalty / 2 * weights.square().sum()
-        return float(value), gradient.cpu().numpy().ravel()
-
-    first = np.zeros((int(seen.sum()), inputs.shape[1] + 1))
+    inputs = features - mean  # the bias takes up the mean, and the search is shorter
+    scale = float(inputs.square().mean().sqrt()) or 1.0
+    inputs /= scale
+    objective = _Objective(inputs, targets, penalty=1 / (c * len(inputs) * scale**2))
+    first = inputs.new_zeros(int(seen.sum()), inputs.shape[1] + 1)
     if start is not None:
-        weights, bias = start.weights[seen], start.bias[seen]
-        first[:] = torch.cat([weights * scale, (bias + weights @ mean)[:, None]], dim=1).cpu().numpy()
+        first[:, :-1] = start.weights[seen] * scale
+        first[:, -1] = start.bias[seen] + start.weights[seen] @ mean
     options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": _TOLERANCE, "ftol": 0.0}
-    found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options).x
-    both = torch.from_numpy(found).to(inputs).view(-1, inputs.shape[1] + 1)
-    weights = features.new_zeros(len(seen), features.shape[1])
-    bias = features.new_full((len(seen),), -torch.inf)
+    flat = first.cpu().numpy().ravel()
+    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
+    both = torch.from_numpy(found).to(inputs).view_as(first)
+    weights = features.new_zeros(classes, features.shape[1])
+    bias = features.new_full((classes,), -torch.inf if labels.ndim == 1 else 0.0)
     weights[seen] = both[:, :-1] / scale
     bias[seen] = both[:, -1] - weights[seen] @ mean
     return Logistic(weights, bias)
 
 
+def _targets(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Which classes can be fitted, (K,) bool, and the labels among these alone."""
+    if labels.ndim == 2:
+        seen = labels.any(dim=0) & ~labels.all(dim=0)  # else the bias would be infinite
+        return seen, labels[:, seen].double()
+    seen = labels.bincount(minlength=classes) > 0
+    return seen, (seen.cumsum(dim=0) - 1)[labels]
+
+
+class _Objective:
+    """The mean loss and the penalty, with their gradient, for scipy; a part of the rows at a time.
+
+    inputs: (n, D). targets: (n,) int64, or (n, K) float64. penalty: half of it times the squared weights.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, penalty: float):
+        self._inputs, self._targets, self._penalty = inputs, targets, penalty
+
+    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """At weights and biases, (K * (D + 1),) float64."""
+        both = torch.from_numpy(flat).to(self._inputs).view(-1, self._inputs.shape[1] + 1)
+        weights, bias = both[:, :-1], both[:, -1]
+        gradient = torch.zeros_like(both)
+        loss, rows = 0.0, max(1, _LOGITS // len(both))
+        for inputs, targets in zip(self._inputs.split(rows), self._targets.split(rows)):
+            of_rows, residuals = _loss(inputs @ weights.mT + bias, targets)
+            loss += of_rows
+            gradient[:, :-1] += residuals.mT @ inputs
+            gradient[:, -1] += residuals.sum(dim=0)
+        gradient /= len(self._inputs)
+        gradient[:, :-1] += self._penalty * weights
+        value = loss / len(self._inputs) + self._penalty / 2 * float(weights.square().sum())
+        return value, gradient.cpu().numpy().ravel()
+
+
+def _loss(logits: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """The sum of the losses, and its derivative by the logits, (n, K)."""
+    if targets.ndim == 1:
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        residuals = logits.softmax(dim=1)
+        residuals[torch.arange(len(targets)), targets] -= 1
+    else:
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        residuals = logits.sigmoid() - targets
+    return float(loss), residuals
+
+
 def choose_c(
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
+    classes: int,
     score: Callable[[np.ndarray], float],
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[Logistic, float, float]:
+) -> tuple[Logistic, float]:
     """Choose C on validation images, and fit a model on training and validation images with it.
 
     Args:
@@ -100,19 +134,17 @@ def choose_c(
             C is chosen.
 
     Returns:
-        The model, C, and its score on the validation images.
+        The model and C.
     """
-    best: tuple[float, float, Logistic] | None = None
-    model = None
+    best, chosen, model = -np.inf, 0.0, None
     for index, c in enumerate(CS.tolist()):
         progress(index, len(CS) + 1)
-        model = fit_logistic(*train, c, start=model)
+        model = fit_logistic(*train, classes, c, start=model)
         value = score(model.scores(val[0]))
-        if best is None or value > best[0]:
-            best = value, c, model
-    value, c, model = best
+        if value > best:
+            best, chosen = value, c
     progress(len(CS), len(CS) + 1)
     features, labels = (torch.cat(pair) for pair in zip(train, val))
-    fitted = fit_logistic(features, labels, c)
+    fitted = fit_logistic(features, labels, classes, chosen)
     progress(len(CS) + 1, len(CS) + 1)
-    return fitted, c, value
+    return fitted, chosen

@@ -1,0 +1,103 @@
+"""The tokens of a whole dataset, each image once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.base import Backbone
+from lost_reg.probing.labelled import SPLITS, LabelledDataset
+from lost_reg.probing.records import Token
+from lost_reg.probing.token_cache import TokenCache
+from lost_reg.probing.tokens import TokenMaker, measured_cutoff
+from lost_reg.progress import Progress
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.types import Failure
+
+_BY_OUTLIERS: tuple[Token, ...] = ("normal", "outlier")  # the kinds that need a cut-off
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The tokens of a dataset, in a cache.
+
+    cutoff: the norm above which patches are outliers; None if no kind of token depends on it.
+    images: (n,) int64, those that have tokens, as indices into the splits in their order.
+    """
+
+    cutoff: float | None
+    failures: list[Failure]
+    cache: TokenCache
+    images: np.ndarray
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """What tokens are made of: see `probe_classes`.
+
+    crop: see `Decoding`.
+    """
+
+    dataset: LabelledDataset
+    backbone: Backbone
+    kinds: Sequence[Token]
+    outliers: ArtifactOptions
+    crop: tuple[int, int]
+    loader: LoaderOptions
+
+    def extract(
+        self, folder: Path, settings: dict[str, Any], seed: int, phase: Callable[[str], Progress]
+    ) -> Extraction:
+        """Make the tokens that the folder does not have yet.
+
+        Raises:
+            LostRegError: none of the images can be used, a layer that the backbone lacks, or a folder that
+                cannot be written.
+        """
+        layer, cutoff = self.backbone.block_index(self.outliers.layer), None
+        if set(self.kinds) & set(_BY_OUTLIERS):
+            train = self.dataset.parts["train"]
+            stream = self._stream(train.names, train.images)
+            measured = measured_cutoff(stream, self.backbone, self.outliers, phase("outliers"))
+            cutoff = float(f"{measured:.5g}")  # so that rounding in another batch changes nothing
+        names = list(chain.from_iterable(self.dataset.parts[split].names for split in SPLITS))
+        identity = {**settings, "kinds": list(self.kinds), "cutoff": cutoff, "names": _digest(names)}
+        cache = TokenCache(folder, identity, len(self.kinds), self._width())
+        failures: list[Failure] = []
+        index_of = {name: index for index, name in enumerate(names)}
+        maker = TokenMaker(self.backbone, self.kinds, layer, np.inf if cutoff is None else cutoff)
+        images = chain.from_iterable(self.dataset.parts[split].images for split in SPLITS)
+        done = set(cache.images().tolist())
+        left = [pair for index, pair in enumerate(zip(names, images)) if index not in done]
+        if left:
+            stream = self._stream(*zip(*left))
+            seeds = {name: (seed, index_of[name]) for name, _ in left}
+            progress = phase("tokens")
+            for batch in maker.of_stream(stream, seeds, failures, progress, allow_empty=bool(done)):
+                cache.add(np.array([index_of[name] for name in batch.names], dtype=np.int64), batch.tokens)
+        return Extraction(cutoff, failures, cache, cache.images())
+
+    def _stream(self, names: Sequence[str], images: Sequence[Any]) -> ImageStream:
+        loader = replace(self.loader, apply_exif=self.dataset.apply_exif)
+        return ImageStream(images, names, loader=loader, crop=self.crop)
+
+    def _width(self) -> int:
+        """How many numbers a token has, from an image of one patch."""
+        side = self.backbone.patch_size
+        return self.backbone.patch_embeddings(torch.zeros(1, 3, side, side)).shape[2]
+
+
+def _digest(names: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()

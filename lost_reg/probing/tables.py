@@ -1,0 +1,89 @@
+"""The scores of a probe as a table, as JSON and as CSV."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from lost_reg import text
+from lost_reg.json_files import as_json
+from lost_reg.probing.published import published_classes, published_value
+from lost_reg.probing.records import Measure, ProbeRecord, ProbeScore
+
+MEASURES: dict[Measure, str] = {
+    "top1": "top-1",
+    "mean_per_class": "mean per class",
+    "map": "mAP",
+    "miou": "mIoU",
+    "rmse": "RMSE",
+}
+_NARROW = ("val", "train", "chosen", "without", "test")  # what may be left out, the first first
+
+
+def text_table(record: ProbeRecord, width: int | None = None) -> str:
+    """A line for each score; shares are in percent. `width`: see `text.text_table`."""
+    published = [published_value(record, score) for score in record.scores]
+    rows = [_row(score, number) for score, number in zip(record.scores, published)]
+    if not any(number is not None for number in published):
+        for row in rows:
+            del row["published"]
+    lines = [text.text_table(rows, width=width, drop=_NARROW)]
+    lines += dict.fromkeys(f"{score.tokens}: {score.too_few}" for score in record.scores if score.too_few)
+    if any(number is not None for number in published):
+        lines.append(f"Published: {published_classes()['source']}")
+    return "\n".join(lines)
+
+
+def _row(score: ProbeScore, published: float | None) -> dict[str, str]:
+    return {
+        "tokens": score.tokens,
+        "classifier": score.classifier,
+        MEASURES[score.measure]: _shown(score.measure, score.value),
+        "95 % interval": " to ".join(_shown(score.measure, end) for end in score.interval or ()),
+        "published": "" if published is None else _shown(score.measure, published),
+        "chosen": ", ".join(f"{name} {number:.3g}" for name, number in score.chosen.items()),
+        "train": f"{score.train:,}",
+        "val": f"{score.val:,}",
+        "test": f"{score.test:,}",
+        "without": f"{sum(score.without.values()):,}",
+    }
+
+
+def _shown(measure: Measure, number: float | None) -> str:
+    if number is None:
+        return "too few"
+    return f"{number:.3f}" if measure == "rmse" else f"{100 * number:.1f}"
+
+
+def json_text(record: ProbeRecord) -> str:
+    """The record, with the published numbers that are comparable."""
+    content: dict[str, Any] = asdict(record)
+    for row, score in zip(content["scores"], record.scores):
+        row["published"] = published_value(record, score)
+    return as_json(content, indent=2)
+
+
+def csv_text(record: ProbeRecord) -> str:
+    """A line for each score."""
+    return text.csv_text([_csv_row(record, score) for score in record.scores])
+
+
+def _csv_row(record: ProbeRecord, score: ProbeScore) -> dict[str, Any]:
+    low, high = score.interval or (None, None)
+    return {
+        "dataset": record.dataset,
+        "backbone": record.label,
+        "task": record.task,
+        "tokens": score.tokens,
+        "classifier": score.classifier,
+        "measure": score.measure,
+        "value": score.value,
+        "low": low,
+        "high": high,
+        "published": published_value(record, score),
+        "train": score.train,
+        "val": score.val,
+        "test": score.test,
+        "without": sum(score.without.values()),
+        "too_few": score.too_few,
+    }
