@@ -19,7 +19,7 @@ from lost_reg.cli.options import (
 )
 from lost_reg.cli.probe_classes import class_options, probe_classes
 from lost_reg.cli.probe_dense import dense_options, probe_depth, probe_segmentation
-from lost_reg.cli.probe_zero_shot import probe_zero_shot
+from lost_reg.cli.probe_zero_shot import probe_zero_shot, zero_shot_options
 
 CLASSES = "classes"
 # Each takes the dataset, the probe's folder and the options of the command.
@@ -48,6 +48,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
 )  # fmt: skip
 @class_options
 @dense_options
+@zero_shot_options
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
     help="Of all that is drawn: splits, patches, intervals.",

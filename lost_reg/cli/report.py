@@ -28,8 +28,8 @@ from lost_reg.text import counted
 def report(path: Path, out: Path, max_images: int | None, **options: Any) -> None:
     """Write an HTML page with tables, charts and a gallery.
 
-    It shows all runs, sweeps and artifact measurements in the folder PATH. The page opens from disk, in any
-    browser. For runs with --save-maps, it also shows how the method arrived at each box.
+    It shows all runs, sweeps, artifact measurements and probes in the folder PATH. The page opens from disk,
+    in any browser. For runs with --save-maps, it also shows how the method arrived at each box.
     """
     from lost_reg.progress import image_progress
     from lost_reg.report.report import write_report
@@ -44,7 +44,7 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
             wording=as_options,
             **given,
         )
-    parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts}
+    parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts, "probe": summary.probes}
     shown = [counted(count, name) for name, count in parts.items() if count]
     if summary.runs:
         images = f"{summary.shown:,} of " if summary.shown < summary.images else ""

@@ -4,14 +4,22 @@ rows: (T, W) float64. By measure:
 
 - "top1": W = 1, whether the image's class was found (1 or 0). The value is their mean.
 - "mean_per_class": the same rows; the value is the mean over classes of the share in each class.
-- "map": W = K, the score of each class; the value is the mean over classes of the average precision.
+- "map": W = K, the score of each class; the value is the mean over classes of the average precision: the area
+  under the precision envelope over recall, as VOC measures it since 2010. Images of equal score count
+  together.
 - "miou": W = 2 K, the pixels in each class's intersection, then in its union; the value is the mean over the
   classes that occur of the sums' ratio (as ADE20k's benchmark and mmsegmentation compute it).
 - "rmse": W = 1, the root mean squared error of the image's depths; the value is their mean over images, as
   the code computes it that DINOv2 was measured with.
+
+A bootstrap sample gives each image a weight: how often it was drawn. All samples are computed from such
+weights, several samples at once. A class without any image in a sample is left out of that sample's mean, and
+a sample without any class is left out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,6 +27,7 @@ from lost_reg.probing.records import Measure
 
 RESAMPLES = 2000
 _TAILS = 2.5, 97.5  # percentiles
+_AT_ONCE = 1 << 18  # weights: 2 MiB, which a cache can hold
 
 
 def value(measure: Measure, rows: np.ndarray, truth: np.ndarray | None = None) -> float:
@@ -28,59 +37,105 @@ def value(measure: Measure, rows: np.ndarray, truth: np.ndarray | None = None) -
         rows: (T, W), see the module; T at least 1, no NaN.
         truth: the images' classes, for "mean_per_class", (T,) int, and for "map", (T, K) bool.
     """
-    if measure == "mean_per_class":
-        counts = np.bincount(truth)
-        found = np.bincount(truth, rows[:, 0], minlength=len(counts))
-        return float((found[counts > 0] / counts[counts > 0]).mean())
-    if measure == "map":
-        occurs = truth.any(axis=0)
-        return float(np.mean([average_precision(rows[:, k], truth[:, k]) for k in np.flatnonzero(occurs)]))
-    if measure == "miou":
-        intersections, unions = np.split(rows.sum(axis=0), 2)
-        return float((intersections[unions > 0] / unions[unions > 0]).mean())
-    return float(rows.mean())
+    return float(values(measure, rows, truth, np.ones((1, len(rows))))[0])
 
 
-def average_precision(scores: np.ndarray, is_true: np.ndarray) -> float:
-    """The area under the precision envelope over recall, as VOC measures it since 2010.
+def values(measure: Measure, rows: np.ndarray, truth: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
+    """A measure of weighted images, for each of R sets of weights: (R,), NaN where no class has any weight.
 
     Args:
-        scores: (T,); is_true: (T,) bool, at least one of them. Images of equal score count together.
+        rows, truth: see `value`.
+        weights: (R, T) float64: how often each image counts.
     """
-    order = np.argsort(-scores, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # of each group of equal scores
-    hits = np.cumsum(is_true[order])[ends]
-    precision = hits / (ends + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(hits, prepend=0) * envelope) / hits[-1])
+    if measure == "mean_per_class":
+        return _mean_ratio(_by_class(truth, weights * rows[:, 0]), _by_class(truth, weights))
+    if measure == "map":
+        occurs = np.flatnonzero(truth.any(axis=0))
+        curves = [_under_envelope(rows[:, k], truth[:, k], weights) for k in occurs]
+        return _mean_ratio(*np.stack(curves, axis=-1))
+    if measure == "miou":
+        return _mean_ratio(*np.split(weights @ rows, 2, axis=1))
+    return weights @ rows[:, 0] / weights.sum(axis=1)
 
 
 def interval(
     measure: Measure, rows: np.ndarray, truth: np.ndarray | None = None, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a measure, over images; see `value`."""
-    samples = [
-        value(measure, rows[chosen], None if truth is None else truth[chosen])
-        for chosen in resamples(len(rows), seed)
-    ]
-    low, high = np.percentile(samples, _TAILS)
-    return float(low), float(high)
+    """The 95 % percentile bootstrap interval of a measure, over images; see `value`.
+
+    For few images it is narrow for "map", which the envelope of precision raises: of simulated sets of 100,
+    it covered the value of all images in 86 %, of 400 in 92 %, of 1,600 in 94 %.
+    """
+    return _middle([values(measure, rows, truth, weights) for weights in _drawn(len(rows), seed)])
 
 
 def difference_interval(
     measure: Measure, a: np.ndarray, b: np.ndarray, truth: np.ndarray | None = None, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % paired bootstrap interval of B's value minus A's: images are resampled with both rows."""
-    samples = []
-    for chosen in resamples(len(a), seed):
-        of_chosen = None if truth is None else truth[chosen]
-        samples.append(value(measure, b[chosen], of_chosen) - value(measure, a[chosen], of_chosen))
-    low, high = np.percentile(samples, _TAILS)
+) -> tuple[tuple[float, float], float]:
+    """The 95 % paired bootstrap interval of B's value minus A's, and a p value.
+
+    Images are resampled with both rows. p is twice the share of samples on the rarer side of 0, or at 0: it
+    is below 0.05 where the interval excludes 0 (Efron and Tibshirani 1993, section 15.4), to within one
+    sample. One is added to both counts (Davison and Hinkley 1997, section 4.2), so that it is never 0.
+    """
+    samples = [
+        values(measure, b, truth, weights) - values(measure, a, truth, weights)
+        for weights in _drawn(len(a), seed)
+    ]
+    differences = np.concatenate(samples).round(12)  # equal scores differ in rounding
+    rarer = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+    used = np.count_nonzero(~np.isnan(differences))
+    return _middle(samples), min(1.0, 2 * (rarer + 1) / (used + 1))
+
+
+def _middle(samples: list[np.ndarray]) -> tuple[float, float]:
+    low, high = np.nanpercentile(np.concatenate(samples), _TAILS)
     return float(low), float(high)
 
 
-def resamples(images: int, seed: int):
-    """Yields the indices, (T,), of RESAMPLES samples of images with replacement."""
+def _drawn(images: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields RESAMPLES rows in all of how often each image was drawn, with replacement: (R, T) float64."""
     random = np.random.default_rng(seed)
-    for _ in range(RESAMPLES):
-        yield random.integers(images, size=images)
+    most = max(1, _AT_ONCE // images)
+    for start in range(0, RESAMPLES, most):
+        samples = min(most, RESAMPLES - start)
+        drawn = random.integers(images, size=(samples, images))
+        drawn += images * np.arange(samples)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=samples * images)
+        yield counts.reshape(samples, images).astype(np.float64)
+
+
+def _by_class(truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The sum of the weights in each class: (R, K)."""
+    classes = int(truth.max()) + 1
+    return np.stack([np.bincount(truth, one, minlength=classes) for one in weights])
+
+
+def _mean_ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """The mean of parts / wholes over the classes, (R, K), whose whole is not 0: (R,), NaN without any."""
+    occurs = wholes > 0
+    sums = np.divide(parts, wholes, out=np.zeros_like(parts), where=occurs).sum(axis=1)
+    counts = occurs.sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+
+
+def _under_envelope(
+    scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The area under the precision envelope over hits, and all hits, (R,) each; AP is their ratio.
+
+    Args:
+        scores: (T,); is_true: (T,) bool, at least one of them; weights: (R, T).
+    """
+    order = np.argsort(-scores, kind="stable")
+    is_true = is_true[order]
+    groups = np.append(0, np.cumsum(np.diff(scores[order]) != 0))  # images of equal score
+    with_true = groups[is_true]
+    lasts = np.flatnonzero(np.append(np.diff(with_true) != 0, True))  # among the true ones, of their group
+    ends = np.searchsorted(groups, with_true[lasts], side="right") - 1  # the others have lower precision
+    weights = weights[:, order]
+    hits = np.cumsum(weights[:, is_true], axis=1)[:, lasts]
+    counted = np.cumsum(weights, axis=1)[:, ends]
+    precision = np.divide(hits, counted, out=np.zeros_like(hits), where=counted > 0)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    return np.sum(np.diff(hits, prepend=0.0, axis=1) * envelope, axis=1), hits[:, -1]

@@ -23,6 +23,7 @@ Measure = Literal["top1", "mean_per_class", "map", "miou", "rmse"]
 
 TASKS: tuple[Task, ...] = get_args(Task)
 _NAMES, _TRUTH, _ROWS = "names", "truth", "rows"
+_MOST_CLASSES = 10**7
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
@@ -143,7 +144,34 @@ def read_outcomes(folder: Path, record: ProbeRecord) -> Outcomes:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     except (ValueError, KeyError, AttributeError, EOFError, TypeError, BadZipFile, MemoryError):
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again") from None
-    fits = all(one.ndim == 2 and len(one) == len(names) and one.dtype == np.float64 for one in rows)
-    if not fits or (truth is not None and len(truth) != len(names)):
+    outcomes = Outcomes(names, truth, rows)
+    if not (names and len({*names}) == len(names) and _truth_fits(record, outcomes)):
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again")
-    return Outcomes(names, truth, rows)
+    if not all(_rows_fit(score, one, outcomes) for score, one in zip(record.scores, rows)):
+        raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again")
+    return outcomes
+
+
+def _truth_fits(record: ProbeRecord, outcomes: Outcomes) -> bool:
+    """Whether the truth has an entry for each image, and is of the kind that the measures need."""
+    truth, measures = outcomes.truth, {score.measure for score in record.scores}
+    if truth is None:
+        return not measures & {"mean_per_class", "map"}
+    if len(truth) != len(outcomes.names):
+        return False
+    if "map" in measures:
+        return truth.ndim == 2 and truth.dtype == np.bool_ and bool(truth.any())
+    is_class = truth.ndim == 1 and truth.dtype == np.int64
+    return is_class and truth.min() >= 0 and truth.max() < min(record.classes, _MOST_CLASSES)
+
+
+def _rows_fit(score: ProbeScore, rows: np.ndarray, outcomes: Outcomes) -> bool:
+    """Whether the rows of a score have the form that its measure needs: see `measures.py`."""
+    if rows.ndim != 2 or len(rows) != len(outcomes.names) or rows.dtype != np.float64 or np.isinf(rows).any():
+        return False
+    if score.measure == "map":
+        return rows.shape[1] == outcomes.truth.shape[1]
+    if score.measure == "miou":
+        return rows.shape[1] % 2 == 0 and rows.shape[1] > 0
+    is_right = np.isin(rows, (0, 1)) | np.isnan(rows)
+    return rows.shape[1] == 1 and (score.measure == "rmse" or bool(is_right.all()))

@@ -13,6 +13,7 @@ from lost_reg.datasets.catalog import Dataset
 from lost_reg.errors import LostRegError, one_line
 from lost_reg.files import folders_with
 from lost_reg.json_files import MALFORMED, convert, reason_of
+from lost_reg.probing.records import PROBE_FILE, ProbeRecord, read_probe
 from lost_reg.runs.folder import (
     RUN_FILE,
     SWEEP_FILE,
@@ -120,6 +121,7 @@ class Content:
 
     unscored: folders of sweeps that have no scores yet.
     artifacts: the content of each artifacts.json, by its folder relative to the loaded one.
+    probes: the content of each probe.json, likewise.
     errors: for everything that cannot be shown and is left out.
     """
 
@@ -127,11 +129,12 @@ class Content:
     sweeps: list[ReportSweep]
     unscored: list[Path]
     artifacts: dict[str, Artifacts]
+    probes: dict[str, ProbeRecord]
     errors: list[LostRegError]
 
 
 def load(top: Path, options: ScoringOptions) -> Content:
-    """Read all runs, sweeps and artifacts at and below a folder.
+    """Read all runs, sweeps, artifacts and probes at and below a folder.
 
     Raises:
         LostRegError: no such folder, or nothing in it that can be shown.
@@ -140,14 +143,16 @@ def load(top: Path, options: ScoringOptions) -> Content:
     folders = folders_with(top, ARTIFACTS_FILE)
     files, file_errors = _read_each(folders, lambda folder: (folder, read_artifacts(folder / ARTIFACTS_FILE)))
     artifacts = {str(folder.relative_to(top)): content for folder, content in files}
+    records, probe_errors = _read_each(folders_with(top, PROBE_FILE), lambda at: (at, read_probe(at)))
+    probes = {str(folder.relative_to(top)): record for folder, record in records}
     runs: list[ReportRun] = []
-    errors = [*sweep_errors, *file_errors]
-    if not (sweeps or artifacts) or folders_with(top, RUN_FILE):
+    errors = [*sweep_errors, *file_errors, *probe_errors]
+    if not (sweeps or artifacts or probes) or folders_with(top, RUN_FILE):
         runs, run_errors = load_runs(top, options)
         errors = [*run_errors, *errors]
-    if not (runs or sweeps or artifacts):
+    if not (runs or sweeps or artifacts or probes):
         raise errors[0]
-    return Content(runs, sweeps, unscored, artifacts, errors)
+    return Content(runs, sweeps, unscored, artifacts, probes, errors)
 
 
 def load_runs(top: Path, options: ScoringOptions) -> tuple[list[ReportRun], list[LostRegError]]:

@@ -18,6 +18,7 @@ from lost_reg.report.gallery import MAX_IMAGES, Shown, gallery_section, has_maps
 from lost_reg.report.loading import load
 from lost_reg.report.page import MARK, render, unfinished_page
 from lost_reg.report.pictures import PICTURE_FOLDERS, Pictures
+from lost_reg.report.probes import probes_section
 from lost_reg.report.runs import bars_section, corloc_section, paired_section
 from lost_reg.report.sweeps import sweeps_section
 from lost_reg.runs.image_folder import RECORDED, ImageRoot
@@ -35,6 +36,7 @@ class ReportSummary:
     runs: int
     sweeps: int
     artifacts: int
+    probes: int
     shown: int
     images: int
     with_maps: int
@@ -78,6 +80,7 @@ def write_report(
         paired_section(content.runs, options),
         sweeps_section(content.sweeps, content.unscored),
         artifacts_section(content.artifacts),
+        probes_section(content.probes),
         gallery_section(content.runs, gallery),
     )
     for entry in (entry for item in gallery["items"] for entry in item["entries"].values()):
@@ -91,6 +94,7 @@ def write_report(
         runs=len(content.runs),
         sweeps=len(content.sweeps),
         artifacts=len(content.artifacts),
+        probes=len(content.probes),
         shown=len(gallery["items"]),
         images=sum(dataset["images"] for dataset in gallery["datasets"]),
         with_maps=sum(map(has_maps, gallery["items"])),
@@ -102,7 +106,7 @@ def write_report(
 
 def _summary_line(gallery: dict[str, Any]) -> str:
     if not gallery["datasets"]:
-        return "No runs: only sweeps and artifacts"
+        return "No runs: only sweeps, artifacts and probes"
     runs = sum(len(dataset["runs"]) for dataset in gallery["datasets"])
     names = ", ".join(dataset["name"] for dataset in gallery["datasets"])
     images = sum(dataset["images"] for dataset in gallery["datasets"])

@@ -125,13 +125,6 @@ class Comparison:
             return f"No significant difference between A and B: {numbers}."
         return f"{'B finds more than A' if total.difference > 0 else 'B finds less than A'}: {numbers}."
 
-    @property
-    def causes(self) -> tuple[str, ...]:
-        """The settings that can explain a difference; a backbone and its weights count as one."""
-        settings = (one.setting for one in self.differences or ())
-        names = ("backbone" if name.startswith("weights.") else name for name in settings)
-        return tuple(dict.fromkeys(name for name in names if name not in _NO_CAUSE))
-
 
 def compare(path_a: Path, path_b: Path, options: ScoringOptions | None = None) -> Comparison:
     """Compare two runs, or prediction files, on the same images.
@@ -178,7 +171,7 @@ def compare_found(
         b=_compared_run(b, on_dataset[1], dataset, compared),
         dataset=dataset.title,
         split=split_title(dataset, options),
-        differences=_setting_differences(a, b),
+        differences=setting_differences(a.settings, b.settings),
         total=_paired(by_a[compared], by_b[compared]),
         classes=_by_class(truths, matches, compared),
         sizes=_by_size(truths, [by_a, by_b], compared),
@@ -248,12 +241,21 @@ def _compared_run(
     return ComparedRun(found.path, found.title, found.settings, unusable, other_size)
 
 
-def _setting_differences(a: FoundBoxes, b: FoundBoxes) -> tuple[SettingDifference, ...] | None:
-    if a.settings is None or b.settings is None:
+def setting_differences(
+    a: dict[str, Any] | None, b: dict[str, Any] | None
+) -> tuple[SettingDifference, ...] | None:
+    """The settings that differ, nested ones by names such as "weights.name"; None if either is not known."""
+    if a is None or b is None:
         return None
-    of_a, of_b = dict(_flat(a.settings)), dict(_flat(b.settings))
+    of_a, of_b = dict(_flat(a)), dict(_flat(b))
     both = (SettingDifference(name, of_a.get(name), of_b.get(name)) for name in of_a | of_b)
     return tuple(one for one in both if one.a != one.b)
+
+
+def causes_of(differences: Sequence[SettingDifference]) -> tuple[str, ...]:
+    """The settings that can explain a difference; a backbone and its weights count as one."""
+    names = ("backbone" if one.setting.startswith("weights.") else one.setting for one in differences)
+    return tuple(dict.fromkeys(name for name in names if name not in _NO_CAUSE))
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

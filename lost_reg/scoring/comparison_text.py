@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from lost_reg import text as texts
 from lost_reg.errors import one_line
 from lost_reg.json_files import as_json
-from lost_reg.scoring.compare import LEAST_P, SIGNIFICANT, Comparison, Group
+from lost_reg.scoring.compare import (
+    LEAST_P,
+    SIGNIFICANT,
+    Comparison,
+    Group,
+    SettingDifference,
+    causes_of,
+)
 from lost_reg.scoring.paired import Paired
 
 FEWEST = 6  # if fewer images were found by only one of the two, p is never below SIGNIFICANT
@@ -22,7 +29,7 @@ def text(comparison: Comparison, *, all_images: bool = False) -> str:
         [
             *_heading(comparison),
             "",
-            *_settings_lines(comparison),
+            *setting_lines(comparison.differences),
             "",
             _table(comparison),
             *_table_notes(comparison),
@@ -50,16 +57,17 @@ def _heading(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def _settings_lines(comparison: Comparison) -> list[str]:
-    differences = comparison.differences
+def setting_lines(differences: Sequence[SettingDifference] | None) -> list[str]:
+    """A table of the settings that differ, and which of them can be the cause."""
     if differences is None:
         return ["A prediction file does not record its settings: what differs is not known."]
     if not differences:
         return ["The settings of A and B are the same."]
     rows = [{"differs": one.setting, "A": _shown(one.a), "B": _shown(one.b)} for one in differences]
     lines = [texts.text_table(rows)]
-    if len(comparison.causes) > 1:
-        lines.append(f"Several settings differ ({', '.join(comparison.causes)}): any can be the cause.")
+    causes = causes_of(differences)
+    if len(causes) > 1:
+        lines.append(f"Several settings differ ({', '.join(causes)}): any can be the cause.")
     return lines
 
 
@@ -71,7 +79,11 @@ def _shown(value: Any) -> str:
 def _table(comparison: Comparison) -> str:
     rows = [{"over": "all images", **paired_cells(comparison.total), "p (Holm)": ""}]
     rows += [
-        {"over": f"{group.kind}: {group.name}", **paired_cells(group.paired), "p (Holm)": _p(group.p_holm)}
+        {
+            "over": f"{group.kind}: {group.name}",
+            **paired_cells(group.paired),
+            "p (Holm)": shown_p(group.p_holm),
+        }
         for group in _shown_groups(comparison)
     ]
     return texts.text_table(rows)
@@ -90,11 +102,12 @@ def paired_cells(paired: Paired) -> dict[str, str]:
         "A alone": f"{paired.only_a:,}",
         "B alone": f"{paired.only_b:,}",
         "neither": f"{paired.neither:,}",
-        "p": _p(paired.p),
+        "p": shown_p(paired.p),
     }
 
 
-def _p(p: float) -> str:
+def shown_p(p: float) -> str:
+    """A p value, such as "0.0123" and "<0.0001"."""
     return f"{p:.4f}" if p >= LEAST_P else f"<{LEAST_P}"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import found_object, prediction, write_predictions
+from probe_cases import column, write_case
 from report_cases import (
     HOSTILE,
     OUTCOMES,
@@ -200,6 +201,7 @@ def test_axe_core_finds_nothing_serious(scheme, tmp_path, make_coco, open_page):
     maps = dict.fromkeys(OUTCOMES, some_maps(attention=some_attention()))
     results = two_runs(make_coco, tmp_path, maps=maps)
     write_sweep(results / "sweep")
+    write_case(results / "probe", {("cls", "logistic", "top1"): column(1, 1, 0)})
     page = open_page(report(results, tmp_path / "out").page, color_scheme=scheme)
 
     def violations() -> list[str]:

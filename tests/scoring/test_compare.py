@@ -13,7 +13,7 @@ import helpers
 import numpy as np
 import pytest
 
-from lost_reg.scoring.compare import SettingDifference, compare
+from lost_reg.scoring.compare import SettingDifference, causes_of, compare
 from lost_reg.scoring.comparison_text import csv_text, images_csv_text, json_text, text
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.paired import Paired
@@ -271,7 +271,13 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
         "max_side": (None, 512),
         "registers.test_time": (None, 1),
     }
-    assert found.causes == ("backbone", "precision", "layer", "max_side", "registers.test_time")
+    assert causes_of(found.differences) == (
+        "backbone",
+        "precision",
+        "layer",
+        "max_side",
+        "registers.test_time",
+    )
     lines = text(found).splitlines()
     assert [line.split() for line in lines if line.startswith("max_side")] == [["max_side", "none", "512"]]
     assert (
@@ -285,7 +291,7 @@ def test_settings_that_differ_stand_on_top(a, root, tmp_path):
 
 def test_a_backbone_and_its_weights_are_one_cause(a, b):
     found = compare(a, b)
-    assert found.causes == ("backbone",)
+    assert causes_of(found.differences) == ("backbone",)
     assert "Several settings differ" not in text(found)
 
 
@@ -294,7 +300,7 @@ def test_where_the_images_were_is_no_cause(a, root, tmp_path):
         tmp_path / "own", None, BOXES_B, dataset=None, split=None, inputs=["photos"], apply_exif=True
     )
     found = compare(a, own, ScoringOptions(data_root=root))
-    assert found.causes == ("apply_exif",)
+    assert causes_of(found.differences) == ("apply_exif",)
     assert {one.setting for one in found.differences} == {"dataset", "split", "inputs", "apply_exif"}
 
 
@@ -302,7 +308,7 @@ def test_further_objects_are_no_cause(a, root, tmp_path):
     several = helpers.setting(max_objects=3).recorded()
     found = compare(a, helpers.write_run(tmp_path / "several", root, BOXES_B, **several))
     assert [(one.setting, one.a, one.b) for one in found.differences] == [("max_objects", 1, 3)]
-    assert found.causes == ()
+    assert causes_of(found.differences) == ()
 
 
 # --- the same images ---------------------------------------------------------------------------------
