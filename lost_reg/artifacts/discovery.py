@@ -296,7 +296,7 @@ class _Change:
     def __init__(self) -> None:
         self.boxes: dict[str, Box] = {}
         self._patches = self._images = self._moved = 0
-        self._on_outliers = 0.0
+        self._on_outliers = self._before = 0.0
         self._cosines = Moments()
 
     def update(self, before: Found, after: Found) -> None:
@@ -304,6 +304,7 @@ class _Change:
         self._images += after.changed > 0
         self._moved += before.seed != after.seed
         self._on_outliers += after.on_outliers
+        self._before += before.on_outliers
         if after.changed and after.cosine is not None:
             self._cosines.update(torch.tensor([[after.cosine]]))
 
@@ -319,7 +320,7 @@ class _Change:
         cosine, interval = _mean_with_interval(self._cosines)
         return ControlScore(
             control, group, self._patches, self._images, self._moved / images, self._on_outliers / images,
-            cosine, interval, corloc, from_rest,
+            self._before / images, cosine, interval, corloc, from_rest,
         )  # fmt: skip
 
 

@@ -182,7 +182,8 @@ class ControlScore:
 
     group: which tokens were changed: the outliers, or as many random other patches of the same images.
     patches, images: how many were changed, and in how many images.
-    seeds_moved: in which share of all images LOST's seed is another; seeds_on_outliers: see `SeedStatistics`.
+    seeds_moved: in which share of all images LOST's seed is another; seeds_on_outliers: see `SeedStatistics`;
+        before: without the change, by the same LOST.
     class_cosine: of the class token to the untouched one, the mean over the images with a changed patch, with
         a 95 % interval. None without a class token or such images.
     corloc: against the untouched tokens; from_rest: of outliers, against the same change of other patches.
@@ -194,6 +195,7 @@ class ControlScore:
     images: Count
     seeds_moved: Share
     seeds_on_outliers: Share
+    seeds_on_outliers_before: Share
     class_cosine: Cosine | None = None
     class_cosine_interval: tuple[float, float] | None = None
     corloc: CorLocChange | None = None

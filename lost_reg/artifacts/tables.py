@@ -155,7 +155,7 @@ def _untouched_cells(one: BackboneArtifacts, with_corloc: bool) -> dict[str, str
         "tokens": "untouched",
         "changed": NONE,
         "seeds moved": NONE,
-        "seeds on outliers": percent(one.outliers.seeds.share),
+        "seeds on outliers": percent(one.controls[0].seeds_on_outliers_before),
         "class token, cosine": NONE,
     }
     if with_corloc:

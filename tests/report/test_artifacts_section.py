@@ -153,7 +153,7 @@ def test_artifacts_that_were_interrupted_are_told(tmp_path, models, note):
 def write_series(folder, **about):
     """Two checkpoints, the later one first, as the reference; with CorLoc and a control."""
     change = CorLocChange(75.0, 1, 3, 25.0, (-12.5, 62.5), 0.625)
-    control = ControlScore("mean", "outliers", 5, 4, 0.5, 0.25, 0.9876, (0.98, 0.995), change, change)
+    control = ControlScore("mean", "outliers", 5, 4, 0.5, 0.25, 0.4, 0.9876, (0.98, 0.995), change, change)
     rest = replace(control, group="rest", from_rest=None, class_cosine=None, class_cosine_interval=None)
     discovery = Discovery(8, 4, 50.0, (21.5, 78.5), 0, 37.5, 12.5)
     first, second = (
@@ -177,7 +177,7 @@ def test_a_series_is_told_by_its_steps(tmp_path):
     ]
     assert "is that of LOST on normalised keys with automatic bias on voc." in text
     assert [row[2:] for row in rows_of(text, "Controls")] == [
-        ["untouched", "-", "-", "50.00 %", "-", "50.0", "-", "-"],
+        ["untouched", "-", "-", "40.00 %", "-", "50.0", "-", "-"],
         [
             "outliers replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %",
             "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62",
