@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.model_options import model_options, register_options
@@ -70,6 +71,29 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     each test image. A command that was interrupted can be given again: it continues.
     """
     one_of_json_and_csv(options["as_json"], options["as_csv"])
+    _check_task(task)
     of_task = "probe" if task == CLASSES else f"probe-{task}"
     out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
     TASKS[task](dataset, out, options)
+
+
+def _check_task(task: str) -> None:
+    """Raises click.UsageError for an option of another task."""
+    context = click.get_current_context()
+    for tasks, options in _OPTIONS.items():
+        for option in options:
+            given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+            if given and task not in tasks:
+                raise click.UsageError(f"{option.opts[0]} belongs to --task {' or '.join(tasks)}")
+
+
+def _options_of(decorate: Callable[[Any], Any]) -> list[click.Parameter]:
+    """The options that a decorator adds to a command."""
+    return click.command()(decorate(lambda: None)).params
+
+
+_OPTIONS = {
+    (CLASSES,): _options_of(class_options),
+    ("segmentation", "depth"): _options_of(dense_options),
+    ("zero-shot",): _options_of(zero_shot_options),
+}

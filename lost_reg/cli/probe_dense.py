@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,10 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.probing import dense_tables
     from lost_reg.probing.records import PROBE_FILE
 
-    _check(options)
+    if options["download"]:
+        raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
     chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
-    limit = options["limit"]
-    data = replace(data, train=data.train[:limit], test=data.test[:limit])
+    data = data.limited(options["limit"], options["seed"])
     check_new(out / PROBE_FILE)
     registers = added_registers(options)
     get_weights(options["backbone"], options)
@@ -63,12 +63,3 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
     warn_of_failures(failures, len(data.train) + len(data.test))
     click.echo(shown_rows(dense_tables, record, options["as_json"], options["as_csv"]))
     print_note(f"the probe is in {out}")
-
-
-def _check(options: dict[str, Any]) -> None:
-    """Raises click.UsageError for an option of another task."""
-    for name, shown in (("tokens", "--tokens"), ("layer", "--layer")):
-        if options[name] is not None:
-            raise click.UsageError(f"{shown} belongs to --task classes")
-    if options["download"]:
-        raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")

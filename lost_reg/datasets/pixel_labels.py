@@ -11,8 +11,9 @@ Layouts of folders, by task:
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lost_reg.datasets.image_paths import ListedFolder
@@ -55,6 +56,14 @@ class PixelDataset:
     classes: int | None = None
     first: int = 0
     scored: tuple[slice, slice] | None = None
+
+    def limited(self, limit: int | None, seed: int) -> PixelDataset:
+        """With at most so many images of each split, which are drawn; None for all."""
+        if limit is None:
+            return self
+        drawn = [random.Random(seed).sample(part, min(limit, len(part))) for part in (self.train, self.test)]
+        train, test = (tuple(sorted(part, key=lambda one: one.name)) for part in drawn)
+        return replace(self, train=train, test=test)
 
 
 def find_segmentation(name: str, root: Path) -> PixelDataset:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from lost_reg.artifacts.streams import ImageStream
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text
+from lost_reg.images.batching import DecodedImage
 from lost_reg.probing.class_probe import rows_of
 from lost_reg.probing.labelled import LabelledDataset
 from lost_reg.probing.measures import interval, value
@@ -158,9 +160,13 @@ def _embedded(
         part = test.of(left)
         loader = replace(loader, apply_exif=dataset.apply_exif)
         stream = ImageStream(part.images, part.names, loader=loader, crop=(clip.side, clip.side))
-        batches = stream.map_named_batches(
-            clip.backbone, clip.embed_images, failures, progress, allow_empty=len(left) < len(test)
-        )
-        for names, embedded in batches:
-            cache.add(np.array([places[name] for name in names]), embedded.cpu().numpy()[:, None])
+
+        def embed(images: list[DecodedImage]) -> tuple[np.ndarray, np.ndarray]:
+            embedded = clip.embed_images(normalized(images, clip.backbone))
+            return np.array([places[one.name] for one in images]), embedded.cpu().numpy()[:, None]
+
+        for of_batch in stream.map_decoded(
+            clip.backbone, embed, failures, progress, allow_empty=len(left) < len(test)
+        ):
+            cache.add(*of_batch)
     return cache.images(), cache.tokens(0), failures
