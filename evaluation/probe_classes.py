@@ -7,8 +7,7 @@ model; what is there already is not done again. FILE has the weights of dinov2_v
 
 The planted model is the same one, but that after its middle block the three patches of least texture are
 replaced: by the mean of the image's patches, sixty times as long as patches typically are. So these outliers
-hold what the image is about, and not what was at their place. The class probe must then be better on them
-than on other patches, and the position probe of `lost-reg artifacts` worse.
+do not hold what was at their place: the position probe of `lost-reg artifacts` must be worse on them.
 """
 
 from __future__ import annotations
