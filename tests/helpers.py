@@ -30,8 +30,9 @@ def refusal(call, *args, **kwargs) -> str:
 
 
 def without_notes(result) -> list[str]:
-    """The lines that a command printed on standard error, without its notes."""
-    return [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+    """What a command printed on standard error, without notes and the warning of random weights."""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("Note: ")]
+    return [line for line in lines if "runs with random weights" not in line]
 
 
 def made_up_head(width: int, **changes) -> Head:
