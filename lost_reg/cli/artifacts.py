@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     help="Which LOST is scored, and gives the seeds of --controls: as published, or on normalised keys with "
     "automatic bias, which does more with DINOv2.  [default: published]",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Random seed of the controls.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Random seed of the controls.  [default: 0]")
 @register_options
 @model_options
 @max_side_option

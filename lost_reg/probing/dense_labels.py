@@ -113,16 +113,18 @@ def read_all(
         progress(number + 1, 0, total)
     if not any(len(one.places) for one in drawn):
         raise LostRegError(f"no pixel of {reader.data.name} that can be learned from has {_wanted(reader)}")
-    if reader.task == "segmentation":
-        if len(met) < 2:
-            raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
-        reader = replace(reader, classes=reader.classes or max(met) + 1)
+    if reader.task == "segmentation" and len(met) < 2:
+        raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
     labelled = 0
     for number, (pixels, _) in enumerate(_read(reader, test, workers), start=len(train)):
+        if reader.task == "segmentation":
+            met.update(np.unique(pixels.labels).astype(int).tolist())
         labelled += len(pixels.places)
         progress(number + 1, 0, total)
     if not labelled:
         raise LostRegError(f"no pixel of {reader.data.name} that can be scored has {_wanted(reader)}")
+    if reader.task == "segmentation":
+        reader = replace(reader, classes=reader.classes or max(met) + 1)
     return reader, drawn, sizes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -25,6 +26,11 @@ TASKS: tuple[Task, ...] = get_args(Task)
 _NAMES, _TRUTH, _ROWS = "names", "truth", "rows"
 _MOST_CLASSES = 10**7
 
+# What numpy and zipfile raise for an archive that is damaged.
+_DAMAGED = (
+    ValueError, KeyError, AttributeError, EOFError, TypeError, NotImplementedError, OverflowError,
+    MemoryError, RuntimeError, BadZipFile, zlib.error,
+)  # fmt: skip
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
@@ -142,7 +148,7 @@ def read_outcomes(folder: Path, record: ProbeRecord) -> Outcomes:
             rows = tuple(arrays[f"{_ROWS}{index}"] for index in range(len(record.scores)))
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except (ValueError, KeyError, AttributeError, EOFError, TypeError, BadZipFile, MemoryError):
+    except _DAMAGED:
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again") from None
     outcomes = Outcomes(names, truth, rows)
     if not (names and len({*names}) == len(names) and _truth_fits(record, outcomes)):

@@ -152,7 +152,7 @@ def _embedded(
     """The test images that could be embedded, (n,) int64, their embeddings, (n, E), and the others."""
     test = dataset.parts["test"]
     of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
-    cache = TokenCache(folder, {**of_images, "dataset": dataset.name}, 1, clip.width)
+    cache = TokenCache(folder, {**of_images, "dataset": dataset.name, "of": test.digest()}, 1, clip.width)
     places = {name: place for place, name in enumerate(test.names)}
     left = np.setdiff1d(np.arange(len(test)), cache.images())
     failures: list[Failure] = []
