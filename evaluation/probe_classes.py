@@ -77,17 +77,14 @@ def save_digits(folder: Path) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(of_class / f"{index:03d}.png")
 
 
-def planted(backbone: VitBackbone) -> VitBackbone:
-    """A copy that writes the mean of an image's patches into a few of them."""
+def planted(backbone: VitBackbone, count: int = PATCHES) -> VitBackbone:
+    """A copy that writes the mean of an image's patches into `count` of them."""
     model = copy.deepcopy(backbone.model)
     layer, prefix = backbone.depth // 2 - 1, backbone.num_prefix_tokens
     chosen: list[Tensor] = []
 
     def choose(embedding: nn.Module, inputs: tuple[Tensor], _: Tensor) -> None:
-        patch = embedding.patch_size[0]
-        texture = nn.functional.unfold(inputs[0], patch, stride=patch).std(dim=1)  # (B, N)
-        lowest = texture.topk(min(PATCHES, texture.shape[1]), dim=1, largest=False).indices
-        chosen[:] = [torch.zeros_like(texture, dtype=torch.bool).scatter(1, lowest, True)]
+        chosen[:] = [least_texture(inputs[0], embedding.patch_size[0], count)]
 
     def write(block: nn.Module, _: tuple[Tensor], tokens: Tensor) -> Tensor:
         patches = tokens[:, prefix:]
@@ -99,6 +96,13 @@ def planted(backbone: VitBackbone) -> VitBackbone:
     model.patch_embed.register_forward_hook(choose)
     model.blocks[layer].register_forward_hook(write)
     return VitBackbone(backbone.spec, model, backbone.weights, backbone.device, "fp32")
+
+
+def least_texture(images: Tensor, patch: int, count: int) -> Tensor:
+    """(B, 3, H, W) to (B, N) bool: the `count` patches of least texture."""
+    texture = nn.functional.unfold(images, patch, stride=patch).std(dim=1)  # (B, N)
+    lowest = texture.topk(min(count, texture.shape[1]), dim=1, largest=False).indices
+    return torch.zeros_like(texture, dtype=torch.bool).scatter(1, lowest, True)
 
 
 def probed(backbone: VitBackbone, folder: Path, out: Path) -> tuple[ProbeRecord, Outcomes]:
