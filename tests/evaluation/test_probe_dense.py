@@ -8,6 +8,7 @@ import probe_dense
 from tiny.scenes import Scene
 
 from lost_reg.backbones.loading import load_backbone
+from lost_reg.probing.records import Outcomes
 
 
 def test_labels_and_depths_by_hand():
@@ -59,3 +60,18 @@ def test_the_labels_of_planted_patches_are_where_the_model_is_planted(tmp_path):
     tokens = list(planted.block_outputs(images))[backbone.depth // 2 - 1][0]
     chosen = (tokens.norm(dim=1) > 10 * tokens.norm(dim=1).median()).view(14, 14).numpy()
     assert (chosen.repeat(16, axis=0).repeat(16, axis=1) == kept).all()
+
+
+def test_each_row_of_the_table_has_its_own_images(capsys):
+    names = ("val/images/0.png", "val/images/0-planted.png", "val/images/1.png", "val/images/1-planted.png")
+    same, real, changed = (
+        Outcomes(names, None, (np.array(errors, np.float64)[:, None],))
+        for errors in ([9, 9, 9, 9], [1, 2, 3, 4], [1, 4, 3, 6])
+    )
+    probe_dense.print_scores("rmse", same, {"real": real, "planted": changed})
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split(" | ")[-1] for row in rows] == [
+        "0.000 (0.000 to 0.000) |",
+        "2.000 (2.000 to 2.000) |",
+    ]
+    assert [row.split(" | ")[2].split()[0] for row in rows] == ["2.000", "3.000"]
