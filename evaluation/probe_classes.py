@@ -1,4 +1,4 @@
-"""The tables of results/probes_classes.md: what single tokens know, of a real and of a planted model.
+"""The tables of results/probes.md: what single tokens know, of a real and of a planted model.
 
     python evaluation/probe_classes.py OUT --weights FILE
 

@@ -1,4 +1,4 @@
-"""How artifacts grow, and what the controls say, on a real model: the tables of results/probes_growth.md.
+"""How artifacts grow, and what the controls say, on a real model: the tables of results/probes.md.
 
     python evaluation/probe_growth.py OUT --dataset DATASET --weights FILE [--max-side 224] [--limit N]
         [--strengths 100,0,50,25,75] [--backbone NAME] [--lost normalized]
