@@ -13,6 +13,7 @@ from lost_reg.images.reading import read_values
 from lost_reg.images.sizes import sizes_or_reasons
 from lost_reg.probing.dense_options import MIN_DEPTH, DenseOptions, DenseTask
 from lost_reg.progress import Progress, no_progress
+from lost_reg.text import counted
 from lost_reg.types import SizeHW
 
 PIXELS = 1024  # that are drawn from a training image
@@ -73,8 +74,10 @@ class LabelReader:
         labels[(values == _IGNORED[values.dtype]) | (labels < 0)] = np.nan
         largest, most = np.nanmax(labels, initial=-1), self.classes or MOST_CLASSES
         if largest >= most:
-            known = f"there are {most:,} classes" if self.classes else f"at most {most:,} classes are used"
-            raise LostRegError(f"{one.labels} has the label {largest + self.data.first:.0f}, but {known}")
+            label = f"{largest + self.data.first:.0f}"
+            raise LostRegError(
+                f"{one.labels} has the label {label}: expected at most {counted(most, 'class')}"
+            )
         return labels
 
     def _depths(self, values: np.ndarray, one: LabelledImage) -> np.ndarray:

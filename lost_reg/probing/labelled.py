@@ -92,15 +92,16 @@ class LabelledDataset:
         if len(self.parts["train"]) < len(self.classes):
             raise LostRegError(
                 f"{self.name} has fewer training images than classes: {len(self.parts['train']):,} of "
-                f"{len(self.classes):,} classes"
+                f"{counted(len(self.classes), 'class')}"
             )
 
     @property
     def title(self) -> str:
         """Its counts, such as "10 classes, 540 training, 60 validation and 200 test images"."""
         sizes = {split: f"{len(part):,}" for split, part in self.parts.items()}
+        classes = counted(len(self.classes), "class")
         return (
-            f"{len(self.classes):,} classes, {sizes['train']} training, {sizes['val']} validation and "
+            f"{classes}, {sizes['train']} training, {sizes['val']} validation and "
             f"{counted(len(self.parts['test']), 'test image')}"
         )
 

@@ -58,7 +58,7 @@ def prompts_of(dataset: LabelledDataset, names: Path | None = None, templates: P
         if len(chosen) != len(dataset.classes):
             raise LostRegError(
                 f"{str(names)!r} has {counted(len(chosen), 'name')} and {dataset.name} "
-                f"{len(dataset.classes):,} classes: `class_names` has one a line, in the order of the classes"
+                f"{counted(len(dataset.classes), 'class')}: `class_names` has one a line, in their order"
             )
     elif dataset.name == "imagenet" and len(dataset.classes) == len(open_clip.IMAGENET_CLASSNAMES):
         chosen = tuple(open_clip.IMAGENET_CLASSNAMES)  # in the order of the folders' names
