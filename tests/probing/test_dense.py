@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -92,6 +93,9 @@ def test_a_probe_is_new_or_that_of_the_same_settings(probed, segmentation, tiny,
     other = replace(FAST, steps=41)
     text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", other, LOADER)
     assert "other settings (protocol)" in text
+    os.utime(segmentation.train[0].labels, (1, 1))  # labels that changed since
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    assert "other settings (files)" in text
 
 
 def stopped(data, backbone, out, phase="training"):
