@@ -19,8 +19,8 @@ from torch import Tensor
 
 CS = np.logspace(-6, 5, 45)
 MOST_ITERATIONS = 1000
-_GRADIENT = 1e-8  # the largest part of the gradient of the mean loss at which a fit has converged,
-_GAIN = 1e-12  # and what a step must gain of it
+_GRADIENT = 1e-7  # the largest part of the gradient of the mean loss at which a fit has converged,
+_GAIN = 1e-10  # and what a step must gain of it
 _LOGITS = 2**24  # at a time
 
 
