@@ -103,6 +103,8 @@ def artifacts(
     one_of_json_and_csv(as_json, as_csv)
     if bool(inputs) == bool(options["dataset"]):
         raise click.UsageError("give either images (files, folders, patterns), or a --dataset")
+    if options["lost"] and not (options["dataset"] or options["controls"]):
+        raise click.UsageError("--lost says which LOST --dataset and --controls use: give one of these, too")
     steps = None
     if checkpoints:
         _check_alone(backbones, options)

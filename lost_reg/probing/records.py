@@ -22,6 +22,8 @@ Token = Literal["cls", "register", "normal", "outlier", "mean", "patches"]
 Classifier = Literal["logistic", "knn", "linear", "zero-shot"]
 Measure = Literal["top1", "mean_per_class", "map", "miou", "rmse"]
 
+Key = tuple[Token, Classifier, Measure]
+
 TASKS: tuple[Task, ...] = get_args(Task)
 _NAMES, _TRUTH, _ROWS = "names", "truth", "rows"
 _MOST_CLASSES = 10**7
@@ -61,7 +63,7 @@ class ProbeScore:
     too_few: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         """What two probes are compared by."""
         return self.tokens, self.classifier, self.measure
 
