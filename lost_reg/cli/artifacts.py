@@ -213,7 +213,8 @@ def _measure(
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
-    from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.artifacts.records import Artifacts, check_replaceable
     from lost_reg.progress import image_progress
     from lost_reg.types import Failure

@@ -56,7 +56,7 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     get_weights(options["backbone"], options)
     import_models()
 
-    from lost_reg.artifacts.measure import ArtifactOptions
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe, tables
     from lost_reg.probing.token_cache import remove_tokens
     from lost_reg.progress import progress_of_phases

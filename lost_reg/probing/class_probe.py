@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError

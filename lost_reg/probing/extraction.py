@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import Backbone
 from lost_reg.probing.labelled import SPLITS, LabelledDataset
