@@ -22,6 +22,10 @@ class OtherSettings(LostRegError):
         self.rows = rows
 
 
+class IncompleteRun(LostRegError):
+    """A run that covers only a part of its images, such as one with `limit`: correct, but not comparable."""
+
+
 def one_line(text: str) -> str:
     """A text made safe for a terminal: unprintable characters (newlines, control codes, bytes of file
     names that are not UTF-8) are escaped."""

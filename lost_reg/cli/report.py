@@ -11,6 +11,7 @@ import click
 
 from lost_reg.cli.options import image_root_of, image_root_options, scoring_options, scoring_options_of
 from lost_reg.cli.output import as_options, print_line, print_message
+from lost_reg.errors import IncompleteRun
 from lost_reg.text import counted
 
 
@@ -59,7 +60,11 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
         )
     for reason in summary.withheld[:1]:
         print_message("Warning", reason)
-    for error in errors:
+    incomplete = [error for error in errors if isinstance(error, IncompleteRun)]
+    damaged = [error for error in errors if error not in incomplete]
+    for error in incomplete:
+        print_message("Warning", f"left out: {error}")
+    for error in damaged:
         print_message("Error", str(error))
-    if errors:
+    if damaged:
         sys.exit(1)

@@ -17,7 +17,7 @@ from lost_reg.datasets.catalog import Dataset, data_root, find_dataset, is_known
 from lost_reg.discovery.lost import LOST
 from lost_reg.discovery.methods import departures
 from lost_reg.discovery.presets import preset_of
-from lost_reg.errors import LostRegError
+from lost_reg.errors import IncompleteRun, LostRegError
 from lost_reg.runs.folder import RUN_FILE, Results, read_failures, read_outcomes, read_run_record
 from lost_reg.runs.seals import foreign, is_own
 from lost_reg.scoring.columns import AlignedBoxes, Columns
@@ -219,14 +219,14 @@ def check_complete(found: FoundBoxes, aligned: AlignedBoxes, dataset: Dataset, a
         alternative: advice for the user if not all were.
 
     Raises:
-        LostRegError: images that neither were processed nor failed.
+        IncompleteRun: images that neither were processed nor failed.
     """
     done = int(np.count_nonzero(aligned.done))
     if done < len(dataset.truths):
         command = "sweep" if found.settings and "tried" in found.settings else "run"
         of_dataset = found.settings and found.settings["dataset"]
         resume = f"; `lost-reg {command}` with `resume` finishes it" if of_dataset else ""
-        raise LostRegError(
+        raise IncompleteRun(
             f"{found.path} covers {done:,} of the {counted(len(dataset.truths), 'image')} of "
             f"{dataset.title}: {alternative}{resume}"
         )

@@ -49,6 +49,21 @@ _CUT = """() => [...document.querySelectorAll('.scroll:not(details *)')].flatMap
 })"""
 
 
+# The words of tables, titles and notes that break in their middle: "_", "-" and "/" are between words.
+_BROKEN = """() => {
+  const found = [], range = document.createRange();
+  for (const element of document.querySelectorAll('tbody, figcaption, h3, .notes, .notice, .side-head')) {
+    const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) for (const {0: word, index} of texts.currentNode.data.matchAll(/[a-z0-9]+/gi)) {
+      range.setStart(texts.currentNode, index);
+      range.setEnd(texts.currentNode, index + word.length);
+      if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) found.push(word);
+    }
+  }
+  return found;
+}"""
+
+
 @pytest.fixture
 def crowded(tmp_path, make_coco, monkeypatch):
     """A page of charts where much is near each other: values at the ends, published ones beside them."""
@@ -62,7 +77,7 @@ def crowded(tmp_path, make_coco, monkeypatch):
     results, dataset = tmp_path / "results", make_dataset(make_coco, tmp_path / "data", OUTCOMES)
     for name, right, backbone in (
         ("a", 4, "dinov2_vits14"), ("b", 0, "dinov2_vits14_reg"), ("c", 2, "dino_vits16"),
-        ("the folder of a run that has a long name, as many have", 4, "dino_vitb16"),
+        ("the_folder_of_a_run_that_has_a_name_of_many_words_as_others", 4, "dino_vitb16"),
     ):  # fmt: skip
         boxes = {image: RIGHT if index < right else WRONG for index, image in enumerate(OUTCOMES)}
         write_run(results / name, dataset, boxes, backbone=backbone)
@@ -86,3 +101,19 @@ def test_all_columns_of_tables_are_seen_at_the_width_of_a_desktop(crowded, open_
     last = page.locator("table.corloc tbody td:last-child").first
     assert last.text_content().startswith("98.0 (") and last.is_visible()
     assert page.evaluate(_CUT) == []
+
+
+def test_on_a_phone_all_cells_are_on_the_screen_below_their_columns_names(crowded, open_page):
+    page = open_page(crowded, PHONE)
+    cell = page.locator("table.corloc td[data-column=CorLoc]").first
+    box = cell.bounding_box()
+    assert cell.text_content() == "100.0" and 0 <= box["x"] and box["x"] + box["width"] <= PHONE["width"]
+    assert cell.evaluate("cell => getComputedStyle(cell, '::before').content") == '"CorLoc"'
+    assert page.evaluate(_CUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_names_break_between_their_words(crowded, open_page):
+    page = open_page(crowded, PHONE)
+    page.locator(".side-head").first.wait_for(state="attached")
+    assert page.evaluate(_BROKEN) == []

@@ -698,7 +698,18 @@ def test_bad_input_is_one_line(results, tmp_path, monkeypatch, arguments, expect
     assert not (tmp_path / "report").exists()
 
 
-def test_an_incomplete_run_needs_partial(tmp_path, make_coco):
+def test_an_incomplete_run_is_left_out_with_a_warning(results, tmp_path):
+    predictions = results / "a" / "predictions.jsonl"
+    lines = predictions.read_text().splitlines(keepends=True)
+    predictions.write_text("".join(lines[:-1]))
+    result = lost_reg("report", results, "--out", tmp_path / "out")
+    assert result.exit_code == 0 and result.stdout.startswith("1 run, 4 images")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Warning: left out: {results / 'a'} covers 3 of the 4 images of ")
+    assert "--partial scores those alone" in line
+
+
+def test_an_incomplete_run_alone_needs_partial(tmp_path, make_coco):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
     write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT})
     result = lost_reg("report", tmp_path / "run", "--out", tmp_path / "out")

@@ -4,6 +4,19 @@
   const byId = (id) => document.getElementById(id);
   const CHUNK = 24;
 
+  // Names of runs and of backbones may also break after each "_": they have few other places.
+  const letBreak = (element) => {
+    const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    const nodes = [];
+    while (texts.nextNode()) nodes.push(texts.currentNode);
+    for (const node of nodes.filter((one) => one.data.includes("_") && !one.parentElement.closest("svg"))) {
+      const parts = node.data.split(/(?<=_)(?!_)/);
+      node.replaceWith(...parts.flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part])));
+    }
+    return element;
+  };
+  document.querySelectorAll("main :is(th, td, h3, figcaption, li, p)").forEach(letBreak);
+
   // --- theme ---
 
   const theme = byId("theme");
@@ -315,7 +328,7 @@
     const mapped = [entryA(item), entryB(item)].filter((entry) => entry && entry.maps);
     sides.classList.toggle("mapped", mapped.length > 0);
     sides.classList.toggle("attended", mapped.some((entry) => entry.maps.attention.length));
-    return make("article", "card", head, sides);
+    return letBreak(make("article", "card", head, sides));
   };
 
   // --- the large view ---
@@ -328,7 +341,7 @@
       views: entry.failure ? [] : viewsOf(item, entry, run, letter),
       reasons: entry.failure ? [entry.failure] : missing(entry),
     }));
-  const viewer = makeViewer({ make, byId, ratioOf, inputView, sidesOf, items: () => shown });
+  const viewer = makeViewer({ make, letBreak, byId, ratioOf, inputView, sidesOf, items: () => shown });
 
   // --- the list, in pieces ---
 

@@ -1,7 +1,7 @@
 "use strict";
 // The large view: one view of one image of the list, and all of its views as thumbnails below.
 // Arrow keys step through images (left, right) and views (up, down); Escape closes it.
-const makeViewer = ({ make, byId, ratioOf, inputView, sidesOf, items }) => {
+const makeViewer = ({ make, letBreak, byId, ratioOf, inputView, sidesOf, items }) => {
   const dialog = byId("viewer");
   let item, key, opener;
 
@@ -26,7 +26,7 @@ const makeViewer = ({ make, byId, ratioOf, inputView, sidesOf, items }) => {
       make("div", "strip", ...side.views.map(thumbnail)),
       ...side.reasons.map((reason) => make("p", "reason", reason))));
     const input = make("div", "strip-side", make("div", "side-head", make("strong", "", "Input")), make("div", "strip", thumbnail(inputView(item))));
-    byId("viewer-strip").replaceChildren(input, ...groups);
+    byId("viewer-strip").replaceChildren(input, ...groups.map(letBreak));
   };
   const show = () => {
     const view = currentOf(viewsOf(sidesOf(item)));
@@ -34,6 +34,8 @@ const makeViewer = ({ make, byId, ratioOf, inputView, sidesOf, items }) => {
     byId("viewer-title").textContent = item.name;
     byId("viewer-place").textContent = `${(list.indexOf(item) + 1).toLocaleString("en")} of ${list.length.toLocaleString("en")}`;
     byId("viewer-caption").textContent = `${[item.name, view.of].filter(Boolean).join(", ")}: ${view.caption}`;
+    letBreak(byId("viewer-title"));
+    letBreak(byId("viewer-caption"));
     const large = (view.large ?? view.draw)();
     large.style.setProperty("--ratio", ratioOf(item));
     byId("viewer-stage").replaceChildren(large);
