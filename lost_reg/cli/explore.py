@@ -21,8 +21,7 @@ from lost_reg.cli.model_options import (
 from lost_reg.cli.options import background_option, given
 from lost_reg.cli.output import print_line
 from lost_reg.errors import LostRegError
-
-MOST_SIDE = 1024  # all features of all layers are kept
+from lost_reg.explore import MOST_SIDE
 
 
 @click.command()
@@ -34,7 +33,8 @@ MOST_SIDE = 1024  # all features of all layers are kept
 )  # fmt: skip
 @click.option(
     "--max-side", type=click.IntRange(min=16, max=MOST_SIDE), metavar="PIXELS",
-    help="Scale images down so that the longer side is at most this.  [default: 448]",
+    help="Scale images down so that the longer side is at most this.  [default: each preset's, or "
+    "448]",
 )  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option(
@@ -80,15 +80,13 @@ def explore(
             if opens:
                 webbrowser.open(address)
 
-        serve(listening, host, models, reader, on_ready)
+        serve(listening, host, models, reader, options["max_side"], on_ready)
 
 
 def _reader(inputs: tuple[str, ...], options: dict[str, Any]) -> Any:
-    from lost_reg.explore.reader import Reader, Size
+    from lost_reg.explore.reader import Reader
 
-    reader = Reader(
-        inputs, Size(**given(options, ("max_side", "background"))), follow_links=options["follow_links"]
-    )
+    reader = Reader(inputs, **given(options, ("background", "follow_links")))
     if reader.files:
         note_passed_over(reader.files)
     return reader

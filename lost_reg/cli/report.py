@@ -60,11 +60,10 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
         )
     for reason in summary.withheld[:1]:
         print_message("Warning", reason)
-    incomplete = [error for error in errors if isinstance(error, IncompleteRun)]
-    damaged = [error for error in errors if error not in incomplete]
-    for error in incomplete:
-        print_message("Warning", f"left out: {error}")
-    for error in damaged:
-        print_message("Error", str(error))
-    if damaged:
+    for error in errors:
+        if isinstance(error, IncompleteRun):
+            print_message("Warning", f"left out: {error}")
+        else:
+            print_message("Error", str(error))
+    if not all(isinstance(error, IncompleteRun) for error in errors):
         sys.exit(1)

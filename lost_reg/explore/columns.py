@@ -15,6 +15,7 @@ from lost_reg.discovery.methods import Setting, describe_setting
 from lost_reg.errors import LostRegError
 from lost_reg.explore.features import FeatureStore, OneImage
 from lost_reg.explore.pictures import map_picture, objects_picture, outlined, photo, signed_picture
+from lost_reg.explore.reader import PageImage
 from lost_reg.explore.views import (
     MEAN,
     attention_of,
@@ -23,10 +24,10 @@ from lost_reg.explore.views import (
     patch_at,
     patch_view,
     rescaled,
+    scale_of,
     setting_of,
     token_norms,
 )
-from lost_reg.images.batching import DecodedImage
 from lost_reg.report.map_words import MAPS
 from lost_reg.text import counted
 from lost_reg.types import Box
@@ -55,11 +56,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the page's controls say.
+    """What the controls of a column say.
 
     method: see `views.methods_offered`. changes: fields of features and options, see `views.setting_of`.
     token, head: whose attention is shown. map: the name of a map of the method; "" for its first.
-    registers: whether backbones have their test-time registers.
+    max_side: the longest side of images, in place of the preset's.
     """
 
     method: str = "/best"
@@ -67,7 +68,7 @@ class Choice:
     token: str = CLASS_TOKEN
     head: int | str = MEAN
     map: str = ""
-    registers: bool = False
+    max_side: int | None = None
 
 
 @dataclass
@@ -94,7 +95,19 @@ def title_of(model: Backbone) -> str:
     return f"{model.name}{added}"
 
 
-def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store: FeatureStore) -> Column:
+def prepared(
+    model: Backbone, image: PageImage, choice: Choice, store: FeatureStore
+) -> tuple[OneImage, Setting]:
+    """The setting of a choice, and the features of the image at the setting's size.
+
+    Raises:
+        LostRegError: see `views.setting_of` and `OneImage`.
+    """
+    setting = setting_of(model, choice.method, choice.changes, choice.max_side)
+    return store.of(model, image.at[scale_of(setting)]), setting
+
+
+def shown_of_method(model: Backbone, image: PageImage, choice: Choice, store: FeatureStore) -> Column:
     """What does not depend on a patch: the slots besides `OF_A_PATCH`.
 
     What cannot be shown, such as the attention of registers that the backbone does not have, is empty, and
@@ -102,8 +115,7 @@ def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store:
     """
     shown = Column()
     try:
-        one = store.of(model, image)
-        setting = setting_of(model, choice.method, choice.changes)
+        one, setting = prepared(model, image, choice, store)
         layer = max(setting.features.layers, key=one.block_index)
         norms = token_norms(one, layer)
     except LostRegError as error:
@@ -111,8 +123,10 @@ def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store:
         return shown
     described = describe_setting(setting.recorded())
     shown.lines.append(f"{setting.method.title}: {described}" if described else setting.method.title)
-    label = f"Token norms, {norms.min():.3g} to {norms.max():.3g}"
-    shown.put("norms", label, map_picture(image, norms, one.patch_size))
+    height, width = one.image.size_hw
+    shown.lines.append(f"Used at {width} x {height} pixels")
+    label = f"Token norms at layer {one.from_last(layer)}, {norms.min():.3g} to {norms.max():.3g}"
+    shown.put("norms", label, map_picture(one.image, norms, one.patch_size))
     _show_attention(shown, one, choice, layer)
     _show_objects(shown, one, setting, choice)
     return shown
@@ -120,7 +134,7 @@ def shown_of_method(model: Backbone, image: DecodedImage, choice: Choice, store:
 
 def shown_of_patch(
     model: Backbone,
-    image: DecodedImage,
+    image: PageImage,
     choice: Choice,
     position: tuple[float, float] | None,
     store: FeatureStore,
@@ -131,15 +145,14 @@ def shown_of_patch(
     """
     shown = Column()
     try:
-        one = store.of(model, image)
-        setting = setting_of(model, choice.method, choice.changes)
+        one, setting = prepared(model, image, choice, store)
         patch = lost_seed(one, setting) if position is None else patch_at(one, position)
         view = patch_view(one, setting, patch)
     except LostRegError:
         return shown
-    picture = signed_picture(image, view.affinities, one.patch_size, view.patch)
+    picture = signed_picture(one.image, view.affinities, one.patch_size, view.patch)
     shown.put("affinities", _AFFINITY_LABELS[view.above_tau], picture)
-    shown.put("expansion", "What LOST expands from the patch", objects_picture(image, view.expanded))
+    shown.put("expansion", "What LOST expands from the patch", objects_picture(one.image, view.expanded))
     shown.patch, (row, col), (rows, columns) = view.patch, view.patch, one.grid_hw
     (grown,) = rescaled(view.expanded, image.original_hw).objects
     shown.lines = [

@@ -16,22 +16,22 @@ _BELOW, _ZERO, _ABOVE = (33, 102, 172), (247, 247, 247), (178, 24, 43)  # of a s
 _MARK, _MARK_EDGE = (255, 255, 255), (0, 0, 0)
 
 
-def canvas_hw(image: DecodedImage) -> tuple[int, int]:
-    """The size of all pictures of an image, in pixels."""
-    scale = SIDE / max(image.size_hw)
-    height, width = (max(1, round(side * scale)) for side in image.size_hw)
+def canvas_hw(original_hw: tuple[int, int]) -> tuple[int, int]:
+    """The size of all pictures of an image, in pixels, whatever size a method sees it in."""
+    scale = SIDE / max(original_hw)
+    height, width = (max(1, round(side * scale)) for side in original_hw)
     return height, width
 
 
 def photo(image: DecodedImage) -> Image.Image:
     """The image itself."""
-    height, width = canvas_hw(image)
+    height, width = canvas_hw(image.original_hw)
     return Image.fromarray(image.pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def objects_picture(image: DecodedImage, prediction: Prediction) -> Image.Image:
     """The image with boxes, masks and the first seed; see `draw_prediction`."""
-    return draw_prediction(photo(image), rescaled(prediction, canvas_hw(image)))
+    return draw_prediction(photo(image), rescaled(prediction, canvas_hw(image.original_hw)))
 
 
 def map_picture(image: DecodedImage, values: np.ndarray, patch_size: int) -> Image.Image:
@@ -65,7 +65,7 @@ def outlined(
     picture: Image.Image, image: DecodedImage, patch: tuple[int, int], patch_size: int
 ) -> Image.Image:
     """A picture with a patch's outline drawn in, white on black."""
-    scale_y, scale_x = (side / own for side, own in zip(canvas_hw(image), image.size_hw))
+    scale_y, scale_x = (side / own for side, own in zip(canvas_hw(image.original_hw), image.size_hw))
     row, column = patch
     left, top = round(column * patch_size * scale_x), round(row * patch_size * scale_y)
     right = min(picture.width, round((column + 1) * patch_size * scale_x)) - 1
@@ -79,7 +79,7 @@ def outlined(
 
 def _in_squares(image: DecodedImage, colours: np.ndarray, patch_size: int) -> Image.Image:
     """(rows, columns, 3) uint8 as a picture in the image's proportions, without what covers only padding."""
-    height, width = canvas_hw(image)
+    height, width = canvas_hw(image.original_hw)
     at_y, at_x = (
         np.minimum(((np.arange(wanted) + 0.5) / wanted * own / patch_size).astype(int), cells - 1)
         for wanted, own, cells in zip((height, width), image.size_hw, colours.shape)

@@ -3,55 +3,72 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.colours import WHITE, background_of
 from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding, watched
+from lost_reg.images.reading import scaled
 from lost_reg.images.sources import ImageFiles, list_images
 from lost_reg.runs.image_folder import ImageFolder
 from lost_reg.types import Failure
 
-MAX_SIDE = 448  # pixels of the longer side; so what a click needs is computed in a moment
+Scale = tuple[int | None, int | None]  # `max_side` and `square` of `FeatureConfig`
 
 
 @dataclass(frozen=True)
-class Size:
-    """How images are prepared: the pixels of the longer side, and the colour under transparent ones."""
+class PageImage:
+    """An image of the page, unpadded, in each of the sizes that its settings take.
 
-    max_side: int = MAX_SIDE
-    background: str | None = WHITE
+    original_hw: in pixels, before any scaling. note: see `DecodedImage`.
+    """
 
-    def __post_init__(self) -> None:
-        """Raises LostRegError for a colour that is none."""
-        if self.background is not None:
-            object.__setattr__(self, "background", background_of(self.background))
+    name: str
+    original_hw: tuple[int, int]
+    note: str | None
+    at: Mapping[Scale, DecodedImage]
+
+
+def page_image(image: DecodedImage, scales: Iterable[Scale]) -> PageImage:
+    """A decoded image in these sizes, as a run scales it."""
+    at = {}
+    for scale in scales:
+        pixels = scaled(image.pixels, *scale)
+        at[scale] = replace(image, pixels=pixels, size_hw=pixels.shape[:2])
+    return PageImage(image.name, image.original_hw, image.note, at)
 
 
 class Reader:
     """The images that the inputs name, and a process that decodes; close it at the end.
 
     What a browser sends is never a path into the inputs: their images go by number. The process is the one
-    that runs use, with its limits on memory and time, and is replaced if a file crashes it. Each image is
-    scaled here, and padded by `OneImage`, for the patches of each backbone.
+    that runs use, with its limits on memory and time, and is replaced if a file crashes it. Images come in
+    their own size: `page_image` scales them, and `OneImage` pads them for the patches of each backbone.
 
     files: the images of the inputs; None without inputs.
 
+    Args:
+        background: the colour under transparent images, see `read_image`.
+
     Raises:
-        LostRegError: an input that does not exist, or contains no images.
+        LostRegError: an input that does not exist, or contains no images; a colour that is none.
     """
 
     def __init__(
-        self, inputs: Sequence[str | Path] = (), size: Size | None = None, *, follow_links: bool = False
+        self,
+        inputs: Sequence[str | Path] = (),
+        *,
+        background: str | None = WHITE,
+        follow_links: bool = False,
     ):
-        size = size or Size()
+        colour = background and background_of(background)
         self.files: ImageFiles | None = list_images(inputs) if inputs else None
         self._folder = ImageFolder(self.files.root, follow_links) if self.files else None
-        decoding = Decoding(True, size.max_side, 1, None, size.background)
+        decoding = Decoding(True, None, 1, None, colour)
         self._process, self._lock = DecoderProcess(decoding, SECONDS_PER_IMAGE), threading.Lock()
         self._open = ExitStack()
         self._open.enter_context(watched([self._process]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -72,11 +73,13 @@ def serve(
     host: str,
     models: Sequence[Model],
     reader: Reader,
+    max_side: int | None = None,
     on_ready: Callable[[str], Any] = webbrowser.open,
 ) -> None:
     """Serve the page until the process is interrupted.
 
     Args:
+        max_side: see `page`.
         on_ready: called with the page's address once it can be opened.
 
     Raises:
@@ -87,7 +90,7 @@ def serve(
 
     with tempfile.TemporaryDirectory(prefix="lost-reg-explore-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads and pictures
-        app = _app(host, models, reader)
+        app = _app(host, models, reader, max_side)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
         # In a thread of its own, so that signals reach the command as they reach the others.
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
@@ -98,6 +101,7 @@ def serve(
             while thread.is_alive():
                 thread.join(0.2)
         finally:
+            logging.getLogger("uvicorn.error").disabled = True  # it tells of what is cut off in tracebacks
             server.should_exit = server.force_exit = True
             thread.join(1)
 
@@ -108,7 +112,7 @@ def address_of(listening: socket.socket, host: str) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}/"
 
 
-def _app(host: str, models: Sequence[Model], reader: Reader) -> Any:
+def _app(host: str, models: Sequence[Model], reader: Reader, max_side: int | None) -> Any:
     """The application: the page alone, for requests that name this host."""
     import fastapi
     import gradio
@@ -121,8 +125,9 @@ def _app(host: str, models: Sequence[Model], reader: Reader) -> Any:
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_allowed(host))
     app.add_middleware(_WithPolicy)
     gradio.mount_gradio_app(
-        app, page(models, reader), path="/", ssr_mode=False, show_error=False, enable_monitoring=False,
-        allowed_paths=[], max_file_size=_MOST_BYTES, pwa=False, mcp_server=False, **look(),
+        app, page(models, reader, max_side), path="/", ssr_mode=False, show_error=False,
+        enable_monitoring=False, allowed_paths=[], max_file_size=_MOST_BYTES, pwa=False,
+        mcp_server=False, **look(),
     )  # fmt: skip
     return app
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,10 +25,12 @@ from lost_reg.discovery.lost import (
 )
 from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import METHODS, PUBLISHED, Setting, with_changes
-from lost_reg.discovery.presets import ACROSS_METHODS, chosen_preset
+from lost_reg.discovery.presets import ACROSS_METHODS, chosen_preset, scaled_for_own_images
 from lost_reg.discovery.tokencut import thresholds, unit_features
 from lost_reg.errors import LostRegError
+from lost_reg.explore import MOST_SIDE
 from lost_reg.explore.features import OneImage
+from lost_reg.explore.reader import Scale
 from lost_reg.masks.grids import stored
 from lost_reg.runs.heads import bundled_heads, fitted
 from lost_reg.runs.options import LoaderOptions
@@ -55,13 +58,21 @@ def methods_offered(backbones: Iterable[Backbone] = ()) -> dict[str, str]:
     return offered
 
 
-def setting_of(backbone: Backbone, method: str, changes: Mapping[str, Any] | None = None) -> Setting:
-    """The setting that a choice stands for with a backbone, at the size of the page's image.
+def setting_of(
+    backbone: Backbone,
+    method: str,
+    changes: Mapping[str, Any] | None = None,
+    max_side: int | None = None,
+) -> Setting:
+    """The setting that a choice stands for with a backbone, at the size that a run on one's own images has.
+
+    What runs at native resolution is scaled down to MOST_SIDE here.
 
     Args:
         method: a key of `methods_offered`, for any backbone.
         changes: fields of the features and of options, such as "bias"; those that the method does not have
             are left out.
+        max_side: the longest side, in place of the setting's own size.
 
     Raises:
         LostRegError: an unknown method, an invalid value, or a head that is not there for the backbone.
@@ -70,8 +81,26 @@ def setting_of(backbone: Backbone, method: str, changes: Mapping[str, Any] | Non
     setting = chosen_preset(name or None, preset, backbone.family)
     known = options_of(setting)
     setting = with_changes(setting, {key: value for key, value in (changes or {}).items() if key in known})
-    setting = fitted(setting, backbone)
-    return replace(setting, features=replace(setting.features, max_side=None, square=None))
+    setting = scaled_for_own_images(fitted(setting, backbone), preset)
+    features = setting.features
+    if max_side or not (features.max_side or features.square):
+        features = replace(features, max_side=max_side or MOST_SIDE, square=None)
+    return replace(setting, features=features)
+
+
+def scale_of(setting: Setting) -> Scale:
+    """The size that a setting takes of an image, as in `PageImage.at`."""
+    return setting.features.max_side, setting.features.square
+
+
+def scales_of(backbones: Iterable[Backbone], max_side: int | None = None) -> set[Scale]:
+    """The sizes that all methods offered take, with any of these backbones."""
+    found = set()
+    for backbone in backbones:
+        for method in methods_offered([backbone]):
+            with suppress(LostRegError):  # a head of another backbone
+                found.add(scale_of(setting_of(backbone, method, max_side=max_side)))
+    return found
 
 
 def options_of(setting: Setting) -> set[str]:

@@ -25,8 +25,8 @@ def unserved(monkeypatch):
 def test_it_serves_the_backbones_and_images_on_this_machine_alone(lost_reg, photos, unserved):
     result = lost_reg("explore", photos, "-b", "tiny", "-b", "tiny", "--port", 0, "--max-side", 200)
     assert result.exit_code == 0, result.output
-    ((_, host, models, reader, _),) = unserved
-    assert host == "127.0.0.1" and [one.plain.name for one in models] == ["tiny"]
+    ((_, host, models, reader, max_side, _),) = unserved
+    assert max_side == 200 and host == "127.0.0.1" and [one.plain.name for one in models] == ["tiny"]
     assert models[0].with_registers is None and reader.count == 2
 
 

@@ -28,9 +28,19 @@ def at(picture, image, row: float, column: float) -> tuple[int, ...]:
 
 def test_all_have_one_size(wide):
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
-    assert canvas_hw(wide) == (171, 512)
+    assert canvas_hw(wide.original_hw) == (171, 512)
     for picture in (photo(wide), map_picture(wide, values, 16), signed_picture(wide, values, 16, (0, 0))):
         assert picture.size == (512, 171)
+
+
+def test_a_picture_has_the_images_proportions_also_where_a_method_sees_a_square(wide):
+    square = DecodedImage("a", np.full((48, 48, 3), 90, np.uint8), (48, 48), (200, 600))
+    values = np.zeros((3, 3), np.float32)
+    values[0, 2] = 1
+    picture = map_picture(square, values, 16)
+    assert photo(square).size == picture.size == (512, 171)
+    colours = [picture.getpixel(place) for place in ((500, 50), (350, 50), (330, 50), (500, 65))]
+    assert colours == [ramp()[-1], ramp()[-1], ramp()[0], ramp()[0]]
 
 
 def test_a_map_has_a_square_for_each_patch(wide):

@@ -202,14 +202,20 @@ def until(page, read, condition):
     raise AssertionError(f"never came true: {found!r}")
 
 
-def text(page, kind: str) -> str:
-    return page.locator(f".{kind}-text").first.inner_text()
+def text(page, kind: str, column: int = 1) -> str:
+    return page.locator(".lost-reg-column").nth(column - 1).locator(f".{kind}-text").first.inner_text()
+
+
+def choose(page, control: str, option: str) -> None:
+    page.locator(f"#{control} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
 
 
 def test_upload_click_and_change_of_method(server, open_page):
     page = open_page()
     assert page.locator("h1").all_text_contents() == ["lost-reg explore"]
     assert "a.png" in page.locator("#status").inner_text() and "tiny" in text(page, "method")
+    assert "max side 128" in text(page, "method")
 
     page.set_input_files("#upload input[type=file]", server.top / "c.jpg")
     until(page, lambda: page.locator("#status").inner_text(), lambda found: "c.jpg" in found)
@@ -227,14 +233,37 @@ def test_upload_click_and_change_of_method(server, open_page):
     page.locator("#row input").fill("1")  # by keyboard
     until(page, lambda: text(page, "patch"), lambda found: "Patch in row 1, column 3 of 6 x 8" in found)
 
-    assert not page.locator("#bias").is_visible()
-    page.locator("#method input").click()
-    page.get_by_role("option", name="LOST", exact=True).click()
-    until(page, lambda: text(page, "method"), lambda found: "LOST: k of layer -1, raw, bias 0" in found)
-    page.locator("#bias input[type=number]").fill("-0.3")
-    page.locator("#bias input[type=number]").press("Tab")
-    until(page, lambda: text(page, "method"), lambda found: "LOST: k of layer -1, raw, bias -0.3" in found)
+    page.locator("#more-1 button").first.click()
+    page.locator("#facet-1 input").wait_for()
+    assert page.locator("#facet-1 input").input_value() == "qkv" and not page.locator("#bias-1").is_visible()
+    choose(page, "method-1", "LOST")
+    lost = "LOST: k of layer -1, raw, max side 128, bias "
+    until(page, lambda: text(page, "method"), lambda found: f"{lost}0" in found)
+    page.locator("#bias-1 input[type=number]").fill("-0.3")
+    page.locator("#bias-1 input[type=number]").press("Tab")
+    until(page, lambda: text(page, "method"), lambda found: f"{lost}-0.3" in found)
     assert "Patch in row 1, column 3" in text(page, "patch")
+
+
+def test_one_backbone_twice_with_other_layers_and_facets(open_page):
+    page = open_page()
+    page.locator("#columns").get_by_text("2", exact=True).click()
+    until(page, lambda: text(page, "method", 2), lambda found: "Spread: qkv of layer -1" in found)
+    page.locator("#more-2 button").first.click()
+    choose(page, "method-2", "LOST")
+    until(page, lambda: text(page, "method", 2), lambda found: "LOST: k of layer -1," in found)
+    choose(page, "layer-2", "-2")
+    page.keyboard.press("Escape")  # it stays open for more
+    until(page, lambda: text(page, "method", 2), lambda found: "LOST: k of layers -1 and -2," in found)
+    choose(page, "facet-2", "q")
+    until(page, lambda: text(page, "method", 2), lambda found: "LOST: q of layers -1 and -2," in found)
+    assert "Spread: qkv of layer -1," in text(page, "method")
+    place = page.locator(".lost-reg-column").nth(1).locator(".slot-norms img")
+    place.click(position={"x": 5, "y": 5})  # a click in one column is a place in all
+    for column in (1, 2):
+        until(
+            page, lambda at=column: text(page, "patch", at), lambda found: "Patch in row 0, column 0" in found
+        )
 
 
 def test_paging_and_a_damaged_upload(server, open_page, tmp_path):
@@ -251,3 +280,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(open_page):
     page = open_page(viewport=(390, 800))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.locator(".slot-affinities img").first.bounding_box()["width"] > 250
+    assert not page.locator("#facet-1").is_visible()  # folded
+    page.locator("#more-1 button").first.click()
+    page.locator("#facet-1").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390

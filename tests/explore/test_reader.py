@@ -9,7 +9,7 @@ import pytest
 from helpers import refusal
 from PIL import Image
 
-from lost_reg.explore.reader import Reader, Size
+from lost_reg.explore.reader import Reader, page_image
 from lost_reg.images import reading
 
 BOX = (4, 4, 16, 20)
@@ -23,15 +23,25 @@ def folder(tmp_path, save_scene):
 
 
 def test_images_of_a_folder_go_by_number(folder):
-    with Reader([folder], Size(max_side=30)) as reader:
+    with Reader([folder]) as reader:
         assert reader.count == 2
         first, second = reader.listed(0), reader.listed(1)
-        assert (first.name, first.size_hw, first.original_hw) == ("a.png", (20, 30), (40, 60))
+        assert (first.name, first.size_hw, first.original_hw) == ("a.png", (40, 60), (40, 60))
         assert (second.name, second.size_hw, second.original_hw) == ("sub/b.png", (30, 20), (30, 20))
-        expected = reading.scaled(reading.read_image(folder / "a.png", apply_exif=True), 30)
-        np.testing.assert_array_equal(first.pixels, expected)
+        original = reading.read_image(folder / "a.png", apply_exif=True)
+        np.testing.assert_array_equal(first.pixels, original)
         for index in (-1, 2):
             assert refusal(reader.listed, index) == f"there is no image {index + 1}: there are 2"
+
+
+def test_an_image_of_the_page_is_there_in_each_size_as_a_run_scales_it(folder):
+    with Reader([folder]) as reader:
+        image = page_image(reader.listed(0), [(30, None), (None, 48), (448, None)])
+    assert (image.name, image.original_hw) == ("a.png", (40, 60))
+    original = reading.read_image(folder / "a.png", apply_exif=True)
+    for scale, size_hw in {(30, None): (20, 30), (None, 48): (48, 48), (448, None): (40, 60)}.items():
+        assert image.at[scale].size_hw == size_hw and image.at[scale].original_hw == (40, 60)
+        np.testing.assert_array_equal(image.at[scale].pixels, reading.scaled(original, *scale))
 
 
 def test_links_out_of_the_folder_are_not_followed(folder, tmp_path, save_scene):
@@ -76,9 +86,9 @@ def test_a_decoder_that_dies_is_replaced(folder):
 
 def test_transparent_images_get_the_background(tmp_path):
     Image.new("RGBA", (32, 32), (255, 0, 0, 0)).save(tmp_path / "t.png")
-    with Reader([tmp_path], Size(background="#102030")) as reader:
+    with Reader([tmp_path], background="#102030") as reader:
         assert (reader.listed(0).pixels == (16, 32, 48)).all()
-    assert "background" in refusal(Size, background="nonsense")
+    assert "background" in refusal(Reader, background="nonsense")
 
 
 def test_without_inputs_there_are_only_uploads(tmp_path):

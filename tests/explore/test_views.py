@@ -13,7 +13,12 @@ from lost_oracle import flood
 
 from lost_reg.artifacts.norms import block_norms
 from lost_reg.backbones.base import normalized
+from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.discovery.methods import PUBLISHED
+from lost_reg.discovery.presets import OWN_IMAGES_SIDE
+from lost_reg.explore import MOST_SIDE
+from lost_reg.explore.features import FeatureStore, OneImage
+from lost_reg.explore.reader import Reader, page_image
 from lost_reg.explore.views import (
     attention_of,
     centre_of,
@@ -23,6 +28,8 @@ from lost_reg.explore.views import (
     patch_at,
     patch_view,
     rescaled,
+    scale_of,
+    scales_of,
     setting_of,
     token_norms,
 )
@@ -42,10 +49,9 @@ def batch(tiny, image):
 
 @pytest.mark.parametrize("method", methods_offered())
 def test_objects_are_those_of_a_run(one, tiny, photo, image, method):
-    setting = setting_of(tiny, method, {"attention_head": 1})  # DINO-seg's 4 is none of tiny's
+    setting = setting_of(tiny, method, {"attention_head": 1}, 131)  # DINO-seg's 4 is none of tiny's
     prediction, maps = found_by(one, setting)
-    of_run = replace(setting, features=replace(setting.features, max_side=131))
-    (expected,) = discover(photo, tiny, of_run, masks=True)
+    (expected,) = discover(photo, tiny, setting, masks=True)
     found = rescaled(prediction, image.original_hw)
     assert found.objects and found.size_hw == expected.size_hw == (150, 200)
     for ours, theirs in zip(found.objects, expected.objects, strict=True):
@@ -55,21 +61,37 @@ def test_objects_are_those_of_a_run(one, tiny, photo, image, method):
     assert maps.mask.shape == one.grid_hw == (7, 9)
 
 
-def test_features_are_computed_once_whatever_is_asked(tiny, image, monkeypatch):
-    from lost_reg.explore.features import FeatureStore
+@pytest.mark.parametrize("method", ["/best", LOST, "maskcut/published"])
+def test_each_preset_finds_what_a_run_on_ones_own_photo_finds(tiny, large, method):
+    """At its own size: 336 pixels, 448, and a square of 480."""
+    name, _, preset = method.partition("/")
+    options = {"method": name or None, "preset": preset}
+    of_run = chosen_setting(options, tiny.family, own_images=True)
+    setting = setting_of(tiny, method)
+    assert setting == of_run
+    with Reader([large]) as reader:
+        image = page_image(reader.listed(0), scales_of([tiny]))
+    prediction, _ = found_by(OneImage(tiny, image.at[scale_of(setting)]), setting)
+    (expected,) = discover(large, tiny, of_run)
+    found = rescaled(prediction, image.original_hw).objects
+    assert found and [one.box_xyxy for one in found] == [one.box_xyxy for one in expected.objects]
 
+
+def test_features_are_computed_once_for_each_size_whatever_is_asked(tiny, large, monkeypatch):
+    with Reader([large]) as reader:
+        image = page_image(reader.listed(0), {(64, None), (48, None)})
     passes, compute = [], type(tiny).facets
     monkeypatch.setattr(type(tiny), "facets", lambda self, *args: passes.append(1) or compute(self, *args))
     store = FeatureStore()
-    for method in methods_offered():
-        for changes in ({}, {"facet": "q", "layer": -3}, {"bias": -0.3, "tau": 0.4, "max_objects": 3}):
-            changes = {"attention_head": 2, **changes}
-            one = store.of(tiny, replace(image, pixels=image.pixels.copy()))
-            setting = setting_of(tiny, method, changes)
-            found_by(one, setting)
-            patch_view(one, setting, (2, 2))
-    token_norms(one, -2), attention_of(one, "class", -2)
-    assert len(passes) == 1
+    for side in (64, 48, 64):
+        for method in methods_offered():
+            for changes in ({}, {"facet": "q", "layer": (-3, -1)}, {"bias": -0.3, "tau": 0.4}):
+                setting = setting_of(tiny, method, {"attention_head": 2, **changes}, side)
+                one = store.of(tiny, image.at[scale_of(setting)])
+                found_by(one, setting)
+                patch_view(one, setting, (2, 2))
+        token_norms(one, -2), attention_of(one, "class", -2)
+    assert len(passes) == 2
 
 
 @pytest.mark.parametrize("changes", [{}, {"bias": -0.2}, {"bias": "auto", "facet": "qkv"}], ids=str)
@@ -159,11 +181,19 @@ def test_positions_and_patches_belong_together(one):
     assert patch_view(one, setting_of(one, LOST), (99, -1)).patch == (rows - 1, 0)
 
 
-def test_settings_are_at_the_pages_size_and_take_what_the_method_has(tiny):
+def test_a_preset_brings_its_size_and_a_given_one_replaces_it(tiny):
+    sizes = {method: scale_of(setting_of(tiny, method)) for method in methods_offered()}
+    own = {"/best": (336, None), "maskcut/published": (None, 480), "maskcut/native": (MOST_SIDE, None)}
+    assert sizes == {**dict.fromkeys(sizes, (OWN_IMAGES_SIDE, None)), **own}
+    assert scales_of([tiny]) == {(336, None), (448, None), (None, 480), (1024, None)}
+    assert {scale_of(setting_of(tiny, method, None, 200)) for method in sizes} == {(200, None)}
+    assert scales_of([tiny], 200) == {(200, None)}
+
+
+def test_settings_take_what_the_method_has(tiny):
     every = {"bias": -0.25, "tau": 0.3, "max_objects": 4, "facet": "q", "layer": -2}
     for method in methods_offered():
         setting = setting_of(tiny, method, every)
-        assert setting.features.max_side is None and setting.features.square is None
         for name, value in every.items():
             if hasattr(setting.config, name):
                 assert getattr(setting.config, name) == value
@@ -192,7 +222,8 @@ def test_a_head_is_offered_where_there_is_one(tiny):
     assert head not in methods_offered([tiny]) and head in methods_offered([tiny, dinov2])
     assert "no head comes with lost-reg for tiny" in refusal(setting_of, tiny, head)
     setting = setting_of(dinov2, head)
-    assert setting.features.max_side is None and setting.config.head.backbone == "dinov2_vits14"
+    assert setting.config.head.backbone == "dinov2_vits14"
+    assert setting.features == setting.config.head.features and scale_of(setting) in scales_of([dinov2])
 
 
 def test_a_layer_that_is_not_there_is_refused(one, tiny):
@@ -201,8 +232,6 @@ def test_a_layer_that_is_not_there_is_refused(one, tiny):
 
 def test_degenerate_features_have_no_infinite_map(tiny, image):
     """A grey image: all affinities are alike, and nothing divides by zero."""
-    from lost_reg.explore.features import OneImage
-
     grey = replace(image, pixels=np.full_like(image.pixels, 128))
     one = OneImage(tiny, grey)
     for method in (LOST, TOKENCUT):
