@@ -52,8 +52,8 @@ def explore(
     """Look into images on a page in the browser, patch by patch.
 
     The page takes images that are dropped on it, and pages through those of the inputs, if there are any. It
-    shows backbones side by side: what a method finds, the affinities of a patch and what LOST expands from
-    it, norms of tokens, and attention. Needs `pip install 'lost-reg[explore]'`.
+    shows backbones and settings side by side: what a method finds, the affinities of a patch and what LOST
+    expands from it, norms of tokens, and attention. Needs `pip install 'lost-reg[explore]'`.
     """
     from lost_reg.backbones.zoo import TIMM_PREFIX, find_spec
     from lost_reg.explore.server import bound, import_gradio, serve

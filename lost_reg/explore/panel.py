@@ -66,10 +66,10 @@ class Panel:
         offered = [(label, key) for key, label in methods_offered(self._plain).items()]
         with gr.Row():
             controls["backbone"] = gr.Dropdown(
-                named, value=first, label="Backbone", min_width=140, elem_id=f"backbone-{number}"
+                named, value=first, label="Backbone", min_width=170, elem_id=f"backbone-{number}"
             )
             controls["method"] = gr.Dropdown(
-                offered, value=Choice().method, label="Method", min_width=140, elem_id=f"method-{number}"
+                offered, value=Choice().method, label="Method", min_width=170, elem_id=f"method-{number}"
             )
 
     def _lay_out_options(self, number: int) -> None:
@@ -85,6 +85,7 @@ class Panel:
                 layers, multiselect=True, label="Layers, joined", min_width=160, elem_id=f"layer-{number}",
                 **shown["layer"],
             )  # fmt: skip
+        with gr.Row():
             for name, (low, high) in _SLIDERS.items():
                 controls[name] = gr.Slider(
                     low, high, step=0.01, label=name, min_width=220, elem_id=f"{name}-{number}", **shown[name]

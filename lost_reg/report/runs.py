@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from textwrap import wrap
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -114,6 +115,13 @@ _DIAMOND: dict[str, Any] = {
     "clip_on": False,  # at the end of the axis, too, it is whole
 }  # fmt: skip
 
+
+class _Lines(TextWrapper):
+    """Breaks text also after "_", as names of runs and backbones have few other places."""
+
+    wordsep_re = re.compile(r"(\s+|[^\s_-]*[_-]+)")
+
+
 Bar = tuple[ReportRun, str]  # a scored run, and its kind: one of REGISTER_KINDS in a pair, else "plain"
 
 
@@ -133,7 +141,7 @@ def bars_section(runs: Sequence[ReportRun]) -> Section | None:
 def bar_chart(title: str, runs: Sequence[ReportRun]) -> Markup:
     """Horizontal bars with intervals, baselines across them, and published values as diamonds."""
     bars = in_pairs(runs)
-    labels = [wrap(one_line(run.label), 50) for run, _ in bars]
+    labels = [_Lines(50).wrap(one_line(run.label)) for run, _ in bars]
     described = "; ".join(_describe(run) for run, _ in bars)
     height = 30 + sum(_LABEL * len(lines) + _BAR + _GAP for lines in labels)
     return chart(partial(_draw_bars, bars, labels), f"CorLoc on {title}: {described}", height=height)

@@ -77,7 +77,7 @@ def crowded(tmp_path, make_coco, monkeypatch):
     results, dataset = tmp_path / "results", make_dataset(make_coco, tmp_path / "data", OUTCOMES)
     for name, right, backbone in (
         ("a", 4, "dinov2_vits14"), ("b", 0, "dinov2_vits14_reg"), ("c", 2, "dino_vits16"),
-        ("the_folder_of_a_run_that_has_a_name_of_many_words_as_others", 4, "dino_vitb16"),
+        ("the_folder_of_a_run_that_has_a_name_of_manifold_words_as_others_have", 4, "dino_vitb16"),
     ):  # fmt: skip
         boxes = {image: RIGHT if index < right else WRONG for index, image in enumerate(OUTCOMES)}
         write_run(results / name, dataset, boxes, backbone=backbone)
@@ -111,6 +111,13 @@ def test_on_a_phone_all_cells_are_on_the_screen_below_their_columns_names(crowde
     assert cell.evaluate("cell => getComputedStyle(cell, '::before').content") == '"CorLoc"'
     assert page.evaluate(_CUT) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_labels_of_charts_break_between_their_words(crowded, open_page):
+    page = open_page(crowded, DESKTOP)
+    lines = page.locator("#bars svg text").all_text_contents()
+    first = lines.index("the_folder_of_a_run_that_has_a_name_of_manifold_")
+    assert lines[first + 1] == "words_as_others_have: dino_vitb16"
 
 
 def test_names_break_between_their_words(crowded, open_page):
