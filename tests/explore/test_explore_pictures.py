@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lost_reg.explore.pictures import canvas_hw, map_picture, objects_picture, photo, signed_picture
+from lost_reg.explore.pictures import canvas_hw, map_picture, objects_picture, outlined, photo, signed_picture
 from lost_reg.explore.views import rescaled
 from lost_reg.images.batching import DecodedImage
 from lost_reg.report.pictures import ramp
@@ -41,6 +41,8 @@ def test_a_picture_has_the_images_proportions_also_where_a_method_sees_a_square(
     assert photo(square).size == picture.size == (512, 171)
     colours = [picture.getpixel(place) for place in ((500, 50), (350, 50), (330, 50), (500, 65))]
     assert colours == [ramp()[-1], ramp()[-1], ramp()[0], ramp()[0]]
+    marked = outlined(picture, square, (0, 2), 16)  # from (341, 0) to (511, 56)
+    assert {marked.getpixel((400, y)) for y in range(54, 60)} >= {(0, 0, 0), (255, 255, 255)}
 
 
 def test_a_map_has_a_square_for_each_patch(wide):
