@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 from lost_reg.artifacts.controls import Donors, donor_images
 from lost_reg.artifacts.discovery import ControlledDiscovery, DiscoveryScores
 from lost_reg.artifacts.figures import write_figures
-from lost_reg.artifacts.norms import NormHistograms, block_norms
+from lost_reg.artifacts.norms import NormHistograms, norms_of_stream
 from lost_reg.artifacts.options import DEFAULT_OPTIONS, ArtifactOptions
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
@@ -60,7 +59,8 @@ def measure(
     Args:
         reference: the reference model's measurements; None if it is this one.
         dataset: the ground truth of the images, by their names: adds CorLoc.
-        failures: filled with the images that cannot be read or do not fit in memory.
+        failures: filled with the images that cannot be read, do not fit in memory, or have norms or features
+            that are not finite.
 
     Raises:
         LostRegError: a function as backbone, a layer that the backbone lacks, or no usable image.
@@ -70,7 +70,7 @@ def measure(
     failures = [] if failures is None else failures
     work = _Passes(len(stream.images), options, bool(dataset), progress)
     norms = NormHistograms()
-    for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, work.next()):
+    for batch in norms_of_stream(stream, backbone, failures, work.next()):
         norms.update(batch)
     cutoffs = _cutoffs(norms, options, reference)
     if cutoffs[layer][options.rule] is None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from artifact_cases import not_finite_where_flat
 from colours import colour_backbone
 from helpers import refusal
 from small_models import small_backbone
@@ -206,6 +207,26 @@ def test_images_that_cannot_be_used_are_named(colours, backbone, tmp_path):
     assert np.isnan(outcomes.rows[0][0]).all() and np.isfinite(outcomes.rows[0][1:]).all()
     again, _ = probe(replace(colours, parts=parts), backbone, tmp_path / "out", tokens=("cls",))
     assert again == record
+
+
+def test_an_image_whose_norms_are_not_finite_is_named_and_the_others_are_probed(
+    colours, backbone, tmp_path, monkeypatch
+):
+    train = colours.parts["train"]
+    flat = np.full_like(train.images[0], 200)
+    with_flat = replace(train, images=[*train.images[:5], flat, *train.images[6:]])
+    without = train.of(np.arange(30) != 5)
+    some = {"tokens": ("normal", "outlier")}
+    expected, _ = probe(
+        replace(colours, parts={**colours.parts, "train": without}), backbone, tmp_path / "a", **some
+    )
+    not_finite_where_flat(backbone, monkeypatch)
+    record, _ = probe(
+        replace(colours, parts={**colours.parts, "train": with_flat}), backbone, tmp_path / "b", **some
+    )
+    assert list(record.failures) == ["5"] and record.failures["5"].endswith("not finite in fp32")
+    assert record.settings["cutoff"] == expected.settings["cutoff"]
+    assert [one.train + one.without.get("train", 0) for one in record.scores] == [29] * 4
 
 
 def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tmp_path):
