@@ -35,7 +35,6 @@ from lost_reg.artifacts.records import (
 )
 from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
@@ -79,14 +78,9 @@ def measure(
     _measure_outliers(outliers, backbone, stream, failures, work)
     found = ControlledDiscovery(backbone, layer, cutoffs[layer][options.rule], options, stream.places)
     discovery, controls = _discover(found, stream, backbone, dataset, failures, work)
-    weights = backbone.weights.recorded()
-    registers = backbone.registers.settings if backbone.registers else None
     return BackboneArtifacts(
-        backbone=backbone.name,
-        label=backbone_label(backbone.name, weights, registers),
-        weights=weights,
-        precision=backbone.precision,
-        test_time_registers=registers,
+        label=backbone.label,
+        **backbone.recorded(),
         images=outliers.images,
         patches=outliers.patches,
         layers=_layers(norms, cutoffs, outliers.shares()),

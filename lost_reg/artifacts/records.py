@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_new, read_regular, whole_file
-from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, Count, PositiveCount, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
 
@@ -46,8 +46,6 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 REFERENCE_PERCENTILE: Percentile = "98"
 
-Count = Annotated[int, Meta(ge=0, le=10**15)]
-PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Norm = Annotated[float, Meta(ge=0, le=1e30)]
 Percent = Annotated[float, Meta(ge=0, le=100)]

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
 from lost_reg.probing.extraction import Extraction, Extractor
 from lost_reg.probing.labelled import SPLITS, LabelledDataset, Split
@@ -100,7 +99,7 @@ def probe_classes(
     record = ProbeRecord(
         task="classes",
         dataset=dataset.name,
-        label=backbone_label(backbone.name, settings["weights"], settings["test_time_registers"]),
+        label=backbone.label,
         classes=len(dataset.classes),
         settings={**settings, "cutoff": extracted.cutoff},
         scores=scores,
@@ -116,10 +115,7 @@ def probe_settings(
     """What a probe's results depend on, besides the dataset and the kinds of tokens."""
     resize, crop = options.crop_of(backbone.patch_size)
     return {
-        "backbone": backbone.name,
-        "weights": backbone.weights.recorded(),
-        "precision": backbone.precision,
-        "test_time_registers": backbone.registers.settings if backbone.registers else None,
+        **backbone.recorded(),
         "seed": options.seed,
         "images": {split: len(part) for split, part in dataset.parts.items()},
         "split_by": dataset.split_by,

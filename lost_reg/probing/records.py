@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import open_regular, read_regular, whole_file
-from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, Count, as_json, parse_json, reason_of
 
 PROBE_FILE, OUTCOMES_FILE = "probe.json", "outcomes.npz"
 
@@ -33,8 +33,6 @@ _DAMAGED = (
     ValueError, KeyError, AttributeError, EOFError, TypeError, NotImplementedError, OverflowError,
     MemoryError, RuntimeError, BadZipFile, zlib.error,
 )  # fmt: skip
-Count = Annotated[int, Meta(ge=0, le=10**15)]
-PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import normalized
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text
 from lost_reg.images.batching import DecodedImage
@@ -113,7 +112,7 @@ def probe_zero_shot(
     record = ProbeRecord(
         task="zero-shot",
         dataset=dataset.name,
-        label=backbone_label(clip.backbone.name, settings["weights"], settings["test_time_registers"]),
+        label=clip.backbone.label,
         classes=len(dataset.classes),
         settings=settings,
         scores=found,
@@ -123,12 +122,8 @@ def probe_zero_shot(
 
 
 def _settings(dataset: LabelledDataset, clip: OpenClip, prompts: Prompts, seed: int) -> dict[str, Any]:
-    backbone = clip.backbone
     return {
-        "backbone": backbone.name,
-        "weights": backbone.weights.recorded(),
-        "precision": backbone.precision,
-        "test_time_registers": backbone.registers.settings if backbone.registers else None,
+        **clip.backbone.recorded(),
         "seed": seed,
         "images": {"test": len(dataset.parts["test"])},
         "split_by": dataset.split_by,
