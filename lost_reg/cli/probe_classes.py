@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
-from lost_reg.cli.options import chosen_loader, given, shown_rows, together
-from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.options import chosen_loader, given, together
+from lost_reg.cli.output import print_note
+
+if TYPE_CHECKING:
+    from lost_reg.probing.records import ProbeRecord
 
 class_options = together(
     click.option(
@@ -40,14 +42,11 @@ class_options = together(
 )  # fmt: skip
 
 
-def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
+def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRecord:
     """Probe single tokens for the classes of images."""
     from lost_reg.datasets.catalog import data_root
-    from lost_reg.files import check_new
     from lost_reg.probing.catalog import find_labelled
-    from lost_reg.probing.records import PROBE_FILE, write_probe
 
-    check_new(out / PROBE_FILE)
     added = added_registers(options)
     root = data_root(options["data_root"])
     labelled = find_labelled(dataset, root, download=options["download"], seed=options["seed"])
@@ -57,11 +56,8 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     import_models()
 
     from lost_reg.artifacts.options import ArtifactOptions
-    from lost_reg.probing import class_probe, tables
-    from lost_reg.probing.token_cache import remove_tokens
+    from lost_reg.probing import class_probe
     from lost_reg.progress import progress_of_phases
-    from lost_reg.runs.writer import while_locked
-    from lost_reg.types import Failure
 
     outliers = ArtifactOptions(**given(options, ("layer", "rule", "cutoff")))
     kinds = options["tokens"] and tuple(kind.strip() for kind in options["tokens"].split(","))
@@ -70,15 +66,6 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     )
     loaded = load(options["backbone"], options, registers=added)
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
-    click.get_current_context().find_root().obj.message = lambda: "the same command continues"
-    with while_locked(out), progress_of_phases() as phase:
-        record, outcomes = class_probe.probe_classes(
-            labelled, loaded, out, chosen, chosen_loader(options), phase
-        )
-        write_probe(out, record, outcomes)
-        remove_tokens(out)
-    images = sum(record.settings["images"].values())
-    warn_of_failures((Failure(*one) for one in record.failures.items()), images)
-    click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))
-    if not (options["as_json"] or options["as_csv"]):
-        print_line(f"the probe is in {out}")
+    with progress_of_phases() as phase:
+        record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)
+    return record

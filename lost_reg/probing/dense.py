@@ -101,7 +101,7 @@ class _Probe:
         reader = LabelReader(self.data, self.task, self.options, self.data.classes)
         reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
         with work_folder(out, json.loads(as_json(settings))) as work:
-            with FeatureCache(work / "features", math.inf) as cache:
+            with FeatureCache(work / "features", math.inf, "the same command") as cache:
                 images = self._fill(cache, drawn, sizes)
                 head = self._trained(images, reader, work)
             record, outcomes = self._scored(head, reader, images)
@@ -228,7 +228,7 @@ class _Probe:
             "seed": self.options.seed,
             "dataset": self.data.name,
             "layout": self.data.layout,
-            "images": [len(self.data.train), len(self.data.test)],
+            "images": {"train": len(self.data.train), "test": len(self.data.test)},
             "max_side": self.options.max_side,
             "background": self.loader.background,
             **({name: getattr(self.options, name) for name in of_depth} if self.task == "depth" else {}),

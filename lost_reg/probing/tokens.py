@@ -7,14 +7,12 @@ patch token that is an outlier, and one that is not; besides, the first register
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.norms import Moments, norms_of_stream
-from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream, check_blocks
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import finite_images
@@ -25,7 +23,6 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
 
 KINDS: tuple[Token, ...] = ("cls", "register", "normal", "outlier", "mean")
-CUTOFF_IMAGES = 1000  # from which mean + 3 sigma is measured: 256,000 patches at 224 pixels
 
 
 @dataclass(frozen=True)
@@ -77,27 +74,6 @@ def _lack(backbone: Backbone, kind: str) -> str:
         except LostRegError as error:
             return str(error)
     return ""
-
-
-def measured_cutoff(
-    stream: ImageStream, backbone: Backbone, options: ArtifactOptions, progress: Progress = no_progress
-) -> float:
-    """The norm above which a patch is an outlier: the fixed one, or mean + 3 sigma over some images.
-
-    Raises:
-        LostRegError: another rule, a layer that the backbone lacks, or no usable image.
-    """
-    layer = backbone.block_index(options.layer)
-    if options.rule == "fixed":
-        return options.cutoff
-    if options.rule != "sigma":
-        raise LostRegError(f"`outliers` {options.rule} needs another model: choose sigma or fixed")
-    every = -(-len(stream.names) // CUTOFF_IMAGES)
-    some = replace(stream, images=stream.images[::every], names=stream.names[::every])
-    moments = Moments()
-    for norms in norms_of_stream(some, backbone, [], progress, blocks=layer + 1):
-        moments.update(norms[layer].flatten()[None])
-    return float(moments.cutoff[0])
 
 
 class TokenMaker:

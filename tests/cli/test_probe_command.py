@@ -158,7 +158,7 @@ def test_the_same_command_continues(classes, tmp_path):
                  "--batch-size", "4", "--out", str(tmp_path / "out")]  # fmt: skip
     stopped = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
     assert stopped.returncode == 130 and "the same command continues" in stopped.stderr
-    assert (tmp_path / "out" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
+    assert (tmp_path / "out" / "unfinished" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
     again = subprocess.run([sys.executable, "-m", "lost_reg", *arguments], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert read_probe(tmp_path / "out").scores[0].train == 29

@@ -98,6 +98,13 @@ def test_a_probe_is_new_or_that_of_the_same_settings(probed, segmentation, tiny,
     assert "other settings (files)" in text
 
 
+def test_an_error_says_what_continues_a_probe(segmentation, tiny, tmp_path):
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "features").touch()
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    assert text.startswith("cannot write to") and text.endswith("the same command continues")
+
+
 def stopped(data, backbone, out, phase="training"):
     """A probe that is interrupted in the middle of a phase."""
 
