@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +24,18 @@ class OrWord(click.ParamType):
             return self.other.convert(value, param, ctx)
         except click.BadParameter:
             self.fail(f"{value!r} is neither {self.word} nor a valid number", param, ctx)
+
+
+class NumberOrFile(click.ParamType):
+    """A number, or the path of a file."""
+
+    name = "number|file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return float(value)
+        except ValueError:
+            return Path(value)
 
 
 class Layers(click.ParamType):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
 from lost_reg.cli.options import chosen_loader, given, together
 from lost_reg.cli.output import print_note
+from lost_reg.cli.parameter_types import NumberOrFile
 
 if TYPE_CHECKING:
+    from lost_reg.artifacts.records import Artifacts
     from lost_reg.probing.records import ProbeRecord
 
 class_options = together(
@@ -26,11 +29,15 @@ class_options = together(
         help="Outliers are counted after this block; negative counts from the last.  [default: -2]",
     ),
     click.option(
-        "--outliers", "rule", type=click.Choice(["sigma", "fixed"]),
-        help="Outliers have a norm above mean + 3 sigma of the dataset's patches, or above --cutoff.  "
-        "[default: sigma]",
+        "--outliers", "rule", type=click.Choice(["sigma", "fixed", "reference"]),
+        help="Outliers have a norm above mean + 3 sigma of the dataset's patches, --cutoff, or the 98th "
+        "percentile of a reference, which an artifacts.json has.  [default: sigma]",
     ),
-    click.option("--cutoff", type=float, help="The norm that `--outliers fixed` uses.  [default: 150]"),
+    click.option(
+        "--cutoff", type=NumberOrFile(), metavar="NUMBER|FILE",
+        help="The norm that `--outliers fixed` uses; or an artifacts.json, for the cut-off that was measured "
+        "there of this backbone.  [default: 150]",
+    ),
     click.option(
         "--resize", type=click.IntRange(min=1), metavar="PIXELS",
         help="Scale images to this shorter side.  [default: 256]",
@@ -47,6 +54,7 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
     from lost_reg.datasets.catalog import data_root
     from lost_reg.probing.catalog import find_labelled
 
+    artifacts = _artifacts_of(options)
     added = added_registers(options)
     root = data_root(options["data_root"])
     labelled = find_labelled(dataset, root, download=options["download"], seed=options["seed"])
@@ -57,15 +65,40 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
 
     from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe
+    from lost_reg.probing.cutoffs import outliers_as_measured
     from lost_reg.progress import progress_of_phases
 
-    outliers = ArtifactOptions(**given(options, ("layer", "rule", "cutoff")))
     kinds = options["tokens"] and tuple(kind.strip() for kind in options["tokens"].split(","))
+    names = ("layer", "rule") if artifacts else ("layer", "rule", "cutoff")
     chosen = class_probe.ClassProbeOptions(
-        tokens=kinds, outliers=outliers, **given(options, ("seed", "resize", "crop"))
+        tokens=kinds,
+        outliers=ArtifactOptions(**given(options, names)),
+        **given(options, ("seed", "resize", "crop")),
     )
     loaded = load(options["backbone"], options, registers=added)
+    if artifacts:
+        outliers, what = outliers_as_measured(
+            options["cutoff"], artifacts, loaded, options["layer"], options["rule"]
+        )
+        chosen = replace(chosen, outliers=outliers)
+        print_note(f"outliers have a norm above {what}")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     with progress_of_phases() as phase:
         record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)
     return record
+
+
+def _artifacts_of(options: dict[str, Any]) -> Artifacts | None:
+    """What is in the file of --cutoff, if it is one."""
+    from lost_reg.artifacts.records import read_artifacts
+
+    cutoff, rule = options["cutoff"], options["rule"]
+    if isinstance(cutoff, Path):
+        return read_artifacts(cutoff)
+    if rule == "reference":
+        raise click.UsageError(
+            "--outliers reference is measured by `lost-reg artifacts`: give its artifacts.json as --cutoff"
+        )
+    if cutoff is not None and rule != "fixed":
+        raise click.UsageError("a number as --cutoff is for --outliers fixed")
+    return None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lost_reg.artifacts.norms import Moments, norms_of_stream
 from lost_reg.artifacts.options import ArtifactOptions
-from lost_reg.artifacts.records import RULES, Artifacts, Rule
+from lost_reg.artifacts.records import RULES, Artifacts, BackboneArtifacts, Rule
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
@@ -57,8 +56,7 @@ def outliers_as_measured(
         LostRegError: the file has other backbones only, or other weights of this one; a layer that the
             backbone or the reference lacks.
     """
-    own = backbone.recorded()
-    rows = [one for one in artifacts.backbones if _is_of(own, vars(one))]
+    rows = [one for one in artifacts.backbones if _is_of(backbone, one)]
     if not rows:
         others = shown_names(one.title for one in artifacts.backbones)
         raise LostRegError(
@@ -74,8 +72,9 @@ def outliers_as_measured(
     return ArtifactOptions(layer=layer, rule="fixed", cutoff=cutoff), what
 
 
-def _is_of(own: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether a row is of this backbone; the precision may be another, and the place of its weights."""
-    digest = own["weights"]["sha256"]
-    same_weights = own["weights"] == row["weights"] or (digest and digest == row["weights"].get("sha256"))
-    return bool(same_weights) and all(own[name] == row[name] for name in ("backbone", "test_time_registers"))
+def _is_of(backbone: Backbone, row: BackboneArtifacts) -> bool:
+    """Whether a row is of this backbone; the precision may be another, and where its weights are."""
+    own, digest = backbone.recorded(), backbone.weights.sha256
+    same_weights = row.weights == own["weights"] or (digest and row.weights.get("sha256") == digest)
+    same = (row.backbone, row.test_time_registers) == (own["backbone"], own["test_time_registers"])
+    return bool(same and same_weights) and len(row.layers) == backbone.depth

@@ -203,7 +203,7 @@ def test_weights_of_a_backbone_that_cannot_be_are_one_line(options, said, lost_r
     [
         (("-b", "dnio"), "unknown backbone 'dnio'"),
         (("-b", "tiny", "--reference", "dnio"), "unknown backbone 'dnio'"),
-        (("-b", "tiny", "--cutoff", "-3"), "cut-off above 0"),
+        (("-b", "tiny", "--cutoff", "-3"), "--cutoff above 0"),
         (("-b", "tiny", "--layer", "9"), "has no layer 9"),
         (("-b", "tiny", "-b", "dino", "--weights", "x.pth"), "a weight file fits one backbone"),
     ],

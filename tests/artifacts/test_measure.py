@@ -179,7 +179,8 @@ def test_a_half_of_which_nothing_fits_the_memory_is_left_out(fitting, stream, pl
 
 def test_what_cannot_be_is_refused(stream, random_backbone):
     assert "unknown outlier rule" in refusal(ArtifactOptions, rule="x")
-    assert "cut-off above 0" in refusal(ArtifactOptions, cutoff=0)
+    assert "a finite `cutoff` above 0" in refusal(ArtifactOptions, cutoff=0)
+    assert "a finite `cutoff` above 0" in refusal(ArtifactOptions, cutoff=float("inf"))
     assert "has no layer 6" in refusal(measure, stream, random_backbone, ArtifactOptions(layer=6))
     function = load_backbone(lambda images: images, device="cpu", preprocessing=Preprocessing(14))
     assert "no transformer blocks" in refusal(measure, stream, function)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lost_reg.artifacts.records import RULES, read_artifacts
 from lost_reg.probing import logistic, tables
 from lost_reg.probing.published import published_value
 from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
@@ -113,6 +114,41 @@ def test_test_time_registers_are_probed(lost_reg, classes, tmp_path):
     record = read_probe(tmp_path / "out")
     assert [one.tokens for one in record.scores] == ["register", "register"]
     assert record.settings["test_time_registers"]["count"] == 1
+
+
+def test_a_cut_off_of_artifacts_is_taken(lost_reg, refused, classes, tmp_path):
+    images, small = (classes / "dark", classes / "bright" / "00.png"), ("--max-side", 48, "--workers", 0)
+    measured = lost_reg(
+        "artifacts", *images, "-b", "tiny", "--layer", 1, *small, "--out", tmp_path / "artifacts"
+    )
+    assert measured.exit_code == 0, measured.output
+    file = tmp_path / "artifacts" / "artifacts.json"
+    (row,) = read_artifacts(file).backbones
+    model = ("-b", "tiny", "--tokens", "normal", *SMALL)
+    for more, layer, rule in (
+        ((), 1, "sigma"),
+        (("--layer", -1, "--outliers", "reference"), -1, "reference"),
+    ):
+        out = tmp_path / rule
+        result = lost_reg("probe", classes, *model, "--cutoff", file, *more, "--out", out)
+        assert result.exit_code == 0, result.output
+        settings, cutoff = read_probe(out).settings, row.layers[layer].cutoffs[rule]
+        assert settings["cutoff"] == pytest.approx(cutoff, rel=1e-4)
+        assert (settings["layer"], settings["outliers"]) == (layer, "fixed")
+        assert f"outliers have a norm above {cutoff:.5g}, {RULES[rule]} after layer {layer}" in result.stderr
+    other = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", *SMALL, "--cutoff", file)
+    assert "has no cut-off of timm:vit_tiny_patch16_224" in refused("probe", classes, *other)
+
+
+def test_a_cut_off_that_cannot_be_used_is_one_line(refused, classes, tmp_path):
+    for options, said, code in (
+        (("--cutoff", 150), "a number as --cutoff is for --outliers fixed", 2),
+        (("--outliers", "reference"), "give its artifacts.json as --cutoff", 2),
+        (("--outliers", "fixed", "--cutoff", "inf"), "a finite --cutoff above 0", 1),
+        (("--cutoff", tmp_path / "none.json"), "none.json: No such file", 1),
+        (("--cutoff", classes / "dark" / "00.png"), "does not hold artifacts", 1),
+    ):
+        assert said in refused("probe", classes, "-b", "tiny", *SMALL, *options, exit_code=code)
 
 
 def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
