@@ -164,6 +164,8 @@ class CorLocChange:
 
     only_before, only_after: images found only by the other, or only with the changed tokens.
     difference, interval: in points. p: of McNemar's exact test.
+    p_holm: p, adjusted by Holm's method for the number of changes of its kind: those of all controls and
+        both groups, or, from the rest, those of all controls. None in files of earlier versions.
     """
 
     corloc: Percent
@@ -172,6 +174,7 @@ class CorLocChange:
     difference: Points
     interval: tuple[Points, Points]
     p: Share
+    p_holm: Share | None = None
 
 
 @dataclass(frozen=True)

@@ -184,11 +184,12 @@ def _control_cells(score: ControlScore, with_corloc: bool) -> dict[str, str]:
 
 
 def _change_text(change: CorLocChange | None) -> str:
-    """Such as "+4.7 (+1.2 to +8.3), p 0.0123"."""
+    """Such as "+4.7 (+1.2 to +8.3), p 0.012, Holm 0.037"; without the latter in files that do not have it."""
     if change is None:
         return NONE
     low, high = change.interval
-    return f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.2g}"
+    adjusted = "" if change.p_holm is None else f", Holm {change.p_holm:.2g}"
+    return f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.2g}{adjusted}"
 
 
 # --- for programs ------------------------------------------------------------------------------------
@@ -251,8 +252,13 @@ def _flat_controls(one: BackboneArtifacts) -> dict[str, Any]:
             "corloc": change.corloc if change else None,
             "difference": change.difference if change else None,
             "p": change.p if change else None,
+            "p_holm": change.p_holm if change else None,
         }
         if from_rest:
-            values |= {"difference_from_rest": from_rest.difference, "p_from_rest": from_rest.p}
+            values |= {
+                "difference_from_rest": from_rest.difference,
+                "p_from_rest": from_rest.p,
+                "p_holm_from_rest": from_rest.p_holm,
+            }
         columns |= {f"{score.control}_{score.group}_{name}": value for name, value in values.items()}
     return columns

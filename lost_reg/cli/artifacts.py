@@ -261,7 +261,7 @@ def _show(rows: list[Any], out: Path, as_json: bool, as_csv: bool) -> None:
         return
     click.echo(tables.summary_table(rows))
     if controls := tables.control_rows(rows):
-        click.echo("\nControls, with 95 % intervals:")
+        click.echo("\nControls, with 95 % intervals, and p after Holm's correction in each column, too:")
         click.echo(text_table(controls))
     click.echo("\nLinear probes, with 95 % intervals over images:")
     click.echo(text_table(tables.probe_rows(rows)))

@@ -83,11 +83,16 @@ def test_the_series_is_shown_as_a_table_and_as_csv(run, lost_reg, tmp_path):
     assert table.exit_code == 0, table.output
     first, second, third = (line for line in table.stdout.splitlines()[2:5])
     assert [line.split()[2] for line in (first, second, third)] == ["100", "200", "1,000"]
-    assert "CorLoc" in table.stdout and "outliers shuffled between images" in table.stdout
+    assert (
+        "CorLoc" in table.stdout
+        and ", Holm " in table.stdout
+        and "outliers shuffled between images" in table.stdout
+    )
     result = lost_reg(*series(run, "--out", tmp_path / "b", "--limit", 2, "--controls", "shuffled", "--csv"))
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["step"] for row in rows] == ["100", "200", "1000"]
-    assert {"corloc_low", "shuffled_outliers_p_from_rest", "shuffled_rest_class_cosine"} <= rows[0].keys()
+    assert {"corloc_low", "shuffled_outliers_p_holm_from_rest", "shuffled_rest_p_holm"} <= rows[0].keys()
+    assert {"shuffled_outliers_p_from_rest", "shuffled_rest_class_cosine"} <= rows[0].keys()
     assert "shuffled_rest_p_from_rest" not in rows[0]
 
 

@@ -153,8 +153,13 @@ def test_artifacts_that_were_interrupted_are_told(tmp_path, models, note):
 def write_series(folder, **about):
     """Two checkpoints, the later one first, as the reference; with CorLoc and a control."""
     change = CorLocChange(75.0, 1, 3, 25.0, (-12.5, 62.5), 0.625)
-    control = ControlScore("mean", "outliers", 5, 4, 0.5, 0.25, 0.4, 0.9876, (0.98, 0.995), change, change)
-    rest = replace(control, group="rest", from_rest=None, class_cosine=None, class_cosine_interval=None)
+    adjusted = replace(change, p_holm=0.9375)
+    control = ControlScore(
+        "mean", "outliers", 5, 4, 0.5, 0.25, 0.4, 0.9876, (0.98, 0.995), adjusted, adjusted
+    )
+    rest = replace(
+        control, group="rest", corloc=change, from_rest=None, class_cosine=None, class_cosine_interval=None
+    )
     discovery = Discovery(8, 4, 50.0, (21.5, 78.5), 0, 37.5, 12.5)
     first, second = (
         replace(backbone_artifacts(f"one (ckpt-{step}.pth)"), step=step, discovery=found, controls=controls)
@@ -180,8 +185,8 @@ def test_a_series_is_told_by_its_steps(tmp_path):
         ["untouched", "-", "-", "40.00 %", "-", "50.0", "-", "-"],
         [
             "outliers replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %",
-            "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62",
-            "+25.0 (-12.5 to +62.5), p 0.62",
+            "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62, Holm 0.94",
+            "+25.0 (-12.5 to +62.5), p 0.62, Holm 0.94",
         ],
         [
             "other patches replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %", "-", "75.0",
