@@ -159,7 +159,8 @@ def _check_alone(backbones: tuple[str, ...], options: dict[str, Any]) -> None:
         )
     if added_registers(options):
         raise click.UsageError(
-            "register neurons are of one checkpoint: measure it alone, as --backbone NAME=FILE"
+            "--register-neurons are found in the weights of one checkpoint, and mean nothing in the others: "
+            "measure each alone with its own, as --backbone NAME=FILE"
         )
 
 

@@ -192,7 +192,7 @@ def test_registers_of_a_series_are_refused(run, lost_reg, tmp_path):
     file.write_text(json.dumps({"neurons": [[2, 1]]}))
     added = ("--test-time-registers", 1, "--register-neurons", file)
     result = lost_reg(*series(run, *added, "--out", tmp_path / "out"))
-    assert result.exit_code == 2 and "register neurons are of one checkpoint" in result.stderr
+    assert result.exit_code == 2 and "are found in the weights of one checkpoint" in result.stderr
 
 
 def test_an_incomplete_dataset_is_one_line(lost_reg, make_voc, tmp_path):
