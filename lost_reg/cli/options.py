@@ -121,6 +121,11 @@ table_options = together(
 )
 
 
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Remove what an earlier command wrote there, and start anew."
+)
+
+
 def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:
     """Raises click.UsageError if both are requested."""
     if as_json and as_csv:

@@ -16,6 +16,7 @@ from lost_reg.cli.options import (
     decoding_options,
     default_name,
     one_of_json_and_csv,
+    overwrite_option,
     table_options,
 )
 from lost_reg.cli.probe_classes import class_options, probe_classes
@@ -47,6 +48,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
     "--out", "-o", type=click.Path(path_type=Path),
     help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
 )  # fmt: skip
+@overwrite_option
 @class_options
 @dense_options
 @zero_shot_options

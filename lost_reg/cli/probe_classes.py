@@ -47,7 +47,7 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.probing.catalog import find_labelled
     from lost_reg.probing.records import PROBE_FILE, write_probe
 
-    check_new(out / PROBE_FILE)
+    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
     added = added_registers(options)
     root = data_root(options["data_root"])
     labelled = find_labelled(dataset, root, download=options["download"], seed=options["seed"])
@@ -58,6 +58,7 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
 
     from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe, tables
+    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.probing.token_cache import remove_tokens
     from lost_reg.progress import progress_of_phases
     from lost_reg.runs.writer import while_locked
@@ -70,6 +71,8 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     )
     loaded = load(options["backbone"], options, registers=added)
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
+    if options["overwrite"]:
+        remove_probe(out)
     click.get_current_context().find_root().obj.message = lambda: "the same command continues"
     with while_locked(out), progress_of_phases() as phase:
         record, outcomes = class_probe.probe_classes(

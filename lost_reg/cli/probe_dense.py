@@ -44,17 +44,20 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
         raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
     chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
     data = data.limited(options["limit"], options["seed"])
-    check_new(out / PROBE_FILE)
+    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
     registers = added_registers(options)
     get_weights(options["backbone"], options)
     import_models()
 
     from lost_reg.probing.dense import probe_dense
+    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import progress_of_phases
     from lost_reg.types import Failure
 
     backbone = load(options["backbone"], options, registers=registers)
     note_trial(backbone)
+    if options["overwrite"]:
+        remove_probe(out)
     context = click.get_current_context().find_root().obj
     context.message = lambda: f"what was done is in {out}; the same command continues"
     with progress_of_phases() as progress:

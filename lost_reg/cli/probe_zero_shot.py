@@ -38,7 +38,7 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.probing.catalog import find_labelled
     from lost_reg.probing.records import PROBE_FILE, write_probe
 
-    check_new(out / PROBE_FILE)
+    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
     added = added_registers(options)
     root, seed = data_root(options["data_root"]), options["seed"]
     labelled = find_labelled(dataset, root, download=options["download"], seed=seed)
@@ -46,6 +46,7 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
     import_models()
 
     from lost_reg.probing import open_clip_models, tables, zero_shot
+    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.probing.token_cache import remove_tokens
     from lost_reg.progress import image_progress
     from lost_reg.runs.writer import while_locked
@@ -59,6 +60,8 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
     if clip.backbone.weights.source == "random":
         print_note(f"{clip.name} runs with random weights: its results are meaningless")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
+    if options["overwrite"]:
+        remove_probe(out)
     click.get_current_context().find_root().obj.message = lambda: "the same command continues"
     with while_locked(out), image_progress("zero-shot") as progress:
         record, outcomes = zero_shot.probe_zero_shot(

@@ -1,11 +1,13 @@
-"""Removing the results of a run, so that another can take its folder."""
+"""Removing the results of a run, or of another command, so that others can take their folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_no_links
@@ -22,8 +24,10 @@ from lost_reg.runs.folder import (
     read_outcomes,
     read_record,
 )
+from lost_reg.runs.heads import WORK_FOLDER
 from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.pictures import picture_path
+from lost_reg.runs.writer import while_locked
 
 _OF_IMAGES: dict[str, Callable[[Path, str], Path]] = {
     MAPS_FOLDER: maps_path,
@@ -43,14 +47,47 @@ def remove_results(folder: Path) -> None:
     """
     if not (folder / RUN_FILE).is_file():
         return
-    try:
+    with _removing(folder):
         for path in list(_results(folder)):
             path.unlink(missing_ok=True)
         for name in _OF_IMAGES:
             _remove_empty(folder / name)
         (folder / RUN_FILE).unlink()
+
+
+def remove_recorded(
+    folder: Path, record: str, read: Callable[[Path], Any], others: Iterable[str] = ()
+) -> None:
+    """Remove what a command wrote into a folder, and nothing else: unfinished work, files, the record last.
+
+    Args:
+        record: the file that makes the folder one of its kind; nothing but unfinished work is removed
+            without it.
+        read: reads the record of a folder; raises LostRegError for one of another kind.
+        others: the names of the other files.
+
+    Raises:
+        LostRegError: a record of another kind, a folder that holds links or is in use, or a file that cannot
+            be removed.
+    """
+    if not folder.is_dir():
+        return
+    with while_locked(folder), _removing(folder):
+        if is_of_kind := (folder / record).exists():
+            read(folder)
+        if (folder / WORK_FOLDER).is_dir():
+            shutil.rmtree(folder / WORK_FOLDER)
+        for name in [*others, record] if is_of_kind else ():
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _removing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise LostRegError(f"cannot remove the results in {str(folder)!r}: {error.strerror}") from None
+        reason = error.strerror or error
+        raise LostRegError(f"cannot remove the results in {str(folder)!r}: {reason}") from None
 
 
 def _results(folder: Path) -> Iterator[Path]:

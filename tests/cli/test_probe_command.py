@@ -191,3 +191,19 @@ def test_published_numbers_stand_beside_comparable_probes_only():
         {"settings": {"crop": 112}},
     ):
         assert published(**changes) == [None] * 4
+
+
+def test_overwriting_removes_the_probe_and_nothing_else(lost_reg, refused, classes, tmp_path):
+    out = tmp_path / "out"
+    probe = ("probe", classes, "-b", "tiny", "--out", out, *SMALL, "--tokens", "mean")
+    assert lost_reg(*probe).exit_code == 0
+    (out / "mine.txt").write_text("mine")
+    assert "choose another --out, or --overwrite it" in refused(*probe, "--seed", 1)
+    assert lost_reg(*probe, "--seed", 1, "--overwrite").exit_code == 0
+    assert read_probe(out).settings["seed"] == 1
+    assert {path.name for path in out.iterdir()} == {".lock", "mine.txt", "probe.json", "outcomes.npz"}
+    (out / "probe.json").write_text('{"somebody": "else"}')
+    assert "does not hold a probe" in refused(*probe, "--overwrite")
+    assert (out / "outcomes.npz").is_file()
+    assert "unknown dataset" in refused("probe", "nothing", *probe[2:], "--overwrite")
+    assert (out / "probe.json").is_file()
