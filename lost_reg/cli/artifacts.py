@@ -12,14 +12,17 @@ from lost_reg.cli.image_streams import image_files, images_of_dataset, warn_of_f
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, load, model_options, own_weights, register_options
 from lost_reg.cli.options import (
+    continued_by_itself,
     data_root_option,
     given,
     loader_options,
     max_side_option,
     one_of_json_and_csv,
+    overwrite_option,
     table_options,
 )
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.text import counted
 
 if TYPE_CHECKING:
     from lost_reg.artifacts.records import Steps
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
     help="Folder for artifacts.json and the figures.",
 )  # fmt: skip
+@overwrite_option
 @click.option(
     "--layer",
     type=int,
@@ -213,7 +217,7 @@ def _measure(
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
-    from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.measure import about_artifacts, measure, remove_artifacts, save_artifacts
     from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.artifacts.records import Artifacts, check_replaceable
     from lost_reg.progress import image_progress
@@ -231,13 +235,18 @@ def _measure(
         dataset=dataset.name if dataset else None,
         steps=steps,
     )
-    rows = check_replaceable(out, about)
+    rows = check_replaceable(out, about, overwrite=options["overwrite"])
     for model in models:  # check all before spending hours on the first
         model.check(offline=options["offline"])
     for model, row in zip(models, rows):
         model.check_measured(row, options["precision"], out)
+    if options["overwrite"]:
+        remove_artifacts(out)
     if rows:
         print_note(f"{len(rows):,} of {len(models):,} models were measured before, and stay")
+    continued_by_itself(
+        options, lambda: f"{len(rows):,} of {counted(len(models), 'model')} measured, in {out}; "
+    )
     for model in models[len(rows) :]:
         loaded = load(model.name, {**options, "weights": model.weights}, registers=model.registers)
         first = rows[0] if rows else None

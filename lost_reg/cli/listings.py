@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lost_reg.cli.completions import backbone_names, dataset_names
-from lost_reg.cli.options import data_root_option
+from lost_reg.cli.options import continued_by_itself, data_root_option
 from lost_reg.cli.output import as_options, print_line
 
 
@@ -54,6 +54,7 @@ def download_with_progress(name: str, root: Path) -> None:
     from lost_reg.datasets.acquire import download_dataset
     from lost_reg.progress import download_progress
 
+    continued_by_itself({})
     with download_progress() as report:
         download_dataset(name, root, report)
 

@@ -10,7 +10,7 @@ import click
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
-from lost_reg.cli.options import chosen_loader, given, shown_rows, together
+from lost_reg.cli.options import chosen_loader, continued_by_itself, given, shown_rows, together
 from lost_reg.cli.output import print_line, print_note
 
 class_options = together(
@@ -73,7 +73,7 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     if options["overwrite"]:
         remove_probe(out)
-    click.get_current_context().find_root().obj.message = lambda: "the same command continues"
+    continued_by_itself(options)
     with while_locked(out), progress_of_phases() as phase:
         record, outcomes = class_probe.probe_classes(
             labelled, loaded, out, chosen, chosen_loader(options), phase

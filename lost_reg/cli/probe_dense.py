@@ -11,7 +11,7 @@ import click
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load, note_trial
-from lost_reg.cli.options import chosen_loader, given, shown_rows
+from lost_reg.cli.options import chosen_loader, continued_by_itself, given, shown_rows
 from lost_reg.cli.output import print_note
 from lost_reg.cli.setting_options import options_of
 from lost_reg.probing.dense_options import DenseOptions
@@ -58,8 +58,7 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
     note_trial(backbone)
     if options["overwrite"]:
         remove_probe(out)
-    context = click.get_current_context().find_root().obj
-    context.message = lambda: f"what was done is in {out}; the same command continues"
+    continued_by_itself(options, lambda: f"what was done is in {out}; ")
     with progress_of_phases() as progress:
         record = probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)
     failures = [Failure(name, reason) for name, reason in record.failures.items()]

@@ -10,7 +10,7 @@ import click
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers
-from lost_reg.cli.options import chosen_loader, shown_rows, together
+from lost_reg.cli.options import chosen_loader, continued_by_itself, shown_rows, together
 from lost_reg.cli.output import print_line, print_note
 
 zero_shot_options = together(
@@ -62,7 +62,7 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     if options["overwrite"]:
         remove_probe(out)
-    click.get_current_context().find_root().obj.message = lambda: "the same command continues"
+    continued_by_itself(options)
     with while_locked(out), image_progress("zero-shot") as progress:
         record, outcomes = zero_shot.probe_zero_shot(
             labelled, clip, prompts, out, chosen_loader(options), seed=seed, progress=progress
