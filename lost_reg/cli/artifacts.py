@@ -22,7 +22,7 @@ from lost_reg.cli.options import (
     table_options,
 )
 from lost_reg.cli.output import print_line, print_note
-from lost_reg.text import counted
+from lost_reg.text import counted, table_width
 
 if TYPE_CHECKING:
     from lost_reg.artifacts.records import Steps
@@ -263,15 +263,9 @@ def _measure(
 
 def _show(rows: list[Any], out: Path, as_json: bool, as_csv: bool) -> None:
     from lost_reg.artifacts import tables
-    from lost_reg.text import text_table
 
     if as_json or as_csv:
         click.echo((tables.json_text if as_json else tables.csv_text)(rows))
         return
-    click.echo(tables.summary_table(rows))
-    if controls := tables.control_rows(rows):
-        click.echo("\nControls, with 95 % intervals:")
-        click.echo(text_table(controls))
-    click.echo("\nLinear probes, with 95 % intervals over images:")
-    click.echo(text_table(tables.probe_rows(rows)))
+    click.echo(tables.tables_text(rows, table_width()))
     print_line(f"full results are in {out}")
