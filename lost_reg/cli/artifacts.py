@@ -22,6 +22,7 @@ from lost_reg.cli.options import (
     table_options,
 )
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.parameter_types import Several
 from lost_reg.text import counted, table_width
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     "last checkpoint]",
 )
 @click.option(
-    "--controls", metavar="LIST",
+    "--controls", type=Several(["mean", "shuffled", "zeroed"]), metavar="LIST",
     help="What becomes of outliers that enter the last block, and of other patches: mean, shuffled, zeroed, "
     "or several of them with commas.",
 )  # fmt: skip
@@ -109,13 +110,17 @@ def artifacts(
         raise click.UsageError("give either images (files, folders, patterns), or a --dataset")
     if options["lost"] and not (options["dataset"] or options["controls"]):
         raise click.UsageError("--lost says which LOST --dataset and --controls use: give one of these, too")
+    from lost_reg.artifacts.options import ArtifactOptions
+
+    names = ("layer", "cutoff", "rule", "controls", "seed", "lost")
+    chosen = ArtifactOptions(**given(options, names))  # refuses wrong values before anything is read
     steps = None
     if checkpoints:
         _check_alone(backbones, options)
         steps, models = _series(backbones[0], checkpoints, reference)
     else:
         models = _models(backbones, reference, options)
-    rows = _measure(models, steps, _images(inputs, options), options)
+    rows = _measure(models, steps, chosen, _images(inputs, options), options)
     _show(rows, options["out"], as_json, as_csv)
 
 
@@ -212,20 +217,17 @@ def _images(inputs: tuple[str, ...], options: dict[str, Any]) -> tuple[Any, Any]
 
 
 def _measure(
-    models: list[Model], steps: Steps | None, images: tuple[Any, Any], options: dict[str, Any]
+    models: list[Model], steps: Steps | None, chosen: Any, images: tuple[Any, Any], options: dict[str, Any]
 ) -> list[Any]:
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
     from lost_reg.artifacts.measure import about_artifacts, measure, remove_artifacts, save_artifacts
-    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.artifacts.records import Artifacts, check_replaceable
     from lost_reg.progress import image_progress
     from lost_reg.types import Failure
 
     (stream, dataset), out = images, options["out"]
-    controls: Any = tuple(name.strip() for name in (options["controls"] or "").split(",") if name.strip())
-    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule", "seed", "lost")), controls=controls)
     about = about_artifacts(
         models[0].title,
         chosen,

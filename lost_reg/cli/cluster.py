@@ -28,7 +28,7 @@ class Ks(click.ParamType):
             numbers = range(int(first), int(last) + 1) if colon else [int(first)]
         except ValueError:
             numbers = []
-        if not numbers or len(numbers) > 1000:
+        if not numbers or numbers[0] < 1 or len(numbers) > 1000:
             self.fail(f"{value!r} is neither a number, such as 20, nor a range, such as 5:40", param, ctx)
         return tuple(numbers)
 

@@ -12,10 +12,11 @@ from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
 from lost_reg.cli.options import chosen_loader, continued_by_itself, given, shown_rows, together
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.parameter_types import Several
 
 class_options = together(
     click.option(
-        "--tokens", metavar="KIND,...",
+        "--tokens", type=Several(["cls", "register", "normal", "outlier", "mean"]), metavar="KIND,...",
         help="Kinds of tokens, one of each from an image: cls, register, normal, outlier, mean.  "
         "[default: all that the backbone has]",
     ),
@@ -42,11 +43,13 @@ class_options = together(
 
 def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     """Probe single tokens for the classes of images."""
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.datasets.catalog import data_root
     from lost_reg.files import check_new
     from lost_reg.probing.catalog import find_labelled
     from lost_reg.probing.records import PROBE_FILE, write_probe
 
+    outliers = ArtifactOptions(**given(options, ("layer", "rule", "cutoff")))
     check_new(out / PROBE_FILE, overwrite=options["overwrite"])
     added = added_registers(options)
     root = data_root(options["data_root"])
@@ -56,7 +59,6 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     get_weights(options["backbone"], options)
     import_models()
 
-    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe, tables
     from lost_reg.probing.overwriting import remove_probe
     from lost_reg.probing.token_cache import remove_tokens
@@ -64,10 +66,8 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.runs.writer import while_locked
     from lost_reg.types import Failure
 
-    outliers = ArtifactOptions(**given(options, ("layer", "rule", "cutoff")))
-    kinds = options["tokens"] and tuple(kind.strip() for kind in options["tokens"].split(","))
     chosen = class_probe.ClassProbeOptions(
-        tokens=kinds, outliers=outliers, **given(options, ("seed", "resize", "crop"))
+        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop"))
     )
     loaded = load(options["backbone"], options, registers=added)
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")

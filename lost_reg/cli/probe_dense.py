@@ -21,21 +21,20 @@ dense_options = options_of(DenseOptions)
 
 def probe_segmentation(dataset: str, out: Path, options: dict[str, Any]) -> None:
     """Probe patch tokens for the class of each pixel."""
-    from lost_reg.datasets.catalog import data_root
     from lost_reg.datasets.pixel_labels import find_segmentation
 
-    _probe(find_segmentation(dataset, data_root(options["data_root"])), "segmentation", out, options)
+    _probe(find_segmentation, dataset, "segmentation", out, options)
 
 
 def probe_depth(dataset: str, out: Path, options: dict[str, Any]) -> None:
     """Probe patch tokens for the depth of each pixel."""
-    from lost_reg.datasets.catalog import data_root
     from lost_reg.datasets.pixel_labels import find_depth
 
-    _probe(find_depth(dataset, data_root(options["data_root"])), "depth", out, options)
+    _probe(find_depth, dataset, "depth", out, options)
 
 
-def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
+def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any]) -> None:
+    from lost_reg.datasets.catalog import data_root
     from lost_reg.files import check_new
     from lost_reg.probing import tables
     from lost_reg.probing.records import PROBE_FILE
@@ -43,7 +42,7 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
     if options["download"]:
         raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
     chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
-    data = data.limited(options["limit"], options["seed"])
+    data = find(dataset, data_root(options["data_root"])).limited(options["limit"], options["seed"])
     check_new(out / PROBE_FILE, overwrite=options["overwrite"])
     registers = added_registers(options)
     get_weights(options["backbone"], options)

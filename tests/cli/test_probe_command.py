@@ -125,9 +125,6 @@ def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
     (classes / "dark" / "00.png").rename(one / "cat" / "a.png")
     assert "only the class 'cat': a probe needs at least two" in refused("probe", one, *model)
     assert "fewer training images than classes: 1 of 2" in refused("probe", classes, *model, "--limit", 1)
-    assert "unknown kind of token 'patch' in --tokens" in refused(
-        "probe", classes, *model, "--tokens", "patch"
-    )
     without = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "cls,register")
     assert "has no registers: choose other --tokens" in refused("probe", classes, *without, *SMALL)
     assert "at most --resize" in refused("probe", classes, "-b", "tiny", "--crop", 300)
