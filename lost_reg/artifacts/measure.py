@@ -17,11 +17,12 @@ from typing import Any
 
 from lost_reg.artifacts.controls import Donors, donor_images
 from lost_reg.artifacts.discovery import ControlledDiscovery, DiscoveryScores
-from lost_reg.artifacts.figures import write_figures
+from lost_reg.artifacts.figures import FIGURES, write_figures
 from lost_reg.artifacts.norms import NormHistograms, norms_of_stream
 from lost_reg.artifacts.options import DEFAULT_OPTIONS, ArtifactOptions
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
+    ARTIFACTS_FILE,
     PERCENTILES,
     REFERENCE_PERCENTILE,
     About,
@@ -31,6 +32,7 @@ from lost_reg.artifacts.records import (
     Discovery,
     LayerNorms,
     Rule,
+    read_artifacts,
     write_artifacts,
 )
 from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image
@@ -38,6 +40,7 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.types import Failure
 
 
@@ -216,6 +219,11 @@ def about_artifacts(
 ) -> About:
     """What artifacts.json records of the arguments; recorded: further fields of `About`."""
     return About(reference, **asdict(options), **recorded)
+
+
+def remove_artifacts(folder: Path) -> None:
+    """Remove the artifacts in a folder with their figures, and nothing else; see `remove_recorded`."""
+    remove_recorded(folder, ARTIFACTS_FILE, lambda one: read_artifacts(one / ARTIFACTS_FILE), FIGURES)
 
 
 def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: About) -> None:

@@ -294,11 +294,14 @@ class Artifacts:
         return max(0, (self.about.models or 0) - len(self.backbones))
 
 
-def check_replaceable(folder: Path, about: About) -> list[BackboneArtifacts]:
+def check_replaceable(folder: Path, about: About, *, overwrite: bool = False) -> list[BackboneArtifacts]:
     """Check that artifacts may be written to a folder: there are none, or unfinished ones of these settings.
 
+    Args:
+        overwrite: there may be any; see `measure.remove_artifacts`.
+
     Returns:
-        What was measured in those that are there.
+        What was measured in those that are there, and is not measured again.
 
     Raises:
         LostRegError: they may not.
@@ -306,9 +309,9 @@ def check_replaceable(folder: Path, about: About) -> list[BackboneArtifacts]:
     path = folder / ARTIFACTS_FILE
     if path.is_file():
         earlier = read_artifacts(path)
-        if earlier.missing and earlier.about == about:
+        if earlier.missing and earlier.about == about and not overwrite:
             return earlier.backbones
-    check_new(path)
+    check_new(path, overwrite=overwrite)
     return []
 
 

@@ -13,10 +13,12 @@ from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.model_options import model_options, register_options
 from lost_reg.cli.options import (
+    continued_by_itself,
     data_root_option,
     decoding_options,
     default_name,
     one_of_json_and_csv,
+    overwrite_option,
     shown_rows,
     table_options,
 )
@@ -53,6 +55,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], ProbeRecord]] = {
     "--out", "-o", type=click.Path(path_type=Path),
     help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
 )  # fmt: skip
+@overwrite_option
 @class_options
 @dense_options
 @zero_shot_options
@@ -85,8 +88,8 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     _check_task(task)
     of_task = "probe" if task == CLASSES else f"probe-{task}"
     out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
-    check_new(out / PROBE_FILE)
-    click.get_current_context().find_root().obj.message = lambda: "the same command continues"
+    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
+    continued_by_itself(options)
     record = TASKS[task](dataset, out, options)
     failures = (Failure(*one) for one in record.failures.items())
     warn_of_failures(failures, sum(record.settings["images"].values()))

@@ -12,7 +12,7 @@ from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
 from lost_reg.cli.options import chosen_loader, given, together
 from lost_reg.cli.output import print_note
-from lost_reg.cli.parameter_types import NumberOrFile
+from lost_reg.cli.parameter_types import NumberOrFile, Several
 
 if TYPE_CHECKING:
     from lost_reg.artifacts.records import Artifacts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class_options = together(
     click.option(
-        "--tokens", metavar="KIND,...",
+        "--tokens", type=Several(["cls", "register", "normal", "outlier", "mean"]), metavar="KIND,...",
         help="Kinds of tokens, one of each from an image: cls, register, normal, outlier, mean.  "
         "[default: all that the backbone has]",
     ),
@@ -51,10 +51,13 @@ class_options = together(
 
 def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRecord:
     """Probe single tokens for the classes of images."""
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.datasets.catalog import data_root
     from lost_reg.probing.catalog import find_labelled
 
     artifacts = _artifacts_of(options)
+    names = ("layer", "rule") if artifacts else ("layer", "rule", "cutoff")
+    outliers = ArtifactOptions(**given(options, names))
     added = added_registers(options)
     root = data_root(options["data_root"])
     labelled = find_labelled(dataset, root, download=options["download"], seed=options["seed"])
@@ -63,17 +66,13 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
     get_weights(options["backbone"], options)
     import_models()
 
-    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe
     from lost_reg.probing.cutoffs import outliers_as_measured
+    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import progress_of_phases
 
-    kinds = options["tokens"] and tuple(kind.strip() for kind in options["tokens"].split(","))
-    names = ("layer", "rule") if artifacts else ("layer", "rule", "cutoff")
     chosen = class_probe.ClassProbeOptions(
-        tokens=kinds,
-        outliers=ArtifactOptions(**given(options, names)),
-        **given(options, ("seed", "resize", "crop")),
+        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop"))
     )
     loaded = load(options["backbone"], options, registers=added)
     if artifacts:
@@ -83,6 +82,8 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
         chosen = replace(chosen, outliers=outliers)
         print_note(f"outliers have a norm above {what}")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
+    if options["overwrite"]:
+        remove_probe(out)
     with progress_of_phases() as phase:
         record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)
     return record

@@ -22,33 +22,36 @@ dense_options = options_of(DenseOptions)
 
 def probe_segmentation(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRecord:
     """Probe patch tokens for the class of each pixel."""
-    from lost_reg.datasets.catalog import data_root
     from lost_reg.datasets.pixel_labels import find_segmentation
 
-    return _probe(find_segmentation(dataset, data_root(options["data_root"])), "segmentation", out, options)
+    return _probe(find_segmentation, dataset, "segmentation", out, options)
 
 
 def probe_depth(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRecord:
     """Probe patch tokens for the depth of each pixel."""
-    from lost_reg.datasets.catalog import data_root
     from lost_reg.datasets.pixel_labels import find_depth
 
-    return _probe(find_depth(dataset, data_root(options["data_root"])), "depth", out, options)
+    return _probe(find_depth, dataset, "depth", out, options)
 
 
-def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> ProbeRecord:
+def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any]) -> ProbeRecord:
+    from lost_reg.datasets.catalog import data_root
+
     if options["download"]:
         raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
     chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
-    data = data.limited(options["limit"], options["seed"])
+    data = find(dataset, data_root(options["data_root"])).limited(options["limit"], options["seed"])
     registers = added_registers(options)
     get_weights(options["backbone"], options)
     import_models()
 
     from lost_reg.probing.dense import probe_dense
+    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import progress_of_phases
 
     backbone = load(options["backbone"], options, registers=registers)
     note_trial(backbone)
+    if options["overwrite"]:
+        remove_probe(out)
     with progress_of_phases() as progress:
         return probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)

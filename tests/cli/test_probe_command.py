@@ -161,9 +161,6 @@ def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
     (classes / "dark" / "00.png").rename(one / "cat" / "a.png")
     assert "only the class 'cat': a probe needs at least two" in refused("probe", one, *model)
     assert "fewer training images than classes: 1 of 2" in refused("probe", classes, *model, "--limit", 1)
-    assert "unknown kind of token 'patch' in --tokens" in refused(
-        "probe", classes, *model, "--tokens", "patch"
-    )
     without = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "cls,register")
     assert "has no registers: choose other --tokens" in refused("probe", classes, *without, *SMALL)
     assert "at most --resize" in refused("probe", classes, "-b", "tiny", "--crop", 300)
@@ -227,3 +224,19 @@ def test_published_numbers_stand_beside_comparable_probes_only():
         {"settings": {"crop": 112}},
     ):
         assert published(**changes) == [None] * 4
+
+
+def test_overwriting_removes_the_probe_and_nothing_else(lost_reg, refused, classes, tmp_path):
+    out = tmp_path / "out"
+    probe = ("probe", classes, "-b", "tiny", "--out", out, *SMALL, "--tokens", "mean")
+    assert lost_reg(*probe).exit_code == 0
+    (out / "mine.txt").write_text("mine")
+    assert "choose another --out, or --overwrite it" in refused(*probe, "--seed", 1)
+    assert lost_reg(*probe, "--seed", 1, "--overwrite").exit_code == 0
+    assert read_probe(out).settings["seed"] == 1
+    assert {path.name for path in out.iterdir()} == {".lock", "mine.txt", "probe.json", "outcomes.npz"}
+    (out / "probe.json").write_text('{"somebody": "else"}')
+    assert "does not hold a probe" in refused(*probe, "--overwrite")
+    assert (out / "outcomes.npz").is_file()
+    assert "unknown dataset" in refused("probe", "nothing", *probe[2:], "--overwrite")
+    assert (out / "probe.json").is_file()

@@ -28,6 +28,8 @@ def test_a_folder_is_probed_once(task, write, measure, tmp_path):
     assert (record["scores"][0]["train"], record["scores"][0]["test"]) == (1, 1)
     again = probe(folder, out, "--task", task)
     assert again.exit_code == 1 and "exists already: choose another --out" in again.stderr
+    assert probe(folder, out, "--task", task, "--overwrite").exit_code == 0
+    assert json.loads((out / "probe.json").read_text())["scores"][0]["test"] == 2
     printed = probe(folder, tmp_path / "other", "--task", task, "--limit", "1", "--json")
     assert json.loads(printed.stdout)["scores"] == [{**record["scores"][0], "published": None}]
 
