@@ -202,8 +202,8 @@ def probed(
 
 def constant(data: PixelDataset, task: DenseTask, options: DenseOptions) -> Outcomes:
     """What comes of one answer everywhere: the training labels' commonest class or mean depth."""
-    reader, drawn, _ = read_all(LabelReader(data, task, options, data.classes), workers=0)
-    labels = np.concatenate([pixels.labels for pixels in drawn])
+    reader, views = read_all(LabelReader(data, task, options, data.classes), workers=0)
+    labels = np.concatenate([view.pixels.labels for view in views])
     if task == "segmentation":
         head, answer = SegmentationHead(1, reader.classes), np.bincount(labels.astype(int)).argmax()
     else:
