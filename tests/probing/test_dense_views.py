@@ -12,7 +12,7 @@ from lost_reg.backbones.loading import load_backbone
 from lost_reg.datasets.pixel_labels import find_depth, find_segmentation
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.reading import pad_to_patches, scaled
-from lost_reg.probing import dense
+from lost_reg.probing import dense, dense_views
 from lost_reg.probing.dense import probe_dense
 from lost_reg.probing.dense_options import DenseOptions
 from lost_reg.probing.dense_views import Crop, Pixels, draw_views
@@ -114,6 +114,7 @@ def test_the_room_that_is_asked_for_is_what_is_used(task, max_side, tmp_path, mo
         "depth": (write_depth, find_depth),
     }[task]
     tiny, caches = load_backbone("tiny", device="cpu"), []
+    monkeypatch.setitem(dense_views._SMALLEST, "depth", 0.3)
 
     class Watched(dense.FeatureCache):
         def __init__(self, *args):
