@@ -5,8 +5,10 @@
 OUT gets images in a folder for each class, and a probe of each model; what is there already is not done
 again. FILE has the weights of dinov2_vits14 (real_weights.py). The images are
 
-- digits: scikit-learn's 1,797, each at a random place of a noisy ground of 112 pixels;
-- scenes: 1,200 of tiny/scenes, of 224 pixels. A scene's class is the kind of the object that shows most.
+- digits: scikit-learn's 1,797, each at a random place of a noisy ground;
+- scenes: 1,200 of tiny/scenes, halved. A scene's class is the kind of the object that shows most.
+
+Both have 112 pixels a side.
 
 In the planted model, five border patches of little texture (those of planted.py) hold the class token: what
 it is after the last block, before the final norm. It is written after the second-to-last block, a hundred
@@ -29,9 +31,10 @@ import copy
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from harness import argument_parser, describe_machine, markdown_table, run_script
@@ -53,26 +56,26 @@ from lost_reg.probing.measures import difference_interval
 from lost_reg.probing.records import PROBE_FILE, Outcomes, ProbeRecord, read_outcomes, read_probe, write_probe
 from lost_reg.runs.options import LoaderOptions
 
-BACKBONE = "dinov2_vits14"
+BACKBONE, SIDE = "dinov2_vits14", 112
 TIMES_TYPICAL = 100.0
 POSITIONS_EVERY = 4  # images: the position probe is measured on every fourth
 LOADER = LoaderOptions(workers=0, batch_size=16)
-TOKENS = ("cls", "normal", "outlier")
+OPTIONS = ClassProbeOptions(tokens=("cls", "normal", "outlier"), resize=SIDE, crop=SIDE)
 FIRST_SEED, SCENES = 5_000_000, 1200
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(1)
-    images, folder = IMAGES[options.images], options.out / options.images
+    folder = options.out / options.images
     if not folder.is_dir():
         with whole_folder(folder) as part:
-            images.save(part, images.side)
+            IMAGES[options.images](part)
     files = sorted(folder.glob("*/*.png"))
     real = load_backbone(BACKBONE, weights=options.weights, device="cpu")
-    of_real = report_classes("real", real, folder, images.side)
+    of_real = report_classes("real", real, folder)
     backbone = planted(real, some_images(files[:: len(files) // 8], real))
-    of_planted = report_classes("planted", backbone, folder, images.side)
+    of_planted = report_classes("planted", backbone, folder)
     for classifier in CLASSIFIERS:
         outlier = of_planted["outlier", classifier]
         print_difference(f"{classifier}, outlier minus normal", outlier, of_planted["normal", classifier])
@@ -95,32 +98,28 @@ def parse() -> argparse.Namespace:
 # --- images ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Images:
-    """Squares of `side` pixels; `save` writes them into a folder, in one for each class."""
-
-    side: int
-    save: Callable[[Path, int], None]
-
-
-def save_digits(folder: Path, side: int) -> None:
+def save_digits(folder: Path) -> None:
     """Digits of 56 pixels at random places of noise, whose strength changes from place to place."""
     digits, random = load_digits(), np.random.default_rng(0)
     for index, target in enumerate(digits.target):
-        strength = Image.fromarray(random.uniform(0, 60, (5, 5)).astype(np.float32)).resize((side, side))
-        pixels = 110 + np.asarray(strength) * random.normal(size=(side, side))
+        strength = Image.fromarray(random.uniform(0, 60, (5, 5)).astype(np.float32)).resize((SIDE, SIDE))
+        pixels = 110 + np.asarray(strength) * random.normal(size=(SIDE, SIDE))
         digit = np.asarray(Image.fromarray(digits.images[index].astype(np.float32)).resize((56, 56)))
-        top, left = random.integers(0, side - 56, 2)
+        top, left = random.integers(0, SIDE - 56, 2)
         pixels[top : top + 56, left : left + 56] += digit * 9
         save(folder / str(target), index, pixels.clip(0, 255).astype(np.uint8))
 
 
-def save_scenes(folder: Path, side: int) -> None:
+def save_scenes(folder: Path) -> None:
     """Scenes, by the kind of the object that shows most."""
     for index in range(SCENES):
-        scene = scenes.make_scene(FIRST_SEED + index, (side, side))
+        scene = scenes.make_scene(FIRST_SEED + index, (2 * SIDE, 2 * SIDE))
         pixels_of_each = np.bincount(scene.instances.ravel(), minlength=len(scene.kinds) + 1)[1:]
-        save(folder / scene.kinds[pixels_of_each.argmax()], index, scene.image)
+        save(folder / scene.kinds[pixels_of_each.argmax()], index, halved(scene.image))
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def save(of_class: Path, index: int, pixels: np.ndarray) -> None:
@@ -128,7 +127,7 @@ def save(of_class: Path, index: int, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(of_class / f"{index:04d}.png")
 
 
-IMAGES = {"digits": Images(112, save_digits), "scenes": Images(224, save_scenes)}
+IMAGES: dict[str, Callable[[Path], None]] = {"digits": save_digits, "scenes": save_scenes}
 
 # --- the planted model, probes and scores ------------------------------------------------------------
 
@@ -159,23 +158,20 @@ def planted(backbone: VitBackbone, images: Tensor) -> VitBackbone:
     return VitBackbone(spec, model, backbone.weights, backbone.device, "fp32")
 
 
-def report_classes(
-    title: str, backbone: VitBackbone, folder: Path, side: int
-) -> dict[tuple[str, str], np.ndarray]:
+def report_classes(title: str, backbone: VitBackbone, folder: Path) -> dict[tuple[str, str], np.ndarray]:
     """Print the class probe of a backbone; which test images were right, (T,), by tokens and classifier."""
     started = time.process_time()
-    record, outcomes = probed(backbone, folder, folder.with_name(f"{folder.name}-{title}"), side)
+    record, outcomes = probed(backbone, folder, folder.with_name(f"{folder.name}-{title}"))
     print(f"\n### {title}\n\nOutliers have a norm above {record.settings['cutoff']:.1f}.\n")
     print_scores(record)
     print(f"\n{(time.process_time() - started) / 60:.1f} core minutes", flush=True)
     return {(one.tokens, one.classifier): rows[:, 0] for one, rows in zip(record.scores, outcomes.rows)}
 
 
-def probed(backbone: VitBackbone, folder: Path, out: Path, side: int) -> tuple[ProbeRecord, Outcomes]:
+def probed(backbone: VitBackbone, folder: Path, out: Path) -> tuple[ProbeRecord, Outcomes]:
     if not (out / PROBE_FILE).is_file():
         dataset = find_labelled(str(folder), folder)
-        options = ClassProbeOptions(tokens=TOKENS, resize=side, crop=side)
-        write_probe(out, *probe_classes(dataset, backbone, out, options, LOADER))
+        write_probe(out, *probe_classes(dataset, backbone, out, OPTIONS, LOADER))
     record = read_probe(out)
     return record, read_outcomes(out, record)
 

@@ -1,7 +1,7 @@
 """The tables of results/probes.md: classes and depths read from patches of a real and a planted model.
 
     python evaluation/probe_dense.py OUT --weights FILE [--backbone NAME] [--train 60] [--test 80]
-        [--steps 300 1000 2000] [--tasks segmentation depth]
+        [--steps 300 1000] [--tasks segmentation depth]
 
 OUT gets generated scenes (tiny/scenes) and a probe of each model and task; what is there already is not done
 again. FILE has the weights of dinov2_vits14 (real_weights.py).
@@ -100,7 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default=BACKBONE)
     for name, default in (("train", 60), ("test", 80)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--steps", type=int, nargs="+", default=[300, 1000, 2000])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 1000])
     parser.add_argument("--tasks", nargs="+", choices=RATES, default=list(RATES))
     return parser.parse_args()
 
