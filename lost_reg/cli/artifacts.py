@@ -100,8 +100,10 @@ def artifacts(
 ) -> None:
     """Measure the outlier tokens (artifacts) of backbones.
 
-    Writes artifacts.json and figures: token norms by layer, the share of outliers, and what they do to LOST's
-    seeds. With test-time registers, the backbone they are added to is measured twice: without and with them.
+    Writes artifacts.json and figures: token norms by layer, the share of outliers, what they do to LOST's
+    seeds, and what linear probes read from them of position and pixels. With test-time registers, the
+    backbone they are added to is measured twice: without and with them.
+
     With --dataset, images are not given. A command that was interrupted can be given again: what was measured
     stays.
     """

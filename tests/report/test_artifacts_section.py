@@ -42,7 +42,9 @@ def test_artifacts_are_told_in_tables(tmp_path):
         "3 of 9 (33.3 %)", "0.12", "-",
     ]  # fmt: skip
     assert second[0] == "with registers"
-    assert [row[1:] for row in rows_of(text, "Linear probes, with 95 % intervals")][:2] == [
+    assert [row[1:] for row in rows_of(text, "Linear probes of position and pixels, with 95 % intervals")][
+        :2
+    ] == [
         [
             "outliers",
             "25.0 % (20.0 to 30.0)",
