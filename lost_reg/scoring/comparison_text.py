@@ -20,7 +20,7 @@ from lost_reg.scoring.compare import (
 from lost_reg.scoring.paired import Paired
 
 FEWEST = 6  # if fewer images were found by only one of the two, p is never below SIGNIFICANT
-_DROPPED = ("both", "neither", "images", "p", "A alone", "B alone")  # for want of width
+_DROPPED = ("both", "neither", "A alone", "B alone", "images", "p")  # for want of width
 _FEW = 5  # images that are named unless all are requested
 
 
