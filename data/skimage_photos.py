@@ -1,6 +1,6 @@
 """Puts six photos of scikit-image's package into a folder in VOC layout, with boxes.
 
-scikit-image carries them for demonstrations (`pip install lost-reg[photos]`); they are not this
+scikit-image carries them for demonstrations (`pip install 'lost-reg[photos]'`); they are not this
 project's, so they are copied from the installed package and never committed. The boxes were drawn by eye
 from the photos alone, before any prediction on them was seen.
 

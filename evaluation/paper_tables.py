@@ -118,8 +118,9 @@ def paper_tables() -> list[Table]:
         ),
         _of_papers(
             "local", "Position and pixels of patches",
-            "Linear probes: the share of right cells of 256, the distance in cells, and the L2 error of a "
-            "patch's normalised pixels. Measured at the layer and cut-off of each artifacts.json.",
+            "Linear probes of position and pixels: the share of right cells of 256, the distance in cells, "
+            "and the L2 error of a patch's normalised pixels. Measured at the layer and cut-off of each "
+            "artifacts.json.",
             position_top1=Column("position, top-1"), position_distance=Column("distance", 2, 1.0),
             pixel_l2=Column("pixels", 2, 1.0),
         ),

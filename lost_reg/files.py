@@ -264,14 +264,17 @@ def check_no_links(folder: Path, target: Path) -> None:
             return
 
 
-def check_new(path: Path) -> None:
+def check_new(path: Path, *, overwrite: bool = False) -> None:
     """Check that a file does not exist yet and can be written, before doing the work that fills it.
+
+    Args:
+        overwrite: it may exist.
 
     Raises:
         LostRegError: it exists, or its folder cannot be written to.
     """
-    if path.exists():
-        raise LostRegError(f"{str(path)!r} exists already: choose another `out`")
+    if path.exists() and not overwrite:
+        raise LostRegError(f"{str(path)!r} exists already: choose another `out`, or `overwrite` it")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise LostRegError(

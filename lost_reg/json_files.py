@@ -10,7 +10,7 @@ import codecs
 import json
 import math
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
 
@@ -18,6 +18,10 @@ from lost_reg.errors import LostRegError, one_line
 from lost_reg.text import text_of
 
 T = TypeVar("T")
+
+# What records count: numbers of images, patches and the like.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+PositiveCount = Annotated[int, msgspec.Meta(gt=0, le=10**15)]
 
 DEEPEST = 64  # levels of a record
 _MOST = 10**300  # larger whole numbers do not fit a float

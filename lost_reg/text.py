@@ -6,12 +6,14 @@ import codecs
 import csv
 import io
 import shutil
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import one_line
 
+_LEAST = 16  # characters of a word in a narrow table
 _FOR_ONE = {"are": "is", "have": "has", "were": "was"}
 
 
@@ -36,35 +38,89 @@ def text_of(content: bytes, encoding: str = "utf-8", *, errors: str = "strict") 
         raise ValueError(f"its encoding {encoding[:40]!r} is unknown") from None
 
 
-def text_table(rows: Sequence[dict[str, str]], *, width: int | None = None, drop: Sequence[str] = ()) -> str:
+def text_table(
+    rows: Sequence[dict[str, str]],
+    *,
+    width: int | None = None,
+    drop: Sequence[str] = (),
+    shorten: Sequence[str] = (),
+    fold: str = "",
+) -> str:
     """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned.
 
     Args:
-        width: in characters; columns are left out until the table fits, and a last line names them.
+        width: in characters. In a wider table, words are shortened; if that is not enough, columns are left
+            out until it fits, and a last line names them.
         drop: the columns that may be left out, the first first.
+        shorten: the columns whose words may lose their middle, down to `_LEAST` characters.
+        fold: a column of words that may go on in further lines.
     """
-    lines = [[one_line(cell) for cell in line] for line in (rows[0], *(row.values() for row in rows))]
-    columns = {title: _column(title, cells) for title, *cells in zip(*lines)}
-    shown = dict(columns)
+    rows = [{one_line(title): one_line(cell) for title, cell in row.items()} for row in rows]
+    full = {title: max(len(title), *(len(row[title]) for row in rows)) for title in rows[0]}
+    least = {title: max(_LEAST, len(title)) for title in shorten if title in full}
+    if fold:
+        least[fold] = max(map(len, (fold, *(word for row in rows for word in row[fold].split()))))
+    shown = _fitting(full, least, width, drop)
+    sizes = _sizes({title: full[title] for title in shown}, least, width)
+    lines = [
+        {
+            title: _without_middle(row[title], sizes[title]) if title in shorten else row[title]
+            for title in shown
+        }
+        for row in rows
+    ]
+    if fold in shown:
+        lines = [line for row in lines for line in _folded(row, fold, sizes[fold])]
+    columns = [_column(title, [line[title] for line in lines]) for title in shown]
+    table = ["  ".join(line).rstrip() for line in zip(*columns)]
+    missing = [title for title in full if title not in shown]
+    return "\n".join([*table, *([f"Left out to fit the width: {', '.join(missing)}"] if missing else [])])
 
-    def fits() -> bool:
-        return width is None or sum(len(column[0]) + 2 for column in shown.values()) - 2 <= width
+
+def _fitting(
+    full: Mapping[str, int], least: Mapping[str, int], width: int | None, drop: Sequence[str]
+) -> list[str]:
+    """The columns that fit a width, without those of `drop` that do not. least: sizes of what can shrink."""
+    shown = set(full)
+
+    def fits(least: Mapping[str, int]) -> bool:
+        sizes = (min(full[title], least.get(title, full[title])) for title in shown)
+        return width is None or sum(sizes) + 2 * (len(shown) - 1) <= width
 
     dropped = []
-    for title in (name for name in drop if name in columns):
-        if fits():
+    for title in (name for name in drop if name in full):
+        if fits(least):
             break
         dropped.append(title)
-        del shown[title]
+        shown.remove(title)
     for title in dropped[::-1]:  # a wide one can have made room for narrow ones that went before it
-        shown[title] = columns[title]
-        if not fits():
-            del shown[title]
-    missing = [title for title in columns if title not in shown]
-    table = [
-        "  ".join(line).rstrip() for line in zip(*(columns[title] for title in columns if title in shown))
-    ]
-    return "\n".join([*table, *([f"Left out to fit the width: {', '.join(missing)}"] if missing else [])])
+        shown.add(title)
+        if not fits({}):  # which nothing is shortened for
+            shown.remove(title)
+    return [title for title in full if title in shown]
+
+
+def _sizes(full: Mapping[str, int], least: Mapping[str, int], width: int | None) -> dict[str, int]:
+    """The sizes of columns: those that can shrink do as far as needed, and share the room."""
+    if width is None:
+        return dict(full)
+    sizes = {title: min(size, least.get(title, size)) for title, size in full.items()}
+    for _ in range(width - sum(sizes.values()) - 2 * (len(sizes) - 1)):
+        if short := [title for title in sizes if sizes[title] < full[title]]:
+            sizes[min(short, key=sizes.__getitem__)] += 1
+    return sizes
+
+
+def _without_middle(text: str, size: int) -> str:
+    """The text in so many characters, with an ellipsis in place of its middle if it is longer."""
+    end = (size - 1) // 2
+    return text if len(text) <= size else f"{text[: size - 1 - end]}…{text[len(text) - end :]}"
+
+
+def _folded(row: dict[str, str], title: str, size: int) -> list[dict[str, str]]:
+    """A row as several, with one column in lines of so many characters."""
+    first, *more = textwrap.wrap(row[title], size, break_long_words=False, break_on_hyphens=False) or [""]
+    return [{**row, title: first}, *({**dict.fromkeys(row, ""), title: line} for line in more)]
 
 
 def table_width() -> int:

@@ -114,3 +114,15 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
         reverse=True,
     )
     return ranked[: options.top_k], threshold, top, bool(stands_out)
+
+
+def not_finite_where_flat(backbone, monkeypatch):
+    """Let a backbone's tokens be NaN in images of one colour."""
+    whole = backbone.block_outputs
+
+    def block_outputs(images, **options):
+        flat = images.flatten(2).std(dim=2).amax(dim=1) < 1e-6
+        for tokens in whole(images, **options):
+            yield torch.where(flat[:, None, None], torch.nan, tokens)
+
+    monkeypatch.setattr(backbone, "block_outputs", block_outputs)

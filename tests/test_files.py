@@ -209,7 +209,10 @@ def test_a_new_file_may_be_in_a_folder_that_is_still_to_be_made(tmp_path, monkey
 def test_what_exists_or_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text("")
     path = tmp_path / "a.json"
-    assert refusal(check_new, path) == f"{str(path)!r} exists already: choose another `out`"
+    assert (
+        refusal(check_new, path) == f"{str(path)!r} exists already: choose another `out`, or `overwrite` it"
+    )
+    check_new(path, overwrite=True)
     below = path / "b.json"
     assert refusal(check_new, below) == (
         f"cannot write {str(below)!r}: {str(path)!r} is not a folder that can be written to"

@@ -80,4 +80,6 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path, save_scene):
     lost_reg("run", "--dataset", "samples", "--backbone", "tiny", "--limit", "1", "--out", "samples")
     assert lost_reg("corloc", "samples", "--partial").returncode == 0
     assert "dinov2_vitl14_reg" in lost_reg("backbones").stdout
-    assert lost_reg("corloc", "results").stderr.startswith("Error: results was run on files of your own")
+    assert lost_reg("corloc", "results").stderr.startswith(
+        "Error: 1 run on your own images has no annotations"
+    )

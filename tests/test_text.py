@@ -150,3 +150,27 @@ def test_counts_in_messages_agree_with_their_nouns():
         for one in numbers_before_plurals(path.read_text(encoding="utf-8"))
     }
     assert not found
+
+
+def test_words_lose_their_middle_before_columns_are_left_out():
+    rows = [{"name": "n" * 15 + "m" * 15, "label": "a" * 10 + "z" * 10, "count": "7", "score": "2.5"}]
+    shown = {"shorten": ("name", "label"), "drop": ("count", "score")}
+    whole = text_table(rows)
+    width = len(whole.splitlines()[1])
+    assert text_table(rows, width=width, **shown) == text_table(rows, **shown) == whole
+    for narrower in range(1, 15):  # 30 and 20 characters become 16 each
+        table = text_table(rows, width=width - narrower, **shown).splitlines()
+        assert len(table) == 3 and len(table[1]) == width - narrower
+        assert set(table[0].split()) == {"name", "label", "count", "score"}
+        assert table[2].startswith("nnn") and "zzz  " in table[2]
+    assert text_table(rows, width=46, **shown).splitlines()[2:] == [
+        "nnnnnnnnn…mmmmmmmmm  aaaaaaaaa…zzzzzzzz    2.5", "Left out to fit the width: count",
+    ]  # fmt: skip
+
+
+def test_a_column_of_words_is_folded():
+    rows = [{"name": "a", "about": "one two threefour"}, {"name": "b", "about": ""}]
+    assert text_table(rows, width=14, fold="about").splitlines() == [
+        "name  about", "----  ---------", "a     one two", "      threefour", "b",
+    ]  # fmt: skip
+    assert len(text_table(rows, fold="about").splitlines()) == 4

@@ -7,8 +7,8 @@ the tokens that enter it (`controls.py`). LOST's keys of the last block depend o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -38,7 +38,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.batching import DecodedImage
 from lost_reg.scoring.columns import AlignedBoxes, Columns, found_images, with_objects
 from lost_reg.scoring.corloc import score_aligned
-from lost_reg.scoring.paired import Paired
+from lost_reg.scoring.paired import Paired, holm
 from lost_reg.types import AUTO, Box, Failure, SizeHW
 
 Variant = tuple[Control, Group]
@@ -255,13 +255,21 @@ class DiscoveryScores:
             score.centred,
             score.whole,
         )
-        return discovery, list(self._with_corloc(before, after))
+        return discovery, self._with_corloc(before, after)
 
-    def _with_corloc(self, before: np.ndarray, after: dict[Variant, np.ndarray]) -> Iterator[ControlScore]:
-        for (control, group), change in self._changes.items():
-            now = after[control, group]
-            from_rest = corloc_change(after[control, "rest"], now) if group == "outliers" else None
-            yield change.report(control, group, self.images, corloc_change(before, now), from_rest)
+    def _with_corloc(self, before: np.ndarray, after: dict[Variant, np.ndarray]) -> list[ControlScore]:
+        changes = adjusted({variant: corloc_change(before, now) for variant, now in after.items()})
+        from_rest = adjusted(
+            {
+                (control, group): corloc_change(after[control, "rest"], now)
+                for (control, group), now in after.items()
+                if group == "outliers"
+            }
+        )
+        return [
+            change.report(*variant, self.images, changes[variant], from_rest.get(variant))
+            for variant, change in self._changes.items()
+        ]
 
 
 def corloc_change(before: np.ndarray, after: np.ndarray) -> CorLocChange:
@@ -276,6 +284,12 @@ def corloc_change(before: np.ndarray, after: np.ndarray) -> CorLocChange:
         interval=paired.interval,
         p=paired.p,
     )
+
+
+def adjusted(changes: dict[Variant, CorLocChange]) -> dict[Variant, CorLocChange]:
+    """The same changes, with p values that are adjusted for their number by Holm's method."""
+    p_values = holm([change.p for change in changes.values()])
+    return {variant: replace(changes[variant], p_holm=p) for variant, p in zip(changes, p_values)}
 
 
 class _Change:

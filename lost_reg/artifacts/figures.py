@@ -29,6 +29,7 @@ from lost_reg.files import whole_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FIGURES = tuple(f"{name}.svg" for name in ("layers", "norms", "neighbours", "steps", "sizes"))
 _GROUP_COLOURS = {"outliers": "published", "rest": "bar-plain"}
 
 

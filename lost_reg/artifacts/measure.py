@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lost_reg.artifacts.controls import Donors, donor_images
 from lost_reg.artifacts.discovery import ControlledDiscovery, DiscoveryScores
-from lost_reg.artifacts.figures import write_figures
-from lost_reg.artifacts.norms import NormHistograms, block_norms
+from lost_reg.artifacts.figures import FIGURES, write_figures
+from lost_reg.artifacts.norms import NormHistograms, norms_of_stream
 from lost_reg.artifacts.options import DEFAULT_OPTIONS, ArtifactOptions
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
+    ARTIFACTS_FILE,
     PERCENTILES,
     REFERENCE_PERCENTILE,
     About,
@@ -32,14 +32,15 @@ from lost_reg.artifacts.records import (
     Discovery,
     LayerNorms,
     Rule,
+    read_artifacts,
     write_artifacts,
 )
 from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.types import Failure
 
 
@@ -60,7 +61,8 @@ def measure(
     Args:
         reference: the reference model's measurements; None if it is this one.
         dataset: the ground truth of the images, by their names: adds CorLoc.
-        failures: filled with the images that cannot be read or do not fit in memory.
+        failures: filled with the images that cannot be read, do not fit in memory, or have norms or features
+            that are not finite.
 
     Raises:
         LostRegError: a function as backbone, a layer that the backbone lacks, or no usable image.
@@ -70,7 +72,7 @@ def measure(
     failures = [] if failures is None else failures
     work = _Passes(len(stream.images), options, bool(dataset), progress)
     norms = NormHistograms()
-    for batch in stream.map_batches(backbone, partial(block_norms, backbone), failures, work.next()):
+    for batch in norms_of_stream(stream, backbone, failures, work.next()):
         norms.update(batch)
     cutoffs = _cutoffs(norms, options, reference)
     if cutoffs[layer][options.rule] is None:
@@ -79,14 +81,9 @@ def measure(
     _measure_outliers(outliers, backbone, stream, failures, work)
     found = ControlledDiscovery(backbone, layer, cutoffs[layer][options.rule], options, stream.places)
     discovery, controls = _discover(found, stream, backbone, dataset, failures, work)
-    weights = backbone.weights.recorded()
-    registers = backbone.registers.settings if backbone.registers else None
     return BackboneArtifacts(
-        backbone=backbone.name,
-        label=backbone_label(backbone.name, weights, registers),
-        weights=weights,
-        precision=backbone.precision,
-        test_time_registers=registers,
+        label=backbone.label,
+        **backbone.recorded(),
         images=outliers.images,
         patches=outliers.patches,
         layers=_layers(norms, cutoffs, outliers.shares()),
@@ -222,6 +219,11 @@ def about_artifacts(
 ) -> About:
     """What artifacts.json records of the arguments; recorded: further fields of `About`."""
     return About(reference, **asdict(options), **recorded)
+
+
+def remove_artifacts(folder: Path) -> None:
+    """Remove the artifacts in a folder with their figures, and nothing else; see `remove_recorded`."""
+    remove_recorded(folder, ARTIFACTS_FILE, lambda one: read_artifacts(one / ARTIFACTS_FILE), FIGURES)
 
 
 def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: About) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from lost_reg.artifacts.records import NormHistogram
-from lost_reg.backbones.base import Backbone
+from lost_reg.artifacts.streams import ImageStream, no_usable_image
+from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.errors import LostRegError
+from lost_reg.images.batching import DecodedImage
+from lost_reg.progress import Progress, no_progress
+from lost_reg.types import Failure
 
 SIGMAS = 3.0  # Jiang et al. 2025 use mean + 3 standard deviations as the cut-off for outliers
 
@@ -29,11 +34,51 @@ def block_norms(
     Raises:
         LostRegError: norms that are not finite, as can happen in fp16; a backbone without blocks.
     """
-    outputs = islice(backbone.block_outputs(images, with_prefix=with_prefix), blocks)
-    norms = torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+    norms = _norms(backbone, images, blocks, with_prefix)
     if not norms.amax().isfinite():
-        raise LostRegError(backbone.not_finite(f"norms of {backbone.name} are"))
+        raise LostRegError(_not_finite(backbone))
     return norms
+
+
+def norms_of_stream(
+    stream: ImageStream,
+    backbone: Backbone,
+    failures: list[Failure],
+    progress: Progress = no_progress,
+    blocks: int | None = None,
+) -> Iterator[Tensor]:
+    """Yields `block_norms` of each batch, (blocks, b, N), for the b of its images whose norms are finite.
+
+    Args:
+        failures: emptied, then filled with the images that cannot be used; it is complete at the end.
+
+    Raises:
+        LostRegError: none of the images can be used; a backbone without blocks.
+    """
+
+    def of_images(images: list[DecodedImage]) -> tuple[list[str], Tensor]:
+        return [one.name for one in images], _norms(backbone, normalized(images, backbone), blocks)
+
+    infinite: list[Failure] = []
+    any_usable = False
+    for names, norms in stream.map_decoded(backbone, of_images, failures, progress):
+        finite = norms.isfinite().all(dim=2).all(dim=0).cpu()  # (B,)
+        infinite += [Failure(name, _not_finite(backbone)) for name, good in zip(names, finite) if not good]
+        if finite.any():
+            any_usable = True
+            yield norms[:, finite.to(norms.device)]
+    failures += infinite
+    if not any_usable:
+        raise no_usable_image(len(stream.images), failures)
+
+
+def _norms(backbone: Backbone, images: Tensor, blocks: int | None, with_prefix: bool = False) -> Tensor:
+    outputs = islice(backbone.block_outputs(images, with_prefix=with_prefix), blocks)
+    return torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+
+
+def _not_finite(backbone: Backbone) -> str:
+    return backbone.not_finite(f"norms of {backbone.name} are")
 
 
 class Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lost_reg.artifacts.records import CONTROLS, LOST_SETTINGS, RULES, Control, LostSetting, Rule
@@ -36,8 +37,8 @@ class ArtifactOptions:
         """Raises LostRegError for an impossible value."""
         if self.rule not in RULES:
             raise LostRegError(f"unknown outlier rule {self.rule!r}: choose among {', '.join(RULES)}")
-        if not self.cutoff > 0:
-            raise LostRegError(f"expected a cut-off above 0, but got {self.cutoff}")
+        if not 0 < self.cutoff < math.inf:
+            raise LostRegError(f"expected a finite `cutoff` above 0, but got {self.cutoff}")
         for name in self.controls:
             if name not in CONTROLS:
                 raise LostRegError(f"unknown control {name!r}: choose among {', '.join(CONTROLS)}")

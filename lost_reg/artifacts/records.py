@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_new, read_regular, whole_file
-from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
+from lost_reg.json_files import MALFORMED, Count, PositiveCount, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
 
@@ -46,8 +46,6 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 PERCENTILES: tuple[Percentile, ...] = get_args(Percentile)
 REFERENCE_PERCENTILE: Percentile = "98"
 
-Count = Annotated[int, Meta(ge=0, le=10**15)]
-PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Norm = Annotated[float, Meta(ge=0, le=1e30)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -166,6 +164,8 @@ class CorLocChange:
 
     only_before, only_after: images found only by the other, or only with the changed tokens.
     difference, interval: in points. p: of McNemar's exact test.
+    p_holm: p, adjusted by Holm's method for the number of changes of its kind: those of all controls and
+        both groups, or, from the rest, those of all controls. None in files of earlier versions.
     """
 
     corloc: Percent
@@ -174,6 +174,7 @@ class CorLocChange:
     difference: Points
     interval: tuple[Points, Points]
     p: Share
+    p_holm: Share | None = None
 
 
 @dataclass(frozen=True)
@@ -293,11 +294,14 @@ class Artifacts:
         return max(0, (self.about.models or 0) - len(self.backbones))
 
 
-def check_replaceable(folder: Path, about: About) -> list[BackboneArtifacts]:
+def check_replaceable(folder: Path, about: About, *, overwrite: bool = False) -> list[BackboneArtifacts]:
     """Check that artifacts may be written to a folder: there are none, or unfinished ones of these settings.
 
+    Args:
+        overwrite: there may be any; see `measure.remove_artifacts`.
+
     Returns:
-        What was measured in those that are there.
+        What was measured in those that are there, and is not measured again.
 
     Raises:
         LostRegError: they may not.
@@ -305,9 +309,9 @@ def check_replaceable(folder: Path, about: About) -> list[BackboneArtifacts]:
     path = folder / ARTIFACTS_FILE
     if path.is_file():
         earlier = read_artifacts(path)
-        if earlier.missing and earlier.about == about:
+        if earlier.missing and earlier.about == about and not overwrite:
             return earlier.backbones
-    check_new(path)
+    check_new(path, overwrite=overwrite)
     return []
 
 

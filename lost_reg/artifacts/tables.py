@@ -22,29 +22,58 @@ from lost_reg.artifacts.records import (
 from lost_reg.json_files import as_json
 
 NONE = "-"
+# What tables leave out for want of width, the first first.
+_DROPPED = ("images that tie", "rest", "cosine: outliers")
+_CONTROLS_DROPPED = (
+    "changed",
+    "class token, cosine",
+    "from other patches",
+    "seeds moved",
+    "seeds on outliers",
+)
+_PROBES_DROPPED = ("learned from", "tested on", "distance in cells")
 
 
 def percent(share: float | None) -> str:
     """A share in [0, 1], or None if nothing was measured, as percent."""
-    return NONE if share is None else f"{100 * share:.2f} %"
+    return NONE if share is None else f"{_digits(100 * share)} %"
 
 
-def summary_table(backbones: Sequence[BackboneArtifacts]) -> str:
+def _digits(number: float) -> str:
+    """A number with three digits or so, such as "25.0" and "0.57"."""
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}"
+
+
+def tables_text(backbones: Sequence[BackboneArtifacts], width: int | None = None) -> str:
+    """All that is shown in a terminal: a summary, controls, linear probes. `width`: see `text.text_table`."""
+    lines = [summary_table(backbones, width)]
+    shorten = ("tokens", "backbone")
+    if controls := control_rows(backbones):
+        lines.append("\nControls, with 95 % intervals, and p after Holm's correction in each column, too:")
+        lines.append(text.text_table(controls, width=width, drop=_CONTROLS_DROPPED, shorten=shorten))
+    lines.append("\nLinear probes of position and pixels, with 95 % intervals over images:")
+    rows = probe_rows(backbones)
+    lines.append(text.text_table(rows, width=width, drop=_PROBES_DROPPED, shorten=("backbone",)))
+    return "\n".join(lines)
+
+
+def summary_table(backbones: Sequence[BackboneArtifacts], width: int | None = None) -> str:
     """A line for each backbone, for the layer where outliers are measured, for a terminal."""
+    chosen = backbones[0].outliers.rule
     fixed = backbones[0].layers[0].cutoffs["fixed"]
     above = {"sigma": RULES["sigma"], "fixed": f"{fixed:g}", "reference": "reference"}
-    return text.text_table(
-        [
-            {
-                **_name_cells(one, backbones),
-                "layer": str(one.outliers.layer),
-                **{f"above {above[rule]}": percent(one.outlier_layer.shares[rule]) for rule in RULES},
-                **_outlier_cells(one),
-                **_corloc_cell(one, backbones),
-            }
-            for one in backbones
-        ]
-    )
+    rows = [
+        {
+            **_name_cells(one, backbones),
+            "layer": str(one.outliers.layer),
+            **{f"above {above[rule]}": percent(one.outlier_layer.shares[rule]) for rule in RULES},
+            **_outlier_cells(one),
+            **_corloc_cell(one, backbones),
+        }
+        for one in backbones
+    ]
+    drop = [*_DROPPED, *(f"above {above[rule]}" for rule in RULES if rule != chosen), "layer", "by chance"]
+    return text.text_table(rows, width=width, drop=drop, shorten=("backbone",))
 
 
 def outlier_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
@@ -126,12 +155,12 @@ def _probe_cells(probe: ProbeScores | None) -> dict[str, str]:
 
 
 def _with_interval(probe: ProbeScores, measure: Measure, scale: float = 1, unit: str = "") -> str:
-    """Such as "25.00 % (20.12 to 30.50)"; without the interval in files that have none."""
-    mean = f"{scale * getattr(probe, measure):.2f}{unit}"
+    """Such as "25.0 % (20.1 to 30.5)"; without the interval in files that have none."""
+    mean = f"{_digits(scale * getattr(probe, measure))}{unit}"
     if measure not in probe.intervals:
         return mean
     low, high = probe.intervals[measure]
-    return f"{mean} ({scale * low:.2f} to {scale * high:.2f})"
+    return f"{mean} ({_digits(scale * low)} to {_digits(scale * high)})"
 
 
 # --- controls ----------------------------------------------------------------------------------------
@@ -184,11 +213,12 @@ def _control_cells(score: ControlScore, with_corloc: bool) -> dict[str, str]:
 
 
 def _change_text(change: CorLocChange | None) -> str:
-    """Such as "+4.7 (+1.2 to +8.3), p 0.0123"."""
+    """Such as "+4.7 (+1.2 to +8.3), p 0.012, Holm 0.037"; without the latter in files that do not have it."""
     if change is None:
         return NONE
     low, high = change.interval
-    return f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.2g}"
+    adjusted = "" if change.p_holm is None else f", Holm {change.p_holm:.2g}"
+    return f"{change.difference:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.2g}{adjusted}"
 
 
 # --- for programs ------------------------------------------------------------------------------------
@@ -251,8 +281,13 @@ def _flat_controls(one: BackboneArtifacts) -> dict[str, Any]:
             "corloc": change.corloc if change else None,
             "difference": change.difference if change else None,
             "p": change.p if change else None,
+            "p_holm": change.p_holm if change else None,
         }
         if from_rest:
-            values |= {"difference_from_rest": from_rest.difference, "p_from_rest": from_rest.p}
+            values |= {
+                "difference_from_rest": from_rest.difference,
+                "p_from_rest": from_rest.p,
+                "p_holm_from_rest": from_rest.p_holm,
+            }
         columns |= {f"{score.control}_{score.group}_{name}": value for name, value in values.items()}
     return columns

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -93,11 +93,24 @@ class Backbone(ABC):
     parameters: int | None = None
 
     def __repr__(self) -> str:
-        registers = self.registers.settings if self.registers else None
-        label = backbone_label(self.name, self.weights.recorded(), registers)
         blocks = f", {counted(self.depth, 'block')} of {counted(self.heads, 'head')}" if self.heads else ""
         where = f"{self.device}, {self.precision}"
-        return f"<Backbone {label}: patches of {self.patch_size} pixels{blocks}; {where}>"
+        return f"<Backbone {self.label}: patches of {self.patch_size} pixels{blocks}; {where}>"
+
+    def recorded(self) -> dict[str, Any]:
+        """As recorded in results: which model it is, and how it runs."""
+        return {
+            "backbone": self.name,
+            "weights": self.weights.recorded(),
+            "precision": self.precision,
+            "test_time_registers": self.registers.settings if self.registers else None,
+        }
+
+    @property
+    def label(self) -> str:
+        """Its name with all differences from its published weights: see `backbone_label`."""
+        registers = self.registers.settings if self.registers else None
+        return backbone_label(self.name, self.weights.recorded(), registers)
 
     @abstractmethod
     def facets(self, images: Tensor, parts: Sequence[Part]) -> list[Tensor]:

@@ -119,7 +119,7 @@ def download_checkpoint(hub_id: str) -> Path:
     if process.returncode:
         is_late = process.returncode == -getattr(signal, "SIGALRM", 0)
         if is_late and not process.stdout:
-            raise _failed(hub_id, unreachable(hub_id, f"no answer within {SECONDS_TO_ANSWER} s"))
+            raise _unreachable(hub_id, f"no answer within {SECONDS_TO_ANSWER} s")
         reason = "it is too slow" if is_late else f"the process that does it ended ({process.returncode})"
         raise _failed(hub_id, f"{reason}: the same command continues it")
     answer = json.loads(process.stdout.splitlines()[-1])
@@ -152,12 +152,11 @@ def _check_answer(hub_id: str, seconds: int) -> None:
         get_hf_file_metadata(hf_hub_url(hub_id, CHECKPOINTS[0]), timeout=seconds)
     except Exception as error:  # the hub library's errors have no common base, across its HTTP clients
         if getattr(error, "response", None) is None:
-            raise _failed(hub_id, unreachable(hub_id, first_sentence(error))) from None
+            raise _unreachable(hub_id, first_sentence(error)) from None
 
 
-def unreachable(hub_id: str, why: str) -> str:
-    """That a repository cannot be reached, and what to do then."""
-    return f"it cannot be reached ({why}); {by_hand(hub_id)}"
+def _unreachable(hub_id: str, why: str) -> LostRegError:
+    return LostRegError(f"the Hugging Face hub cannot be reached ({why}): {by_hand(hub_id)}")
 
 
 def by_hand(hub_id: str) -> str:
@@ -165,8 +164,8 @@ def by_hand(hub_id: str) -> str:
     from huggingface_hub import hf_hub_url
 
     return (
-        f"get {CHECKPOINTS[0]} from {hf_hub_url(hub_id, CHECKPOINTS[0])} on another machine and give it with "
-        "`weights` FILE, or try `backbone` tiny, which needs no download and is for trials and tests"
+        f"get {CHECKPOINTS[0]} from {hf_hub_url(hub_id, CHECKPOINTS[0])} and give it with `weights` FILE; "
+        "`backbone` tiny is for offline trials"
     )
 
 
@@ -227,7 +226,7 @@ def _download(hub_id: str, name: str, spare_seconds: int = SPARE_SECONDS) -> Pat
         return Path(hf_hub_download(hub_id, name))
     except utils.LocalEntryNotFoundError as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        reason = unreachable(hub_id, first_sentence(cause))
+        raise _unreachable(hub_id, first_sentence(cause)) from None
     except utils.EntryNotFoundError:
         return None
     except utils.GatedRepoError:

@@ -108,16 +108,16 @@ def read_neurons(path: Path) -> RegisterNeurons:
         raise LostRegError(f"{str(path)!r} is not a neurons file: {reason_of(error)}") from None
 
 
-def write_neurons(path: Path, neurons: RegisterNeurons) -> None:
+def write_neurons(path: Path, neurons: RegisterNeurons, *, overwrite: bool = False) -> None:
     """Write a neurons file, one pair per line.
 
     Raises:
-        LostRegError: a path that cannot be written, or exists already.
+        LostRegError: a path that cannot be written, or exists already and `overwrite` is not given.
     """
     about = {"backbone": neurons.backbone, "weights": neurons.weights, "found": neurons.found}
     head = "".join(f'  "{key}": {as_json(value)},\n' for key, value in about.items())
     pairs = ",\n".join(f"    {as_json(pair)}" for pair in neurons.neurons)
-    check_new(path)
+    check_new(path, overwrite=overwrite)
     with whole_file(path) as part:
         part.write_text(f'{{\n{head}  "neurons": [\n{pairs}\n  ]\n}}\n', encoding="utf-8")
 

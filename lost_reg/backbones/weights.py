@@ -123,8 +123,8 @@ def local_checkpoint(weights: str | Path) -> Path | None:
     )
 
 
-def backbones_table() -> str:
-    """One line per backbone."""
+def backbones_table(width: int | None = None) -> str:
+    """One row per backbone. `width`: see `text.text_table`."""
     aliases = {name: alias for alias, name in zoo.ALIASES.items()}
     rows = [
         {
@@ -139,7 +139,7 @@ def backbones_table() -> str:
     ]
     return "\n".join(
         [
-            text_table(rows),
+            text_table(rows, width=width, drop=("family", "registers", "patch"), fold="weights"),
             f"{zoo.TIMM_PREFIX}NAME is any other VisionTransformer or Eva model of timm. Hub weights are",
             f"downloaded when they are first used, into {hub_cache()};",
             "`lost-reg backbones --download NAME` does it now, and `lost-reg run --weights` uses others.",

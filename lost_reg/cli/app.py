@@ -31,7 +31,7 @@ from lost_reg.cli.sweep import sweep
 from lost_reg.cli.train import train
 from lost_reg.cli.variables import PREFIX, warn_of_unknown_variables
 from lost_reg.errors import LostRegError, OtherSettings
-from lost_reg.text import text_table
+from lost_reg.text import table_width, text_table
 from lost_reg.version import __version__
 
 
@@ -62,7 +62,9 @@ class _Commands(click.Group):
         except LostRegError as error:
             print_message("Error", str(error))
             if isinstance(error, OtherSettings):
-                click.echo(text_table(error.rows), err=True)
+                click.echo(
+                    text_table(error.rows, width=table_width(), shorten=("new", "old", "setting")), err=True
+                )
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             if error.format_message() == (error.ctx or ctx).get_help():  # of a group without a command

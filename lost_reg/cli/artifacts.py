@@ -12,14 +12,18 @@ from lost_reg.cli.image_streams import image_files, images_of_dataset, warn_of_f
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, load, model_options, own_weights, register_options
 from lost_reg.cli.options import (
+    continued_by_itself,
     data_root_option,
     given,
     loader_options,
     max_side_option,
     one_of_json_and_csv,
+    overwrite_option,
     table_options,
 )
 from lost_reg.cli.output import print_line, print_note
+from lost_reg.cli.parameter_types import Several
+from lost_reg.text import counted, table_width
 
 if TYPE_CHECKING:
     from lost_reg.artifacts.records import Steps
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
     "--out", "-o", type=click.Path(path_type=Path), default=Path("results", "artifacts"), show_default=True,
     help="Folder for artifacts.json and the figures.",
 )  # fmt: skip
+@overwrite_option
 @click.option(
     "--layer",
     type=int,
@@ -69,7 +74,7 @@ if TYPE_CHECKING:
     "last checkpoint]",
 )
 @click.option(
-    "--controls", metavar="LIST",
+    "--controls", type=Several(["mean", "shuffled", "zeroed"]), metavar="LIST",
     help="What becomes of outliers that enter the last block, and of other patches: mean, shuffled, zeroed, "
     "or several of them with commas.",
 )  # fmt: skip
@@ -95,8 +100,10 @@ def artifacts(
 ) -> None:
     """Measure the outlier tokens (artifacts) of backbones.
 
-    Writes artifacts.json and figures: token norms by layer, the share of outliers, and what they do to LOST's
-    seeds. With test-time registers, the backbone they are added to is measured twice: without and with them.
+    Writes artifacts.json and figures: token norms by layer, the share of outliers, what they do to LOST's
+    seeds, and what linear probes read from them of position and pixels. With test-time registers, the
+    backbone they are added to is measured twice: without and with them.
+
     With --dataset, images are not given. A command that was interrupted can be given again: what was measured
     stays.
     """
@@ -105,13 +112,17 @@ def artifacts(
         raise click.UsageError("give either images (files, folders, patterns), or a --dataset")
     if options["lost"] and not (options["dataset"] or options["controls"]):
         raise click.UsageError("--lost says which LOST --dataset and --controls use: give one of these, too")
+    from lost_reg.artifacts.options import ArtifactOptions
+
+    names = ("layer", "cutoff", "rule", "controls", "seed", "lost")
+    chosen = ArtifactOptions(**given(options, names))  # refuses wrong values before anything is read
     steps = None
     if checkpoints:
         _check_alone(backbones, options)
         steps, models = _series(backbones[0], checkpoints, reference)
     else:
         models = _models(backbones, reference, options)
-    rows = _measure(models, steps, _images(inputs, options), options)
+    rows = _measure(models, steps, chosen, _images(inputs, options), options)
     _show(rows, options["out"], as_json, as_csv)
 
 
@@ -159,7 +170,8 @@ def _check_alone(backbones: tuple[str, ...], options: dict[str, Any]) -> None:
         )
     if added_registers(options):
         raise click.UsageError(
-            "register neurons are of one checkpoint: measure it alone, as --backbone NAME=FILE"
+            "--register-neurons are found in the weights of one checkpoint, and mean nothing in the others: "
+            "measure each alone with its own, as --backbone NAME=FILE"
         )
 
 
@@ -208,20 +220,17 @@ def _images(inputs: tuple[str, ...], options: dict[str, Any]) -> tuple[Any, Any]
 
 
 def _measure(
-    models: list[Model], steps: Steps | None, images: tuple[Any, Any], options: dict[str, Any]
+    models: list[Model], steps: Steps | None, chosen: Any, images: tuple[Any, Any], options: dict[str, Any]
 ) -> list[Any]:
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
-    from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
-    from lost_reg.artifacts.options import ArtifactOptions
+    from lost_reg.artifacts.measure import about_artifacts, measure, remove_artifacts, save_artifacts
     from lost_reg.artifacts.records import Artifacts, check_replaceable
     from lost_reg.progress import image_progress
     from lost_reg.types import Failure
 
     (stream, dataset), out = images, options["out"]
-    controls: Any = tuple(name.strip() for name in (options["controls"] or "").split(",") if name.strip())
-    chosen = ArtifactOptions(**given(options, ("layer", "cutoff", "rule", "seed", "lost")), controls=controls)
     about = about_artifacts(
         models[0].title,
         chosen,
@@ -231,13 +240,18 @@ def _measure(
         dataset=dataset.name if dataset else None,
         steps=steps,
     )
-    rows = check_replaceable(out, about)
+    rows = check_replaceable(out, about, overwrite=options["overwrite"])
     for model in models:  # check all before spending hours on the first
         model.check(offline=options["offline"])
     for model, row in zip(models, rows):
         model.check_measured(row, options["precision"], out)
+    if options["overwrite"]:
+        remove_artifacts(out)
     if rows:
         print_note(f"{len(rows):,} of {len(models):,} models were measured before, and stay")
+    continued_by_itself(
+        options, lambda: f"{len(rows):,} of {counted(len(models), 'model')} measured, in {out}; "
+    )
     for model in models[len(rows) :]:
         loaded = load(model.name, {**options, "weights": model.weights}, registers=model.registers)
         first = rows[0] if rows else None
@@ -254,15 +268,9 @@ def _measure(
 
 def _show(rows: list[Any], out: Path, as_json: bool, as_csv: bool) -> None:
     from lost_reg.artifacts import tables
-    from lost_reg.text import text_table
 
     if as_json or as_csv:
         click.echo((tables.json_text if as_json else tables.csv_text)(rows))
         return
-    click.echo(tables.summary_table(rows))
-    if controls := tables.control_rows(rows):
-        click.echo("\nControls, with 95 % intervals:")
-        click.echo(text_table(controls))
-    click.echo("\nLinear probes, with 95 % intervals over images:")
-    click.echo(text_table(tables.probe_rows(rows)))
+    click.echo(tables.tables_text(rows, table_width()))
     print_line(f"full results are in {out}")

@@ -10,7 +10,7 @@ import click
 from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import load, model_options
-from lost_reg.cli.options import given, image_root_of, image_root_options
+from lost_reg.cli.options import continued_by_itself, given, image_root_of, image_root_options
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.text import counted
 
@@ -28,7 +28,7 @@ class Ks(click.ParamType):
             numbers = range(int(first), int(last) + 1) if colon else [int(first)]
         except ValueError:
             numbers = []
-        if not numbers or len(numbers) > 1000:
+        if not numbers or numbers[0] < 1 or len(numbers) > 1000:
             self.fail(f"{value!r} is neither a number, such as 20, nor a range, such as 5:40", param, ctx)
         return tuple(numbers)
 
@@ -99,8 +99,7 @@ def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
     loaded = load(name, {**options, "weights": file})
     if not backbone and not weights:
         check_same_weights(results, loaded)
-    context = click.get_current_context()
-    context.find_root().obj.message = lambda: "the same command continues"
+    continued_by_itself(options)
     with image_progress("crops", "box") as progress:
         return cluster_run(results, loaded, chosen, progress)
 

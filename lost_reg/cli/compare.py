@@ -57,7 +57,7 @@ def compare(a: Path, b: Path, all_images: bool, as_json: bool, as_csv: bool, **o
     elif as_csv:
         shown = comparison_text.csv_text(comparison)
     else:
-        shown = as_options(comparison_text.text(comparison, all_images=all_images))
+        shown = as_options(comparison_text.text(comparison, all_images=all_images, width=table_width()))
     click.echo(shown)
     print_notes(comparison.notes)
 

@@ -11,7 +11,13 @@ import click
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import load, weights_options
-from lost_reg.cli.options import chosen_loader, image_root_of, image_root_options, loader_options
+from lost_reg.cli.options import (
+    chosen_loader,
+    continued_by_itself,
+    image_root_of,
+    image_root_options,
+    loader_options,
+)
 from lost_reg.cli.output import print_line
 from lost_reg.text import agreeing, counted
 
@@ -40,6 +46,7 @@ def draw(run: Path, only: str | None, **options: Any) -> None:
     if options["limit"]:
         first = list(results.predictions.items())[: options["limit"]]
         results = replace(results, predictions=dict(first))
+    continued_by_itself(options)
     images = image_folder(run, results.record, image_root_of(options))
     for kind in [only] if only else _KINDS:
         drawn = _pictures(results, images) if kind == "pictures" else _maps(results, images, options)

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from lost_reg.cli.completions import backbone_names, dataset_names
-from lost_reg.cli.options import data_root_option
+from lost_reg.cli.options import continued_by_itself, data_root_option
 from lost_reg.cli.output import as_options, print_line
+from lost_reg.text import table_width
 
 
 @click.command()
@@ -25,7 +26,7 @@ def backbones(download: str | None) -> None:
     if download:
         print_line(download_weights(download))
     else:
-        click.echo(as_options(backbones_table()))
+        click.echo(as_options(backbones_table(table_width())))
 
 
 @click.command()
@@ -46,7 +47,7 @@ def datasets(download: str | None, data_root: Path | None) -> None:
         download_with_progress(download, root)
         print_line(f"{download} is in {root}")
     else:
-        click.echo(datasets_table(root))
+        click.echo(datasets_table(root, table_width()))
 
 
 def download_with_progress(name: str, root: Path) -> None:
@@ -54,6 +55,7 @@ def download_with_progress(name: str, root: Path) -> None:
     from lost_reg.datasets.acquire import download_dataset
     from lost_reg.progress import download_progress
 
+    continued_by_itself({})
     with download_progress() as report:
         download_dataset(name, root, report)
 
@@ -76,4 +78,4 @@ def methods() -> None:
     rows += [
         {"method": "(by preset)", "preset": name, "about": one.about} for name, one in ACROSS_METHODS.items()
     ]
-    click.echo(text_table(rows))
+    click.echo(text_table(rows, width=table_width(), fold="about"))

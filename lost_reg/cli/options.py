@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from lost_reg.cli.completions import dataset_names
-from lost_reg.cli.output import as_options
+from lost_reg.cli.output import as_options, print_message, print_note
 from lost_reg.cli.parameter_types import OrWord
+from lost_reg.errors import LostRegError
 from lost_reg.runs.options import BATCH_SIZE, MOST_PATCHES, LoaderOptions
-from lost_reg.text import table_width
+from lost_reg.text import agreeing, counted, shown_names, table_width
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,6 +122,28 @@ table_options = together(
 )
 
 
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Remove what an earlier command wrote there, and start anew."
+)
+
+
+def resume_or_overwrite(options: Mapping[str, Any]) -> None:
+    """Raises click.UsageError if both are requested."""
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("choose one of --resume and --overwrite")
+
+
+def continued_by_itself(options: Mapping[str, Any], done: Callable[[], str] = str) -> None:
+    """Let a command that is stopped say that the same one, given again, continues.
+
+    Args:
+        done: what comes before that, such as "1 of 2 models is measured; "; asked when it is stopped.
+    """
+    without = ", without --overwrite," if options.get("overwrite") else ""
+    stopping = click.get_current_context().find_root().obj
+    stopping.message = lambda: f"{done()}the same command{without} continues"
+
+
 def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:
     """Raises click.UsageError if both are requested."""
     if as_json and as_csv:
@@ -139,6 +162,29 @@ def scoring_options_of(
     from lost_reg.scoring.found_boxes import ScoringOptions
 
     return ScoringOptions(dataset, data_root, partial, count_hard=not no_hard, unannotated=unannotated)
+
+
+def print_unscored(errors: Sequence[LostRegError], *, any_scored: bool) -> None:
+    """Print why runs have no scores, and exit with 1; those on own images are only noted beside others.
+
+    Raises:
+        LostRegError: nothing was scored, as all runs are on a user's own images.
+    """
+    from lost_reg.scoring.found_boxes import WithoutTruth
+
+    own = [error.path for error in errors if isinstance(error, WithoutTruth)]
+    others = [error for error in errors if not isinstance(error, WithoutTruth)]
+    for error in others:
+        print_message("Error", str(error))
+    if own:
+        have = agreeing(len(own), "have")
+        runs = counted(len(own), "run")
+        line = f"{runs} on your own images {have} no annotations: {shown_names(map(str, own))}"
+        if not (any_scored or others):
+            raise LostRegError(f"{line}: name their ground truth with `dataset`")
+        print_note(line)
+    if others:
+        raise click.exceptions.Exit(1)
 
 
 def default_name(source: str, backbone: str) -> str:

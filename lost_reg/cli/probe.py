@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from lost_reg.cli.completions import backbone_names
+from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.model_options import model_options, register_options
 from lost_reg.cli.options import (
+    continued_by_itself,
     data_root_option,
     decoding_options,
     default_name,
     one_of_json_and_csv,
+    overwrite_option,
+    shown_rows,
     table_options,
 )
+from lost_reg.cli.output import print_line
 from lost_reg.cli.probe_classes import class_options, probe_classes
 from lost_reg.cli.probe_dense import dense_options, probe_depth, probe_segmentation
 from lost_reg.cli.probe_zero_shot import probe_zero_shot, zero_shot_options
 
+if TYPE_CHECKING:
+    from lost_reg.probing.records import ProbeRecord
+
 CLASSES = "classes"
-# Each takes the dataset, the probe's folder and the options of the command.
-TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
+# Each takes the dataset, the probe's folder and the options of the command; it writes the probe.
+TASKS: dict[str, Callable[[str, Path, dict[str, Any]], ProbeRecord]] = {
     CLASSES: probe_classes,
     "segmentation": probe_segmentation,
     "depth": probe_depth,
@@ -47,6 +55,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], None]] = {
     "--out", "-o", type=click.Path(path_type=Path),
     help="Folder of the probe.  [default: results/probe-DATASET-BACKBONE]",
 )  # fmt: skip
+@overwrite_option
 @class_options
 @dense_options
 @zero_shot_options
@@ -70,11 +79,23 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     DATASET is a name, or a folder. Writes probe.json, which `lost-reg compare` reads, with the outcome of
     each test image. A command that was interrupted can be given again: it continues.
     """
+    from lost_reg.files import check_new
+    from lost_reg.probing import tables
+    from lost_reg.probing.records import PROBE_FILE
+    from lost_reg.types import Failure
+
     one_of_json_and_csv(options["as_json"], options["as_csv"])
     _check_task(task)
     of_task = "probe" if task == CLASSES else f"probe-{task}"
     out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
-    TASKS[task](dataset, out, options)
+    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
+    continued_by_itself(options)
+    record = TASKS[task](dataset, out, options)
+    failures = (Failure(*one) for one in record.failures.items())
+    warn_of_failures(failures, sum(record.settings["images"].values()))
+    click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))
+    if not (options["as_json"] or options["as_csv"]):
+        print_line(f"the probe is in {out}")
 
 
 def _check_task(task: str) -> None:

@@ -11,7 +11,7 @@ from lost_reg.cli.completions import backbone_names
 from lost_reg.cli.image_streams import image_files, warn_of_failures
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import get_weights, load, model_options, own_weights
-from lost_reg.cli.options import default_name, given, loader_options, max_side_option
+from lost_reg.cli.options import default_name, given, loader_options, max_side_option, overwrite_option
 from lost_reg.cli.output import print_line, print_message
 from lost_reg.errors import LostRegError
 from lost_reg.text import counted
@@ -32,6 +32,7 @@ _SEARCH = ("threshold", "top_layer", "top_k", "rule")
     "--out", "-o", type=click.Path(path_type=Path), metavar="FILE.json",
     help="The file to write.  [default: register-neurons-BACKBONE.json]",
 )  # fmt: skip
+@overwrite_option
 @click.option(
     "--published", is_flag=True,
     help="Download the list that was published for the backbone instead; needs no images.",
@@ -66,7 +67,7 @@ def register_neurons(
     early blocks that are most active where the patch norms are large. The images need no labels. Without
     --threshold, a model in which nothing stands out has none.
     """
-    from lost_reg.backbones.registers import check_can_be_added, write_neurons
+    from lost_reg.backbones.registers import check_can_be_added, read_neurons, write_neurons
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.files import check_new
 
@@ -74,7 +75,9 @@ def register_neurons(
     spec = find_spec(backbone)
     check_can_be_added(spec.name, spec.registers)
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")
-    check_new(out)
+    check_new(out, overwrite=options["overwrite"])
+    if out.exists():
+        read_neurons(out)  # only such a file is replaced
     if published:
         _fetch(spec.name, out, inputs, options)
         return
@@ -92,7 +95,7 @@ def register_neurons(
     failures: list[Any] = []
     with image_progress(loaded.name) as progress:
         found = find_register_neurons(stream(), loaded, chosen, failures=failures, progress=progress)
-    write_neurons(out, found)
+    write_neurons(out, found, overwrite=options["overwrite"])
     warn_of_failures(failures, len(names))
     _print_found(found, out)
 
@@ -108,7 +111,7 @@ def _fetch(backbone: str, out: Path, inputs: tuple[str, ...], options: dict[str,
     if options["offline"]:
         raise LostRegError(f"the published list is at {url}: `offline` forbids downloading it")
     found = published_neurons(backbone)
-    write_neurons(out, found)
+    write_neurons(out, found, overwrite=options["overwrite"])
     print_line(f"{counted(len(found.neurons), 'neuron')} from {url}; in {out}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import click
 
 from lost_reg.cli.options import (
     one_of_json_and_csv,
+    print_unscored,
     scoring_options,
     scoring_options_of,
     shown_rows,
     table_options,
 )
-from lost_reg.cli.output import print_message, print_notes
+from lost_reg.cli.output import print_notes
 
 
 @click.command()
@@ -39,7 +39,4 @@ def score(runs: tuple[Path, ...], as_json: bool, as_csv: bool, **options: Any) -
     if rows:
         click.echo(shown_rows(all_scores_text, rows, as_json, as_csv))
     print_notes(note for row in rows for note in row.run.notes)
-    for error in errors:
-        print_message("Error", str(error))
-    if errors:
-        sys.exit(1)
+    print_unscored(errors, any_scored=bool(rows))

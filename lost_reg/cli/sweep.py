@@ -20,6 +20,8 @@ from lost_reg.cli.options import (
     loader_options,
     max_side_option,
     one_of_json_and_csv,
+    overwrite_option,
+    resume_or_overwrite,
     shown_rows,
     unannotated_option,
 )
@@ -101,6 +103,7 @@ _AS_PUBLISHED = "[default: as each method is published]"
 @click.option(
     "--resume", is_flag=True, help="Continue the sweep in its folder; a finished one is only scored again."
 )
+@overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every setting.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per setting.")
 def sweep(
@@ -122,11 +125,12 @@ def sweep(
     from lost_reg.scoring import sweep_scores, sweep_text
 
     one_of_json_and_csv(as_json, as_csv)
+    resume_or_overwrite(options)
     settings = _settings(options)
     backbone, options = own_weights(backbone, options)
     find_spec(backbone)
     out = out or Path("results", f"{default_name(short_name(dataset), backbone)}-sweep")
-    check_free(out, resume=options["resume"], record_file=SWEEP_FILE)
+    check_free(out, resume=options["resume"], overwrite=options["overwrite"], record_file=SWEEP_FILE)
     root = data_root(options["data_root"])
     found = find_dataset(dataset, root)
     if options["unannotated"] == LEAVE_OUT:
@@ -137,6 +141,7 @@ def sweep(
         loader=chosen_loader(options),
         limit=options["limit"],
         resume=options["resume"],
+        overwrite=options["overwrite"],
         data_root=root,
     )
     tune_fraction, seed = options["tune_fraction"], options["seed"]

@@ -12,7 +12,15 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.imports import import_models
-from lost_reg.cli.options import chosen_loader, default_name, given, image_root_of, image_root_options
+from lost_reg.cli.options import (
+    chosen_loader,
+    default_name,
+    given,
+    image_root_of,
+    image_root_options,
+    overwrite_option,
+    resume_or_overwrite,
+)
 from lost_reg.cli.output import print_line, print_note
 from lost_reg.cli.run_config import recorded_options
 from lost_reg.cli.setting_options import options_of
@@ -72,6 +80,7 @@ _DEFAULTS = {item.name: f"the preset's; {item.default} for {SMALL}" for item in 
     help="Steps between checkpoints; there is also one every five minutes.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Continue an interrupted training in its folder.")
+@overwrite_option
 @options_of(DetectorConfig, **_DEFAULTS)
 def detector(run: Path, out: Path, **options: Any) -> None:
     """Train a detector on the boxes of RUN (LOST's CAD): a Faster R-CNN of torchvision.
@@ -81,6 +90,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     """
     from lost_reg.runs.ranks import joined, ranks_of_environment
 
+    resume_or_overwrite(options)
     changes = given(options, _DEFAULTS)
     if options["min_size"]:
         changes["min_sizes"] = _sizes(options["min_size"])
@@ -100,7 +110,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     from lost_reg.training.detector_training import TrainingOptions, check_trainable, train_detector
 
     if ranks.first:
-        check_trainable(out, resume=options["resume"])
+        check_trainable(out, resume=options["resume"], overwrite=options["overwrite"])
     images = image_root_of(options)
     data = read_training_set(
         run, image_root=images, **{name: options[name] for name in ("classes", "limit")}
@@ -109,7 +119,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     workers = options["workers"] if options["workers"] is not None else 4 * (device.type == "cuda")
     chosen = TrainingOptions(
         device, workers=workers, ranks=ranks,
-        **{name: options[name] for name in ("precision", "weights", "save_every", "resume")},
+        **{name: options[name] for name in ("precision", "weights", "save_every", "resume", "overwrite")},
     )  # fmt: skip
     if ranks.first:
         of_classes = f", {counted(len(data.classes), 'class')}" if data.labelled else ""

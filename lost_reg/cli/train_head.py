@@ -10,7 +10,15 @@ import click
 
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import load, model_options
-from lost_reg.cli.options import chosen_loader, given, image_root_of, image_root_options, loader_options
+from lost_reg.cli.options import (
+    chosen_loader,
+    given,
+    image_root_of,
+    image_root_options,
+    loader_options,
+    overwrite_option,
+    resume_or_overwrite,
+)
 from lost_reg.cli.output import print_line, print_message, print_note
 from lost_reg.cli.setting_options import options_of, without_native
 from lost_reg.discovery.features import FeatureConfig
@@ -30,7 +38,8 @@ from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 @loader_options
 @image_root_options
 @click.option("--resume", is_flag=True, help="Continue a training that was interrupted.")
-def head(run: Path, out: Path, resume: bool, **options: Any) -> None:
+@overwrite_option
+def head(run: Path, out: Path, resume: bool, overwrite: bool, **options: Any) -> None:
     """Train one linear layer to see what a run found.
 
     RUN is the folder of a run with --masks, of any method. The layer learns from its masks, without labels,
@@ -44,14 +53,15 @@ def head(run: Path, out: Path, resume: bool, **options: Any) -> None:
     from lost_reg.training.head_images import images_to_train_on
     from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
 
+    resume_or_overwrite({"resume": resume, "overwrite": overwrite})
     changes = without_native(given(options, [item.name for item in fields(FeatureConfig)]))
     scale = {"max_side": None} if "square" in changes else {}
     features = replace(FEATURES, **{**scale, **changes})
     names = [item.name for item in fields(HeadTraining)]
     training = HeadTraining(features=features, **given(options, names))
-    check_free_for_head(out, resume=resume)
+    check_free_for_head(out, resume=resume, overwrite=overwrite)
     results = read_run(run)
-    chosen = TrainOptions(chosen_loader(options), options["limit"], image_root_of(options), resume)
+    chosen = TrainOptions(chosen_loader(options), options["limit"], image_root_of(options), resume, overwrite)
     images_to_train_on(results, training, chosen)  # says what is wrong with them before reading weights
     backbone, weights = backbone_and_weights(results, None, options["weights"])
     import_models()

@@ -105,20 +105,21 @@ def missing_images(dataset: Dataset) -> list[str]:
     return [name for name in dataset.images if not folder.has(name)]
 
 
-def datasets_table(root: Path) -> str:
-    """A table with a line for each dataset, and a note on getting more."""
+def datasets_table(root: Path, width: int | None = None) -> str:
+    """A table with a row for each dataset, and a note on getting more. `width`: see `text.text_table`."""
     rows = [
         {
             "dataset": spec.name,
             "about": spec.about,
             "images": f"{spec.images:,}",
-            f"in {root}": _presence(spec, root),
+            "files": _presence(spec, root),
         }
         for spec in SPECS
     ]
     return "\n".join(
         [
-            text_table(rows),
+            text_table(rows, width=width, drop=("about",), fold="files"),
+            f"They are searched in {root}.",
             f"`lost-reg datasets --download NAME` downloads {', '.join(DOWNLOADABLE)}. Where those with",
             "masks lie elsewhere, give NAME=FOLDER. Datasets of your own are given as",
             f"{_OWN}.",

@@ -29,7 +29,7 @@ from lost_reg.datasets.fields import (
     as_xywh,
     wrong,
 )
-from lost_reg.datasets.image_paths import last_part
+from lost_reg.datasets.image_paths import by_last_part
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_bytes
 from lost_reg.json_files import MALFORMED, convert, parse_json, reason_of
@@ -118,12 +118,11 @@ class CocoFile:
     def images_by_name(self) -> dict[str, CocoImage]:
         """The images by file name, and by its last part where that is of one image only."""
         images = list(self.images)
-        times = Counter(last_part(one.file_name) for one in images)
-        by_last = {last_part(one.file_name): one for one in images if times[last_part(one.file_name)] == 1}
+        by_name = {one.file_name: one for one in images}
         return {
-            **by_last,
+            **{last: by_name[name] for last, name in by_last_part([one.file_name for one in images]).items()},
             **{one.file_name.replace("\\", "/"): one for one in images},
-            **{one.file_name: one for one in images},
+            **by_name,
         }
 
 

@@ -42,6 +42,12 @@ def last_part(name: str) -> str:
     return name.replace("\\", "/").rpartition("/")[2]
 
 
+def by_last_part(names: Sequence[str]) -> dict[str, str]:
+    """The names by their last parts, without those that end alike."""
+    times = Counter(map(last_part, names))
+    return {last_part(name): name for name in names if times[last_part(name)] == 1}
+
+
 def found_below(root: Path, names: Sequence[str]) -> dict[str, str]:
     """The images that are in a folder: their paths below it, by the names that annotations have for them.
 
@@ -53,10 +59,10 @@ def found_below(root: Path, names: Sequence[str]) -> dict[str, str]:
     found = {name: name for name in alone if folder.has(name)}
     if len(alone) == len(names):
         return found
-    times = Counter(map(last_part, names))
+    unique = by_last_part(names)
     for name in names:
         last = last_part(name)
-        for path in (name, name.replace("\\", "/"), *([last] if times[last] == 1 else [])):
+        for path in (name, name.replace("\\", "/"), *([last] if last in unique else [])):
             if folder.has(path):
                 found[name] = path
                 break

@@ -7,8 +7,10 @@ images and are scored on the test images.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,30 @@ from torch import Tensor
 
 from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
+from lost_reg.files import check_new
 from lost_reg.probing.extraction import Extraction, Extractor
 from lost_reg.probing.labelled import SPLITS, LabelledDataset, Split
 from lost_reg.probing.logistic import choose_c
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_scores
-from lost_reg.probing.records import Classifier, Measure, Outcomes, ProbeRecord, ProbeScore, Token
+from lost_reg.probing.records import (
+    PROBE_FILE,
+    Classifier,
+    Measure,
+    Outcomes,
+    ProbeRecord,
+    ProbeScore,
+    Token,
+    read_outcomes,
+    read_probe,
+    write_probe,
+)
 from lost_reg.probing.tokens import check_kinds
 from lost_reg.progress import Progress, no_phases
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import agreeing, counted
+from lost_reg.training.work_folder import work_folder
 
 CLASSIFIERS: tuple[Classifier, ...] = ("logistic", "knn")
 _LACKS = {"outlier": "an outlier", "normal": "a patch that is no outlier"}
@@ -76,38 +90,99 @@ def probe_classes(
 ) -> tuple[ProbeRecord, Outcomes]:
     """Probe one backbone on a dataset.
 
+    An interrupted call is continued by the next one with the same arguments: the cut-off, the tokens and the
+    scores of each kind that are there stay.
+
     Args:
-        folder: keeps the tokens while this goes on, so that an interrupted call continues.
+        folder: a new one for the probe, or that of an interrupted call.
         phase: gives the progress of a phase of the work by its name, and the unit that it counts.
 
     Raises:
-        LostRegError: tokens that the backbone lacks, no usable image, or a folder that cannot be written.
+        LostRegError: tokens that the backbone lacks, no usable image, or a folder that holds another probe or
+            cannot be written.
     """
+    check_new(folder / PROBE_FILE)
     dataset.check_trainable()
     kinds = check_kinds(backbone, options.tokens)
-    crop = options.crop_of(backbone.patch_size)
-    settings = probe_settings(dataset, backbone, options)
-    extractor = Extractor(dataset, backbone, kinds, options.outliers, crop, loader)
-    extracted = extractor.extract(folder, settings, options.seed, phase)
-    scores: list[ProbeScore] = []
-    rows: list[np.ndarray] = []
-    for index, kind in enumerate(kinds):
-        data = TokenData.of(dataset, extracted, index, backbone.device)
-        progress = phase(f"logistic regression, {kind}", "fit")
-        for score, of_test in _scored(kind, data, dataset, options.seed, progress):
-            scores.append(score)
-            rows.append(of_test)
-    record = ProbeRecord(
-        task="classes",
-        dataset=dataset.name,
-        label=backbone_label(backbone.name, settings["weights"], settings["test_time_registers"]),
-        classes=len(dataset.classes),
-        settings={**settings, "cutoff": extracted.cutoff},
-        scores=scores,
-        failures={failure.image: failure.reason for failure in extracted.failures},
-    )
-    test = dataset.parts["test"]
-    return record, Outcomes(tuple(test.names), test.labels, tuple(rows))
+    backbone.block_index(options.outliers.layer)
+    return _ClassProbe(dataset, backbone, kinds, options, loader, phase).run(folder)
+
+
+Scored = list[tuple[ProbeScore, np.ndarray]]  # the rows of each score are those of `Outcomes`
+
+
+@dataclass(frozen=True)
+class _ClassProbe:
+    dataset: LabelledDataset
+    backbone: Backbone
+    kinds: tuple[Token, ...]
+    options: ClassProbeOptions
+    loader: LoaderOptions
+    phase: Callable[..., Progress]
+
+    def run(self, folder: Path) -> tuple[ProbeRecord, Outcomes]:
+        settings = probe_settings(self.dataset, self.backbone, self.options)
+        with work_folder(folder, self._identity(settings)) as work:
+            crop = self.options.crop_of(self.backbone.patch_size)
+            extractor = Extractor(
+                self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.loader
+            )
+            extracted = extractor.extract(work, self.options.seed, self.phase)
+            record = ProbeRecord(
+                task="classes",
+                dataset=self.dataset.name,
+                label=self.backbone.label,
+                classes=len(self.dataset.classes),
+                settings={**settings, "cutoff": extracted.cutoff},
+                scores=[],
+                failures={failure.image: failure.reason for failure in extracted.failures},
+            )
+            of_kinds = [self._of_kind(index, extracted, record, work) for index in range(len(self.kinds))]
+            probe = self._with(record, list(chain.from_iterable(of_kinds)))
+            write_probe(folder, *probe)
+            shutil.rmtree(work, ignore_errors=True)
+        return probe
+
+    def _identity(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What unfinished work depends on."""
+        outliers = self.options.outliers
+        return {
+            **settings,
+            "cutoff": outliers.cutoff if outliers.rule == "fixed" else None,
+            "dataset": self.dataset.name,
+            "files": {split: part.digest() for split, part in self.dataset.parts.items()},
+            "tokens": list(self.kinds),
+        }
+
+    def _of_kind(self, index: int, extracted: Extraction, record: ProbeRecord, work: Path) -> Scored:
+        """The scores of a kind of token, which are kept in a folder of the unfinished work."""
+        kind = self.kinds[index]
+        kept = _kept(work / kind, record)
+        if kept is not None:
+            return kept
+        data = TokenData.of(self.dataset, extracted, index, self.backbone.device)
+        progress = self.phase(f"logistic regression, {kind}", "fit")
+        scored = _scored(kind, data, self.dataset, self.options.seed, progress)
+        write_probe(work / kind, *self._with(record, scored))
+        return scored
+
+    def _with(self, record: ProbeRecord, scored: Scored) -> tuple[ProbeRecord, Outcomes]:
+        """The probe with these scores."""
+        scores, rows = zip(*scored)
+        test = self.dataset.parts["test"]
+        return replace(record, scores=list(scores)), Outcomes(tuple(test.names), test.labels, rows)
+
+
+def _kept(folder: Path, record: ProbeRecord) -> Scored | None:
+    """What an interrupted call has scored, if it is of the same tokens as the record."""
+    try:
+        kept = read_probe(folder)
+        rows = read_outcomes(folder, kept).rows
+    except LostRegError:
+        return None
+    if (kept.settings, kept.failures) != (record.settings, record.failures):
+        return None
+    return list(zip(kept.scores, rows))
 
 
 def probe_settings(
@@ -116,10 +191,7 @@ def probe_settings(
     """What a probe's results depend on, besides the dataset and the kinds of tokens."""
     resize, crop = options.crop_of(backbone.patch_size)
     return {
-        "backbone": backbone.name,
-        "weights": backbone.weights.recorded(),
-        "precision": backbone.precision,
-        "test_time_registers": backbone.registers.settings if backbone.registers else None,
+        **backbone.recorded(),
         "seed": options.seed,
         "images": {split: len(part) for split, part in dataset.parts.items()},
         "split_by": dataset.split_by,
@@ -176,9 +248,7 @@ class TokenData:
         return int((self.split == SPLITS.index(split)).sum())
 
 
-def _scored(
-    kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, progress: Progress
-) -> list[tuple[ProbeScore, np.ndarray]]:
+def _scored(kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, progress: Progress) -> Scored:
     """The score of each classifier, and its rows for all test images: see `Outcomes`."""
     facts: dict[str, Any] = {split: data.count(split) for split in SPLITS}
     facts |= {"without": {split: count for split, count in data.without.items() if count}}

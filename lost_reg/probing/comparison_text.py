@@ -25,7 +25,7 @@ def text(comparison: ProbeComparison, width: int | None = None) -> str:
                 f"{texts.counted(comparison.test_images, 'test image')}"
             ),
             "",
-            *setting_lines(comparison.differences),
+            *setting_lines(comparison.differences, width),
             "",
             texts.text_table([_cells(one) for one in comparison.scores], width=width, drop=("images", "p")),
             *_notes(comparison),

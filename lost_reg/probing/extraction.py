@@ -14,14 +14,18 @@ import torch
 from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import Backbone
+from lost_reg.files import read_regular, whole_file
+from lost_reg.json_files import MALFORMED, as_json, parse_json
+from lost_reg.probing.cutoffs import measured_cutoff
 from lost_reg.probing.labelled import SPLITS, LabelledDataset
 from lost_reg.probing.records import Token
 from lost_reg.probing.token_cache import TokenCache
-from lost_reg.probing.tokens import TokenMaker, measured_cutoff
+from lost_reg.probing.tokens import TokenMaker
 from lost_reg.progress import Progress
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
+_CUTOFF_FILE = "cutoff.json"
 _BY_OUTLIERS: tuple[Token, ...] = ("normal", "outlier")  # the kinds that need a cut-off
 
 
@@ -53,24 +57,17 @@ class Extractor:
     crop: tuple[int, int]
     loader: LoaderOptions
 
-    def extract(
-        self, folder: Path, settings: dict[str, Any], seed: int, phase: Callable[[str], Progress]
-    ) -> Extraction:
-        """Make the tokens that the folder does not have yet.
+    def extract(self, work: Path, seed: int, phase: Callable[[str], Progress]) -> Extraction:
+        """Make the tokens that a folder of unfinished work does not have yet.
 
         Raises:
             LostRegError: none of the images can be used, a layer that the backbone lacks, or a folder that
                 cannot be written.
         """
-        layer, cutoff = self.backbone.block_index(self.outliers.layer), None
-        if set(self.kinds) & set(_BY_OUTLIERS):
-            train = self.dataset.parts["train"]
-            stream = self._stream(train.names, train.images)
-            measured = measured_cutoff(stream, self.backbone, self.outliers, phase("outliers"))
-            cutoff = float(f"{measured:.5g}")  # so that rounding in another batch changes nothing
+        layer = self.backbone.block_index(self.outliers.layer)
+        cutoff = self._cutoff(work, phase) if set(self.kinds) & set(_BY_OUTLIERS) else None
         names = list(chain.from_iterable(self.dataset.parts[split].names for split in SPLITS))
-        identity = {**settings, "kinds": list(self.kinds), "cutoff": cutoff, "of": self._digest()}
-        cache = TokenCache(folder, identity, len(self.kinds), self._width())
+        cache = TokenCache(work, len(self.kinds), self._width())
         failures: list[Failure] = []
         index_of = {name: index for index, name in enumerate(names)}
         maker = TokenMaker(self.backbone, self.kinds, layer, np.inf if cutoff is None else cutoff)
@@ -85,6 +82,21 @@ class Extractor:
                 cache.add(np.array([index_of[name] for name in batch.names], dtype=np.int64), batch.tokens)
         return Extraction(cutoff, failures, cache, cache.images())
 
+    def _cutoff(self, work: Path, phase: Callable[[str], Progress]) -> float:
+        """The norm above which patches are outliers, measured once."""
+        file = work / _CUTOFF_FILE
+        try:
+            return parse_json(read_regular(file), float)
+        except (FileNotFoundError, *MALFORMED):
+            pass
+        train = self.dataset.parts["train"]
+        stream = self._stream(train.names, train.images)
+        measured = measured_cutoff(stream, self.backbone, self.outliers, phase("outliers"))
+        cutoff = float(f"{measured:.5g}")
+        with whole_file(file) as part:
+            part.write_text(as_json(cutoff), encoding="utf-8")
+        return cutoff
+
     def _stream(self, names: Sequence[str], images: Sequence[Any]) -> ImageStream:
         loader = replace(self.loader, apply_exif=self.dataset.apply_exif)
         return ImageStream(images, names, loader=loader, crop=self.crop)
@@ -93,7 +105,3 @@ class Extractor:
         """How many numbers a token has, from an image of one patch."""
         side = self.backbone.patch_size
         return self.backbone.patch_embeddings(torch.zeros(1, 3, side, side)).shape[2]
-
-    def _digest(self) -> list[str]:
-        """What the tokens are of: the dataset and its images."""
-        return [self.dataset.name, *(self.dataset.parts[split].digest() for split in SPLITS)]

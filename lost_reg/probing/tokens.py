@@ -7,15 +7,12 @@ patch token that is an outlier, and one that is not; besides, the first register
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.norms import Moments, block_norms
-from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream, check_blocks
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import finite_images
@@ -26,7 +23,6 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
 
 KINDS: tuple[Token, ...] = ("cls", "register", "normal", "outlier", "mean")
-CUTOFF_IMAGES = 1000  # from which mean + 3 sigma is measured: 256,000 patches at 224 pixels
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,11 @@ class ImageTokens:
 
 @dataclass(frozen=True)
 class _Batch:
-    """prefix: kinds before the patches, (B, D) each. patches: (B, N, D). is_outlier: (B, N), on the CPU."""
+    """prefix: kinds before the patches, (B, D) each. patches: (B, N, D). norms: (B, N), on the CPU."""
 
     prefix: dict[Token, Tensor]
     patches: Tensor
-    is_outlier: Tensor
+    norms: Tensor
 
 
 def check_kinds(backbone: Backbone, kinds: Sequence[str] | None) -> tuple[Token, ...]:
@@ -78,28 +74,6 @@ def _lack(backbone: Backbone, kind: str) -> str:
         except LostRegError as error:
             return str(error)
     return ""
-
-
-def measured_cutoff(
-    stream: ImageStream, backbone: Backbone, options: ArtifactOptions, progress: Progress = no_progress
-) -> float:
-    """The norm above which a patch is an outlier: the fixed one, or mean + 3 sigma over some images.
-
-    Raises:
-        LostRegError: another rule, a layer that the backbone lacks, or no usable image.
-    """
-    layer = backbone.block_index(options.layer)
-    if options.rule == "fixed":
-        return options.cutoff
-    if options.rule != "sigma":
-        raise LostRegError(f"`outliers` {options.rule} needs another model: choose sigma or fixed")
-    every = -(-len(stream.names) // CUTOFF_IMAGES)
-    some = replace(stream, images=stream.images[::every], names=stream.names[::every])
-    moments = Moments()
-    of_layer = partial(block_norms, backbone, blocks=layer + 1)
-    for norms in some.map_batches(backbone, of_layer, [], progress):
-        moments.update(norms[layer].flatten()[None])
-    return float(moments.cutoff[0])
 
 
 class TokenMaker:
@@ -136,7 +110,7 @@ class TokenMaker:
             self._backbone, self._of_images, unreadable, progress, allow_empty=allow_empty
         )
         for names, batch in batches:
-            usable = finite_images(batch.patches).cpu()
+            usable = finite_images(batch.patches).cpu() & batch.norms.isfinite().all(dim=1)
             for of_kind in batch.prefix.values():
                 usable &= of_kind.isfinite().all(dim=1).cpu()
             drawn = self._drawn(batch, [seeds[name] for name in names])
@@ -154,17 +128,18 @@ class TokenMaker:
         patch_count = (images.shape[2] // backbone.patch_size) * (images.shape[3] // backbone.patch_size)
         for layer, output in enumerate(backbone.block_outputs(images, with_prefix=True)):
             if layer == self._layer:
-                is_outlier = output[:, -patch_count:].float().norm(dim=2).cpu() > self._cutoff
+                norms = output[:, -patch_count:].float().norm(dim=2).cpu()
         tokens = backbone.final_norm(output).float()
         rows = {"cls": 0, "register": backbone.register_row}
         prefix: dict[Token, Tensor] = {kind: tokens[:, rows[kind]] for kind in self._kinds if kind in rows}
-        return _Batch(prefix, tokens[:, -patch_count:], is_outlier)
+        return _Batch(prefix, tokens[:, -patch_count:], norms)
 
     def _drawn(self, batch: _Batch, seeds: Sequence[tuple[int, int]]) -> np.ndarray:
         """(B, kinds, D) float32."""
         count, width = batch.patches.shape[1:]
         order = torch.from_numpy(np.stack([np.random.default_rng(seed).random(count) for seed in seeds]))
-        chosen = {"normal": ~batch.is_outlier, "outlier": batch.is_outlier}
+        is_outlier = batch.norms > self._cutoff
+        chosen = {"normal": ~is_outlier, "outlier": is_outlier}
         kinds: list[Tensor] = []
         for kind in self._kinds:
             if kind in batch.prefix:

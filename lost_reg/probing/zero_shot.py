@@ -6,6 +6,7 @@ can have test-time registers (Jiang et al. 2025).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,19 +16,26 @@ import numpy as np
 
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import normalized
-from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_text
+from lost_reg.files import check_new, read_text
 from lost_reg.images.batching import DecodedImage
 from lost_reg.probing.class_probe import rows_of
 from lost_reg.probing.labelled import LabelledDataset
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.open_clip_models import OpenClip, import_open_clip
-from lost_reg.probing.records import Measure, Outcomes, ProbeRecord, ProbeScore
+from lost_reg.probing.records import (
+    PROBE_FILE,
+    Measure,
+    Outcomes,
+    ProbeRecord,
+    ProbeScore,
+    write_probe,
+)
 from lost_reg.probing.token_cache import TokenCache
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
+from lost_reg.training.work_folder import work_folder
 from lost_reg.types import Failure
 
 
@@ -86,18 +94,39 @@ def probe_zero_shot(
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> tuple[ProbeRecord, Outcomes]:
-    """Classify the test images of a dataset by the names of its classes.
+    """Classify the test images of a dataset by the names of its classes, and write the probe.
+
+    An interrupted call is continued by the next one of the same model and images: embeddings stay.
 
     Args:
-        folder: keeps the embeddings while this goes on, so that an interrupted call continues.
+        folder: a new one for the probe, or that of an interrupted call.
         seed: of the bootstrap.
 
     Raises:
-        LostRegError: no usable image, or a folder that cannot be written.
+        LostRegError: no usable image, or a folder that holds another probe or cannot be written.
     """
-    test = dataset.parts["test"]
+    check_new(folder / PROBE_FILE)
     settings = _settings(dataset, clip, prompts, seed)
-    images, embeddings, failures = _embedded(dataset, clip, settings, folder, loader, progress)
+    files = {"dataset": dataset.name, "files": dataset.parts["test"].digest()}
+    of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
+    with work_folder(folder, {**of_images, **files}) as work:
+        embedded = _embedded(dataset, clip, work, loader, progress)
+        probe = _classified(dataset, clip, prompts, settings, embedded)
+        write_probe(folder, *probe)
+        shutil.rmtree(work, ignore_errors=True)
+    return probe
+
+
+def _classified(
+    dataset: LabelledDataset,
+    clip: OpenClip,
+    prompts: Prompts,
+    settings: dict[str, Any],
+    embedded: tuple[np.ndarray, np.ndarray, Sequence[Failure]],
+) -> tuple[ProbeRecord, Outcomes]:
+    """The scores of what `_embedded` returned."""
+    (images, embeddings, failures), seed = embedded, settings["seed"]
+    test = dataset.parts["test"]
     scores = embeddings @ clip.embed_classes(prompts.names, prompts.templates).cpu().numpy().T
     truth = test.labels[images]
     measures: tuple[Measure, ...] = ("map",) if dataset.measure == "map" else ("top1",)
@@ -113,7 +142,7 @@ def probe_zero_shot(
     record = ProbeRecord(
         task="zero-shot",
         dataset=dataset.name,
-        label=backbone_label(clip.backbone.name, settings["weights"], settings["test_time_registers"]),
+        label=clip.backbone.label,
         classes=len(dataset.classes),
         settings=settings,
         scores=found,
@@ -123,12 +152,8 @@ def probe_zero_shot(
 
 
 def _settings(dataset: LabelledDataset, clip: OpenClip, prompts: Prompts, seed: int) -> dict[str, Any]:
-    backbone = clip.backbone
     return {
-        "backbone": backbone.name,
-        "weights": backbone.weights.recorded(),
-        "precision": backbone.precision,
-        "test_time_registers": backbone.registers.settings if backbone.registers else None,
+        **clip.backbone.recorded(),
         "seed": seed,
         "images": {"test": len(dataset.parts["test"])},
         "split_by": dataset.split_by,
@@ -144,15 +169,13 @@ def _settings(dataset: LabelledDataset, clip: OpenClip, prompts: Prompts, seed: 
 def _embedded(
     dataset: LabelledDataset,
     clip: OpenClip,
-    settings: dict[str, Any],
-    folder: Path,
+    work: Path,
     loader: LoaderOptions,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, Sequence[Failure]]:
     """The test images that could be embedded, (n,) int64, their embeddings, (n, E), and the others."""
     test = dataset.parts["test"]
-    of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
-    cache = TokenCache(folder, {**of_images, "dataset": dataset.name, "of": test.digest()}, 1, clip.width)
+    cache = TokenCache(work, 1, clip.width)
     places = {name: place for place, name in enumerate(test.names)}
     left = np.setdiff1d(np.arange(len(test)), cache.images())
     failures: list[Failure] = []

@@ -57,7 +57,9 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
         "controls": table("Controls", "changes", controls) if controls else None,
         "corloc_on": Path(artifacts.about.dataset).name if artifacts.about.dataset else "",
         "lost": LOST_SETTINGS[artifacts.about.lost],
-        "probes": table("Linear probes, with 95 % intervals", "probes", probe_rows(backbones)),
+        "probes": table(
+            "Linear probes of position and pixels, with 95 % intervals", "probes", probe_rows(backbones)
+        ),
     }
 
 

@@ -121,9 +121,10 @@ def check_free(folder: Path, *, resume: bool, overwrite: bool = False, record_fi
     if other:
         raise LostRegError(f"{str(folder)!r} holds other results ({other}): choose another `out`")
     if (folder / record_file).exists() and not (resume or overwrite):
-        held, anew = ("sweep", "") if record_file == SWEEP_FILE else ("run", ", `overwrite` starts it anew")
+        held = "sweep" if record_file == SWEEP_FILE else "run"
         raise LostRegError(
-            f"{str(folder)!r} holds a {held} already: `resume` continues it{anew}, or choose another `out`"
+            f"{str(folder)!r} holds a {held} already: `resume` continues it, `overwrite` starts it anew, or "
+            "choose another `out`"
         )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HEAD_FILE = "head.json"
 WORK_FOLDER = "unfinished"  # in the folder of a head, until it is finished
+WORK_SETTINGS = "settings.json"  # in that folder
 _SCALE = ("max_side", "square")
 _OWN_FEATURES = (
     "a head takes the features that it was trained on: leave out `facet`, `layer`, `center` and `normalize`"
@@ -61,19 +62,23 @@ def write_head(head: Head, folder: Path) -> None:
         part.write_text(as_json(asdict(head)) + "\n", encoding="utf-8")
 
 
-def check_free_for_head(out: Path, *, resume: bool) -> None:
+def check_free_for_head(out: Path, *, resume: bool, overwrite: bool = False) -> None:
     """Check that a head may be written to a folder.
 
     Raises:
-        LostRegError: a file, a folder with a head, or with an unfinished one although `resume` is not given.
+        LostRegError: a file; unless `overwrite` is given, a folder with a head, or with an unfinished one
+            although `resume` is not given.
     """
     if out.exists() and not out.is_dir():
         raise LostRegError(f"cannot write a head to {str(out)!r}: it is a file; choose a folder as `out`")
-    if (out / HEAD_FILE).exists():
-        raise LostRegError(f"{str(out)!r} holds a head already: choose another `out`")
-    if (out / WORK_FOLDER).exists() and not resume:
+    if (out / HEAD_FILE).exists() and not overwrite:
         raise LostRegError(
-            f"{str(out)!r} holds an unfinished training: `resume` continues it, or choose another `out`"
+            f"{str(out)!r} holds a head already: `overwrite` starts it anew, or choose another `out`"
+        )
+    if (out / WORK_FOLDER).exists() and not (resume or overwrite):
+        raise LostRegError(
+            f"{str(out)!r} holds an unfinished training: `resume` continues it, `overwrite` starts it anew, "
+            "or choose another `out`"
         )
 
 

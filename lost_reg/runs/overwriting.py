@@ -1,11 +1,13 @@
-"""Removing the results of a run, so that another can take its folder."""
+"""Removing the results of a run, or of another command, so that others can take their folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_no_links
@@ -15,24 +17,22 @@ from lost_reg.runs.folder import (
     ERRORS_FILE,
     MAPS_FOLDER,
     PICTURES_FOLDER,
-    PREDICTIONS_FILE,
-    RUN_FILE,
+    RUN_LAYOUT,
     TOKENS_FILE,
+    Layout,
     part_paths,
     read_outcomes,
     read_record,
 )
+from lost_reg.runs.heads import WORK_FOLDER, WORK_SETTINGS
 from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.pictures import picture_path
-
-_OF_IMAGES: dict[str, Callable[[Path, str], Path]] = {
-    MAPS_FOLDER: maps_path,
-    PICTURES_FOLDER: picture_path,
-}
+from lost_reg.runs.sweep_folder import SCORES_FILE
+from lost_reg.runs.writer import while_locked
 
 
-def remove_results(folder: Path) -> None:
-    """Remove what runs wrote into a folder, and nothing else; a folder that holds no run stays as it is.
+def remove_results(folder: Path, layout: Layout = RUN_LAYOUT) -> None:
+    """Remove what runs, or sweeps, wrote into a folder, and nothing else; one that holds none stays as it is.
 
     Maps and pictures are removed by the names of the run's images. The record goes last, so that what was
     interrupted can be done again. The caller holds the folder's lock.
@@ -41,29 +41,68 @@ def remove_results(folder: Path) -> None:
         LostRegError: a malformed line, which can hide the names of images, so that nothing is removed; a
             link on the way to a file; or a file that cannot be removed.
     """
-    if not (folder / RUN_FILE).is_file():
+    if not (folder / layout.record_file).is_file():
         return
-    try:
-        for path in list(_results(folder)):
+    with _removing(folder):
+        for path in list(_results(folder, layout)):
             path.unlink(missing_ok=True)
-        for name in _OF_IMAGES:
+        for name in _of_images(layout):
             _remove_empty(folder / name)
-        (folder / RUN_FILE).unlink()
+        (folder / layout.record_file).unlink()
+
+
+def remove_recorded(
+    folder: Path, record: str, read: Callable[[Path], Any], others: Iterable[str] = ()
+) -> None:
+    """Remove what a command wrote into a folder, and nothing else: unfinished work, files, the record last.
+
+    Args:
+        record: the file that makes the folder one of its kind; nothing but unfinished work is removed
+            without it.
+        read: reads the record of a folder; raises LostRegError for one of another kind.
+        others: the names of the other files.
+
+    Raises:
+        LostRegError: a record of another kind, a folder that holds links or is in use, or a file that cannot
+            be removed.
+    """
+    if not folder.is_dir():
+        return
+    with while_locked(folder), _removing(folder):
+        if is_of_kind := (folder / record).exists():
+            read(folder)
+        if (folder / WORK_FOLDER / WORK_SETTINGS).is_file():
+            shutil.rmtree(folder / WORK_FOLDER)
+        for name in [*others, record] if is_of_kind else ():
+            (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _removing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise LostRegError(f"cannot remove the results in {str(folder)!r}: {error.strerror}") from None
+        reason = error.strerror or error
+        raise LostRegError(f"cannot remove the results in {str(folder)!r}: {reason}") from None
 
 
-def _results(folder: Path) -> Iterator[Path]:
-    for outcome in read_outcomes(folder):
-        for name, path_of in _OF_IMAGES.items():
+def _of_images(layout: Layout) -> dict[str, Callable[[Path, str], Path]]:
+    """The folders with files of images, and where these files are: only runs have some."""
+    return {MAPS_FOLDER: maps_path, PICTURES_FOLDER: picture_path} if layout is RUN_LAYOUT else {}
+
+
+def _results(folder: Path, layout: Layout) -> Iterator[Path]:
+    record = read_record(folder / layout.record_file)
+    for outcome in read_outcomes(folder, layout):
+        for name, path_of in _of_images(layout).items():
             path = path_of(folder / name, outcome.image)
             if path.is_file() and not _is_behind_link(folder / name, path):
                 yield path
-    for name in (PREDICTIONS_FILE, ERRORS_FILE):
+    for name in (layout.lines_file, ERRORS_FILE):
         yield from part_paths(folder, name)
         yield folder / name
-    yield folder / TOKENS_FILE
-    if COMMAND in read_record(folder / RUN_FILE):  # else the file is the user's
+    yield folder / (TOKENS_FILE if layout is RUN_LAYOUT else SCORES_FILE)
+    if COMMAND in record:  # else the file is the user's
         yield folder / CONFIG_FILE
 
 

@@ -125,7 +125,7 @@ def write_folder(
     record = _record(source, backbone, options, count)
     if options.overwrite and ranks.first:
         with while_locked(out):
-            remove_results(out)
+            remove_results(out, work.layout)
     with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
         left = None if count is None else max(0, count - len(writer.done))
         if ranks.first and left != 0:

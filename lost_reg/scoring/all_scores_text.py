@@ -36,9 +36,9 @@ def text_table(rows: Sequence[AllScores], width: int | None = None) -> str:
     with_masks = any(row.masks or row.lacks_masks for row in rows)
     names = text.short_names([row.run.path for row in rows])
     shown = [{"run": name, **_cells(row, with_masks)} for name, row in zip(names, rows)]
-    lines = [text.text_table(shown, width=width, drop=_DROPPED)]
+    lines = [text.text_table(shown, width=width, drop=_DROPPED, shorten=("run", "backbone"))]
     lines += [f"{one_line(str(row.run.path))}: {note}" for row in rows for note in _notes(row)]
-    lines += [class_text(one_line(str(row.run.path)), row.classes) for row in rows if row.classes]
+    lines += [class_text(one_line(str(row.run.path)), row.classes, width) for row in rows if row.classes]
     return "\n".join(lines)
 
 

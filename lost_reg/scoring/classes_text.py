@@ -12,7 +12,7 @@ _APS = {"AP50": "ap50", "AP": "ap", "COCO AP50": "coco_ap50", "COCO AP": "coco_a
 _AGREEMENTS = {"purity": "purity", "NMI": "nmi"}
 
 
-def class_text(run: str, scores: ClassScores) -> str:
+def class_text(run: str, scores: ClassScores, width: int | None = None) -> str:
     """The section of a run: a row for each class and their mean, then purity and NMI."""
     rows = [
         {
@@ -31,7 +31,10 @@ def class_text(run: str, scores: ClassScores) -> str:
             **{title: f"{scores.mean(name):.1f}" for title, name in _APS.items()},
         }
     )
-    lines = [f"\nclasses of {run}: clusters assigned by the Hungarian method on AP50", text.text_table(rows)]
+    lines = [
+        f"\nclasses of {run}: clusters assigned by the Hungarian method on AP50",
+        text.text_table(rows, width=width, drop=("COCO AP", "COCO AP50"), shorten=("class", "cluster")),
+    ]
     for title, name in _AGREEMENTS.items():
         if one := getattr(scores, name):
             lines.append(f"{title} {_words(one)}")

@@ -20,18 +20,22 @@ from lost_reg.scoring.compare import (
 from lost_reg.scoring.paired import Paired
 
 FEWEST = 6  # if fewer images were found by only one of the two, p is never below SIGNIFICANT
+_DROPPED = ("both", "neither", "A alone", "B alone", "images", "p")  # for want of width
 _FEW = 5  # images that are named unless all are requested
 
 
-def text(comparison: Comparison, *, all_images: bool = False) -> str:
-    """The comparison as text: settings that differ, a table, the verdict, images that only one found."""
+def text(comparison: Comparison, *, all_images: bool = False, width: int | None = None) -> str:
+    """The comparison as text: settings that differ, a table, the verdict, images that only one found.
+
+    width: that tables may have; None for any.
+    """
     return "\n".join(
         [
             *_heading(comparison),
             "",
-            *setting_lines(comparison.differences),
+            *setting_lines(comparison.differences, width),
             "",
-            _table(comparison),
+            _table(comparison, width),
             *_table_notes(comparison),
             "",
             comparison.verdict,
@@ -57,14 +61,14 @@ def _heading(comparison: Comparison) -> Iterator[str]:
     )
 
 
-def setting_lines(differences: Sequence[SettingDifference] | None) -> list[str]:
+def setting_lines(differences: Sequence[SettingDifference] | None, width: int | None = None) -> list[str]:
     """A table of the settings that differ, and which of them can be the cause."""
     if differences is None:
         return ["A prediction file does not record its settings: what differs is not known."]
     if not differences:
         return ["The settings of A and B are the same."]
     rows = [{"differs": one.setting, "A": _shown(one.a), "B": _shown(one.b)} for one in differences]
-    lines = [texts.text_table(rows)]
+    lines = [texts.text_table(rows, width=width, shorten=("A", "B", "differs"))]
     causes = causes_of(differences)
     if len(causes) > 1:
         lines.append(f"Several settings differ ({', '.join(causes)}): any can be the cause.")
@@ -76,7 +80,7 @@ def _shown(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:37]}..."
 
 
-def _table(comparison: Comparison) -> str:
+def _table(comparison: Comparison, width: int | None) -> str:
     rows = [{"over": "all images", **paired_cells(comparison.total), "p (Holm)": ""}]
     rows += [
         {
@@ -86,7 +90,7 @@ def _table(comparison: Comparison) -> str:
         }
         for group in _shown_groups(comparison)
     ]
-    return texts.text_table(rows)
+    return texts.text_table(rows, width=width, drop=_DROPPED, shorten=("over",))
 
 
 def paired_cells(paired: Paired) -> dict[str, str]:

@@ -52,6 +52,14 @@ class ScoringOptions:
     unannotated: str = REFUSE
 
 
+class WithoutTruth(LostRegError):
+    """A run on a user's own images, for which no ground truth is named."""
+
+    def __init__(self, path: Path):
+        super().__init__(f"{path} was run on files of your own: name its ground truth with `dataset`")
+        self.path = path
+
+
 @dataclass(frozen=True)
 class FoundBoxes:
     """The boxes of a run, a sweep or a prediction file.
@@ -172,7 +180,7 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     """
     name = options.dataset or (found.settings and found.settings["dataset"])
     if not name and found.settings:
-        raise LostRegError(f"{found.path} was run on files of your own: name its ground truth with `dataset`")
+        raise WithoutTruth(found.path)
     if not name:
         raise unknown_dataset(found.path)
     if not (options.dataset or found.is_own or is_known(name)):

@@ -101,7 +101,8 @@ def score_on(
 
 # --- text, JSON, CSV ---------------------------------------------------------------------------------
 
-_DROPPED = ("whole image", "centred box", "images", "95 % interval", "backbone")  # for want of width
+_DROPPED = ("whole image", "images", "95 % interval", "dataset", "centred box", "backbone")
+_SHORTENED = ("run", "backbone")  # both for want of width
 
 
 def cells(row: ScoredRun) -> dict[str, str]:
@@ -126,7 +127,7 @@ def text_table(rows: Sequence[ScoredRun], width: int | None = None) -> str:
     shown = [{"run": name, **cells(row)} for name, row in zip(names, rows)]
     comparable = any(row.published for row in rows)
     drop = ["found", *_DROPPED, "published"] if comparable else ["published", "found", *_DROPPED]
-    lines = [text.text_table(shown, width=width, drop=drop)]
+    lines = [text.text_table(shown, width=width, drop=drop, shorten=_SHORTENED)]
     lines += [
         f"{one_line(str(row.path))}: {row.score.unusable:,} undecodable (counted as misses), "
         f"{row.score.without_truth:,} without any box (left out), {row.score.not_done:,} not done (left out)"

@@ -15,6 +15,7 @@ from lost_reg.datasets.base import REFUSE
 from lost_reg.datasets.truths import Truths
 from lost_reg.discovery.methods import METHODS, describe_differences, differences
 from lost_reg.errors import LostRegError
+from lost_reg.json_files import Count, PositiveCount
 from lost_reg.runs.sweep_folder import read_sweep
 from lost_reg.scoring.columns import AlignedBoxes, found_images, with_objects
 from lost_reg.scoring.corloc import CENTRED_SIDE, WHOLE_SIDE, wilson_interval
@@ -28,9 +29,6 @@ from lost_reg.scoring.found_boxes import (
 )
 from lost_reg.scoring.paired import mcnemar_p
 from lost_reg.text import counted
-
-Count = Annotated[int, Meta(ge=0)]
-PositiveCount = Annotated[int, Meta(ge=1)]
 
 
 @dataclass(frozen=True)

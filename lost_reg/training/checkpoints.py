@@ -16,7 +16,7 @@ from lost_reg.files import whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-_OLD_CHECKPOINT = "checkpoint.pt"  # a pickle, of earlier versions
+OLD_CHECKPOINT = "checkpoint.pt"  # a pickle, of earlier versions
 _STATE = "state"  # in the metadata of a checkpoint
 
 
@@ -54,7 +54,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         LostRegError: it is damaged, or an earlier version wrote it.
     """
-    path, old = folder / CHECKPOINT_FILE, folder / _OLD_CHECKPOINT
+    path, old = folder / CHECKPOINT_FILE, folder / OLD_CHECKPOINT
     if old.exists():
         raise LostRegError(f"{old} was made by an earlier version: delete it to begin again")
     if not path.exists():

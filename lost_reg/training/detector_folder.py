@@ -33,9 +33,10 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.runs.folder import RecordedWeights
+from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.runs.seals import OF_DETECTORS, is_own, sealed
 from lost_reg.text import first_sentence
-from lost_reg.training.checkpoints import packed
+from lost_reg.training.checkpoints import CHECKPOINT_FILE, OLD_CHECKPOINT, packed
 from lost_reg.training.detector_config import MOST_CLASSES, VIT, DetectorConfig
 from lost_reg.training.detector_models import build_detector
 from lost_reg.training.run_backbone import weights_of
@@ -201,6 +202,12 @@ def write_model(folder: Path, model: nn.Module) -> None:
     """Write the weights of a trained detector."""
     with whole_file(folder / MODEL_FILE, durable=True) as part:
         part.write_bytes(packed(model.state_dict()))
+
+
+def remove_detector(folder: Path) -> None:
+    """Remove the detector in a folder, finished or not, and nothing else; see `remove_recorded`."""
+    files = (MODEL_FILE, CHECKPOINT_FILE, OLD_CHECKPOINT, LOG_FILE, CHART_FILE)
+    remove_recorded(folder, DETECTOR_FILE, read_detector_record, files)
 
 
 class Log:

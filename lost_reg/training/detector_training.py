@@ -38,6 +38,7 @@ from lost_reg.training.detector_folder import (
     plain,
     read_detector_record,
     recorded_vit,
+    remove_detector,
     write_detector_record,
     write_model,
 )
@@ -55,7 +56,7 @@ class TrainingOptions:
     weights: a ResNet's; for a frozen ViT, those of the run, by default where they were.
     workers: processes that read images; 0 reads in this one.
     save_every: steps between checkpoints; there is also one every five minutes.
-    resume: continue the training in the folder.
+    resume: continue the training in the folder. overwrite: remove the detector in the folder.
     """
 
     device: torch.device = _CPU
@@ -64,6 +65,7 @@ class TrainingOptions:
     workers: int = 0
     save_every: int = 200
     resume: bool = False
+    overwrite: bool = False
     ranks: Ranks = ALONE
 
 
@@ -92,7 +94,9 @@ def train_detector(
     """
     ranks = options.ranks
     if ranks.first:
-        check_trainable(out, resume=options.resume)
+        check_trainable(out, resume=options.resume, overwrite=options.overwrite)
+        if options.overwrite:
+            remove_detector(out)
     with while_locked(out) if ranks.first else nullcontext():
         record = _record(data, config, options)
         if ranks.first:
@@ -108,18 +112,20 @@ def train_detector(
     return summary
 
 
-def check_trainable(out: Path, *, resume: bool) -> None:
+def check_trainable(out: Path, *, resume: bool, overwrite: bool = False) -> None:
     """Check that a detector may be trained in a folder.
 
     Raises:
-        LostRegError: a file, other files in it, or a training although `resume` is not given.
+        LostRegError: a file, other files in it, or a training although neither `resume` nor `overwrite` is
+            given.
     """
     if out.exists() and not out.is_dir():
         raise LostRegError(f"cannot write a detector to {str(out)!r}: it is a file; choose a folder as `out`")
     if (out / DETECTOR_FILE).exists():
-        if not resume:
+        if not (resume or overwrite):
             raise LostRegError(
-                f"{str(out)!r} holds a detector already: `resume` continues it, or choose another `out`"
+                f"{str(out)!r} holds a detector already: `resume` continues it, `overwrite` starts it anew, "
+                "or choose another `out`"
             )
     elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise LostRegError(f"{str(out)!r} holds other files: choose another `out`")

@@ -65,13 +65,14 @@ class FeatureCache:
     Args:
         folder: created if missing.
         budget: bytes of features that it may hold.
+        continues: what continues the work after an error, for its message.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
 
-    def __init__(self, folder: Path, budget: float):
-        self._folder, self._budget = folder, budget
+    def __init__(self, folder: Path, budget: float, continues: str = "`resume`"):
+        self._folder, self._budget, self._continues = folder, budget, continues
         self._entries: dict[str, _Entry] = {}
         self._end = 0
         try:
@@ -161,5 +162,5 @@ class FeatureCache:
     def _cannot_write(self, error: OSError) -> LostRegError:
         return LostRegError(
             f"cannot write to {str(self._folder)!r}: {error.strerror or error}; what was done is kept, "
-            "`resume` continues"
+            f"{self._continues} continues"
         )

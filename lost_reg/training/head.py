@@ -26,7 +26,8 @@ from lost_reg.files import whole_file
 from lost_reg.json_files import as_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
-from lost_reg.runs.heads import check_free_for_head, write_head
+from lost_reg.runs.heads import HEAD_FILE, check_free_for_head, read_head, write_head
+from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
 from lost_reg.text import counted
@@ -97,7 +98,9 @@ def train_head(
     features = layers_from_last(training.features, backbone)
     images = images_to_train_on(results, training, options)
     settings = _settings(results, backbone, replace(training, features=features), options.limit)
-    check_free_for_head(out, resume=options.resume)
+    check_free_for_head(out, resume=options.resume, overwrite=options.overwrite)
+    if options.overwrite:
+        remove_recorded(out, HEAD_FILE, read_head)
     with work_folder(out, settings) as work:
         loader = as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:

@@ -52,10 +52,11 @@ class TrainOptions:
 
     limit: how many images to learn from at most, drawn at random.
     image_root: where the run's images are; by default where they were.
-    resume: continue a training that was interrupted.
+    resume: continue a training that was interrupted. overwrite: remove the head that the folder holds.
     """
 
     loader: LoaderOptions = field(default_factory=LoaderOptions)
     limit: int | None = None
     image_root: ImageRoot = RECORDED
     resume: bool = False
+    overwrite: bool = False

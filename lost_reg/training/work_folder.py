@@ -10,10 +10,8 @@ from typing import Any
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json
-from lost_reg.runs.heads import WORK_FOLDER
+from lost_reg.runs.heads import WORK_FOLDER, WORK_SETTINGS
 from lost_reg.runs.writer import while_locked
-
-_SETTINGS_FILE = "settings.json"
 
 
 @contextlib.contextmanager
@@ -26,11 +24,12 @@ def work_folder(out: Path, settings: dict[str, Any]) -> Iterator[Path]:
     work = out / WORK_FOLDER
     with while_locked(out):
         text = as_json(settings, indent=2)
-        file = work / _SETTINGS_FILE
+        file = work / WORK_SETTINGS
         if file.exists() and file.read_bytes() != text.encode():
             differ = _difference(file, settings)
             raise LostRegError(
-                f"{str(out)!r} holds unfinished work with other settings ({differ}): choose another `out`"
+                f"{str(out)!r} holds unfinished work with other settings ({differ}): choose another `out`, "
+                "or `overwrite` it"
             )
         with whole_file(file) as part:
             part.write_text(text, encoding="utf-8")

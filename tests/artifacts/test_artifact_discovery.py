@@ -187,6 +187,17 @@ def test_test_time_registers_take_the_outliers_and_leave_little_to_control(strea
     assert outliers.patches < 16 * planted.PATCHES and abs(outliers.corloc.difference) < 20
 
 
+def test_p_values_are_adjusted_for_the_number_of_comparisons(of_plant):
+    of_rest = [one.from_rest for one in of_plant.controls if one.from_rest]
+    for changes, count in (([one.corloc for one in of_plant.controls], 6), (of_rest, 3)):
+        assert len(changes) == count
+        highest = 0.0
+        for rank, change in enumerate(sorted(changes, key=lambda one: one.p)):
+            highest = max(highest, min(1.0, (count - rank) * change.p))
+            assert change.p_holm == pytest.approx(highest)
+        assert any(change.p < change.p_holm < 1 for change in changes)
+
+
 def test_mcnemar_and_intervals_by_hand():
     before = np.array([True, True, True, True, True, True, False, False, False, False])
     after = np.array([True, False, False, False, False, False, False, True, False, False])

@@ -112,7 +112,10 @@ def contents(folder):
     return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
-def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(lost_reg, photos, tmp_path):
+def test_the_backbone_that_the_neurons_are_of_is_measured_with_registers_too(
+    lost_reg, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
     model, other = "timm:vit_tiny_patch16_224", "timm:deit_tiny_patch16_224"
     file, out = tmp_path / "neurons.json", tmp_path / "out"
     file.write_text(json.dumps({"neurons": [[2, 1], [3, 0]], "backbone": model}))
@@ -203,7 +206,7 @@ def test_weights_of_a_backbone_that_cannot_be_are_one_line(options, said, lost_r
     [
         (("-b", "dnio"), "unknown backbone 'dnio'"),
         (("-b", "tiny", "--reference", "dnio"), "unknown backbone 'dnio'"),
-        (("-b", "tiny", "--cutoff", "-3"), "cut-off above 0"),
+        (("-b", "tiny", "--cutoff", "-3"), "--cutoff above 0"),
         (("-b", "tiny", "--layer", "9"), "has no layer 9"),
         (("-b", "tiny", "-b", "dino", "--weights", "x.pth"), "a weight file fits one backbone"),
     ],
@@ -212,3 +215,13 @@ def test_bad_input_is_one_line(arguments, text, lost_reg, photos, tmp_path):
     result = lost_reg("artifacts", photos, *arguments, "--out", tmp_path / "out")
     assert result.exit_code != 0 and text in result.stderr and len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tables_fit_80_columns(lost_reg, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224=random", "--limit", 3, "--workers", 0)
+    result = lost_reg("artifacts", photos, *models, "--controls", "mean", "--out", tmp_path / "out")
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("Left out")]
+    assert result.exit_code == 0 and max(map(len, lines[:-1])) <= 80
+    assert lines[0].split()[0] == "backbone" and "above mean + 3 sigma" in lines[0]
+    assert "Linear probes of position and pixels" in result.stdout

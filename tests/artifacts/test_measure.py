@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import planted
 import pytest
 import torch
-from artifact_cases import LOADER, backbone_artifacts
+from artifact_cases import LOADER, backbone_artifacts, not_finite_where_flat
 from helpers import approximately, batches_of, refusal, scarce_memory
 
 from lost_reg.artifacts.measure import measure
@@ -179,7 +179,8 @@ def test_a_half_of_which_nothing_fits_the_memory_is_left_out(fitting, stream, pl
 
 def test_what_cannot_be_is_refused(stream, random_backbone):
     assert "unknown outlier rule" in refusal(ArtifactOptions, rule="x")
-    assert "cut-off above 0" in refusal(ArtifactOptions, cutoff=0)
+    assert "a finite `cutoff` above 0" in refusal(ArtifactOptions, cutoff=0)
+    assert "a finite `cutoff` above 0" in refusal(ArtifactOptions, cutoff=float("inf"))
     assert "has no layer 6" in refusal(measure, stream, random_backbone, ArtifactOptions(layer=6))
     function = load_backbone(lambda images: images, device="cpu", preprocessing=Preprocessing(14))
     assert "no transformer blocks" in refusal(measure, stream, function)
@@ -188,3 +189,17 @@ def test_what_cannot_be_is_refused(stream, random_backbone):
     few = ImageStream(stream.images[:1], stream.names[:1], max_side=64)
     text = refusal(measure, few, random_backbone, ArtifactOptions(rule="reference"), shallow)
     assert text == "shallow, the reference, has no layer -2"
+
+
+def test_an_image_whose_norms_are_not_finite_is_left_out(stream, plain, monkeypatch):
+    few = replace(stream, max_side=128).part(range(3))
+    expected = measure(few, plain)
+    flat = torch.full((64, 64, 3), 200, dtype=torch.uint8).numpy()
+    with_flat = replace(few, images=[flat, *few.images], names=["flat", *few.names])
+    not_finite_where_flat(plain, monkeypatch)
+    row = measure(with_flat, plain)
+    reason = f"norms of {plain.name} are not finite in fp32"
+    assert row.failures == {"flat": reason} and row.images == 3
+    assert approximately(asdict(replace(row, failures={})), asdict(expected))
+    only = with_flat.part([0])
+    assert refusal(measure, only, plain) == f"not one of 1 image could be used: flat ({reason})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -83,11 +84,13 @@ def test_the_series_is_shown_as_a_table_and_as_csv(run, lost_reg, tmp_path):
     assert table.exit_code == 0, table.output
     first, second, third = (line for line in table.stdout.splitlines()[2:5])
     assert [line.split()[2] for line in (first, second, third)] == ["100", "200", "1,000"]
-    assert "CorLoc" in table.stdout and "outliers shuffled between images" in table.stdout
+    assert "CorLoc" in table.stdout and ", Holm " in table.stdout
+    assert re.search(r"  outliers ?\S*….*images ", table.stdout)  # shortened to the width
     result = lost_reg(*series(run, "--out", tmp_path / "b", "--limit", 2, "--controls", "shuffled", "--csv"))
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["step"] for row in rows] == ["100", "200", "1000"]
-    assert {"corloc_low", "shuffled_outliers_p_from_rest", "shuffled_rest_class_cosine"} <= rows[0].keys()
+    assert {"corloc_low", "shuffled_outliers_p_holm_from_rest", "shuffled_rest_p_holm"} <= rows[0].keys()
+    assert {"shuffled_outliers_p_from_rest", "shuffled_rest_class_cosine"} <= rows[0].keys()
     assert "shuffled_rest_p_from_rest" not in rows[0]
 
 
@@ -147,7 +150,7 @@ def other_architecture(run, folder):
         (("-b", "tiny", "--checkpoints", "nope-*.pth"), "no file matches 'nope-*.pth': --checkpoints is"),
         (("-b", "tiny", "-b", "dino", "--checkpoints", "x-*.pth"), "--checkpoints are of one model"),
         (("-b", "tiny=a.pth", "--checkpoints", "x-*.pth"), "--checkpoints are of one model"),
-        (("-b", "tiny", "--controls", "median"), "unknown control 'median': choose among mean, shuffled"),
+        (("-b", "tiny", "--controls", "median"), "'median' is not one of mean, shuffled, zeroed"),
         (("-b", "tiny", "photos"), "give either images (files, folders, patterns), or a --dataset"),
     ],
 )
@@ -187,7 +190,7 @@ def test_registers_of_a_series_are_refused(run, lost_reg, tmp_path):
     file.write_text(json.dumps({"neurons": [[2, 1]]}))
     added = ("--test-time-registers", 1, "--register-neurons", file)
     result = lost_reg(*series(run, *added, "--out", tmp_path / "out"))
-    assert result.exit_code == 2 and "register neurons are of one checkpoint" in result.stderr
+    assert result.exit_code == 2 and "are found in the weights of one checkpoint" in result.stderr
 
 
 def test_an_incomplete_dataset_is_one_line(lost_reg, make_voc, tmp_path):

@@ -18,7 +18,8 @@ def runs(lost_reg, voc, tmp_path):
     return tmp_path / "results/random", tmp_path / "results/tiny"
 
 
-def test_text(lost_reg, runs):
+def test_text(lost_reg, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     result = lost_reg("compare", *runs)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -27,6 +28,8 @@ def test_text(lost_reg, runs):
     assert any(re.match(r"weights.source +random +bundled$", line) for line in lines)
     assert any(line.startswith("all images  ") for line in lines)
     assert any("points of CorLoc (95 %" in line for line in lines)
+    header = next(line for line in lines if line.startswith("over  "))
+    assert len(header) <= 80 and header.endswith("p  p (Holm)")
 
 
 def test_json_and_corloc_agree(lost_reg, runs):

@@ -36,7 +36,8 @@ def test_a_table_fits_80_columns(lost_reg, run_folder, voc, monkeypatch):
     header, _, one, two, missing, *_ = lost_reg("corloc", run_folder).stdout.splitlines()
     assert re.split(r"  +", header)[:3] == ["run", "backbone", "dataset"] and "CorLoc" in header
     assert all(len(line) <= 80 for line in (header, one, two))
-    assert "tiny (preset best, refine=bilateral)" in two and one.startswith("one  tiny  ")
+    assert header.split()[-2:] == ["centred", "box"] and one.startswith("one  tiny  ")
+    assert re.search(r"tiny \(pre.*….*bilateral\) ", two)  # its middle is left out, not the column
     assert missing.startswith("Left out to fit the width: ") and missing.endswith("published")
     header, _, row, *_ = lost_reg("score", run_folder / "two").stdout.splitlines()
     assert len(header) <= 80 and "box AP" in header and len(row) <= 80
@@ -96,3 +97,20 @@ def test_ground_truth_missing_for_an_image(lost_reg, refused, voc, tmp_path):
     (voc / "VOCdevkit/VOC2007/Annotations/000003.xml").unlink()
     line = refused("corloc", tmp_path / "out")
     assert "has no annotation (000003.jpg): --unannotated leave-out scores the others" in line
+
+
+@pytest.mark.parametrize("command", ["corloc", "score"])
+def test_runs_on_own_images_are_noted_beside_those_that_are_scored(
+    command, lost_reg, refused, run_folder, photos, tmp_path
+):
+    own = [run_folder / "own", run_folder / "sub" / "own"]
+    for out in own:
+        lost_reg("run", photos, "--method", "lost", "--out", out)
+    result = lost_reg(command, run_folder)
+    assert result.exit_code == 0 and "tiny" in result.stdout
+    line = f"2 runs on your own images have no annotations: {own[0]}, {own[1]}"
+    assert f"Note: {line}\n" in result.stderr and "Error" not in result.stderr
+    (run_folder / "one" / "predictions.jsonl").write_text("damaged\n")
+    assert lost_reg(command, run_folder).exit_code == 1
+    (run_folder / "one" / "run.json").unlink()
+    assert refused(command, run_folder) == f"Error: {line}: name their ground truth with --dataset"

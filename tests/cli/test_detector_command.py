@@ -13,6 +13,7 @@ from detector_cases import run_on_scenes, write_run
 
 from lost_reg.discovery.methods import describe_setting
 from lost_reg.runs.folder import read_run
+from lost_reg.training.detector_folder import read_detector_record
 
 SMALL = ("--batch-size", 2, "--min-size", 64, "--max-size", 64, "--channels", 8, "--steps", 3)
 
@@ -68,7 +69,7 @@ def test_everything_reads_the_run_of_a_detector(lost_reg, detector, tmp_path, ma
     assert json.loads((tmp_path / "found.json").read_text())["images"]
 
 
-def test_options_that_do_not_apply_are_refused(refused, detector, run, tmp_path):
+def test_options_that_do_not_apply_are_refused(lost_reg, refused, detector, run, tmp_path):
     photos, out = tmp_path / "photos", ("--out", tmp_path / "found")
     applied = ("run", photos, *out, "--method", "detector")
     assert "needs --detector" in refused(*applied, exit_code=2)
@@ -81,7 +82,12 @@ def test_options_that_do_not_apply_are_refused(refused, detector, run, tmp_path)
     assert "it is not a weight file" in refused(*train, "--weights", photos / "0.png")
     assert "--min-size" in refused(*train, "--min-size", "big")
     assert "weights" in refused(*train, "--backbone", "resnet18", "--weights", photos / "0.png")
-    assert "--resume continues it" in refused("train", "detector", run, "--out", detector, *SMALL)
+    again = ("train", "detector", run, "--out", detector, *SMALL[:-1], 1)
+    assert "--resume continues it, --overwrite starts it anew" in refused(*again)
+    (detector / "mine.txt").write_text("mine")
+    assert lost_reg(*again, "--overwrite").exit_code == 0
+    assert read_detector_record(detector)["config"]["steps"] == 1
+    assert len((detector / "log.csv").read_text().splitlines()) == 2 and (detector / "mine.txt").is_file()
 
 
 def test_a_run_that_cannot_be_trained_on_is_one_line(refused, lost_reg, tmp_path, save_scene):

@@ -7,7 +7,9 @@ def test_backbones(lost_reg):
     result = lost_reg("backbones")
     assert result.exit_code == 0
     assert "dinov2_vitl14_reg" in result.stdout and "dinov2_reg" in result.stdout
-    assert "give dino_deitsmall8_300ep_pretrain.pth as --weights" in result.stdout
+    lines = result.stdout.partition("\nLeft out to fit the width: ")[0].splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines[0]) < len(lines[1])
+    assert "give dino_deitsmall8_300ep_pretrain.pth as --weights" in " ".join(result.stdout.split())
 
 
 def test_datasets(lost_reg, voc):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lost_reg.artifacts.records import RULES, read_artifacts
 from lost_reg.probing import logistic, tables
 from lost_reg.probing.published import published_value
 from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
@@ -115,6 +116,41 @@ def test_test_time_registers_are_probed(lost_reg, classes, tmp_path):
     assert record.settings["test_time_registers"]["count"] == 1
 
 
+def test_a_cut_off_of_artifacts_is_taken(lost_reg, refused, classes, tmp_path):
+    images, small = (classes / "dark", classes / "bright" / "00.png"), ("--max-side", 48, "--workers", 0)
+    measured = lost_reg(
+        "artifacts", *images, "-b", "tiny", "--layer", 1, *small, "--out", tmp_path / "artifacts"
+    )
+    assert measured.exit_code == 0, measured.output
+    file = tmp_path / "artifacts" / "artifacts.json"
+    (row,) = read_artifacts(file).backbones
+    model = ("-b", "tiny", "--tokens", "normal", *SMALL)
+    for more, layer, rule in (
+        ((), 1, "sigma"),
+        (("--layer", -1, "--outliers", "reference"), -1, "reference"),
+    ):
+        out = tmp_path / rule
+        result = lost_reg("probe", classes, *model, "--cutoff", file, *more, "--out", out)
+        assert result.exit_code == 0, result.output
+        settings, cutoff = read_probe(out).settings, row.layers[layer].cutoffs[rule]
+        assert settings["cutoff"] == pytest.approx(cutoff, rel=1e-4)
+        assert (settings["layer"], settings["outliers"]) == (layer, "fixed")
+        assert f"outliers have a norm above {cutoff:.5g}, {RULES[rule]} after layer {layer}" in result.stderr
+    other = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", *SMALL, "--cutoff", file)
+    assert "has no cut-off of timm:vit_tiny_patch16_224" in refused("probe", classes, *other)
+
+
+def test_a_cut_off_that_cannot_be_used_is_one_line(refused, classes, tmp_path):
+    for options, said, code in (
+        (("--cutoff", 150), "a number as --cutoff is for --outliers fixed", 2),
+        (("--outliers", "reference"), "give its artifacts.json as --cutoff", 2),
+        (("--outliers", "fixed", "--cutoff", "inf"), "a finite --cutoff above 0", 1),
+        (("--cutoff", tmp_path / "none.json"), "none.json: No such file", 1),
+        (("--cutoff", classes / "dark" / "00.png"), "does not hold artifacts", 1),
+    ):
+        assert said in refused("probe", classes, "-b", "tiny", *SMALL, *options, exit_code=code)
+
+
 def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
     model = ("-b", "tiny", *SMALL)
     assert "unknown dataset 'nothing'" in refused("probe", "nothing", *model)
@@ -125,9 +161,6 @@ def test_what_is_wrong_is_one_line(refused, lost_reg, classes, tmp_path):
     (classes / "dark" / "00.png").rename(one / "cat" / "a.png")
     assert "only the class 'cat': a probe needs at least two" in refused("probe", one, *model)
     assert "fewer training images than classes: 1 of 2" in refused("probe", classes, *model, "--limit", 1)
-    assert "unknown kind of token 'patch' in --tokens" in refused(
-        "probe", classes, *model, "--tokens", "patch"
-    )
     without = ("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "cls,register")
     assert "has no registers: choose other --tokens" in refused("probe", classes, *without, *SMALL)
     assert "at most --resize" in refused("probe", classes, "-b", "tiny", "--crop", 300)
@@ -158,7 +191,7 @@ def test_the_same_command_continues(classes, tmp_path):
                  "--batch-size", "4", "--out", str(tmp_path / "out")]  # fmt: skip
     stopped = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
     assert stopped.returncode == 130 and "the same command continues" in stopped.stderr
-    assert (tmp_path / "out" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
+    assert (tmp_path / "out" / "unfinished" / "tokens.bin").stat().st_size == 8 * (8 + 4 * 192)
     again = subprocess.run([sys.executable, "-m", "lost_reg", *arguments], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert read_probe(tmp_path / "out").scores[0].train == 29
@@ -191,3 +224,19 @@ def test_published_numbers_stand_beside_comparable_probes_only():
         {"settings": {"crop": 112}},
     ):
         assert published(**changes) == [None] * 4
+
+
+def test_overwriting_removes_the_probe_and_nothing_else(lost_reg, refused, classes, tmp_path):
+    out = tmp_path / "out"
+    probe = ("probe", classes, "-b", "tiny", "--out", out, *SMALL, "--tokens", "mean")
+    assert lost_reg(*probe).exit_code == 0
+    (out / "mine.txt").write_text("mine")
+    assert "choose another --out, or --overwrite it" in refused(*probe, "--seed", 1)
+    assert lost_reg(*probe, "--seed", 1, "--overwrite").exit_code == 0
+    assert read_probe(out).settings["seed"] == 1
+    assert {path.name for path in out.iterdir()} == {".lock", "mine.txt", "probe.json", "outcomes.npz"}
+    (out / "probe.json").write_text('{"somebody": "else"}')
+    assert "does not hold a probe" in refused(*probe, "--overwrite")
+    assert (out / "outcomes.npz").is_file()
+    assert "unknown dataset" in refused("probe", "nothing", *probe[2:], "--overwrite")
+    assert (out / "probe.json").is_file()

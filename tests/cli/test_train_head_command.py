@@ -53,7 +53,11 @@ def test_from_images_to_a_comparison_on_held_out_images(lost_reg, refused, scene
     )
     text = made(lost_reg, "train", "head", run, *options).stdout
     assert "a head of 192 weights, trained on" in text and f"--method head --head {head}" in text
-    assert "holds a head already" in refused("train", "head", run, *options)
+    assert "holds a head already: --overwrite" in refused("train", "head", run, *options)
+    (head / "unfinished").mkdir()
+    (head / "unfinished" / "settings.json").write_text("of another training")
+    made(lost_reg, "train", "head", run, *options, "--overwrite")
+    assert {path.name for path in head.iterdir()} == {"head.json", ".lock"}
 
     with_head = ("run", "-d", scenes, "--method", "head", "--head", head, "--workers", 0, "--out", of_head)
     made(lost_reg, *with_head)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from artifact_cases import not_finite_where_flat
 from colours import colour_backbone
 from helpers import refusal
 from small_models import small_backbone
@@ -15,12 +16,14 @@ from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
-from lost_reg.probing import extraction, logistic
+from lost_reg.probing import class_probe, extraction, logistic
 from lost_reg.probing.class_probe import ClassProbeOptions, probe_classes, rows_of
+from lost_reg.probing.cutoffs import measured_cutoff
 from lost_reg.probing.labelled import LabelledDataset, LabelledPart
 from lost_reg.probing.measures import value
-from lost_reg.probing.records import read_outcomes, read_probe, write_probe
-from lost_reg.probing.tokens import KINDS, TokenMaker, check_kinds, measured_cutoff
+from lost_reg.probing.records import read_outcomes, read_probe
+from lost_reg.probing.token_cache import TokenCache
+from lost_reg.probing.tokens import KINDS, TokenMaker, check_kinds
 from lost_reg.runs.options import LoaderOptions
 
 LOADER = LoaderOptions(workers=0, batch_size=3)
@@ -115,7 +118,8 @@ def test_the_cut_off(backbone, colours):
     expected = norms.mean() + 3 * norms.std(correction=0)
     assert measured_cutoff(stream, backbone, ArtifactOptions()) == pytest.approx(float(expected))
     assert measured_cutoff(stream, backbone, ArtifactOptions(rule="fixed", cutoff=7.0)) == 7.0
-    assert "another model" in refusal(measured_cutoff, stream, backbone, ArtifactOptions(rule="reference"))
+    of_reference = ArtifactOptions(rule="reference")
+    assert "give its artifacts.json as `cutoff`" in refusal(measured_cutoff, stream, backbone, of_reference)
 
 
 def probe(dataset, backbone, folder, **options):
@@ -142,9 +146,8 @@ def test_colours_are_read_from_the_mean_of_all_patches(colours, backbone, tmp_pa
             assert score.value == value("top1", rows[covered])
     assert list(outcomes.names) == colours.parts["test"].names
     assert record.settings["crop"] == 56 and record.settings["images"] == {"train": 30, "val": 9, "test": 24}
-    write_probe(tmp_path / "written", record, outcomes)
-    assert read_probe(tmp_path / "written") == record
-    again = read_outcomes(tmp_path / "written", record)
+    assert read_probe(tmp_path) == record
+    again = read_outcomes(tmp_path, record)
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(again.rows, outcomes.rows))
 
 
@@ -182,14 +185,70 @@ def test_an_interrupted_probe_continues(colours, backbone, tmp_path, monkeypatch
         add(self, images, tokens)
 
     monkeypatch.setattr(extraction.TokenCache, "add", count)
+    monkeypatch.setattr(extraction, "measured_cutoff", lambda *_: pytest.fail("measured again"))
+    text = refusal(probe, colours, backbone, tmp_path / "part", seed=1)
+    assert "holds unfinished work with other settings (seed): choose another `out`" in text
+    text = refusal(probe, replace(colours, name="other"), backbone, tmp_path / "part")
+    assert "with other settings (dataset)" in text
     continued, _ = probe(colours, backbone, tmp_path / "part")
-    assert sum(added) == 63 and continued == whole
-    probe(colours, backbone, tmp_path / "part")
-    assert sum(added) == 63  # all there
-    probe(colours, backbone, tmp_path / "part", seed=1)
-    assert sum(added) == 2 * 63  # those of another seed are made anew
-    probe(replace(colours, name="other"), backbone, tmp_path / "part", seed=1)
-    assert sum(added) == 3 * 63  # and so are those of another dataset with the same names
+    assert sum(added) == 63 and continued == whole == read_probe(tmp_path / "part")
+    assert {path.name for path in (tmp_path / "part").iterdir()} - {".lock"} == {"probe.json", "outcomes.npz"}
+
+
+def test_kinds_that_were_scored_are_not_fitted_again(colours, backbone, tmp_path, monkeypatch):
+    whole, of_whole = probe(colours, backbone, tmp_path / "whole")
+    choose, fits = class_probe.choose_c, []
+
+    def stop_at_the_third(*arguments):
+        if len(fits) == 2:
+            raise KeyboardInterrupt
+        fits.append(1)
+        return choose(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(class_probe, "choose_c", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            probe(colours, backbone, tmp_path / "part")
+
+    def count(*arguments):
+        fits.append(1)
+        return choose(*arguments)
+
+    monkeypatch.setattr(class_probe, "choose_c", count)
+    learned = sum(score.value is not None for score in whole.scores) // 2
+    assert learned > 2
+    continued, outcomes = probe(colours, backbone, tmp_path / "part")
+    assert len(fits) == learned and continued == whole
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outcomes.rows, of_whole.rows))
+
+
+def test_a_kind_that_was_scored_on_other_tokens_is_fitted_again(colours, backbone, tmp_path, monkeypatch):
+    """An image that failed, for want of memory, is among the tokens of the next call."""
+    stop = pytest.MonkeyPatch()
+    stop.setattr(class_probe, "write_probe", stop_after(class_probe.write_probe, 1))
+    not_finite_where_flat(backbone, stop)
+    train = colours.parts["train"]
+    with_flat = replace(train, images=[np.full_like(train.images[0], 200), *train.images[1:]])
+    dataset = replace(colours, parts={**colours.parts, "train": with_flat})
+    with pytest.raises(KeyboardInterrupt):
+        probe(dataset, backbone, tmp_path / "out", tokens=("cls", "mean"))
+    assert read_probe(tmp_path / "out" / "unfinished" / "cls").scores[0].train == 29
+    stop.undo()
+    record, _ = probe(dataset, backbone, tmp_path / "out", tokens=("cls", "mean"))
+    assert [one.train for one in record.scores] == [30] * 4 and record.failures == {}
+
+
+def stop_after(function, calls):
+    """The function, but it is interrupted after so many calls."""
+    done = []
+
+    def stopping(*arguments):
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        done.append(1)
+        return function(*arguments)
+
+    return stopping
 
 
 def test_images_that_cannot_be_used_are_named(colours, backbone, tmp_path):
@@ -204,8 +263,26 @@ def test_images_that_cannot_be_used_are_named(colours, backbone, tmp_path):
     assert set(record.failures) == {"60", "5"}
     assert (record.scores[0].train, record.scores[0].test, record.scores[0].without) == (29, 23, {})
     assert np.isnan(outcomes.rows[0][0]).all() and np.isfinite(outcomes.rows[0][1:]).all()
-    again, _ = probe(replace(colours, parts=parts), backbone, tmp_path / "out", tokens=("cls",))
-    assert again == record
+
+
+def test_an_image_whose_norms_are_not_finite_is_named_and_the_others_are_probed(
+    colours, backbone, tmp_path, monkeypatch
+):
+    train = colours.parts["train"]
+    flat = np.full_like(train.images[0], 200)
+    with_flat = replace(train, images=[*train.images[:5], flat, *train.images[6:]])
+    without = train.of(np.arange(30) != 5)
+    some = {"tokens": ("normal", "outlier")}
+    expected, _ = probe(
+        replace(colours, parts={**colours.parts, "train": without}), backbone, tmp_path / "a", **some
+    )
+    not_finite_where_flat(backbone, monkeypatch)
+    record, _ = probe(
+        replace(colours, parts={**colours.parts, "train": with_flat}), backbone, tmp_path / "b", **some
+    )
+    assert list(record.failures) == ["5"] and record.failures["5"].endswith("not finite in fp32")
+    assert record.settings["cutoff"] == expected.settings["cutoff"]
+    assert [one.train + one.without.get("train", 0) for one in record.scores] == [29] * 4
 
 
 def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tmp_path):
@@ -239,7 +316,9 @@ def test_what_is_refused(colours, backbone, tmp_path):
         probe, colours, backbone, tmp_path, outliers=ArtifactOptions(layer=9), tokens=("cls",)
     )
     (tmp_path / "file").touch()
-    assert "cannot write to" in refusal(probe, colours, backbone, tmp_path / "file", tokens=("cls",))
+    assert "cannot write" in refusal(probe, colours, backbone, tmp_path / "file", tokens=("cls",))
+    (tmp_path / "tokens.bin").symlink_to("/dev/full")
+    assert "what was done is kept, the same command continues" in refusal(TokenCache, tmp_path, 1, 8)
 
 
 def test_the_square_fits_the_patches():

@@ -11,8 +11,11 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from lost_reg.backbones.loading import load_backbone
+from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.cli.app import main
 from lost_reg.errors import LostRegError
+from lost_reg.probing import zero_shot
 from lost_reg.probing.open_clip_models import OpenClip, load_open_clip
 from lost_reg.probing.records import read_outcomes, read_probe
 
@@ -98,6 +101,20 @@ def probe(shots, small, tmp_path):
     return run
 
 
+@pytest.fixture
+def one_template(tmp_path):
+    """The option for one template: the 80 of open_clip take seconds."""
+    (tmp_path / "template.txt").write_text("a {}\n")
+    return "--templates", tmp_path / "template.txt"
+
+
+def one_colour(path, backbone):
+    """An image of one colour as the backbone takes it, (1, 3, 224, 224)."""
+    mean, std = (torch.tensor(one)[:, None, None] for one in (backbone.mean, backbone.std))
+    image = torch.tensor(np.asarray(Image.open(path))[0, 0] / 255, dtype=torch.float32)[:, None, None]
+    return ((image - mean) / std).expand(3, 224, 224)[None]
+
+
 def test_the_command_scores_test_images_by_the_nearest_prompt(probe, clip, tmp_path):
     (tmp_path / "names.txt").write_text("blue\nred\n")
     (tmp_path / "templates.txt").write_text("a {} thing\n{}\n")
@@ -110,14 +127,64 @@ def test_the_command_scores_test_images_by_the_nearest_prompt(probe, clip, tmp_p
     (score,) = record.scores
     assert score.key == ("cls", "zero-shot", "top1") and score.test == len(outcomes.names)
     classes = clip.embed_classes(["blue", "red"], ["a {} thing", "{}"])
-    mean, std = (torch.tensor(one)[:, None, None] for one in (clip.backbone.mean, clip.backbone.std))
     for name, truth, right in zip(outcomes.names, outcomes.truth, outcomes.rows[0][:, 0]):
-        pixels = np.asarray(Image.open(tmp_path / "shots" / name))[0, 0]
-        image = torch.tensor(pixels / 255, dtype=torch.float32)[:, None, None].expand(3, 224, 224)
         with torch.no_grad():
-            of_image = clip.model.encode_image(((image - mean) / std)[None])
+            of_image = clip.model.encode_image(one_colour(tmp_path / "shots" / name, clip.backbone))
         assert (int((of_image @ classes.T).argmax()) == truth) == right
     assert probe(*files).exit_code == 1  # a finished probe is not replaced
+
+
+@torch.no_grad()
+def test_test_time_registers_are_in_the_image_tower(probe, clip, one_template, shots, tmp_path):
+    neurons = [[layer, neuron] for layer in (2, 5) for neuron in range(100)]
+    (tmp_path / "neurons.json").write_text(json.dumps({"neurons": neurons}))
+    added = ("--test-time-registers", 2, "--register-neurons", tmp_path / "neurons.json")
+    result = probe(*added, *one_template)
+    assert result.exit_code == 0, result.output
+    record = read_probe(tmp_path / "out")
+    assert record.settings["test_time_registers"] == {"count": 2, "rule": "paper", "neurons": neurons}
+    assert "2 test-time registers at 200 neurons" in record.label
+    registers = AddedRegisters(RegisterNeurons(tuple(map(tuple, neurons))), 2, "paper")
+    tower = load_backbone(BACKBONE, weights=clip.model, registers=registers, device="cpu")
+    texts = clip.embed_classes(["blue one", "red one"], ["a {}"])
+    outcomes = read_outcomes(tmp_path / "out", record)
+    for name, truth, right in zip(outcomes.names, outcomes.truth, outcomes.rows[0][:, 0]):
+        image = one_colour(shots / name, tower)
+        embedded = torch.nn.functional.normalize(tower.class_tokens(image) @ clip.model.visual.proj, dim=1)
+        assert (int((embedded @ texts.T).argmax()) == truth) == right
+        assert (embedded - clip.embed_images(image)).abs().max() > 1e-3
+
+
+def test_an_interrupted_probe_continues(probe, one_template, tmp_path, monkeypatch):
+    one_by_one = (*one_template, "--batch-size", 1)
+    whole = probe(*one_template, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
+    add, added = zero_shot.TokenCache.add, []
+
+    def stop_at_the_third(self, images, tokens):
+        if len(added) == 2:
+            raise KeyboardInterrupt
+        added.extend(images)
+        add(self, images, tokens)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(zero_shot.TokenCache, "add", stop_at_the_third)
+        stopped = probe(*one_by_one)
+    assert stopped.exit_code == 130 and "the same command continues" in stopped.stderr
+    assert not (tmp_path / "out" / "probe.json").exists()
+
+    def count(self, images, tokens):
+        added.extend(images)
+        add(self, images, tokens)
+
+    monkeypatch.setattr(zero_shot.TokenCache, "add", count)
+    other = probe(*one_by_one, "--seed", 1)
+    assert other.exit_code == 1 and "unfinished work with other settings" in other.stderr
+    assert probe(*one_by_one).exit_code == 0
+    record, again = (read_probe(tmp_path / name) for name in ("whole", "out"))
+    assert sorted(added) == list(range(record.scores[0].test)) and again == record
+    rows = [read_outcomes(tmp_path / name, record).rows[0] for name in ("whole", "out")]
+    assert np.array_equal(*rows)
 
 
 def test_bad_names_and_templates_are_one_line(probe, tmp_path):

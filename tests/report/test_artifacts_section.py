@@ -38,16 +38,18 @@ def test_artifacts_are_told_in_tables(tmp_path):
     text = page_of(tmp_path)
     first, second = rows_of(text, "Outliers")
     assert first == [
-        "dinov2_&lt;b&gt;", "1", "80 (mean + 3 sigma)", "2.00 %", "7 of 9", "50.00 %", "1.00 %",
-        "3 of 9 (33.33 %)", "0.12", "-",
+        "dinov2_&lt;b&gt;", "1", "80 (mean + 3 sigma)", "2.00 %", "7 of 9", "50.0 %", "1.00 %",
+        "3 of 9 (33.3 %)", "0.12", "-",
     ]  # fmt: skip
     assert second[0] == "with registers"
-    assert [row[1:] for row in rows_of(text, "Linear probes, with 95 % intervals")][:2] == [
+    assert [row[1:] for row in rows_of(text, "Linear probes of position and pixels, with 95 % intervals")][
+        :2
+    ] == [
         [
             "outliers",
-            "25.00 % (20.00 to 30.00)",
+            "25.0 % (20.0 to 30.0)",
             "3.50 (3.00 to 4.00)",
-            "12.25 (12.00 to 12.50)",
+            "12.2 (12.0 to 12.5)",
             "50",
             "1,234",
         ],
@@ -153,8 +155,13 @@ def test_artifacts_that_were_interrupted_are_told(tmp_path, models, note):
 def write_series(folder, **about):
     """Two checkpoints, the later one first, as the reference; with CorLoc and a control."""
     change = CorLocChange(75.0, 1, 3, 25.0, (-12.5, 62.5), 0.625)
-    control = ControlScore("mean", "outliers", 5, 4, 0.5, 0.25, 0.4, 0.9876, (0.98, 0.995), change, change)
-    rest = replace(control, group="rest", from_rest=None, class_cosine=None, class_cosine_interval=None)
+    adjusted = replace(change, p_holm=0.9375)
+    control = ControlScore(
+        "mean", "outliers", 5, 4, 0.5, 0.25, 0.4, 0.9876, (0.98, 0.995), adjusted, adjusted
+    )
+    rest = replace(
+        control, group="rest", corloc=change, from_rest=None, class_cosine=None, class_cosine_interval=None
+    )
     discovery = Discovery(8, 4, 50.0, (21.5, 78.5), 0, 37.5, 12.5)
     first, second = (
         replace(backbone_artifacts(f"one (ckpt-{step}.pth)"), step=step, discovery=found, controls=controls)
@@ -177,14 +184,14 @@ def test_a_series_is_told_by_its_steps(tmp_path):
     ]
     assert "is that of LOST on normalised keys with automatic bias on voc." in text
     assert [row[2:] for row in rows_of(text, "Controls")] == [
-        ["untouched", "-", "-", "40.00 %", "-", "50.0", "-", "-"],
+        ["untouched", "-", "-", "40.0 %", "-", "50.0", "-", "-"],
         [
-            "outliers replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %",
-            "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62",
-            "+25.0 (-12.5 to +62.5), p 0.62",
+            "outliers replaced by the mean", "5 in 4 images", "50.0 %", "25.0 %",
+            "0.9876 (0.9800 to 0.9950)", "75.0", "+25.0 (-12.5 to +62.5), p 0.62, Holm 0.94",
+            "+25.0 (-12.5 to +62.5), p 0.62, Holm 0.94",
         ],
         [
-            "other patches replaced by the mean", "5 in 4 images", "50.00 %", "25.00 %", "-", "75.0",
+            "other patches replaced by the mean", "5 in 4 images", "50.0 %", "25.0 %", "-", "75.0",
             "+25.0 (-12.5 to +62.5), p 0.62", "-",
         ],
     ]  # fmt: skip

@@ -69,8 +69,9 @@ def test_what_is_not_whole_is_computed_again(lost, cut, tmp_path_factory):
         check(cache, 0, 1, 2)
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    with FeatureCache(tmp_path, 1e6) as cache:
+@pytest.mark.parametrize("continues", ["`resume`", "the same command"])
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, continues):
+    with FeatureCache(tmp_path, 1e6, continues) as cache:
 
         class Full:
             def write(self, content):
@@ -80,7 +81,8 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
                 pass
 
         monkeypatch.setattr(cache, "_values", Full())
-        assert "No space left on device; what was done is kept" in refusal(cache.add, image(0))
+        text = refusal(cache.add, image(0))
+        assert f"No space left on device; what was done is kept, {continues} continues" in text
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
