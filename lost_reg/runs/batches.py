@@ -51,11 +51,23 @@ def decoded_batches(
     Yields:
         Batches, and a Failure for each image that cannot be read.
     """
-    batcher = GridBatcher(batch_size)
-    decoding = Decoding(
+    decoded = decode(images, decoding_of(patch_size, scale, loader), workers=loader.workers)
+    yield from grouped(decoded, batch_size)
+
+
+def decoding_of(patch_size: int, scale: FeatureConfig, loader: LoaderOptions) -> Decoding:
+    """How images are prepared for patches of this size, in pixels, at a scale: see `decoded_batches`."""
+    return Decoding(
         loader.apply_exif, scale.max_side, patch_size, scale.square, loader.background, loader.max_patches
     )
-    for image in decode(images, decoding, workers=loader.workers):
+
+
+def grouped(
+    images: Iterable[DecodedImage | Failure], batch_size: BatchSize
+) -> Iterator[list[DecodedImage] | Failure]:
+    """Group a stream of decoded images into batches of one token grid; see `decoded_batches`."""
+    batcher = GridBatcher(batch_size)
+    for image in images:
         if isinstance(image, Failure):
             yield image
         else:
