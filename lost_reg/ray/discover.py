@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ class Discover:
     Example:
         >>> images = ray.data.read_binary_files("s3://bucket/photos", include_paths=True)
         >>> pool = ray.data.ActorPoolStrategy(size=8)
-        >>> kwargs = {"backbone": "dinov2_reg"}
-        >>> images.map_batches(Discover, fn_constructor_kwargs=kwargs, batch_size=64, compute=pool, num_gpus=1)
+        >>> images.map_batches(
+        ...     Discover, fn_constructor_args=("dinov2_reg",), batch_size=64, compute=pool, num_gpus=1
+        ... )
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Discover:
         return {
             **batch,
             "boxes_xyxy": _column([_boxes(one) for one in outcomes]),
-            "prediction": _column(["" if isinstance(one, Failure) else _line(one) for one in outcomes]),
+            "prediction": _column(
+                [_line(one, name) for one, name in zip(outcomes, _names(batch, len(named)))]
+            ),
             "reason": _column([one.reason if isinstance(one, Failure) else "" for one in outcomes]),
         }
 
@@ -89,11 +93,16 @@ def _boxes(outcome: Prediction | Failure) -> list[list[float]]:
     return [[float(side) for side in one.box_xyxy] for one in objects]
 
 
-def _line(prediction: Prediction) -> str:
-    return line_of(prediction).decode()
+def _names(batch: dict[str, np.ndarray], count: int) -> list[str]:
+    return list(map(str, batch["path"])) if "path" in batch else [""] * count
+
+
+def _line(outcome: Prediction | Failure, name: str) -> str:
+    return "" if isinstance(outcome, Failure) else line_of(replace(outcome, image=name)).decode().rstrip()
 
 
 def _column(values: list[Any]) -> np.ndarray:
     column = np.empty(len(values), dtype=object)
-    column[:] = values
+    for row, value in enumerate(values):  # at once, numpy would look into lists
+        column[row] = value
     return column

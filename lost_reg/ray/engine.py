@@ -21,8 +21,9 @@ _MOST_DECODERS = 8
 # Images per block: the unit that is tried again, and that a killed driver loses.
 _ROWS_ON_CPU, _ROWS_ON_GPU = 32, 256
 _BLOCKS_PER_ACTOR = 4  # at least, so that all actors end at about the same time
-# How often a block is tried again after its actor has died: an image that kills actors ends the run at last.
-RETRIES = 4
+# How often an actor may die: an image that kills actors ends the run at last. Its blocks are tried again
+# without a limit, because a node that is gone fails several tries before Ray knows.
+RESTARTS = 10
 _ACTOR_CPUS = 0.9  # see `inputs.py`
 
 
@@ -116,5 +117,5 @@ def _mapped(ray: Any, dataset: Any, pool: _Pool, rows: int, arguments: tuple[Any
     return dataset.map_batches(
         RunActor, fn_constructor_args=arguments, batch_size=rows, batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_task_retries=RETRIES,
+        num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
     )  # fmt: skip
