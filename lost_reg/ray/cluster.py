@@ -87,7 +87,7 @@ def _check_stores(ray: Any) -> None:
     if (least := min(stores, default=0)) < _LEAST_BYTES:
         raise LostRegError(
             f"a node of the cluster has an object store of {least / 1e6:,.0f} MB, with which "
-            f"Ray Data may wait for ever: start it with ray start --object-store-memory {OBJECT_STORE_BYTES}"
+            "Ray Data may wait for ever: `ray start --object-store-memory 1000000000` gives it enough"
         )
 
 

@@ -167,7 +167,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
     passed_over = dict(source.images.passed_over)
     return {
         "created": now(),
-        "root": getattr(source.images, "uri", str(source.images.root.absolute())),
+        "root": str(source.images.root.absolute()),
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
         **({"passed_over": passed_over} if passed_over else {}),
