@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +56,7 @@ def connected(address: str | None) -> Iterator[Any]:
         return
     started = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        with _silent():
+        with _silent(), _kept_handlers():
             ray.init(
                 address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
                 **({} if address else started),
@@ -67,6 +69,18 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Keep this process's own way of ending: Ray puts handlers of its own in place of those."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 @contextmanager
