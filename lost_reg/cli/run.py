@@ -12,6 +12,7 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names
+from lost_reg.cli.engine_options import chosen_engine, engine_options
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import (
@@ -86,6 +87,7 @@ class _RunCommand(ConfiguredCommand):
 @register_options
 @background_option
 @loader_options
+@engine_options
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE.toml",
     help="Take options from a file, such as the run.toml of a run; others that are given count first.",
@@ -131,7 +133,8 @@ def run(
 
     Your own images are files, folders, glob patterns or tar shards. Results go into a run folder, as
     predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax] in pixels of the original
-    image; xmax and ymax are exclusive. Under torchrun, the processes share the images.
+    image; xmax and ymax are exclusive. Under torchrun, the processes share the images;
+    --engine ray spreads them over GPUs and machines.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, short_name
@@ -146,6 +149,8 @@ def run(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
     if detector or options["method"] == DETECTOR:
+        if chosen_engine(backbone, None, options):
+            raise click.UsageError("--engine ray applies no detector: leave it out")
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
     # Check everything that can be wrong before importing torch and reading weights.
@@ -162,6 +167,7 @@ def run(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
         ranks=ranks_of_environment(),
+        engine=chosen_engine(spec.name, registers, options),
         command=recorded_options(params, spec.name, setting),
         **{name: options[name] for name in _RUN_OPTIONS},
     )

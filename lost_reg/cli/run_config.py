@@ -15,7 +15,9 @@ from lost_reg.errors import LostRegError
 
 _IMAGES = ("inputs", "files_from", "dataset")
 # How a session is run, not what: not recorded.
-_OF_SESSION = frozenset(("out", "resume", "overwrite", "config", "download", "offline", "strict", "preset"))
+_OF_SESSION = frozenset(
+    ("out", "resume", "overwrite", "config", "download", "offline", "strict", "preset", "address")
+)
 
 
 class ConfiguredCommand(SettingCommand):

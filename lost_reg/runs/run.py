@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
-from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.files import check_no_links
+from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize
-from lost_reg.images.decoding import NamedImage
+from lost_reg.images.decoding import decode
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import batch_size_for
+from lost_reg.runs.batches import batch_size_for, grouped
+from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.engines import Todo
 from lost_reg.runs.folder import COMMAND, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
-from lost_reg.runs.map_files import maps_path, write_maps
+from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.overwriting import remove_results
-from lost_reg.runs.pictures import picture_path, save_picture
-from lost_reg.runs.scheduler import discover_by_each
+from lost_reg.runs.pictures import picture_path
 from lost_reg.runs.sessions import RunSummary, Session, now
 from lost_reg.runs.sorting import sort_lines
 from lost_reg.runs.sources import Source, check_drawable
@@ -69,23 +68,16 @@ def run(
     if options.visualize:
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
-    on_maps = maps_writer(out / MAPS_FOLDER) if options.save_maps else None
     loader = replace(options.loader, apply_exif=source.apply_exif)
+    discovery = Discovery(
+        setting, loader, source.images.root, out.absolute(), with_masks, options.save_maps, options.visualize
+    )
 
-    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
-        for outcomes in discover_by_each(
-            images, backbone, [setting], loader,
-            batch_size=size, on_maps=on_maps, with_masks=with_masks,
-        ):  # fmt: skip
-            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
-            if options.visualize and isinstance(outcome, Prediction):
-                path = source.images.root / outcome.image
-                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
-                    save_picture(
-                        path, outcome, out / PICTURES_FOLDER,
-                        apply_exif=loader.apply_exif, background=loader.background,
-                    )  # fmt: skip
-            yield outcome  # after its picture, so that a killed run has pictures of all finished images
+    def discover(todo: Todo, size: BatchSize) -> Iterator[Prediction | Failure]:
+        if options.engine:
+            return options.engine.discover(todo, discovery, backbone)
+        decoded = decode(todo, discovery.decoding(backbone.patch_size), workers=loader.workers)
+        return discovery.outcomes(grouped(decoded, size), backbone, size)
 
     settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
     work = Work(settings, discover, costliest=setting)
@@ -97,13 +89,13 @@ class Work:
     """What is done with the images of a source.
 
     settings: recorded besides those of the source and the backbone.
-    discover: from named images and the batch size to outcomes, which may be Failures.
+    discover: from the images that are left and the batch size to outcomes, which may be Failures.
     costliest: the setting from which the run time is estimated.
     layout: of the folder that is written.
     """
 
     settings: dict[str, Any]
-    discover: Callable[[Iterable[NamedImage | Failure], BatchSize], Iterator[Any]]
+    discover: Callable[[Todo, BatchSize], Iterator[Any]]
     costliest: Setting
     layout: Layout = RUN_LAYOUT
 
@@ -128,14 +120,14 @@ def write_folder(
             remove_results(out)
     with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
         left = None if count is None else max(0, count - len(writer.done))
-        if ranks.first and left != 0:
+        if ranks.first and left != 0 and not options.engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
         session = Session(writer, backbone, options, size)
         total = None if left is None else -(-left // ranks.count)
         progress(0, 0, total)
         try:
-            for outcome in work.discover(images.todo(writer.done, ranks.share, limit), size):
+            for outcome in work.discover(Todo(images, writer.done, ranks.share, limit), size):
                 session.add(outcome)
                 progress(session.done, session.failed, total)
         except BaseException:
@@ -206,17 +198,6 @@ def _note_cost(
     expected = forecast(sample, left, backbone, setting, devices, options.loader)
     for line in expected.warnings(setting.features.max_side) if expected else []:
         note(line)
-
-
-def maps_writer(folder: Path) -> Callable[[str, Maps], None]:
-    """A function that writes the maps of an image, of this name, into a folder of maps."""
-
-    def write(image: str, maps: Maps) -> None:
-        path = maps_path(folder, image)
-        check_no_links(folder, path)
-        write_maps(path, maps)
-
-    return write
 
 
 def settled(setting: Setting, backbone: Backbone) -> Setting:

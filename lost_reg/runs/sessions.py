@@ -59,6 +59,7 @@ class Session:
 
     def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
         self._writer, self._size, self._ranks = writer, size, options.ranks
+        self._engine = options.engine
         self._began = time.perf_counter()
         self._facts: dict[str, Any] = {
             "started": now(),
@@ -119,6 +120,7 @@ class Session:
         seconds = self.seconds
         facts = {
             **self._facts,
+            **(self._engine.facts if self._engine else {}),
             **({"finished": True} if finished else {}),
             "images": self.done,
             "failed": self.failed,

@@ -1,0 +1,121 @@
+"""A run on Ray Data: the images flow through actors, and their outcomes back to the run folder's writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.errors import LostRegError
+from lost_reg.json_files import parse_json
+from lost_reg.ray.cluster import connected, total
+from lost_reg.ray.inputs import BYTES_PER_BLOCK, dataset_of
+from lost_reg.ray.workers import Recipe, RunActor
+from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.engines import Todo
+from lost_reg.text import first_sentence
+from lost_reg.types import Failure, Prediction
+
+_MOST_DECODERS = 8
+# Images per block: the unit that is tried again, and that a killed driver loses.
+_ROWS_ON_CPU, _ROWS_ON_GPU = 32, 256
+_BLOCKS_PER_ACTOR = 4  # at least, so that all actors end at about the same time
+# How often an actor may die: an image that kills actors ends the run at last. Its blocks are tried again
+# without a limit, because a node that is gone fails several tries before Ray knows.
+RESTARTS = 10
+_ACTOR_CPUS = 0.9  # see `inputs.py`
+
+
+class RayEngine:
+    """Spreads a run over the actors of a Ray cluster, or of Ray on this machine.
+
+    Args:
+        arguments: of `load_backbone`, with which each actor loads the backbone.
+        address: of a cluster; None starts Ray on this machine.
+        actors: how many; by default one a GPU, or one a CPU where there are no GPUs.
+    """
+
+    def __init__(self, arguments: dict[str, Any], *, address: str | None = None, actors: int | None = None):
+        self._arguments, self._address, self._actors = arguments, address, actors
+        self._devices: set[str] = set()
+        self._facts: dict[str, Any] = {"engine": "ray"}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The number of actors and their devices, in words, for the record of a session."""
+        devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
+        return {**self._facts, **devices}
+
+    def discover(
+        self, todo: Todo, discovery: Discovery, backbone: Backbone
+    ) -> Iterator[Prediction | Failure]:
+        """The outcomes of the images, each once, in any order; see `Engine`.
+
+        Raises:
+            LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
+        """
+        with connected(self._address) as ray:
+            pool = _pool_of(ray, self._actors, discovery.loader.workers)
+            self._facts |= {"actors": pool.actors, "workers": pool.workers}
+            recipe = Recipe(self._arguments, backbone.weights.sha256, pool.threads)
+            rows = pool.rows(todo)
+            arguments = recipe, discovery, pool.workers
+            outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
+            tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            try:
+                for table in tables:
+                    yield from self._outcomes(table)
+            except ray.exceptions.RayError as error:
+                raise LostRegError(
+                    f"Ray has ended the run ({first_sentence(error)}): what was done is kept, "
+                    "`resume` continues"
+                ) from None
+
+    def _outcomes(self, table: Any) -> Iterator[Prediction | Failure]:
+        for line, failed, text in zip(*(table[name].to_pylist() for name in ("line", "failed", "report"))):
+            if text is not None:
+                self._take(parse_json(text, dict[str, Any]))
+            if line is not None:
+                yield parse_json(line, Failure) if failed else parse_json(line, Prediction)
+
+    def _take(self, report: dict[str, Any]) -> None:
+        if "error" in report:
+            raise LostRegError(report["error"])
+        self._devices.add(report["device"])
+        if report["lowered"]:
+            self._facts["out_of_memory"] = self._facts.get("out_of_memory", 0) + report["lowered"]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The actors of a run: how many, what each takes, its decoding processes, and its threads on a CPU."""
+
+    actors: int
+    on_gpu: bool
+    workers: int
+    threads: int | None
+
+    def rows(self, todo: Todo) -> int:
+        """How many images a block has."""
+        most = _ROWS_ON_GPU if self.on_gpu else _ROWS_ON_CPU
+        fair = most if todo.images.count is None else todo.images.count // (_BLOCKS_PER_ACTOR * self.actors)
+        return max(1, min(most, fair))
+
+
+def _pool_of(ray: Any, asked: int | None, workers: int | None) -> _Pool:
+    cpus, gpus = total(ray, "CPU"), total(ray, "GPU")
+    actors = asked or gpus or max(1, cpus)
+    if gpus:
+        decoders = min(_MOST_DECODERS, max(1, cpus // gpus)) if workers is None else workers
+        return _Pool(actors, True, decoders, None)
+    return _Pool(actors, False, 1 if workers is None else workers, max(1, cpus // actors))
+
+
+def _mapped(ray: Any, dataset: Any, pool: _Pool, rows: int, arguments: tuple[Any, ...]) -> Any:
+    dataset.context.target_max_block_size = BYTES_PER_BLOCK
+    return dataset.map_batches(
+        RunActor, fn_constructor_args=arguments, batch_size=rows, batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
+    )  # fmt: skip
