@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +35,14 @@ class RayEngine:
         arguments: of `load_backbone`, with which each actor loads the backbone.
         address: of a cluster; None starts Ray on this machine.
         actors: how many; by default one a GPU, or one a CPU where there are no GPUs.
+
+    Close it at the end: until then it stays connected to the cluster.
     """
 
     def __init__(self, arguments: dict[str, Any], *, address: str | None = None, actors: int | None = None):
         self._arguments, self._address, self._actors = arguments, address, actors
         self._devices: set[str] = set()
+        self._open = ExitStack()
         self._facts: dict[str, Any] = {"engine": "ray"}
 
     @property
@@ -55,24 +59,32 @@ class RayEngine:
         Raises:
             LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
         """
-        with connected(self._address) as ray:
-            pool = _pool_of(ray, self._actors, discovery.loader.workers)
-            self._facts |= {"actors": pool.actors, "workers": pool.workers}
-            recipe = Recipe(self._arguments, backbone.weights.sha256, pool.threads)
-            rows = pool.rows(todo)
-            arguments = recipe, discovery, pool.workers
-            outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
-            tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            try:
-                for table in tables:
-                    yield from self._outcomes(table)
-            except ray.exceptions.RayError as error:
-                raise LostRegError(
-                    f"Ray has ended the run ({first_sentence(error)}): what was done is kept, "
-                    "`resume` continues"
-                ) from None
+        ray = self._open.enter_context(connected(self._address))
+        pool = _pool_of(ray, self._actors, discovery.loader.workers)
+        self._facts |= {"actors": pool.actors, "workers": pool.workers}
+        recipe = Recipe(self._arguments, backbone.weights.sha256, pool.threads)
+        rows = pool.rows(todo)
+        arguments = recipe, discovery, pool.workers
+        outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
+        tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        try:
+            for table in tables:
+                yield from self.outcomes(table)
+        except ray.exceptions.RayError as error:
+            raise LostRegError(
+                f"Ray has ended the run ({first_sentence(error)}): what was done is kept, `resume` continues"
+            ) from None
 
-    def _outcomes(self, table: Any) -> Iterator[Prediction | Failure]:
+    def close(self) -> None:
+        """Leave the cluster, or end Ray on this machine."""
+        self._open.close()
+
+    def outcomes(self, table: Any) -> Iterator[Prediction | Failure]:
+        """The outcomes in a table that a `RunActor` made; its report is taken.
+
+        Raises:
+            LostRegError: the error that it reports.
+        """
         for line, failed, text in zip(*(table[name].to_pylist() for name in ("line", "failed", "report"))):
             if text is not None:
                 self._take(parse_json(text, dict[str, Any]))

@@ -47,3 +47,7 @@ class Engine(Protocol):
             LostRegError: machines or backbones that cannot be used; what was done is kept.
         """
         ...
+
+    def close(self) -> None:
+        """Leave the processes and machines, once the session is recorded."""
+        ...

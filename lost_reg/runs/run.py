@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,18 +122,12 @@ def write_folder(
         if ranks.first and left != 0 and not options.engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
-        session = Session(writer, backbone, options, size)
         total = None if left is None else -(-left // ranks.count)
-        progress(0, 0, total)
-        try:
+        with Session(writer, backbone, options, size) as session:
+            progress(0, 0, total)
             for outcome in work.discover(Todo(images, writer.done, ranks.share, limit), size):
                 session.add(outcome)
                 progress(session.done, session.failed, total)
-        except BaseException:
-            with contextlib.suppress(LostRegError):  # such as a full disk: the first error is reported
-                session.record()
-            raise
-        session.finish()
         if options.sort and ranks.first:
             named = images.todo((), limit=limit)
             names = (one.image if isinstance(one, Failure) else one[0] for one in named)

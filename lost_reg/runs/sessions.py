@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ import torch
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.timm_import import timm
+from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize
 from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
 from lost_reg.runs.folder import ERRORS_FILE
@@ -55,7 +57,11 @@ class RunSummary:
 
 
 class Session:
-    """Counts the outcomes of one session of work on a run folder, and records itself in run.json."""
+    """Counts the outcomes of one session of work on a run folder, and records itself in run.json.
+
+    A context manager: its end records the session, whatever ended it, and only then closes the engine, which
+    may take longer than a stopped command has.
+    """
 
     def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
         self._writer, self._size, self._ranks = writer, size, options.ranks
@@ -75,6 +81,17 @@ class Session:
         self.failures: list[Failure] = []
         self.implausible: Counter[str] = Counter()
 
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with contextlib.closing(self._engine) if self._engine else contextlib.nullcontext():
+            if not failed:
+                self._finish()
+            else:
+                with contextlib.suppress(LostRegError):  # such as a full disk: the first error is reported
+                    self._record()
+
     def add(self, outcome: Any) -> None:
         """Write and count one outcome: a Failure, or the outcome type of the folder's layout."""
         self._writer.write(outcome)
@@ -90,7 +107,7 @@ class Session:
             self.objects += len(outcome.objects)
             self.empty += not outcome.objects
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """When all is done: merge what the ranks wrote, and record the session."""
         self._add_other_ranks()
         if self._ranks.first:
@@ -99,7 +116,7 @@ class Session:
                 self._writer.forget_earlier_failures()
             self._writer.join()
             self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
-            self.record(finished=whole)
+            self._record(finished=whole)
         self._ranks.wait()  # until the folder is complete
 
     def _add_other_ranks(self) -> None:
@@ -110,7 +127,7 @@ class Session:
         )
         self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
 
-    def record(self, *, finished: bool = False) -> None:
+    def _record(self, *, finished: bool = False) -> None:
         """Add this session to the record, which the first rank owns.
 
         finished: whether all images of the run have been tried.

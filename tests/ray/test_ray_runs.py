@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import tarfile
 import textwrap
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,11 @@ from helpers import refusal
 from PIL import Image
 
 import lost_reg
-from lost_reg import LoaderOptions, load_backbone
+from lost_reg import LoaderOptions, Setting, load_backbone
 from lost_reg.backbones.loading import Preprocessing
 from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import list_images
+from lost_reg.runs.discovery import Discovery
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import source_of_files
@@ -148,22 +151,18 @@ def test_a_run_on_ray_equals_one_in_one_process(cluster, photos, expected, tmp_p
     assert (session["engine"], session["actors"]) == ("ray", 2) and session["device"].startswith("cpu (")
 
 
-def test_an_actor_that_is_killed_and_a_node_that_is_removed(cluster, photos, expected, tmp_path):
+def test_a_node_that_is_removed_and_an_actor_that_is_killed(cluster, photos, expected, tmp_path):
     """They are replaced, and the blocks they were at are done again."""
-    killed = []
 
-    def kill():
-        killed.append(actors()[0])
-        killed[0].send_signal(signal.SIGKILL)
+    def break_both():
+        (node,) = cluster.worker_nodes
+        (killed, *_) = actors()
+        killed.send_signal(signal.SIGKILL)
+        cluster.remove_node(node, allow_graceful=False)
 
-    summary = on_ray(source_of(photos), tmp_path / "actor", progress=once(kill))
-    assert killed and lines(tmp_path / "actor") == expected and (summary.done, summary.failed) == (80, 2)
-
-    (node,) = cluster.worker_nodes
-    removed = once(lambda: cluster.remove_node(node, allow_graceful=False))
-    summary = on_ray(source_of(photos), tmp_path / "node", progress=removed)
+    summary = on_ray(source_of(photos), tmp_path, progress=once(break_both))
     assert not cluster.worker_nodes
-    assert lines(tmp_path / "node") == expected and (summary.done, summary.failed) == (80, 2)
+    assert lines(tmp_path) == expected and (summary.done, summary.failed) == (80, 2)
 
 
 def test_a_driver_that_is_killed_is_resumed(cluster, photos, expected, tmp_path):
@@ -188,14 +187,18 @@ def test_a_driver_that_is_killed_is_resumed(cluster, photos, expected, tmp_path)
     assert resumed.stderr.count("\n") < 10 and "Traceback" not in resumed.stderr
 
 
-def test_shards_are_read_by_tasks(cluster, photos, expected, tmp_path):
+def test_shards_are_read_by_tasks_and_resumed_from_a_plain_run(cluster, photos, expected, tmp_path):
     for name, members in {"a": sorted(photos.glob("[0-3]*")), "b": sorted(photos.glob("[4-7]*"))}.items():
         with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
             for path in members:
                 tar.add(path, path.name)
     (tmp_path / "damaged.tar").write_bytes(b"no archive")
     shards = [str(tmp_path / f"{name}.tar") for name in ("a", "b", "damaged")]
-    on_ray(source_of_files(find_shards(shards), shards), tmp_path / "out")
+    source = source_of_files(find_shards(shards), shards)
+    options = RunOptions(loader=LoaderOptions(workers=0), limit=20)
+    run(source, load_backbone("tiny", device="cpu"), tmp_path / "out", options=options)
+    rest = on_ray(source, tmp_path / "out", actors=1)
+    assert (rest.done, rest.failed, rest.done_before) == (59, 1, 20)
     of_files = {json.loads(line)["image"]: json.loads(line)["objects"] for line in expected}
     of_shards = {json.loads(line)["image"]: json.loads(line)["objects"] for line in lines(tmp_path / "out")}
     assert len(of_shards) == 79 and all(
@@ -203,8 +206,6 @@ def test_shards_are_read_by_tasks(cluster, photos, expected, tmp_path):
         for name, objects in of_files.items() if name[0].isdigit()
     )  # fmt: skip
     assert "no tar archive" in (tmp_path / "out" / "errors.jsonl").read_text()
-    again = on_ray(source_of_files(find_shards(shards), shards), tmp_path / "out")
-    assert (again.done, again.failed, again.done_before) == (0, 1, 79)
 
 
 def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, monkeypatch):
@@ -221,18 +222,43 @@ def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, m
     assert "Ray has ended the run" in refusal(on_ray, source_of(photos), tmp_path, arguments, actors=1)
 
 
-def test_what_actors_cannot_load_is_one_line(cluster, photos, tmp_path):
-    from lost_reg.ray import RayEngine
+@pytest.mark.parametrize("arguments, sha256, reason", [
+    ({"backbone": "tiny", "device": "cuda:7"}, None, "device 'cuda:7' cannot be used"),
+    (TINY, "0" * 64, "not those of the run"),
+])  # fmt: skip
+def test_what_an_actor_cannot_load_ends_the_run_by_one_line(photos, arguments, sha256, reason):
+    """It is reported as an outcome: Ray would try an actor that raises again."""
+    from lost_reg.ray.engine import RayEngine
+    from lost_reg.ray.workers import Recipe, RunActor
 
-    engine = RayEngine({"backbone": "tiny", "device": "cuda:7"}, actors=1)
-    line = refusal(
-        run,
-        source_of(photos),
-        load_backbone("tiny", device="cpu"),
-        tmp_path,
-        options=RunOptions(engine=engine),
-    )
-    assert "device 'cuda:7' cannot be used" in line
+    discovery = Discovery(Setting(), LoaderOptions(workers=0), photos, photos)
+    told = RunActor(Recipe(arguments, sha256, None), discovery, 0)(None)
+    assert reason in refusal(lambda: list(RayEngine(arguments).outcomes(told)))
+
+
+def test_a_stopped_run_is_recorded_before_ray_ends(cluster, photos, tmp_path, monkeypatch):
+    """Ray takes longer to end than a stopped command has."""
+    from lost_reg.ray import RayEngine, engine
+
+    at_end = []
+
+    @contextmanager
+    def connected(address):
+        with engine_connected(address) as ray:
+            yield ray
+            at_end.extend(json.loads((tmp_path / "run.json").read_text())["sessions"])
+
+    def stopped_after_the_first(self, table):
+        yield from itertools.islice(outcomes(self, table), 1)
+        raise KeyboardInterrupt
+
+    engine_connected, outcomes = engine.connected, RayEngine.outcomes
+    monkeypatch.setattr(engine, "connected", connected)
+    monkeypatch.setattr(RayEngine, "outcomes", stopped_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        on_ray(source_of(photos), tmp_path, actors=1)
+    (session,) = at_end
+    assert (session["images"], session["actors"]) == (1, 1)
 
 
 def test_the_pipeline_of_the_docs(cluster, photos, tmp_path):
