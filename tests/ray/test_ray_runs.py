@@ -151,18 +151,22 @@ def test_a_run_on_ray_equals_one_in_one_process(cluster, photos, expected, tmp_p
     assert (session["engine"], session["actors"]) == ("ray", 2) and session["device"].startswith("cpu (")
 
 
-def test_a_node_that_is_removed_and_an_actor_that_is_killed(cluster, photos, expected, tmp_path):
+def test_an_actor_that_is_killed_and_a_node_that_is_removed(cluster, photos, expected, tmp_path):
     """They are replaced, and the blocks they were at are done again."""
+    killed = []
 
-    def break_both():
-        (node,) = cluster.worker_nodes
-        (killed, *_) = actors()
-        killed.send_signal(signal.SIGKILL)
-        cluster.remove_node(node, allow_graceful=False)
+    def kill():
+        killed.append(actors()[0])
+        killed[0].send_signal(signal.SIGKILL)
 
-    summary = on_ray(source_of(photos), tmp_path, progress=once(break_both))
+    summary = on_ray(source_of(photos), tmp_path / "actor", progress=once(kill))
+    assert killed and lines(tmp_path / "actor") == expected and (summary.done, summary.failed) == (80, 2)
+
+    (node,) = cluster.worker_nodes
+    removed = once(lambda: cluster.remove_node(node, allow_graceful=False))
+    summary = on_ray(source_of(photos), tmp_path / "node", progress=removed)
     assert not cluster.worker_nodes
-    assert lines(tmp_path) == expected and (summary.done, summary.failed) == (80, 2)
+    assert lines(tmp_path / "node") == expected and (summary.done, summary.failed) == (80, 2)
 
 
 def test_a_driver_that_is_killed_is_resumed(cluster, photos, expected, tmp_path):
