@@ -126,13 +126,14 @@ class _Plant(nn.Module):
 
 
 def low_texture_border_patches(images: Tensor, patch: int) -> Tensor:
-    """(B, 3, H, W) to (B, N) bool: the five of least texture among each image's border patches."""
+    """(B, 3, H, W) to (B, N) bool: at most five, of least texture among each image's border patches."""
     pixels = nn.functional.unfold(images, patch, stride=patch)  # (B, 3 * patch ** 2, N)
     rows, columns = images.shape[2] // patch, images.shape[3] // patch
     texture = pixels.unflatten(1, (3, -1)).std(dim=2).mean(dim=1).view(-1, rows, columns)
     texture[:, 1:-1, 1:-1] = float("inf")
-    lowest = texture.flatten(1).topk(PATCHES, dim=1, largest=False).indices
-    return torch.zeros_like(texture, dtype=torch.bool).flatten(1).scatter(1, lowest, True)
+    texture = texture.flatten(1)
+    lowest = texture.topk(min(PATCHES, texture.shape[1]), dim=1, largest=False).indices
+    return torch.zeros_like(texture, dtype=torch.bool).scatter(1, lowest, True)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""How artifacts grow, and what the controls say, on a real model: the tables of results/probes_growth.md.
+"""How artifacts grow, and what the controls say, on a real model: the tables of results/probes.md.
 
     python evaluation/probe_growth.py OUT --dataset DATASET --weights FILE [--max-side 224] [--limit N]
         [--strengths 100,0,50,25,75] [--backbone NAME] [--lost normalized]
@@ -21,7 +21,8 @@ import planted
 import torch
 from harness import MIB, argument_parser, describe_machine, markdown_table, run_script
 
-from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
+from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.records import Artifacts, BackboneArtifacts, check_replaceable
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.artifacts.tables import control_rows, outlier_rows

@@ -13,6 +13,10 @@ reproduce.md,
 
 beside the published numbers, and pairs of backbones by McNemar's test and the paired bootstrap. Weights and
 datasets that are missing are listed with the command that gets each. evaluation/registers.md has the steps.
+
+    python evaluation/reproduce.py --out results/reproduce --tables all
+
+computes nothing: it lays out every table of the papers, with what is measured in --out, in tables.md.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ from pathlib import Path
 
 import numpy as np
 from harness import argument_parser, markdown_table, run_script
+from paper_cells import DATASETS, TEST_TIME
+from paper_tables import BACKBONES, tables_text
 
 from lost_reg.artifacts.neuron_search import SearchOptions, find_register_neurons
 from lost_reg.artifacts.streams import ImageStream
@@ -45,18 +51,6 @@ from lost_reg.scoring.paired import Paired, holm
 from lost_reg.scoring.published import published_rows
 from lost_reg.scoring.sweep_scores import SettingScore, SweepScores, score_sweep
 
-TEST_TIME = "+test-time"  # what a backbone's name ends in that gets one test-time register
-DATASETS = ("voc07", "voc12", "coco20k")
-# A backbone, and how published.json calls it: Darcet et al., whose weights are not public, and Jiang et al.
-BACKBONES = {
-    "dino": ("DINO ViT-S/16",),
-    "dinov2": ("DINOv2 ViT-L (IN-22k)", "DINOv2 ViT-L/14"),
-    "dinov2_reg": ("DINOv2 ViT-L (IN-22k) + registers", "DINOv2 ViT-L/14 + registers", "DINOv2 + registers"),
-    f"dinov2{TEST_TIME}": ("DINOv2 ViT-L/14 + test-time register",),
-    "openclip": ("OpenCLIP ViT-B/16",),
-    f"openclip{TEST_TIME}": ("OpenCLIP ViT-B/16 + test-time register",),
-    "deit3": ("DeiT-III ViT-B (IN-22k)",),
-}
 PAIRS = (
     ("dinov2", "dinov2_reg"),
     ("dinov2", f"dinov2{TEST_TIME}"),
@@ -95,18 +89,29 @@ def main() -> None:
     args = parse()
     missing: list[str] = []
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.tables == "all":
+        publish(tables_text(args.out, args.data_root, args.seed), args.out / "tables.md")
+        return
     try:
         cells = all_cells(args, missing)
     except KeyboardInterrupt:
         sys.exit(f"Interrupted: what was done is in {args.out}; the same command continues it")
-    text = report(cells, missing, args)
-    (args.out / "reproduce.md").write_text(text, encoding="utf-8")
+    publish(report(cells, missing, args), args.out / "reproduce.md")
+
+
+def publish(text: str, path: Path) -> None:
+    """Write a text, and print it."""
+    path.write_text(text, encoding="utf-8")
     print(text, end="")
 
 
 def parse() -> argparse.Namespace:
     parser = argument_parser(__doc__, device=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the sweeps and of reproduce.md")
+    parser.add_argument(
+        "--tables", choices=("discovery", "all"), default="discovery",
+        help="all: compute nothing, lay out every table with what is measured in --out",
+    )  # fmt: skip
     parser.add_argument(
         "--backbones", "-b", nargs="+", action="extend", default=[],
         help=f"NAME or NAME{TEST_TIME}, or NAME=FILE with its weights; by default all",
@@ -122,6 +127,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=int)
     args = parser.parse_args()
+    if args.tables == "all" and (args.backbones or args.weights or args.limit):
+        parser.error("--tables all computes nothing: leave out --backbones, --weights and --limit")
     args.weights += [given for given in args.backbones if "=" in given]
     args.backbones = [given.partition("=")[0] for given in args.backbones] or list(BACKBONES)
     for given in args.weights:

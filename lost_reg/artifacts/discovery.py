@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from lost_reg.artifacts.controls import Chosen, Donors, changed_patches, given_tokens
 from lost_reg.artifacts.norms import Moments
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.records import (
     GROUPS,
     Control,
@@ -26,7 +26,6 @@ from lost_reg.artifacts.records import (
     CorLocChange,
     Discovery,
     Group,
-    LostSetting,
 )
 from lost_reg.backbones.base import Backbone, BlockTokens, normalized
 from lost_reg.boxes import box_in_original
@@ -70,17 +69,6 @@ class FoundInImage:
     changed: dict[Variant, Found]
 
 
-class ControlOptions(Protocol):
-    """What is asked for: see `ArtifactOptions`."""
-
-    @property
-    def controls(self) -> tuple[Control, ...]: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def lost(self) -> LostSetting: ...
-
-
 class ControlledDiscovery:
     """Runs LOST on images whose outliers are known by their norms, with the changes that are asked for.
 
@@ -95,7 +83,7 @@ class ControlledDiscovery:
         backbone: Backbone,
         layer: int,
         cutoff: float,
-        options: ControlOptions,
+        options: ArtifactOptions,
         places: dict[str, int],
     ):
         self._backbone, self._layer, self._cutoff = backbone, layer, cutoff

@@ -10,7 +10,7 @@ their number, but for the boxes that are scored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,21 +20,17 @@ from lost_reg.artifacts.controls import Donors, donor_images
 from lost_reg.artifacts.discovery import ControlledDiscovery, DiscoveryScores
 from lost_reg.artifacts.figures import write_figures
 from lost_reg.artifacts.norms import NormHistograms, block_norms
+from lost_reg.artifacts.options import DEFAULT_OPTIONS, ArtifactOptions
 from lost_reg.artifacts.outliers import OutlierStatistics
 from lost_reg.artifacts.records import (
-    CONTROLS,
-    LOST_SETTINGS,
     PERCENTILES,
     REFERENCE_PERCENTILE,
-    RULES,
     About,
     Artifacts,
     BackboneArtifacts,
-    Control,
     ControlScore,
     Discovery,
     LayerNorms,
-    LostSetting,
     Rule,
     write_artifacts,
 )
@@ -45,50 +41,6 @@ from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
-
-FIXED_CUTOFF = 150.0  # Darcet et al.: chosen by hand for DINOv2 ViT-g/14, and "can vary across models"
-
-
-@dataclass(frozen=True)
-class ArtifactOptions:
-    """What counts as an outlier.
-
-    layer: the block after which a patch's norm makes it an outlier. The default is the second-to-last,
-        whose output LOST's keys are computed from, and where the public DINOv2 ViT-L shows outliers.
-    cutoff: the fixed cut-off, a norm.
-    rule: which of the three cut-offs the outlier statistics use: "sigma" (mean + 3 standard deviations of
-        all patches after that layer), "fixed", or "reference" (98th percentile of a reference model). The
-        share of patches above each is recorded in any case.
-    controls: what is done to outliers that enter the last block, and to other patches: see `controls.py`.
-    seed: of what is random about them.
-    lost: which LOST is scored, and gives the controls' seeds: see `LOST_SETTINGS`.
-    """
-
-    layer: int = -2
-    cutoff: float = FIXED_CUTOFF
-    rule: Rule = "sigma"
-    controls: tuple[Control, ...] = ()
-    seed: int = 0
-    lost: LostSetting = "published"
-
-    def __post_init__(self) -> None:
-        """Raises LostRegError for an impossible value."""
-        if self.rule not in RULES:
-            raise LostRegError(f"unknown outlier rule {self.rule!r}: choose among {', '.join(RULES)}")
-        if not self.cutoff > 0:
-            raise LostRegError(f"expected a cut-off above 0, but got {self.cutoff}")
-        for name in self.controls:
-            if name not in CONTROLS:
-                raise LostRegError(f"unknown control {name!r}: choose among {', '.join(CONTROLS)}")
-        if len(set(self.controls)) < len(self.controls):
-            raise LostRegError("a control is given twice in `controls`")
-        if self.lost not in LOST_SETTINGS:
-            raise LostRegError(f"unknown `lost` {self.lost!r}: choose among {', '.join(LOST_SETTINGS)}")
-        if self.seed < 0:
-            raise LostRegError(f"expected a `seed` of at least 0, but got {self.seed}")
-
-
-DEFAULT_OPTIONS = ArtifactOptions()
 
 
 def measure(

@@ -114,10 +114,16 @@ def _steps(paths: Sequence[str]) -> tuple[Steps, list[int]]:
     numbers = [
         [int(digits[:18]) for digits in re.findall(r"[0-9]+", os.path.abspath(path))] for path in paths
     ]
-    for place in range(1, min(map(len, numbers)) + 1):
-        steps = [one[-place] for one in numbers]
-        if len({*steps}) == len(steps) and all(_is_step(step) for step in steps):
-            return "file name", steps
+    columns = [[one[-place] for one in numbers] for place in range(1, min(map(len, numbers)) + 1)]
+    found = [one for one in columns if len({*one}) == len(one) and all(map(_is_step, one))]
+    orders = {tuple(sorted(range(len(one)), key=one.__getitem__)) for one in found}
+    if len(orders) == 1:
+        return "file name", found[0]
+    if orders:
+        raise LostRegError(
+            f"which number is the step in names such as {paths[0]!r} is not known: several differ, and in "
+            "different orders; give the files names with one number"
+        )
     raise LostRegError(
         f"the steps of {len(paths)} checkpoints such as {paths[0]!r} are not known: no number in their names "
         f"tells them apart, and not all of them record one of {', '.join(STEPS)}"

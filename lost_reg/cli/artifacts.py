@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     help="Which LOST is scored, and gives the seeds of --controls: as published, or on normalised keys with "
     "automatic bias, which does more with DINOv2.  [default: published]",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Random seed of the controls.  [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Random seed of the controls.  [default: 0]")
 @register_options
 @model_options
 @max_side_option
@@ -103,6 +103,8 @@ def artifacts(
     one_of_json_and_csv(as_json, as_csv)
     if bool(inputs) == bool(options["dataset"]):
         raise click.UsageError("give either images (files, folders, patterns), or a --dataset")
+    if options["lost"] and not (options["dataset"] or options["controls"]):
+        raise click.UsageError("--lost says which LOST --dataset and --controls use: give one of these, too")
     steps = None
     if checkpoints:
         _check_alone(backbones, options)
@@ -211,7 +213,8 @@ def _measure(
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
-    from lost_reg.artifacts.measure import ArtifactOptions, about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.artifacts.records import Artifacts, check_replaceable
     from lost_reg.progress import image_progress
     from lost_reg.types import Failure

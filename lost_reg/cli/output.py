@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cache
 
 import click
 
@@ -90,7 +89,6 @@ def as_options(text: str) -> str:
     return re.sub(r"`([a-z][a-z_]*)`", option, text)
 
 
-@cache
 def _option_names(command: click.Command) -> frozenset[str]:
     """The options of a command, or of all commands of a group."""
     if isinstance(command, click.Group):

@@ -52,13 +52,15 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     root = data_root(options["data_root"])
     labelled = find_labelled(dataset, root, download=options["download"], seed=options["seed"])
     labelled = labelled.limited(options["limit"], options["seed"])
+    labelled.check_trainable()
     get_weights(options["backbone"], options)
     import_models()
 
-    from lost_reg.artifacts.measure import ArtifactOptions
+    from lost_reg.artifacts.options import ArtifactOptions
     from lost_reg.probing import class_probe, tables
     from lost_reg.probing.token_cache import remove_tokens
     from lost_reg.progress import progress_of_phases
+    from lost_reg.runs.writer import while_locked
     from lost_reg.types import Failure
 
     outliers = ArtifactOptions(**given(options, ("layer", "rule", "cutoff")))
@@ -69,12 +71,12 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> None:
     loaded = load(options["backbone"], options, registers=added)
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     click.get_current_context().find_root().obj.message = lambda: "the same command continues"
-    with progress_of_phases() as phase:
+    with while_locked(out), progress_of_phases() as phase:
         record, outcomes = class_probe.probe_classes(
             labelled, loaded, out, chosen, chosen_loader(options), phase
         )
-    write_probe(out, record, outcomes)
-    remove_tokens(out)
+        write_probe(out, record, outcomes)
+        remove_tokens(out)
     images = sum(record.settings["images"].values())
     warn_of_failures((Failure(*one) for one in record.failures.items()), images)
     click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))

@@ -37,7 +37,7 @@ def probe_depth(dataset: str, out: Path, options: dict[str, Any]) -> None:
 
 def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.files import check_new
-    from lost_reg.probing import dense_tables
+    from lost_reg.probing import tables
     from lost_reg.probing.records import PROBE_FILE
 
     if options["download"]:
@@ -61,5 +61,5 @@ def _probe(data: Any, task: Any, out: Path, options: dict[str, Any]) -> None:
         record = probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)
     failures = [Failure(name, reason) for name, reason in record.failures.items()]
     warn_of_failures(failures, len(data.train) + len(data.test))
-    click.echo(shown_rows(dense_tables, record, options["as_json"], options["as_csv"]))
+    click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))
     print_note(f"the probe is in {out}")

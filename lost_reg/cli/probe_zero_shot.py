@@ -48,6 +48,7 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
     from lost_reg.probing import open_clip_models, tables, zero_shot
     from lost_reg.probing.token_cache import remove_tokens
     from lost_reg.progress import image_progress
+    from lost_reg.runs.writer import while_locked
     from lost_reg.types import Failure
 
     prompts = zero_shot.prompts_of(labelled, options["class_names"], options["templates"])
@@ -59,12 +60,12 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> None:
         print_note(f"{clip.name} runs with random weights: its results are meaningless")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     click.get_current_context().find_root().obj.message = lambda: "the same command continues"
-    with image_progress("zero-shot") as progress:
+    with while_locked(out), image_progress("zero-shot") as progress:
         record, outcomes = zero_shot.probe_zero_shot(
             labelled, clip, prompts, out, chosen_loader(options), seed=seed, progress=progress
         )
-    write_probe(out, record, outcomes)
-    remove_tokens(out)
+        write_probe(out, record, outcomes)
+        remove_tokens(out)
     failures = (Failure(*one) for one in record.failures.items())
     warn_of_failures(failures, record.settings["images"]["test"])
     click.echo(shown_rows(tables, record, options["as_json"], options["as_csv"]))

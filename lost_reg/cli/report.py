@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
             out,
             scoring_options_of(**options),
             progress=progress,
-            wording=as_options,
+            wording=cache(as_options),
             **given,
         )
     parts = {"sweep": summary.sweeps, "artifact measurement": summary.artifacts, "probe": summary.probes}

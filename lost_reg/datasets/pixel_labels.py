@@ -11,6 +11,7 @@ Layouts of folders, by task:
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,6 +57,15 @@ class PixelDataset:
     classes: int | None = None
     first: int = 0
     scored: tuple[slice, slice] | None = None
+
+    def digest(self) -> str:
+        """SHA-256 of all names, and of the size and time of change of each file."""
+        digest = hashlib.sha256()
+        for one in (*self.train, *self.test):
+            stats = [file.stat() for file in (one.image, one.labels) if file.is_file()]
+            changed = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+            digest.update(f"{one.name} {changed}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def limited(self, limit: int | None, seed: int) -> PixelDataset:
         """With at most so many images of each split, which are drawn; None for all."""

@@ -41,6 +41,8 @@ def open_class_folders(root: Path, seed: int, **facts: Any) -> LabelledDataset:
 
 def _split_folders(root: Path) -> dict[Split, Path]:
     if not (root / "train").is_dir():
+        if (root / "test").is_dir() and (root / "val").is_dir():
+            raise LostRegError(f"{root} has test/ and val/, but no train/ to learn from")
         return {"train": root}
     if not (root / "test").is_dir() and (root / "val").is_dir():
         return {"train": root / "train", "test": root / "val"}

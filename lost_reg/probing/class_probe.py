@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.zoo import backbone_label
 from lost_reg.errors import LostRegError
@@ -83,6 +83,7 @@ def probe_classes(
     Raises:
         LostRegError: tokens that the backbone lacks, no usable image, or a folder that cannot be written.
     """
+    dataset.check_trainable()
     kinds = check_kinds(backbone, options.tokens)
     crop = options.crop_of(backbone.patch_size)
     settings = probe_settings(dataset, backbone, options)
@@ -243,7 +244,11 @@ def _too_few(kind: Token, data: TokenData, measure: Measure) -> str:
             return f"no {name} image has {_LACKS.get(kind, 'such a token')}"
         if measure == "map" and not data.of_split(split)[1].any():
             return f"no {name} image with such a token is of a class"
-    if measure != "map" and len(data.of_split("train")[1].unique()) < 2:
+    if measure == "map":
+        labels = data.of_split("train")[1]
+        tells_apart = labels.any(dim=0) & ~labels.all(dim=0)
+        return "" if tells_apart.any() else "no class is in some of the training images and not in others"
+    if len(data.of_split("train")[1].unique()) < 2:
         count = data.count("train")
         return f"{counted(count, 'training image')} {agreeing(count, 'have')} it, all of one class"
     return ""

@@ -18,6 +18,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.probing.measures import difference_interval, value
 from lost_reg.probing.records import (
     PROBE_FILE,
+    Key,
     Measure,
     Outcomes,
     ProbeRecord,
@@ -25,11 +26,10 @@ from lost_reg.probing.records import (
     read_outcomes,
     read_probe,
 )
+from lost_reg.probing.tables import MEASURES
 from lost_reg.scoring.compare import SettingDifference, setting_differences
 from lost_reg.scoring.paired import bootstrap_interval, holm, mcnemar_p
 from lost_reg.text import shown_names
-
-MEASURES = {"top1": "top-1", "mean_per_class": "per class", "map": "mAP", "miou": "mIoU", "rmse": "RMSE"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PairedScore:
 
     tokens: str
     classifier: str
-    measure: str
+    measure: Measure
     images: int
     a: float
     b: float
@@ -94,7 +94,7 @@ class _Probe:
     outcomes: Outcomes
 
     @property
-    def scores(self) -> dict[tuple[str, str, str], tuple[ProbeScore, np.ndarray]]:
+    def scores(self) -> dict[Key, tuple[ProbeScore, np.ndarray]]:
         """Each score by its key, with the rows of the test images."""
         pairs = zip(self.record.scores, self.outcomes.rows)
         return {score.key: (score, rows) for score, rows in pairs}
@@ -114,7 +114,7 @@ def is_probe(path: Path) -> bool:
     return (path / PROBE_FILE).is_file()
 
 
-def score_name(tokens: str, classifier: str, measure: str) -> str:
+def score_name(tokens: str, classifier: str, measure: Measure) -> str:
     """What a score is called in text, such as "outlier logistic top-1"."""
     return f"{tokens} {classifier} {MEASURES[measure]}"
 
@@ -188,7 +188,7 @@ def _on_same_images(a: _Probe, b: _Probe) -> tuple[_Probe, _Probe]:
 # --- the scores --------------------------------------------------------------------------------------
 
 
-def _paired(a: _Probe, b: _Probe, key: tuple[str, str, str]) -> PairedScore | str:
+def _paired(a: _Probe, b: _Probe, key: Key) -> PairedScore | str:
     """A score of both, with p not yet adjusted, or why it is not compared."""
     name = score_name(*key)
     for side, probe in (("A", a), ("B", b)):

@@ -9,7 +9,8 @@ from typing import Any
 from lost_reg import text as texts
 from lost_reg.errors import one_line
 from lost_reg.json_files import as_json
-from lost_reg.probing.compare import PairedScore, ProbeComparison
+from lost_reg.probing.compare import ComparedProbe, PairedScore, ProbeComparison
+from lost_reg.probing.tables import shown
 from lost_reg.scoring.compare import SIGNIFICANT
 from lost_reg.scoring.comparison_text import setting_lines, shown_p
 
@@ -34,7 +35,7 @@ def text(comparison: ProbeComparison, width: int | None = None) -> str:
     )
 
 
-def _sides(comparison: ProbeComparison):
+def _sides(comparison: ProbeComparison) -> tuple[tuple[str, ComparedProbe], ...]:
     return ("A", comparison.a), ("B", comparison.b)
 
 
@@ -43,18 +44,13 @@ def _cells(score: PairedScore) -> dict[str, str]:
     return {
         "score": score.name,
         "images": f"{score.images:,}",
-        "A": _shown(score, score.a),
-        "B": _shown(score, score.b),
-        "B - A": _shown(score, score.difference, "+"),
-        "95 % interval": f"{_shown(score, low, '+')} to {_shown(score, high, '+')}",
+        "A": shown(score.measure, score.a),
+        "B": shown(score.measure, score.b),
+        "B - A": shown(score.measure, score.difference, "+"),
+        "95 % interval": f"{shown(score.measure, low, '+')} to {shown(score.measure, high, '+')}",
         "p": shown_p(score.p),
         "p (Holm)": shown_p(score.p_holm),
     }
-
-
-def _shown(score: PairedScore, value: float, sign: str = "") -> str:
-    """A value in percent, but an error in the unit of the depths."""
-    return f"{value:{sign}.3f}" if score.measure == "rmse" else f"{100 * value:{sign}.1f}"
 
 
 def _notes(comparison: ProbeComparison) -> Iterator[str]:
@@ -70,10 +66,10 @@ def _notes(comparison: ProbeComparison) -> Iterator[str]:
 def _verdict(comparison: ProbeComparison) -> str:
     scores = comparison.scores
     significant = [one for one in scores if one.p_holm < SIGNIFICANT]
-    shown = ", ".join(f"{one.name} ({_shown(one, one.difference, '+')})" for one in significant)
+    named = ", ".join(f"{one.name} ({shown(one.measure, one.difference, '+')})" for one in significant)
     if len(scores) == 1:
-        return f"Significant: {shown}." if shown else "No significant difference between A and B."
-    return f"Of {len(scores)} scores, these differ significantly after Holm's correction: {shown or 'none'}."
+        return f"Significant: {named}." if named else "No significant difference between A and B."
+    return f"Of {len(scores)} scores, these differ significantly after Holm's correction: {named or 'none'}."
 
 
 def json_text(comparison: ProbeComparison) -> str:

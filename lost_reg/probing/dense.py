@@ -97,9 +97,10 @@ class _Probe:
         return replace(base, steps=steps, learning_rate=rate)
 
     def run(self, out: Path) -> ProbeRecord:
-        with work_folder(out, json.loads(as_json(self._settings()))) as work:
-            reader = LabelReader(self.data, self.task, self.options, self.data.classes)
-            reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
+        settings = {**self._settings(), "files": self.data.digest()}
+        reader = LabelReader(self.data, self.task, self.options, self.data.classes)
+        reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
+        with work_folder(out, json.loads(as_json(settings))) as work:
             with FeatureCache(work / "features", math.inf) as cache:
                 images = self._fill(cache, drawn, sizes)
                 head = self._trained(images, reader, work)

@@ -13,6 +13,7 @@ from lost_reg.images.reading import read_values
 from lost_reg.images.sizes import sizes_or_reasons
 from lost_reg.probing.dense_options import MIN_DEPTH, DenseOptions, DenseTask
 from lost_reg.progress import Progress, no_progress
+from lost_reg.text import counted
 from lost_reg.types import SizeHW
 
 PIXELS = 1024  # that are drawn from a training image
@@ -73,8 +74,10 @@ class LabelReader:
         labels[(values == _IGNORED[values.dtype]) | (labels < 0)] = np.nan
         largest, most = np.nanmax(labels, initial=-1), self.classes or MOST_CLASSES
         if largest >= most:
-            known = f"there are {most:,} classes" if self.classes else f"at most {most:,} classes are used"
-            raise LostRegError(f"{one.labels} has the label {largest + self.data.first:.0f}, but {known}")
+            label = f"{largest + self.data.first:.0f}"
+            raise LostRegError(
+                f"{one.labels} has the label {label}: expected at most {counted(most, 'class')}"
+            )
         return labels
 
     def _depths(self, values: np.ndarray, one: LabelledImage) -> np.ndarray:
@@ -113,16 +116,18 @@ def read_all(
         progress(number + 1, 0, total)
     if not any(len(one.places) for one in drawn):
         raise LostRegError(f"no pixel of {reader.data.name} that can be learned from has {_wanted(reader)}")
-    if reader.task == "segmentation":
-        if len(met) < 2:
-            raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
-        reader = replace(reader, classes=reader.classes or max(met) + 1)
+    if reader.task == "segmentation" and len(met) < 2:
+        raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
     labelled = 0
     for number, (pixels, _) in enumerate(_read(reader, test, workers), start=len(train)):
+        if reader.task == "segmentation":
+            met.update(np.unique(pixels.labels).astype(int).tolist())
         labelled += len(pixels.places)
         progress(number + 1, 0, total)
     if not labelled:
         raise LostRegError(f"no pixel of {reader.data.name} that can be scored has {_wanted(reader)}")
+    if reader.task == "segmentation":
+        reader = replace(reader, classes=reader.classes or max(met) + 1)
     return reader, drawn, sizes
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import Backbone
 from lost_reg.probing.labelled import SPLITS, LabelledDataset
@@ -70,7 +69,7 @@ class Extractor:
             measured = measured_cutoff(stream, self.backbone, self.outliers, phase("outliers"))
             cutoff = float(f"{measured:.5g}")  # so that rounding in another batch changes nothing
         names = list(chain.from_iterable(self.dataset.parts[split].names for split in SPLITS))
-        identity = {**settings, "kinds": list(self.kinds), "cutoff": cutoff, "names": _digest(names)}
+        identity = {**settings, "kinds": list(self.kinds), "cutoff": cutoff, "of": self._digest()}
         cache = TokenCache(folder, identity, len(self.kinds), self._width())
         failures: list[Failure] = []
         index_of = {name: index for index, name in enumerate(names)}
@@ -95,9 +94,6 @@ class Extractor:
         side = self.backbone.patch_size
         return self.backbone.patch_embeddings(torch.zeros(1, 3, side, side)).shape[2]
 
-
-def _digest(names: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+    def _digest(self) -> list[str]:
+        """What the tokens are of: the dataset and its images."""
+        return [self.dataset.name, *(self.dataset.parts[split].digest() for split in SPLITS)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -36,11 +38,23 @@ class LabelledPart:
     def __len__(self) -> int:
         return len(self.names)
 
+    def digest(self) -> str:
+        """SHA-256 of names and classes, and of the size and time of change of each file."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
+        for name, image in zip(self.names, self.images):
+            changed = (image.stat().st_size, image.stat().st_mtime_ns) if _is_file(image) else ()
+            digest.update(f"{name} {changed}\0".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
     def of(self, indices: np.ndarray) -> LabelledPart:
         """Some of the images: `indices` is (m,) int64, or (n,) bool."""
         chosen = np.arange(len(self))[indices].tolist()
         names, images = ([of[index] for index in chosen] for of in (self.names, self.images))
         return LabelledPart(names, images, self.labels[indices])
+
+
+def _is_file(image: ImageInput) -> TypeGuard[Path]:
+    return isinstance(image, Path) and image.is_file()
 
 
 @dataclass(frozen=True)
@@ -65,34 +79,34 @@ class LabelledDataset:
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a dataset that nothing can be learned from."""
-        train, test = self.parts["train"], self.parts["test"]
+        test = self.parts["test"]
         if len(self.classes) < 2:
             one = f"only the class {self.classes[0]!r}" if self.classes else "no class"
             raise LostRegError(f"{self.name} has {one}: a probe needs at least two")
-        if len(train) < len(self.classes):
-            raise LostRegError(
-                f"{self.name} has fewer training images than classes: {len(train):,} of "
-                f"{len(self.classes):,} classes"
-            )
         if not len(test) or not len(self.parts["val"]):
             lacking = "test" if not len(test) else "validation"
             raise LostRegError(f"{self.name} has no {lacking} image: a probe needs some")
+
+    def check_trainable(self) -> None:
+        """Raises LostRegError if there are fewer training images than classes."""
+        if len(self.parts["train"]) < len(self.classes):
+            raise LostRegError(
+                f"{self.name} has fewer training images than classes: {len(self.parts['train']):,} of "
+                f"{counted(len(self.classes), 'class')}"
+            )
 
     @property
     def title(self) -> str:
         """Its counts, such as "10 classes, 540 training, 60 validation and 200 test images"."""
         sizes = {split: f"{len(part):,}" for split, part in self.parts.items()}
+        classes = counted(len(self.classes), "class")
         return (
-            f"{len(self.classes):,} classes, {sizes['train']} training, {sizes['val']} validation and "
+            f"{classes}, {sizes['train']} training, {sizes['val']} validation and "
             f"{counted(len(self.parts['test']), 'test image')}"
         )
 
     def limited(self, most: int | None, seed: int) -> LabelledDataset:
-        """With at most this many images of each split, drawn at random, of each class in proportion.
-
-        Raises:
-            LostRegError: fewer than there are classes.
-        """
+        """With at most this many images of each split, drawn at random, of each class in proportion."""
         if most is None:
             return self
         parts = {

@@ -19,7 +19,8 @@ from torch import Tensor
 
 CS = np.logspace(-6, 5, 45)
 MOST_ITERATIONS = 1000
-_TOLERANCE = 1e-9  # of the largest part of the gradient of the mean loss
+_GRADIENT = 1e-7  # the largest part of the gradient of the mean loss at which a fit has converged,
+_GAIN = 1e-10  # and what a step must gain of it
 _LOGITS = 2**24  # at a time
 
 
@@ -61,7 +62,7 @@ def fit_logistic(
     if start is not None:
         first[:, :-1] = start.weights[seen] * scale
         first[:, -1] = start.bias[seen] + start.weights[seen] @ mean
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": _TOLERANCE, "ftol": 0.0}
+    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": _GRADIENT, "ftol": _GAIN}
     flat = first.cpu().numpy().ravel()
     found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
     both = torch.from_numpy(found).to(inputs).view_as(first)

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lost_reg.probing.records import Measure
+from lost_reg.scoring.corloc import wilson_interval
 
 RESAMPLES = 2000
 _TAILS = 2.5, 97.5  # percentiles
@@ -63,8 +64,11 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a measure, over images; see `value`.
 
-    For few images it is too narrow for "map", which the envelope of precision raises.
+    Of "top1", which is a share, it is Wilson's. For few images it is too narrow for "map", which the envelope
+    of precision raises.
     """
+    if measure == "top1":
+        return wilson_interval(float(rows.sum()), len(rows))
     return _middle([values(measure, rows, truth, weights) for weights in _drawn(len(rows), seed)])
 
 

@@ -26,11 +26,13 @@ def published_value(record: ProbeRecord, score: ProbeScore) -> float | None:
     settings = record.settings
     if of_kind is None or record.task != "classes" or score.classifier != table["classifier"]:
         return None
-    if settings["weights"]["name"] not in table["weights"] or settings["test_time_registers"]:
+    weights = settings.get("weights")
+    name = weights.get("name") if isinstance(weights, dict) else None
+    if name not in table["weights"] or settings.get("test_time_registers"):
         return None
     if settings.get("limit") or record.dataset in table["other_splits"]:
         return None
-    if score.tokens != "cls" and {key: settings[key] for key in table["outliers"]} != table["outliers"]:
+    if score.tokens != "cls" and {key: settings.get(key) for key in table["outliers"]} != table["outliers"]:
         return None
-    same_images = {key: settings[key] for key in table["images"]} == table["images"]
+    same_images = {key: settings.get(key) for key in table["images"]} == table["images"]
     return of_kind / 100 if same_images else None

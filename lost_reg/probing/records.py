@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -21,10 +22,17 @@ Token = Literal["cls", "register", "normal", "outlier", "mean", "patches"]
 Classifier = Literal["logistic", "knn", "linear", "zero-shot"]
 Measure = Literal["top1", "mean_per_class", "map", "miou", "rmse"]
 
+Key = tuple[Token, Classifier, Measure]
+
 TASKS: tuple[Task, ...] = get_args(Task)
 _NAMES, _TRUTH, _ROWS = "names", "truth", "rows"
 _MOST_CLASSES = 10**7
 
+# What numpy and zipfile raise for an archive that is damaged.
+_DAMAGED = (
+    ValueError, KeyError, AttributeError, EOFError, TypeError, NotImplementedError, OverflowError,
+    MemoryError, RuntimeError, BadZipFile, zlib.error,
+)  # fmt: skip
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 PositiveCount = Annotated[int, Meta(gt=0, le=10**15)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
@@ -55,7 +63,7 @@ class ProbeScore:
     too_few: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         """What two probes are compared by."""
         return self.tokens, self.classifier, self.measure
 
@@ -142,7 +150,7 @@ def read_outcomes(folder: Path, record: ProbeRecord) -> Outcomes:
             rows = tuple(arrays[f"{_ROWS}{index}"] for index in range(len(record.scores)))
     except OSError as error:
         raise LostRegError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
-    except (ValueError, KeyError, AttributeError, EOFError, TypeError, BadZipFile, MemoryError):
+    except _DAMAGED:
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again") from None
     outcomes = Outcomes(names, truth, rows)
     if not (names and len({*names}) == len(names) and _truth_fits(record, outcomes)):

@@ -12,22 +12,22 @@ from lost_reg.probing.records import Measure, ProbeRecord, ProbeScore
 
 MEASURES: dict[Measure, str] = {
     "top1": "top-1",
-    "mean_per_class": "mean per class",
+    "mean_per_class": "per class",
     "map": "mAP",
     "miou": "mIoU",
     "rmse": "RMSE",
 }
 _NARROW = ("val", "train", "chosen", "without", "test")  # what may be left out, the first first
+_OPTIONAL = ("published", "chosen", "val", "without")  # shown if any score has it
 
 
 def text_table(record: ProbeRecord, width: int | None = None) -> str:
     """A line for each score; shares are in percent. `width`: see `text.text_table`."""
     published = [published_value(record, score) for score in record.scores]
     rows = [_row(score, number) for score, number in zip(record.scores, published)]
-    if not any(number is not None for number in published):
-        for row in rows:
-            del row["published"]
-    lines = [text.text_table(rows, width=width, drop=_NARROW)]
+    empty = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
+    shown_rows = [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
+    lines = [text.text_table(shown_rows, width=width, drop=_NARROW)]
     lines += dict.fromkeys(f"{score.tokens}: {score.too_few}" for score in record.scores if score.too_few)
     if any(number is not None for number in published):
         lines.append(f"Published: {published_classes()['source']}")
@@ -38,21 +38,21 @@ def _row(score: ProbeScore, published: float | None) -> dict[str, str]:
     return {
         "tokens": score.tokens,
         "classifier": score.classifier,
-        MEASURES[score.measure]: _shown(score.measure, score.value),
-        "95 % interval": " to ".join(_shown(score.measure, end) for end in score.interval or ()),
-        "published": "" if published is None else _shown(score.measure, published),
+        "measure": MEASURES[score.measure],
+        "value": "too few" if score.value is None else shown(score.measure, score.value),
+        "95 % interval": " to ".join(shown(score.measure, end) for end in score.interval or ()),
+        "published": "" if published is None else shown(score.measure, published),
         "chosen": ", ".join(f"{name} {number:.3g}" for name, number in score.chosen.items()),
         "train": f"{score.train:,}",
-        "val": f"{score.val:,}",
+        "val": f"{score.val:,}" if score.val else "",
         "test": f"{score.test:,}",
-        "without": f"{sum(score.without.values()):,}",
+        "without": f"{sum(score.without.values()):,}" if score.without else "",
     }
 
 
-def _shown(measure: Measure, number: float | None) -> str:
-    if number is None:
-        return "too few"
-    return f"{number:.3f}" if measure == "rmse" else f"{100 * number:.1f}"
+def shown(measure: str, number: float, sign: str = "") -> str:
+    """A number of a measure: a share in percent, but an error in the unit of the depths. sign: "" or "+"."""
+    return f"{number:{sign}.3f}" if measure == "rmse" else f"{100 * number:{sign}.1f}"
 
 
 def json_text(record: ProbeRecord) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.measure import ArtifactOptions
 from lost_reg.artifacts.norms import Moments, block_norms
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream, check_blocks
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import finite_images

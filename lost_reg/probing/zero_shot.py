@@ -58,7 +58,7 @@ def prompts_of(dataset: LabelledDataset, names: Path | None = None, templates: P
         if len(chosen) != len(dataset.classes):
             raise LostRegError(
                 f"{str(names)!r} has {counted(len(chosen), 'name')} and {dataset.name} "
-                f"{len(dataset.classes):,} classes: `class_names` has one a line, in the order of the classes"
+                f"{counted(len(dataset.classes), 'class')}: `class_names` has one a line, in their order"
             )
     elif dataset.name == "imagenet" and len(dataset.classes) == len(open_clip.IMAGENET_CLASSNAMES):
         chosen = tuple(open_clip.IMAGENET_CLASSNAMES)  # in the order of the folders' names
@@ -152,7 +152,7 @@ def _embedded(
     """The test images that could be embedded, (n,) int64, their embeddings, (n, E), and the others."""
     test = dataset.parts["test"]
     of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
-    cache = TokenCache(folder, {**of_images, "dataset": dataset.name}, 1, clip.width)
+    cache = TokenCache(folder, {**of_images, "dataset": dataset.name, "of": test.digest()}, 1, clip.width)
     places = {name: place for place, name in enumerate(test.names)}
     left = np.setdiff1d(np.arange(len(test)), cache.images())
     failures: list[Failure] = []

@@ -147,7 +147,7 @@ def load(top: Path, options: ScoringOptions) -> Content:
     probes = {str(folder.relative_to(top)): record for folder, record in records}
     runs: list[ReportRun] = []
     errors = [*sweep_errors, *file_errors, *probe_errors]
-    if not (sweeps or artifacts or probes) or folders_with(top, RUN_FILE):
+    if not (sweeps or artifacts or probes or errors) or folders_with(top, RUN_FILE):
         runs, run_errors = load_runs(top, options)
         errors = [*run_errors, *errors]
     if not (runs or sweeps or artifacts or probes):

@@ -12,7 +12,7 @@ from lost_reg.charts import COLOURS, chart, percent_top, titled
 from lost_reg.errors import one_line
 from lost_reg.probing.published import published_classes, published_value
 from lost_reg.probing.records import Measure, ProbeRecord, ProbeScore
-from lost_reg.probing.tables import MEASURES
+from lost_reg.probing.tables import MEASURES, shown
 from lost_reg.report.page import Section, Table
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def probes_section(probes: Mapping[str, ProbeRecord]) -> Section | None:
         groups.setdefault((record.dataset, record.task), []).extend(entries)
     if not groups:
         return None
-    shown = [_group(f"{dataset}: {task}", entries) for (dataset, task), entries in groups.items()]
-    has_published = any(row["published"] for group in shown for row in group["table"].rows)
+    tables = [_group(f"{dataset}: {task}", entries) for (dataset, task), entries in groups.items()]
+    has_published = any(row["published"] for group in tables for row in group["table"].rows)
     source = published_classes()["source"] if has_published else ""
-    return Section("probes", "Probes", {"groups": shown, "source": source})
+    return Section("probes", "Probes", {"groups": tables, "source": source})
 
 
 def _group(title: str, entries: Sequence[_Entry]) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def _row(name: str, record: ProbeRecord, score: ProbeScore) -> dict[str, str]:
         "tokens": score.tokens,
         "classifier": score.classifier,
         "measure": MEASURES[score.measure],
-        "value": score.too_few or "-" if score.value is None else _shown(score.measure, score.value),
-        "95 % interval": " to ".join(_shown(score.measure, end) for end in score.interval or ()),
-        "published": "" if published is None else _shown(score.measure, published),
+        "value": score.too_few or "-" if score.value is None else shown(score.measure, score.value),
+        "95 % interval": " to ".join(shown(score.measure, end) for end in score.interval or ()),
+        "published": "" if published is None else shown(score.measure, published),
         "test images": f"{score.test:,}",
         "without": f"{sum(score.without.values()):,}",
     }
@@ -63,10 +63,6 @@ def _row(name: str, record: ProbeRecord, score: ProbeScore) -> dict[str, str]:
 def _scaled(measure: Measure, number: float) -> float:
     """Shares in percent, errors as they are."""
     return number if measure == "rmse" else 100 * number
-
-
-def _shown(measure: Measure, number: float) -> str:
-    return f"{_scaled(measure, number):.{3 if measure == 'rmse' else 1}f}"
 
 
 def _chart(title: str, measure: Measure, entries: Sequence[_Entry]) -> Markup:
@@ -85,7 +81,7 @@ def _name(record: ProbeRecord, score: ProbeScore) -> str:
 
 def _describe(name: str, record: ProbeRecord, score: ProbeScore) -> str:
     low, high = score.interval or (score.value, score.value)
-    value, low_end, high_end = (_shown(score.measure, number) for number in (score.value, low, high))
+    value, low_end, high_end = (shown(score.measure, number) for number in (score.value, low, high))
     return f"{_name(record, score)} {value}, 95 % interval {low_end} to {high_end}"
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, as_json, parse_json
@@ -33,6 +35,10 @@ class ImageFeatures:
     spans_hw: tuple[float, float]
 
 
+_Positive = Annotated[int, Meta(gt=0)]
+_Span = Annotated[float, Meta(gt=0)]
+
+
 @dataclass(frozen=True)
 class _Entry:
     """A line of the index: an image, and where its features begin in the file, in bytes.
@@ -41,11 +47,11 @@ class _Entry:
     """
 
     image: str
-    start: int
-    width: int
-    grid_hw: tuple[int, int]
-    spans_hw: tuple[float, float]
-    prefix: int = 0
+    start: Annotated[int, Meta(ge=0)]
+    width: _Positive
+    grid_hw: tuple[_Positive, _Positive]
+    spans_hw: tuple[_Span, _Span]
+    prefix: Annotated[int, Meta(ge=0)] = 0
 
     @property
     def end(self) -> int:

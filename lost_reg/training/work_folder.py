@@ -27,13 +27,13 @@ def work_folder(out: Path, settings: dict[str, Any]) -> Iterator[Path]:
     with while_locked(out):
         text = as_json(settings, indent=2)
         file = work / _SETTINGS_FILE
-        if file.exists() and file.read_text() != text:
+        if file.exists() and file.read_bytes() != text.encode():
+            differ = _difference(file, settings)
             raise LostRegError(
-                f"{str(out)!r} holds a training with other settings ({_difference(file, settings)}): choose "
-                "another `out`"
+                f"{str(out)!r} holds unfinished work with other settings ({differ}): choose another `out`"
             )
         with whole_file(file) as part:
-            part.write_text(text)
+            part.write_text(text, encoding="utf-8")
         yield work
 
 
@@ -42,6 +42,8 @@ def _difference(file: Path, settings: dict[str, Any]) -> str:
     try:
         earlier = parse_json(read_regular(file), dict[str, Any])
     except MALFORMED:
+        return f"{file.name} is damaged"
+    if not isinstance(earlier.get("options", {}), dict):
         return f"{file.name} is damaged"
     flat, before = ({**one, **one.get("options", {})} for one in (settings, earlier))
     return ", ".join(name for name in flat if name != "options" and flat[name] != before.get(name))

@@ -15,7 +15,8 @@ from helpers import approximately, batches_of, refusal
 from scipy.stats import binomtest, t
 
 from lost_reg.artifacts.discovery import ControlledDiscovery, corloc_change
-from lost_reg.artifacts.measure import ArtifactOptions, measure
+from lost_reg.artifacts.measure import measure
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.datasets.catalog import find_dataset

@@ -10,8 +10,9 @@ import torch
 from artifact_cases import LOADER, backbone_artifacts
 from helpers import approximately, batches_of, refusal, scarce_memory
 
-from lost_reg.artifacts.measure import ArtifactOptions, measure
+from lost_reg.artifacts.measure import measure
 from lost_reg.artifacts.norms import block_norms
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons

@@ -99,6 +99,10 @@ def test_what_is_no_series_is_refused(tmp_path):
     assert "no file matches 'nope/ckpt-*.pth'" in refusal(find_series, "tiny", ["nope/ckpt-*.pth"])
     saved(tmp_path / "one.pth")
     assert "only" in refusal(find_series, "tiny", [f"{tmp_path}/one.pth"])
+    for name in ("ckpt-100-loss0.35.pth", "ckpt-200-loss0.21.pth", "ckpt-1000-loss0.19.pth"):
+        saved(tmp_path / "losses" / name)
+    text = refusal(find_series, "tiny", [f"{tmp_path}/losses/*.pth"])
+    assert "several differ, and in different orders" in text
     saved(tmp_path / "two.pth", epoch=3)
     text = refusal(find_series, "tiny", [f"{tmp_path}/*.pth"])
     assert "the steps of 2 checkpoints such as" in text and "one of iteration, global_step" in text

@@ -18,7 +18,9 @@ def with_registers():
     return load_backbone("timm:vit_tiny_patch16_224", weights="random", device="cpu", registers=REGISTERS)
 
 
-@pytest.fixture(scope="module", params=["tiny", "dinov3_vits16", with_registers], ids=str)
+@pytest.fixture(
+    scope="module", params=["tiny", "dinov3_vits16", with_registers], ids=["tiny", "dinov3", "added"]
+)
 def backbone(request):
     """One with registers, one with rotary positions, and one with test-time registers."""
     if callable(request.param):

@@ -162,6 +162,11 @@ def test_neither_images_nor_a_dataset_is_one_line(lost_reg, tmp_path):
     assert result.exit_code == 2 and "give either images" in result.stderr
 
 
+def test_which_lost_is_told_only_where_one_runs(lost_reg, tmp_path):
+    result = lost_reg("photos", "-b", "tiny", "--lost", "normalized", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "--lost says which LOST --dataset and --controls use" in result.stderr
+
+
 @pytest.mark.parametrize("kind", ["another architecture", "damaged"])
 def test_a_checkpoint_that_does_not_fit_is_told_before_any_is_measured(
     kind, run, lost_reg, tmp_path, monkeypatch

@@ -7,12 +7,13 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lost_reg.probing import logistic
+from lost_reg.probing import logistic, tables
 from lost_reg.probing.published import published_value
 from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
 
@@ -46,20 +47,20 @@ def test_a_table_and_a_folder(lost_reg, classes, tmp_path):
     assert lines[0].split() == [
         "tokens",
         "classifier",
-        "top-1",
+        "measure",
+        "value",
         "95",
         "%",
         "interval",
         "chosen",
-        "train",
-        "val",
         "test",
         "without",
     ]
-    assert max(map(len, lines)) <= 80 and lines[-1] == f"the probe is in {out}"
-    assert [line.split()[:3] for line in lines if line.startswith(("cls", "mean"))] == [
-        ["cls", "logistic", "100.0"], ["cls", "knn", "100.0"],
-        ["mean", "logistic", "100.0"], ["mean", "knn", "100.0"],
+    assert lines[-1] == f"the probe is in {out}"
+    assert max(map(len, tables.text_table(read_probe(out), 80).splitlines()[:3])) <= 80
+    assert [line.split()[:4] for line in lines if line.startswith(("cls", "mean"))] == [
+        ["cls", "logistic", "top-1", "100.0"], ["cls", "knn", "top-1", "100.0"],
+        ["mean", "logistic", "top-1", "100.0"], ["mean", "knn", "top-1", "100.0"],
     ]  # fmt: skip
     assert (
         "2 classes, 30 training, 3 validation and 8 test images; splits: drawn with seed 0" in result.stderr
@@ -73,7 +74,18 @@ def test_a_table_and_a_folder(lost_reg, classes, tmp_path):
     )
     assert [one.tokens for one in record.scores[::2]] == ["cls", "register", "normal", "outlier", "mean"]
     assert len(read_outcomes(out, record).rows) == 10
-    assert {path.name for path in out.iterdir()} == {"probe.json", "outcomes.npz"}
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"probe.json", "outcomes.npz"}
+
+
+def test_scores_of_several_measures_are_one_table():
+    score = ProbeScore("cls", "zero-shot", "top1", 0.5, (0.25, 0.75), train=0, val=0, test=8)
+    other = replace(score, measure="mean_per_class", value=0.25)
+    record = ProbeRecord("zero-shot", "pets", "openclip", 37, {}, [score, other])
+    header, _, *rows = tables.text_table(record).splitlines()
+    assert "chosen" not in header and "without" not in header
+    assert [row.split()[:4] for row in rows] == [
+        ["cls", "zero-shot", "top-1", "50.0"], ["cls", "zero-shot", "per", "class"],
+    ]  # fmt: skip
 
 
 def test_json_and_csv(lost_reg, classes, tmp_path):

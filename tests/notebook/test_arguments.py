@@ -45,7 +45,7 @@ def test_a_preset_of_a_method_is_chosen_with_it_or_alone(random_backbone):
     assert setting_of(random_backbone, "maskcut") == preset_setting("maskcut") != native
     assert setting_of(random_backbone, preset="published") == OF_LOST
     line = refusal(setting_of, random_backbone, preset="native")
-    assert line == "lost has no preset 'native': it belongs to `method` maskcut"
+    assert line == "the preset 'native' belongs to a method: add `method` maskcut"
 
 
 def test_lost_is_the_method_by_its_name_and_the_preset_where_that_is_asked_for(colours, random_backbone):
@@ -94,7 +94,7 @@ def test_a_head_is_read_from_its_folder(random_backbone, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"preset": "x"}, "lost has no preset 'x'"),
+        ({"preset": "x"}, "unknown `preset` 'x': choose among"),
         ({"max_sides": 3}, "has no option `max_sides`"),
         (
             {"tau": 0.2, "method": "lost"},

@@ -11,7 +11,7 @@ from colours import colour_backbone
 from helpers import refusal
 from small_models import small_backbone
 
-from lost_reg.artifacts.measure import ArtifactOptions
+from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
@@ -188,6 +188,8 @@ def test_an_interrupted_probe_continues(colours, backbone, tmp_path, monkeypatch
     assert sum(added) == 63  # all there
     probe(colours, backbone, tmp_path / "part", seed=1)
     assert sum(added) == 2 * 63  # those of another seed are made anew
+    probe(replace(colours, name="other"), backbone, tmp_path / "part", seed=1)
+    assert sum(added) == 3 * 63  # and so are those of another dataset with the same names
 
 
 def test_images_that_cannot_be_used_are_named(colours, backbone, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from probe_cases import column, write_case
 
 from lost_reg.cli.app import main
@@ -143,6 +146,25 @@ def test_outcomes_that_do_not_fit_their_probe_are_one_line(pair, changed):
         np.savez(b / OUTCOMES_FILE, **{**arrays, **changed})
     with pytest.raises(LostRegError, match="does not hold the outcomes of its probe: probe again"):
         compare_probes(a, b)
+
+
+@pytest.fixture(scope="module")
+def pair_folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    return write_case(folder / "a", {TOP1: A}), write_case(folder / "b", {TOP1: B})
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1), byte=st.integers(0, 255))
+def test_outcomes_with_another_byte_are_read_or_refused(tmp_path_factory, pair_folders, place, byte):
+    a, b = pair_folders
+    content = bytearray((b / OUTCOMES_FILE).read_bytes())
+    content[int(place * (len(content) - 1))] = byte
+    damaged = tmp_path_factory.mktemp("damaged")
+    (damaged / PROBE_FILE).write_bytes((b / PROBE_FILE).read_bytes())
+    (damaged / OUTCOMES_FILE).write_bytes(content)
+    with contextlib.suppress(LostRegError):
+        compare_probes(a, damaged)
 
 
 @pytest.mark.parametrize("measure", ["mean_per_class", "map"])

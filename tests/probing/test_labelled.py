@@ -79,7 +79,9 @@ def test_a_limit_is_of_each_split(save_digits, tmp_path):
     assert {split: len(one) for split, one in found.parts.items()} == {"train": 12, "val": 8, "test": 12}
     assert found.limit == 12 and set(found.parts["train"].labels) == set(range(10))
     assert found.limited(None, 0) is found
-    assert "fewer training images than classes: 5 of 10 classes" in refusal(found.limited, 5, 0)
+    assert "fewer training images than classes: 5 of 10 classes" in refusal(
+        found.limited(5, 0).check_trainable
+    )
 
 
 def test_what_nothing_can_be_learned_from(save_digits, tmp_path):
@@ -90,7 +92,9 @@ def test_what_nothing_can_be_learned_from(save_digits, tmp_path):
     few = {"train": part([0, 1]), "val": part([0]), "test": part([1])}
     assert "holds no folders of images" in refusal(find_labelled, str(tmp_path / "nothing"), tmp_path)
     assert "only the class 'cat'" in refusal(find_labelled, str(tmp_path / "one"), tmp_path)
-    assert "fewer training images than classes: 2 of 3" in refusal(LabelledDataset, "x", ("a", "b", "c"), few)
+    assert "fewer training images than classes: 2 of 3" in refusal(
+        LabelledDataset("x", ("a", "b", "c"), few).check_trainable
+    )
     assert "no test image" in refusal(LabelledDataset, "x", ("a", "b"), {**few, "test": part([])})
     assert "no validation image" in refusal(LabelledDataset, "x", ("a", "b"), {**few, "val": part([])})
     missing = refusal(find_labelled, "cifar11", tmp_path)

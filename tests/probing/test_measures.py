@@ -149,6 +149,11 @@ def test_p_is_small_exactly_where_the_interval_excludes_zero():
     assert difference_interval("rmse", a, a + 1)[1] == pytest.approx(2 / 2001)
 
 
+def test_the_interval_of_top_1_is_not_empty_where_all_images_agree():
+    low, high = interval("top1", np.ones((4, 1)))
+    assert (low, high) == pytest.approx((0.510, 1.0), abs=1e-3)  # Wilson's, 4 of 4
+
+
 def test_intervals_depend_on_the_seed_alone(monkeypatch):
     rows, truth = random_case("map", np.random.default_rng(5), 80)
     assert interval("map", rows, truth) == interval("map", rows, truth)

@@ -42,3 +42,10 @@ def test_a_damaged_probe_is_a_note_and_the_others_are_shown(tmp_path):
     assert result.exit_code == 1 and "bad/probe.json does not hold a probe" in result.stderr
     assert result.stdout.startswith("1 probe: open ")
     assert len(rows_of((tmp_path / "out" / "index.html").read_text(), "Scores of cifar10: classes")) == 1
+
+
+def test_where_there_is_nothing_else_its_own_error_is_shown(tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "probe.json").write_text("{}")
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "results"), "--out", str(tmp_path / "page")])
+    assert result.exit_code == 1 and "probe.json does not hold a probe" in result.stderr

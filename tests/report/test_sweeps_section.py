@@ -252,7 +252,7 @@ def test_a_sweep_without_scores_is_left_out_with_a_note(tmp_path):
     write_sweep(tmp_path / "results" / "cut <b>short", scored=False)
     text = page_of(tmp_path)
     assert re.search(r"<li>[^<]*cut &lt;b&gt;short is left out: it has no corloc.json", text)
-    assert len(rows_of(text, "Table of sweeps")) == 3 and "No runs: only sweeps and artifacts" in text
+    assert len(rows_of(text, "Table of sweeps")) == 3 and "No runs: only sweeps, artifacts and probes" in text
 
 
 def test_a_sweep_that_is_incomplete_is_shown_and_said_to_be(tmp_path):
