@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
-from lost_reg.cli.model_options import MODEL_OPTIONS
 from lost_reg.cli.options import together
+from lost_reg.training.ranks import ranks_of_environment
 
 engine_options = together(
     click.option(
@@ -26,23 +28,32 @@ engine_options = together(
 )  # fmt: skip
 
 
-def chosen_engine(backbone: str, registers: Any, options: dict[str, Any]) -> Any:
-    """The engine that the options ask for, or None; removes `engine_options` from them.
+def choose_engine(options: dict[str, Any]) -> None:
+    """Replace the engine's options by "engine": from what loads a backbone to the engine, or None.
 
     Raises:
         LostRegError: Ray is not installed.
+        click.UsageError: options of an engine that is not asked for, or a run under torchrun.
     """
     engine, address, actors = (options.pop(name) for name in ("engine", "address", "actors"))
+    options["engine"] = None
     if engine is None:
         if address or actors:
             raise click.UsageError("--address and --actors are options of --engine ray")
-        return None
+        if ranks_of_environment().count > 1:
+            raise click.UsageError("processes of torchrun do not share the images of a run: use --engine ray")
+        return
     from lost_reg.ray.cluster import import_ray
 
     import_ray()
     from lost_reg.ray.engine import RayEngine
 
-    arguments = {name: options[name] for name in MODEL_OPTIONS}
-    return RayEngine(
-        {"backbone": backbone, "registers": registers, **arguments}, address=address, actors=actors
-    )
+    options["engine"] = partial(RayEngine, address=address, actors=actors)
+
+
+def engine_of(options: dict[str, Any], load: Callable[[], Any]) -> Any:
+    """The engine that was chosen, or None.
+
+    load: loads the run's backbone; it is called by each actor, so it must be possible to pickle it.
+    """
+    return options["engine"](load) if options["engine"] else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names
-from lost_reg.cli.engine_options import chosen_engine, engine_options
+from lost_reg.cli.engine_options import choose_engine, engine_of, engine_options
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import (
+    MODEL_OPTIONS,
     added_registers,
     get_weights,
     load,
@@ -31,7 +33,7 @@ from lost_reg.cli.options import (
     default_name,
     loader_options,
 )
-from lost_reg.cli.output import print_detail, print_line, print_message, print_note, print_warning
+from lost_reg.cli.output import print_detail, print_line, print_message, print_note
 from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
 from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.cli.train_detector import apply_detector
@@ -40,7 +42,6 @@ from lost_reg.discovery.presets import described
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
-from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted
 
 _RUN_OPTIONS = ("limit", "resume", "overwrite", "visualize", "masks", "save_maps", "sort")
@@ -133,12 +134,10 @@ def run(
 
     Your own images are files, folders, glob patterns or tar shards. Results go into a run folder, as
     predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax] in pixels of the original
-    image; xmax and ymax are exclusive. Under torchrun, the processes share the images;
-    --engine ray spreads them over GPUs and machines.
+    image; xmax and ymax are exclusive. --engine ray spreads the images over GPUs and machines.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, short_name
-    from lost_reg.runs.ranks import ranks_of_environment
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("choose one of --resume and --overwrite")
@@ -148,9 +147,8 @@ def run(
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
+    choose_engine(options)
     if detector or options["method"] == DETECTOR:
-        if chosen_engine(backbone, None, options):
-            raise click.UsageError("--engine ray applies no detector: leave it out")
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
     # Check everything that can be wrong before importing torch and reading weights.
@@ -166,8 +164,6 @@ def run(
     chosen = RunOptions(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
-        ranks=ranks_of_environment(),
-        engine=chosen_engine(spec.name, registers, options),
         command=recorded_options(params, spec.name, setting),
         **{name: options[name] for name in _RUN_OPTIONS},
     )
@@ -192,15 +188,11 @@ def checked_source(
 
     if options["weights"] not in (None, RANDOM):
         local_checkpoint(options["weights"])
-    if chosen.ranks.first:  # the others may start after it has begun to write
-        check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
-    if files_from == "-" and chosen.ranks.count > 1:
-        raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
+    check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
     if dataset:
         return _dataset_source(dataset, root, options["download"])
     source = _files_source(inputs, files_from, out)
-    if chosen.ranks.first:
-        note_passed_over(source.images)
+    note_passed_over(source.images)
     return source
 
 
@@ -245,21 +237,18 @@ def _run(
     get_weights(backbone, options)
     import_models()
 
-    from lost_reg.runs.ranks import joined
-    from lost_reg.runs.run import no_note
+    from lost_reg.backbones.loading import load_backbone
     from lost_reg.runs.run import run as run_source
 
-    ranks = chosen.ranks
-    with joined(ranks):
-        note, warn = (print_note, print_warning) if ranks.first else (no_note, no_note)
-        device = ranks.device(options["device"])
-        loaded = load(backbone, options, note, warn, device=device, registers=options["registers"])
-        note_trial(loaded, note)
-        print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
-        with progress_of_run(loaded.name, out, ranks) as progress:
-            summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
-    if ranks.first:
-        print_summary(summary, strict)
+    loaded = load(backbone, options, registers=options["registers"])
+    note_trial(loaded)
+    print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
+    arguments = {name: options[name] for name in (*MODEL_OPTIONS, "registers")}
+    engine = engine_of(options, partial(load_backbone, backbone, **arguments))
+    chosen = replace(chosen, engine=engine)
+    with progress_of_run(loaded.name, out) as progress:
+        summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=print_note)
+    print_summary(summary, strict)
 
 
 def print_summary(summary: Any, strict: bool) -> None:
@@ -299,8 +288,8 @@ def _done_summary(summary: Any) -> str:
 
 
 @contextmanager
-def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]:
-    """Progress, shown by the first rank, and reported if the run is stopped."""
+def progress_of_run(what: str, out: Path) -> Iterator[Any]:
+    """Progress, shown, and reported if the run is stopped."""
     from lost_reg.progress import image_progress
 
     done_now = 0
@@ -315,5 +304,5 @@ def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]
         done_now = done
         show(done, failed, total)
 
-    with image_progress(what) if ranks.first else nullcontext(lambda *_: None) as show:
+    with image_progress(what) as show:
         yield count

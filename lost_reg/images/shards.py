@@ -24,7 +24,6 @@ from braceexpand import braceexpand
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.folders import is_image, is_junk, what_is_there
-from lost_reg.images.sources import ALL, Share
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ _DIGEST = np.dtype("S16")
 
 @dataclass(frozen=True)
 class TarShards:
-    """Tar archives in WebDataset's format, read from start to end; a share consists of whole shards.
+    """Tar archives in WebDataset's format, read from start to end.
 
     An image's name is its shard's name and its own name in the shard: "shard-000.tar/0042.jpg".
     """
@@ -67,25 +66,17 @@ class TarShards:
     passed_over = MappingProxyType[str, int]({})
     drawn = ()
 
-    def todo(
-        self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage | Failure]:
-        """A shard that cannot be read to its end, or holds no images, yields a Failure with the shard's name.
-
-        Raises:
-            LostRegError: a limit with several processes, which do not know what the others read.
-        """
-        if limit and share.count > 1:
-            raise LostRegError("`limit` does not work with shards on several processes: name fewer shards")
-        return (one for one in islice(self._images(share, done), limit) if one is not None)
+    def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
+        """A shard that cannot be read to its end, or holds no images, yields a Failure with its name."""
+        return (one for one in islice(self._images(done), limit) if one is not None)
 
     def sample(self, most: int) -> Iterator[ImageInput]:
-        found = (one for one in self._images(ALL, ()) if not isinstance(one, Failure))
+        found = (one for one in self._images(()) if not isinstance(one, Failure))
         return (image for _, image in islice(found, min(most, _MOST_SAMPLED)))
 
-    def _images(self, share: Share, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
+    def _images(self, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
         """Each image, or None in place of one that is done."""
-        for path in share.of(self.paths):
+        for path in self.paths:
             shard = path.relative_to(self.root).as_posix()
             try:
                 yield from _members(path, shard, done)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,8 @@ from lost_reg.json_files import parse_json
 from lost_reg.ray.cluster import connected, total
 from lost_reg.ray.inputs import BYTES_PER_BLOCK, dataset_of
 from lost_reg.ray.workers import Recipe, RunActor
-from lost_reg.runs.discovery import Discovery
-from lost_reg.runs.engines import Todo
+from lost_reg.runs.engines import Job, Todo
 from lost_reg.text import first_sentence
-from lost_reg.types import Failure, Prediction
 
 _MOST_DECODERS = 8
 # Images per block: the unit that is tried again, and that a killed driver loses.
@@ -32,15 +31,17 @@ class RayEngine:
     """Spreads a run over the actors of a Ray cluster, or of Ray on this machine.
 
     Args:
-        arguments: of `load_backbone`, with which each actor loads the backbone.
+        load: called by each actor for its backbone; it is pickled, such as a partial of `load_backbone`.
         address: of a cluster; None starts Ray on this machine.
         actors: how many; by default one a GPU, or one a CPU where there are no GPUs.
 
     Close it at the end: until then it stays connected to the cluster.
     """
 
-    def __init__(self, arguments: dict[str, Any], *, address: str | None = None, actors: int | None = None):
-        self._arguments, self._address, self._actors = arguments, address, actors
+    def __init__(
+        self, load: Callable[[], Backbone], *, address: str | None = None, actors: int | None = None
+    ):
+        self._load, self._address, self._actors = load, address, actors
         self._devices: set[str] = set()
         self._open = ExitStack()
         self._facts: dict[str, Any] = {"engine": "ray"}
@@ -51,25 +52,23 @@ class RayEngine:
         devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
         return {**self._facts, **devices}
 
-    def discover(
-        self, todo: Todo, discovery: Discovery, backbone: Backbone
-    ) -> Iterator[Prediction | Failure]:
+    def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
         """The outcomes of the images, each once, in any order; see `Engine`.
 
         Raises:
             LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
         """
         ray = self._open.enter_context(connected(self._address))
-        pool = _pool_of(ray, self._actors, discovery.loader.workers)
+        pool = _pool_of(ray, self._actors, job.loader.workers)
         self._facts |= {"actors": pool.actors, "workers": pool.workers}
-        recipe = Recipe(self._arguments, backbone.weights.sha256, pool.threads)
+        recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
         rows = pool.rows(todo)
-        arguments = recipe, discovery, pool.workers
+        arguments = recipe, job, todo.images.root, pool.workers
         outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
         tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         try:
             for table in tables:
-                yield from self.outcomes(table)
+                yield from self.taken(table)
         except ray.exceptions.RayError as error:
             raise LostRegError(
                 f"Ray has ended the run ({first_sentence(error)}): what was done is kept, `resume` continues"
@@ -79,17 +78,15 @@ class RayEngine:
         """Leave the cluster, or end Ray on this machine."""
         self._open.close()
 
-    def outcomes(self, table: Any) -> Iterator[Prediction | Failure]:
+    def taken(self, table: Any) -> Iterator[Any]:
         """The outcomes in a table that a `RunActor` made; its report is taken.
 
         Raises:
             LostRegError: the error that it reports.
         """
-        for line, failed, text in zip(*(table[name].to_pylist() for name in ("line", "failed", "report"))):
-            if text is not None:
-                self._take(parse_json(text, dict[str, Any]))
-            if line is not None:
-                yield parse_json(line, Failure) if failed else parse_json(line, Prediction)
+        for report in filter(None, table["report"].to_pylist()):
+            self._take(parse_json(report, dict[str, Any]))
+        yield from map(pickle.loads, filter(None, table["outcome"].to_pylist()))
 
     def _take(self, report: dict[str, Any]) -> None:
         if "error" in report:

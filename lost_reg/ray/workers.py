@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lost_reg.backbones.base import Backbone
-from lost_reg.backbones.loading import load_backbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import Decoders, NamedImage
 from lost_reg.json_files import as_json
 from lost_reg.runs.batches import batch_size_for, grouped
-from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.engines import Job
 from lost_reg.runs.sessions import device_name
-from lost_reg.runs.writer import line_of
-from lost_reg.types import Failure, Prediction
+from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class Worker:
-    """Finds objects in one stream of images after another, with the processes of the first.
+    """Does a job on one stream of images after another, with the processes of the first.
 
     Args:
         workers: decoding processes.
@@ -33,17 +33,17 @@ class Worker:
     Close it at the end; the processes also end with this one.
     """
 
-    def __init__(self, backbone: Backbone, discovery: Discovery, workers: int | None):
-        self.backbone, self._discovery = backbone, discovery
-        self.size = batch_size_for(backbone, discovery.loader.batch_size)
+    def __init__(self, backbone: Backbone, job: Job, workers: int | None):
+        self.backbone, self._job = backbone, job
+        self.size = batch_size_for(backbone, job.loader.batch_size)
         self._open = ExitStack()
-        decoding = discovery.decoding(backbone.patch_size)
+        decoding = job.decoding(backbone.patch_size)
         self._decoders = self._open.enter_context(Decoders(decoding, workers))
 
-    def outcomes(self, images: Iterable[NamedImage | Failure]) -> Iterator[Prediction | Failure]:
-        """The outcome of each image; images of one grid run together, so their order changes."""
+    def outcomes(self, images: Iterable[NamedImage | Failure]) -> Iterator[Any]:
+        """The outcomes of the images; images of one grid run together, so their order changes."""
         batches = grouped(self._decoders.decode(images), self.size)
-        return self._discovery.outcomes(batches, self.backbone, self.size)
+        return self._job.outcomes(batches, self.backbone, self.size)
 
     def close(self) -> None:
         """End the processes."""
@@ -54,12 +54,12 @@ class Worker:
 class Recipe:
     """How each actor loads the backbone of a run.
 
-    arguments: of `load_backbone`, which must find the same weights on every node.
+    make: such as a partial of `load_backbone`, which must find the same weights on every node.
     sha256: of the weights of the run.
     threads: of torch, on a CPU; None for torch's default.
     """
 
-    arguments: dict[str, Any]
+    make: Callable[[], Backbone]
     sha256: str | None
     threads: int | None
 
@@ -67,11 +67,11 @@ class Recipe:
         """Load it.
 
         Raises:
-            LostRegError: see `load_backbone`, or weights that are not those of the run.
+            LostRegError: what `make` raises, or weights that are not those of the run.
         """
         if self.threads:
             torch.set_num_threads(self.threads)
-        backbone = load_backbone(**self.arguments)
+        backbone = self.make()
         if backbone.weights.sha256 != self.sha256:
             raise LostRegError(
                 f"the weights of {backbone.name} on a node are not those of the run: give all nodes one file "
@@ -84,15 +84,17 @@ class RunActor:
     """Maps tables of named images to tables of outcomes, for `Dataset.map_batches`.
 
     A table of images has the columns name (bytes), content (bytes, or null for a file) and reason (the
-    Failure of an image that could not be listed, or null). A table of outcomes has the columns line (JSON),
-    failed (bool), and report (JSON, in the first row alone): the device, how often the batch size was
-    lowered, and the error that ends the run, if any. An error is reported, because Ray would try again.
+    Failure of an image that could not be listed, or null). A table of outcomes has the columns outcome
+    (pickled) and report (JSON, in the first row alone): the device, how often the batch size was lowered, and
+    the error that ends the run, if any. An error is reported, because Ray would try again.
+
+    root: the folder that the names of files are relative to.
     """
 
-    def __init__(self, recipe: Recipe, discovery: Discovery, workers: int):
-        self._root, self._error = discovery.root, ""
+    def __init__(self, recipe: Recipe, job: Job, root: Path, workers: int):
+        self._root, self._error = root, ""
         try:
-            self._worker = Worker(recipe.load(), discovery, workers)
+            self._worker = Worker(recipe.load(), job, workers)
         except LostRegError as error:
             self._error = str(error)
 
@@ -118,14 +120,12 @@ class RunActor:
                 yield name, self._root / name if row["content"] is None else row["content"]
 
 
-def _table(outcomes: list[Prediction | Failure], report: dict[str, Any]) -> pa.Table:
+def _table(outcomes: list[Any], report: dict[str, Any]) -> pa.Table:
     import pyarrow as pa
 
-    lines: list[bytes | None] = [line_of(one) for one in outcomes] or [None]
-    failed = [isinstance(one, Failure) for one in outcomes] or [False]
-    reports = [as_json(report), *[None] * (len(lines) - 1)]
+    pickled = [pickle.dumps(one) for one in outcomes] or [None]
+    reports = [as_json(report), *[None] * (len(pickled) - 1)]
     return pa.table({
-        "line": pa.array(lines, pa.binary()),
-        "failed": pa.array(failed, pa.bool_()),
+        "outcome": pa.array(pickled, pa.large_binary()),
         "report": pa.array(reports, pa.string()),
     })  # fmt: skip

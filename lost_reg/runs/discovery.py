@@ -25,7 +25,7 @@ from lost_reg.types import Failure, Prediction
 
 @dataclass(frozen=True)
 class Discovery:
-    """How the objects of a run's images are found; the same wherever the images are processed.
+    """The job of a run: how the objects of its images are found; see `Job`.
 
     root: the folder that the names of image files are relative to.
     out: the run folder.
@@ -41,7 +41,7 @@ class Discovery:
     visualize: bool = False
 
     def decoding(self, patch_size: int) -> Decoding:
-        """How the images are prepared for patches of this size, in pixels."""
+        """See `Job`."""
         return decoding_of(patch_size, self.setting.features, self.loader)
 
     def outcomes(
@@ -58,12 +58,17 @@ class Discovery:
         for outcomes in found:
             outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
             if self.visualize and isinstance(outcome, Prediction):
-                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
-                    save_picture(
-                        self.root / outcome.image, outcome, self.out / PICTURES_FOLDER,
-                        apply_exif=self.loader.apply_exif, background=self.loader.background,
-                    )  # fmt: skip
+                draw_outcome(outcome, self.root, self.out, self.loader)
             yield outcome
+
+
+def draw_outcome(outcome: Prediction, root: Path, out: Path, loader: LoaderOptions) -> None:
+    """Write an outcome's picture into a run folder, unless the image's file has disappeared since."""
+    with contextlib.suppress(UnreadableImage):
+        save_picture(
+            root / outcome.image, outcome, out / PICTURES_FOLDER,
+            apply_exif=loader.apply_exif, background=loader.background,
+        )  # fmt: skip
 
 
 def maps_writer(folder: Path) -> Callable[[str, Maps], None]:

@@ -1,18 +1,21 @@
-"""What a run is spread by, other than its own process: the interface; `lost_reg.ray` has one."""
+"""What is done with the images of a run, and where: in this process, or by an engine such as Ray's."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lost_reg.images.sources import ALL, Images, Share
-from lost_reg.types import Failure, Prediction
+from lost_reg.images.decoding import decode
+from lost_reg.runs.batches import grouped
+from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     from lost_reg.backbones.base import Backbone
-    from lost_reg.images.decoding import NamedImage
-    from lost_reg.runs.discovery import Discovery
+    from lost_reg.images.batching import BatchSize, DecodedImage
+    from lost_reg.images.decoding import Decoding, NamedImage
+    from lost_reg.images.sources import Images
+    from lost_reg.runs.options import LoaderOptions
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,27 @@ class Todo:
 
     images: Images
     done: Container[str] = ()
-    share: Share = ALL
     limit: int | None = None
 
     def __iter__(self) -> Iterator[NamedImage | Failure]:
-        return self.images.todo(self.done, self.share, self.limit)
+        return self.images.todo(self.done, self.limit)
+
+
+class Job(Protocol):
+    """What is done with images, wherever that is: a job can be pickled, and leaves the backbone to others."""
+
+    @property
+    def loader(self) -> LoaderOptions: ...
+
+    def decoding(self, patch_size: int) -> Decoding:
+        """How the images are prepared for patches of this size, in pixels."""
+        ...
+
+    def outcomes(
+        self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
+    ) -> Iterator[Any]:
+        """What becomes of batches of images, in any order: a Failure, or what the job makes of an image."""
+        ...
 
 
 class Engine(Protocol):
@@ -36,9 +55,7 @@ class Engine(Protocol):
         """What run.json records of a session by this engine."""
         ...
 
-    def discover(
-        self, todo: Todo, discovery: Discovery, backbone: Backbone
-    ) -> Iterator[Prediction | Failure]:
+    def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
         """The outcomes of the images, each once, in any order.
 
         backbone: the run's own, to which those elsewhere must be equal.
@@ -51,3 +68,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Leave the processes and machines, once the session is recorded."""
         ...
+
+
+def outcomes_here(
+    todo: Iterable[NamedImage | Failure], job: Job, backbone: Backbone, size: BatchSize
+) -> Iterator[Any]:
+    """The outcomes of images in this process, which decodes them in others."""
+    decoded = decode(todo, job.decoding(backbone.patch_size), workers=job.loader.workers)
+    return job.outcomes(grouped(decoded, size), backbone, size)

@@ -274,13 +274,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
-    """The lines of a file, and of parts that ranks have written and that are not merged into it yet."""
-    for path in (*part_paths(folder, name), folder / name):  # a part merged meanwhile is read twice
-        try:
-            with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
-                yield from _parsed(file, path, kind)
-        except OSError as error:
-            raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+    path = folder / name
+    try:
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            yield from _parsed(file, path, kind)
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any]:
@@ -293,15 +292,3 @@ def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any
             raise LostRegError(
                 f"malformed line {number} of {path}: {reason_of(error)}; fix or delete the line"
             ) from None
-
-
-def part_path(folder: Path, name: str, rank: int) -> Path:
-    """The part that a rank writes, such as predictions.rank3.jsonl; the first rank writes the file itself."""
-    path = folder / name
-    return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
-
-
-def part_paths(folder: Path, name: str) -> list[Path]:
-    """The parts of a file that ranks have written, sorted."""
-    path = Path(name)
-    return sorted(folder.glob(f"{path.stem}.rank[0-9]*{path.suffix}"))

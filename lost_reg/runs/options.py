@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from lost_reg.errors import LostRegError
 from lost_reg.images.colours import WHITE, background_of
 from lost_reg.json_files import check_fields
-from lost_reg.runs.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from lost_reg.runs.engines import Engine
@@ -63,7 +62,6 @@ class RunOptions:
     sort: at the end, put the predictions into the order of the images.
     command: the options of the command line, recorded and written as run.toml; None from Python.
     data_root: recorded, so that scoring finds the ground truth again.
-    ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.
     engine: what spreads the images over processes and machines; None for this process.
     """
 
@@ -77,5 +75,4 @@ class RunOptions:
     sort: bool = False
     command: dict[str, Any] | None = None
     data_root: Path | None = None
-    ranks: Ranks = ALONE
     engine: Engine | None = None

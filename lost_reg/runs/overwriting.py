@@ -18,7 +18,6 @@ from lost_reg.runs.folder import (
     PREDICTIONS_FILE,
     RUN_FILE,
     TOKENS_FILE,
-    part_paths,
     read_outcomes,
     read_record,
 )
@@ -59,10 +58,8 @@ def _results(folder: Path) -> Iterator[Path]:
             path = path_of(folder / name, outcome.image)
             if path.is_file() and not _is_behind_link(folder / name, path):
                 yield path
-    for name in (PREDICTIONS_FILE, ERRORS_FILE):
-        yield from part_paths(folder, name)
+    for name in (PREDICTIONS_FILE, ERRORS_FILE, TOKENS_FILE):
         yield folder / name
-    yield folder / TOKENS_FILE
     if COMMAND in read_record(folder / RUN_FILE):  # else the file is the user's
         yield folder / CONFIG_FILE
 

@@ -11,12 +11,10 @@ from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
-from lost_reg.images.batching import BatchSize
-from lost_reg.images.decoding import decode
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import batch_size_for, grouped
+from lost_reg.runs.batches import batch_size_for
 from lost_reg.runs.discovery import Discovery
-from lost_reg.runs.engines import Todo
+from lost_reg.runs.engines import Job, Todo, outcomes_here
 from lost_reg.runs.folder import COMMAND, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
@@ -29,7 +27,7 @@ from lost_reg.runs.sorting import sort_lines
 from lost_reg.runs.sources import Source, check_drawable
 from lost_reg.runs.writer import RunWriter, while_locked
 from lost_reg.text import agreeing, counted
-from lost_reg.types import Failure, Prediction
+from lost_reg.types import Failure
 
 Note = Callable[[str], None]
 
@@ -53,7 +51,7 @@ def run(
     Args:
         setting: features, method and its options; by default LOST as published.
         progress: called after each image with the numbers done, failed and in total (None if unknown), of
-            this session and this rank.
+            this session.
         note: called before the run starts with a line for anything that will not fit in memory or take long,
             and at its end with one for images of earlier sessions that lack the maps or pictures asked for.
 
@@ -72,14 +70,8 @@ def run(
         setting, loader, source.images.root, out.absolute(), with_masks, options.save_maps, options.visualize
     )
 
-    def discover(todo: Todo, size: BatchSize) -> Iterator[Prediction | Failure]:
-        if options.engine:
-            return options.engine.discover(todo, discovery, backbone)
-        decoded = decode(todo, discovery.decoding(backbone.patch_size), workers=loader.workers)
-        return discovery.outcomes(grouped(decoded, size), backbone, size)
-
     settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
-    work = Work(settings, discover, costliest=setting)
+    work = Work(settings, discovery, costliest=setting)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 
 
@@ -88,13 +80,13 @@ class Work:
     """What is done with the images of a source.
 
     settings: recorded besides those of the source and the backbone.
-    discover: from the images that are left and the batch size to outcomes, which may be Failures.
+    job: what makes an outcome of each image.
     costliest: the setting from which the run time is estimated.
     layout: of the folder that is written.
     """
 
     settings: dict[str, Any]
-    discover: Callable[[Todo, BatchSize], Iterator[Any]]
+    job: Job
     costliest: Setting
     layout: Layout = RUN_LAYOUT
 
@@ -110,29 +102,33 @@ def write_folder(
     note: Note,
 ) -> RunSummary:
     """Process the images of a source that are not done yet, and write a folder; see `run`."""
-    images, ranks, limit = source.images, options.ranks, options.limit
+    images, limit, engine = source.images, options.limit, options.engine
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone, options.loader), **work.settings}
     record = _record(source, backbone, options, count)
-    if options.overwrite and ranks.first:
+    if options.overwrite:
         with while_locked(out):
             remove_results(out)
-    with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
+    with RunWriter(out, settings, record, resume=options.resume, layout=work.layout) as writer:
         left = None if count is None else max(0, count - len(writer.done))
-        if ranks.first and left != 0 and not options.engine:  # whose devices are others
+        if left != 0 and not engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
-        total = None if left is None else -(-left // ranks.count)
+        todo = Todo(images, writer.done, limit)
         with Session(writer, backbone, options, size) as session:
-            progress(0, 0, total)
-            for outcome in work.discover(Todo(images, writer.done, ranks.share, limit), size):
+            progress(0, 0, left)
+            for outcome in (
+                engine.outcomes(todo, work.job, backbone)
+                if engine
+                else outcomes_here(todo, work.job, backbone, size)
+            ):
                 session.add(outcome)
-                progress(session.done, session.failed, total)
-        if options.sort and ranks.first:
+                progress(session.done, session.failed, left)
+        if options.sort:
             named = images.todo((), limit=limit)
             names = (one.image if isinstance(one, Failure) else one[0] for one in named)
             sort_lines(out / work.layout.lines_file, names)
-    if len(writer.done) and ranks.first:
+    if len(writer.done):
         for line in _without_files(out, options):
             note(line)
     return session.summary(out, len(writer.done))
@@ -187,8 +183,8 @@ def _settings(source: Source, backbone: Backbone, loader: LoaderOptions) -> dict
 def _note_cost(
     source: Source, left: int | None, backbone: Backbone, setting: Setting, options: RunOptions, note: Note
 ) -> None:
-    sample, devices = source.images.sample(SAMPLED), options.ranks.count
-    expected = forecast(sample, left, backbone, setting, devices, options.loader)
+    sample = source.images.sample(SAMPLED)
+    expected = forecast(sample, left, backbone, setting, options.loader)
     for line in expected.warnings(setting.features.max_side) if expected else []:
         note(line)
 

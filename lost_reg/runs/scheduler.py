@@ -66,11 +66,20 @@ def discover_by_each(
     Raises:
         LostRegError: an invalid batch size, facet or layer, or settings with different sizes.
     """
-    if len({(one.features.max_side, one.features.square) for one in settings}) != 1:
-        raise LostRegError("settings that are tried together need the same `max_side` and `square`")
+    check_one_size(settings)
     size = batch_size or batch_size_for(backbone, loader.batch_size)
     batches = decoded_batches(images, backbone.patch_size, settings[0].features, loader, size)
     return discover_in_batches(batches, backbone, settings, size, on_maps=on_maps, with_masks=with_masks)
+
+
+def check_one_size(settings: Sequence[Setting]) -> None:
+    """Check that settings can share their images.
+
+    Raises:
+        LostRegError: they have different sizes.
+    """
+    if len({(one.features.max_side, one.features.square) for one in settings}) != 1:
+        raise LostRegError("settings that are tried together need the same `max_side` and `square`")
 
 
 def discover_in_batches(

@@ -64,7 +64,7 @@ class Session:
     """
 
     def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
-        self._writer, self._size, self._ranks = writer, size, options.ranks
+        self._writer, self._size = writer, size
         self._engine = options.engine
         self._began = time.perf_counter()
         self._facts: dict[str, Any] = {
@@ -75,8 +75,6 @@ class Session:
             "workers": options.loader.workers,
             "limit": options.limit,
         }
-        if options.ranks.count > 1:
-            self._facts["ranks"] = options.ranks.count
         self.done = self.failed = self.noted = self.objects = self.empty = 0
         self.failures: list[Failure] = []
         self.implausible: Counter[str] = Counter()
@@ -108,32 +106,18 @@ class Session:
             self.empty += not outcome.objects
 
     def _finish(self) -> None:
-        """When all is done: merge what the ranks wrote, and record the session."""
-        self._add_other_ranks()
-        if self._ranks.first:
-            whole = self._facts["limit"] is None
-            if whole:
-                self._writer.forget_earlier_failures()
-            self._writer.join()
-            self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
-            self._record(finished=whole)
-        self._ranks.wait()  # until the folder is complete
-
-    def _add_other_ranks(self) -> None:
-        odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
-        own = self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered
-        self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered, *odd = (
-            self._ranks.total(*own, *odd)
-        )
-        self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
+        """When all is done: keep the failures that are left, and record the session."""
+        whole = self._facts["limit"] is None
+        if whole:
+            self._writer.forget_earlier_failures()
+        self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
+        self._record(finished=whole)
 
     def _record(self, *, finished: bool = False) -> None:
-        """Add this session to the record, which the first rank owns.
+        """Add this session to the record.
 
         finished: whether all images of the run have been tried.
         """
-        if not self._ranks.first:
-            return
         seconds = self.seconds
         facts = {
             **self._facts,

@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,11 +110,11 @@ def source_of(folder: Path):
 def on_ray(source, out: Path, arguments=TINY, *, actors: int = 2, workers: int = 1, progress=lambda *_: None):
     from lost_reg.ray import RayEngine
 
+    load = partial(load_backbone, **arguments)
     options = RunOptions(
-        loader=LoaderOptions(workers=workers), engine=RayEngine(arguments, actors=actors), resume=True
+        loader=LoaderOptions(workers=workers), engine=RayEngine(load, actors=actors), resume=True
     )
-    backbone = load_backbone(**arguments)
-    return run(source, backbone, out, options=options, progress=progress)
+    return run(source, load(), out, options=options, progress=progress)
 
 
 def lines(out: Path) -> list[bytes]:
@@ -236,8 +237,9 @@ def test_what_an_actor_cannot_load_ends_the_run_by_one_line(photos, arguments, s
     from lost_reg.ray.workers import Recipe, RunActor
 
     discovery = Discovery(Setting(), LoaderOptions(workers=0), photos, photos)
-    told = RunActor(Recipe(arguments, sha256, None), discovery, 0)(None)
-    assert reason in refusal(lambda: list(RayEngine(arguments).outcomes(told)))
+    load = partial(load_backbone, **arguments)
+    told = RunActor(Recipe(load, sha256, None), discovery, photos, 0)(None)
+    assert reason in refusal(lambda: list(RayEngine(load).taken(told)))
 
 
 def test_a_stopped_run_is_recorded_before_ray_ends(cluster, photos, tmp_path, monkeypatch):
@@ -253,12 +255,12 @@ def test_a_stopped_run_is_recorded_before_ray_ends(cluster, photos, tmp_path, mo
             at_end.extend(json.loads((tmp_path / "run.json").read_text())["sessions"])
 
     def stopped_after_the_first(self, table):
-        yield from itertools.islice(outcomes(self, table), 1)
+        yield from itertools.islice(taken(self, table), 1)
         raise KeyboardInterrupt
 
-    engine_connected, outcomes = engine.connected, RayEngine.outcomes
+    engine_connected, taken = engine.connected, RayEngine.taken
     monkeypatch.setattr(engine, "connected", connected)
-    monkeypatch.setattr(RayEngine, "outcomes", stopped_after_the_first)
+    monkeypatch.setattr(RayEngine, "taken", stopped_after_the_first)
     with pytest.raises(KeyboardInterrupt):
         on_ray(source_of(photos), tmp_path, actors=1)
     (session,) = at_end

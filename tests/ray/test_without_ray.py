@@ -24,6 +24,14 @@ def test_without_ray_one_line_says_how_to_get_it(photos, tmp_path, monkeypatch):
     assert result.stderr == "Error: --engine ray needs Ray: pip install 'lost-reg[ray]'\n"
 
 
+def test_processes_of_torchrun_are_sent_to_ray(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    given = ["run", str(photos), "-b", "tiny", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 2 and "use --engine ray" in result.stderr and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("option", [("--address", "auto"), ("--actors", "2")])
 def test_options_of_the_engine_need_it(photos, tmp_path, option):
     result = CliRunner().invoke(main, ["run", str(photos), "-b", "tiny", *option])

@@ -116,7 +116,7 @@ class FakeEngine:
     def __init__(self, error: BaseException | None):
         self.error, self.facts = error, {"engine": "fake"}
 
-    def discover(self, todo, discovery, backbone):
+    def outcomes(self, todo, job, backbone):
         (name, _), *_ = todo
         yield Prediction(name, (16, 16), (1, 1), ())
         if self.error:
