@@ -210,6 +210,7 @@ def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
 
 
 def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) -> Any:
+    from lost_reg.images.remote import find_remote
     from lost_reg.images.shards import find_shards
     from lost_reg.images.sources import ListedFiles, list_images
     from lost_reg.runs.folder import PICTURES_FOLDER
@@ -217,7 +218,7 @@ def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) ->
 
     if files_from:
         return source_of_files(ListedFiles.read(files_from), [files_from])
-    images = find_shards(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
+    images = find_shards(inputs) or find_remote(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
     return source_of_files(images, inputs)
 
 

@@ -1,4 +1,7 @@
-"""The images of a run: files given as inputs, and files named in a list; `shards.py` has tar shards."""
+"""The images of a run: files given as inputs, and files named in a list.
+
+`shards.py` has tar shards, `remote.py` images at addresses.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,16 @@ _FORMS = {
 
 
 class Images(Protocol):
-    """The images of a run: what `ImageFiles`, `ListedFiles` and `TarShards` have in common.
+    """The images of a run: what `ImageFiles`, `ListedFiles`, `TarShards` and `RemoteImages` have in common.
 
-    root: the folder that their names are relative to.
+    location: the folder, or address, that their names are relative to; absolute.
     count: how many there are, or None if only reading them all would tell.
-    are_files: whether root / name is a file.
+    are_files: whether each name is that of a file in this folder.
     passed_over, drawn: see `ImageFiles`.
     """
 
     @property
-    def root(self) -> Path: ...
+    def location(self) -> str: ...
 
     @property
     def count(self) -> int | None: ...
@@ -89,6 +92,10 @@ class ImageFiles:
     passed_over: Mapping[str, int] = field(default_factory=dict)
     drawn: Sequence[str] = ()
     are_files = True
+
+    @property
+    def location(self) -> str:
+        return str(self.root.absolute())
 
     @property
     def count(self) -> int:
@@ -228,6 +235,10 @@ class ListedFiles:
     are_files = True
     passed_over = MappingProxyType[str, int]({})
     drawn = ()
+
+    @property
+    def location(self) -> str:
+        return str(self.root)
 
     @classmethod
     def read(cls, name: str) -> ListedFiles:

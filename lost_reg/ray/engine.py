@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.base import Backbone
@@ -63,7 +64,7 @@ class RayEngine:
         self._facts |= {"actors": pool.actors, "workers": pool.workers}
         recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
         rows = pool.rows(todo)
-        arguments = recipe, job, todo.images.root, pool.workers
+        arguments = recipe, job, Path(todo.images.location), pool.workers
         outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
         tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         try:

@@ -1,15 +1,14 @@
-"""The images of a run as a dataset of Ray Data: names of files, or what tar shards hold."""
+"""The images of a run as a dataset of Ray Data: names of files, or the content of shards and remote files."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import NamedImage
+from lost_reg.images.remote import RemoteImages
 from lost_reg.images.shards import TarShards
 from lost_reg.runs.engines import Todo
 from lost_reg.types import Failure
@@ -18,8 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BYTES_PER_BLOCK = 2**23  # of encoded images: a hundred photos of 640 x 480
-# An actor takes nine tenths of a CPU, so that the tasks that read shards find a place beside it.
+# An actor takes nine tenths of a CPU, so that the tasks that read images find a place beside it.
 _READER_CPUS, _MOST_READERS = 0.05, 16
+_REMOTE_AT_ONCE = 2048  # images that one task fetches
 
 
 def dataset_of(ray: Any, todo: Todo, rows: int) -> Any:
@@ -32,20 +32,20 @@ def dataset_of(ray: Any, todo: Todo, rows: int) -> Any:
         LostRegError: a limit on shards, whose readers do not know what the others read.
     """
     images = todo.images
-    if not isinstance(images, TarShards):  # which are named by 50 bytes each
+    nothing = [ray.put(_table([]))]
+    if not isinstance(images, (TarShards, RemoteImages)):  # files that actors read, by names of 50 bytes
         blocks = [ray.put(_table(block)) for block in _in_blocks(iter(todo), rows)]
-        return ray.data.from_arrow_refs(blocks or [ray.put(_table([]))])
-    if todo.limit:
-        raise LostRegError("`limit` does not work with shards and `engine` ray: name fewer shards")
+        return ray.data.from_arrow_refs(blocks or nothing)
+    parts = [ray.put(_part(one)) for one in images.parts(todo.done, todo.limit, _REMOTE_AT_ONCE)]
+    if not parts:
+        return ray.data.from_arrow_refs(nothing)
     done = ray.put(todo.done)
-    paths = [ray.put(_paths(path)) for path in images.paths]
 
-    def read(shards: pa.Table) -> Iterator[pa.Table]:
-        names = [Path(path.decode("utf-8", "surrogateescape")) for path in shards["path"].to_pylist()]
-        members = replace(images, paths=tuple(names)).todo(ray.get(done))
-        yield from map(_table, _in_blocks(members, rows))
+    def read(table: pa.Table) -> Iterator[pa.Table]:
+        for part in map(pickle.loads, table["part"].to_pylist()):
+            yield from map(_table, _in_blocks(part.todo(ray.get(done)), rows))
 
-    return ray.data.from_arrow_refs(paths).map_batches(
+    return ray.data.from_arrow_refs(parts).map_batches(
         read, batch_size=None, batch_format="pyarrow", num_cpus=_READER_CPUS,
         compute=ray.data.TaskPoolStrategy(size=_MOST_READERS),
     )  # fmt: skip
@@ -56,10 +56,10 @@ def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield block
 
 
-def _paths(path: Path) -> pa.Table:
+def _part(images: TarShards | RemoteImages) -> pa.Table:
     import pyarrow as pa
 
-    return pa.table({"path": pa.array([_encoded(str(path))], pa.binary())})
+    return pa.table({"part": pa.array([pickle.dumps(images)], pa.binary())})
 
 
 def _table(images: Iterable[NamedImage | Failure]) -> pa.Table:

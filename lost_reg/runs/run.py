@@ -66,8 +66,9 @@ def run(
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
     loader = replace(options.loader, apply_exif=source.apply_exif)
+    root = Path(source.images.location)
     discovery = Discovery(
-        setting, loader, source.images.root, out.absolute(), with_masks, options.save_maps, options.visualize
+        setting, loader, root, out.absolute(), with_masks, options.save_maps, options.visualize
     )
 
     settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
@@ -156,7 +157,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
     passed_over = dict(source.images.passed_over)
     return {
         "created": now(),
-        "root": str(source.images.root.absolute()),
+        "root": source.images.location,
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
         **({"passed_over": passed_over} if passed_over else {}),

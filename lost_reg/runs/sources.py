@@ -9,6 +9,7 @@ from typing import Any
 
 from lost_reg.datasets.catalog import Dataset, missing_images
 from lost_reg.errors import LostRegError
+from lost_reg.images.remote import is_address
 from lost_reg.images.sources import STANDARD_INPUT, ImageFiles, Images
 from lost_reg.text import counted, shown_names
 
@@ -55,11 +56,13 @@ def check_drawable(source: Source) -> None:
     """Check that pictures of a source's images can be drawn.
 
     Raises:
-        LostRegError: they are in tar shards.
+        LostRegError: they are in tar shards, or at an address.
     """
     if not source.images.are_files:
-        raise LostRegError("`visualize` needs image files, not tar shards: unpack them first")
+        raise LostRegError(
+            "`visualize` needs image files on this machine, not tar shards or addresses: copy them here first"
+        )
 
 
 def _absolute(name: str) -> str:
-    return name if name == STANDARD_INPUT else os.path.abspath(name)
+    return name if name == STANDARD_INPUT or is_address(name) else os.path.abspath(name)

@@ -88,7 +88,7 @@ def run_detector(
     if options.visualize:
         check_drawable(source)
     loader = replace(options.loader, apply_exif=source.apply_exif)
-    job = Detection(loader, source.images.root, out.absolute(), max_objects, options.visualize)
+    job = Detection(loader, Path(source.images.location), out.absolute(), max_objects, options.visualize)
 
     config = model.detector.config
     settings = {
