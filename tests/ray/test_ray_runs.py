@@ -19,18 +19,24 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from detector_cases import run_on_scenes, small
 from helpers import refusal
 from PIL import Image
 
 import lost_reg
 from lost_reg import LoaderOptions, Setting, load_backbone
 from lost_reg.backbones.loading import Preprocessing
+from lost_reg.images.remote import find_remote
 from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import list_images
 from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.folder import read_run
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import source_of_files
+from lost_reg.training.detector_data import read_training_set
+from lost_reg.training.detector_run import load_detector_model, run_detector
+from lost_reg.training.detector_training import TrainingOptions, train_detector
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
 
@@ -211,6 +217,31 @@ def test_shards_are_read_by_tasks_and_resumed_from_a_plain_run(cluster, photos, 
         for name, objects in of_files.items() if name[0].isdigit()
     )  # fmt: skip
     assert "no tar archive" in (tmp_path / "out" / "errors.jsonl").read_text()
+
+
+def test_images_at_addresses_are_fetched_by_tasks(cluster, photos, expected, tmp_path):
+    source = source_of_files(find_remote([f"file://{photos}/[0-4]*"]), [f"file://{photos}"])
+    summary = on_ray(source, tmp_path / "out", workers=0)
+    some = [line for line in expected if b'"0' < line.removeprefix(b'{"image": ') < b'"5']
+    assert lines(tmp_path / "out") == some
+    assert (summary.done, summary.failed) == (49, 0)
+    assert on_ray(source, tmp_path / "out", workers=0).done_before == 49
+
+
+def test_a_detector_is_applied_on_ray_as_in_one_process(cluster, photos, tmp_path, save_scene):
+    from lost_reg.ray import RayEngine
+
+    data = read_training_set(run_on_scenes(tmp_path, save_scene))
+    train_detector(data, tmp_path / "detector", small(steps=1), TrainingOptions())
+    load = partial(load_detector_model, tmp_path / "detector", device="cpu")
+    for name, engine in {"plain": None, "ray": RayEngine(load, actors=1)}.items():
+        options = RunOptions(loader=LoaderOptions(workers=1), engine=engine, visualize=True)
+        run_detector(source_of(tmp_path / "photos"), load(), tmp_path / name, options)
+    ray, plain = (read_run(tmp_path / name).predictions for name in ("ray", "plain"))
+    assert ray.keys() == plain.keys()
+    for name, one in ray.items():  # of other batches, and so rounded differently
+        assert one.objects[0].box_xyxy == pytest.approx(plain[name].objects[0].box_xyxy, abs=1e-3)
+    assert len(list((tmp_path / "ray" / "pictures").iterdir())) == 4
 
 
 def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, monkeypatch):
