@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import posixpath
-import re
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,23 +13,18 @@ from itertools import islice
 from typing import Any, BinaryIO, TypeVar, cast
 
 from lost_reg.errors import LostRegError
+from lost_reg.files import is_address
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.folders import is_image, is_junk, passed_over, what_is_there
 from lost_reg.text import first_sentence
 from lost_reg.types import Failure
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _WITHOUT_PATTERNS = ("http", "https")  # where ? begins a query
 _LARGEST = 2**28  # bytes of an image file, as in shards: several are held at once
 _READERS = 16  # threads; a file of an object store takes tens of milliseconds, whatever its size
 _MOST_SAMPLED = 16
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an address such as s3://bucket/photos, and not a path."""
-    return _SCHEME.match(text) is not None
 
 
 @dataclass(frozen=True)
@@ -172,9 +166,7 @@ def _file_system(address: str) -> tuple[Any, str, str]:
     from fsspec.core import url_to_fs
 
     files, path = url_to_fs(address)
-    match = _SCHEME.match(address)
-    assert match
-    scheme = f"{match[1]}://"
+    scheme = address[: address.index("://") + 3]
     if path.startswith(scheme):  # http keeps the whole address as its path
         return files, path, ""
     return files, path, f"{scheme}/" if path.startswith("/") else scheme

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 
 import fsspec
@@ -10,8 +11,9 @@ import pytest
 from helpers import refusal
 from image_cases import listed, make_shard
 
+from lost_reg.files import absolute, is_address
 from lost_reg.images import remote
-from lost_reg.images.remote import common_location, find_remote, is_address
+from lost_reg.images.remote import common_location, find_remote
 from lost_reg.images.shards import find_shards
 from lost_reg.types import Failure
 
@@ -35,6 +37,7 @@ def test_addresses_are_told_from_paths():
     assert all(map(is_address, ("s3://bucket/a", "gs://b", "hdfs://node/x", "file:///tmp/a")))
     assert not any(map(is_address, ("photos/a.jpg", "C://photos", "/s3://x", "a b://x", "s3:/bucket")))
     assert find_remote(["photos", "a.jpg"]) is None
+    assert absolute("s3://bucket/a") == "s3://bucket/a" and absolute("a") == os.path.abspath("a")
 
 
 @pytest.mark.parametrize("given, location, names", [
