@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lost_reg.cli.options import together
+from lost_reg.files import absolute
 from lost_reg.training.ranks import ranks_of_environment
 
 engine_options = together(
@@ -25,6 +26,11 @@ engine_options = together(
         "--actors", type=click.IntRange(min=1), metavar="N",
         help="With --engine ray: how many actors hold a backbone.  [default: one a GPU, or else one a CPU]",
     ),
+    click.option(
+        "--write-parquet", metavar="ADDRESS",
+        help="With --engine ray: write the predictions as Parquet files to a folder, s3://... or the like, "
+        "instead of the run folder.",
+    ),
 )  # fmt: skip
 
 
@@ -35,11 +41,11 @@ def choose_engine(options: dict[str, Any]) -> None:
         LostRegError: Ray is not installed.
         click.UsageError: options of an engine that is not asked for, or a run under torchrun.
     """
-    engine, address, actors = (options.pop(name) for name in ("engine", "address", "actors"))
+    engine, *others = (options.pop(name) for name in ("engine", "address", "actors", "write_parquet"))
     options["engine"] = None
     if engine is None:
-        if address or actors:
-            raise click.UsageError("--address and --actors are options of --engine ray")
+        if any(others):
+            raise click.UsageError("--address, --actors and --write-parquet are options of --engine ray")
         if ranks_of_environment().count > 1:
             raise click.UsageError("processes of torchrun do not share the images of a run: use --engine ray")
         return
@@ -48,7 +54,11 @@ def choose_engine(options: dict[str, Any]) -> None:
     import_ray()
     from lost_reg.ray.engine import RayEngine
 
-    options["engine"] = partial(RayEngine, address=address, actors=actors)
+    address, actors, parquet = others
+    if parquet and (options["overwrite"] or options["sort"]):
+        raise click.UsageError("--write-parquet has no --overwrite and no --sort: name a new place")
+    parquet = parquet and absolute(parquet)
+    options["engine"] = partial(RayEngine, address=address, actors=actors, parquet=parquet)
 
 
 def engine_of(options: dict[str, Any], load: Callable[[], Any]) -> Any:

@@ -28,6 +28,7 @@ _OF_DETECTORS = frozenset((
     "inputs", "files_from", "dataset", "out", "method", "detector", "max_objects", "device", "precision",
     "data_root", "weights", "download", "offline", "batch_size", "workers", "limit", "resume", "overwrite",
     "config", "visualize", "sort", "strict", "engine", "address", "actors",
+    "write_parquet",
 ))  # fmt: skip
 
 

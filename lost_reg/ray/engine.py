@@ -14,6 +14,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.json_files import parse_json
 from lost_reg.ray.cluster import connected, total
 from lost_reg.ray.inputs import BYTES_PER_BLOCK, dataset_of
+from lost_reg.ray.parquet import ParquetFiles
 from lost_reg.ray.workers import Recipe, RunActor
 from lost_reg.runs.engines import Job, Todo
 from lost_reg.text import first_sentence
@@ -35,14 +36,20 @@ class RayEngine:
         load: called by each actor for its backbone; it is pickled, such as a partial of `load_backbone`.
         address: of a cluster; None starts Ray on this machine.
         actors: how many; by default one a GPU, or one a CPU where there are no GPUs.
+        parquet: a path or address at which the actors write the predictions, as `ParquetFiles`.
 
     Close it at the end: until then it stays connected to the cluster.
     """
 
     def __init__(
-        self, load: Callable[[], Backbone], *, address: str | None = None, actors: int | None = None
+        self,
+        load: Callable[[], Backbone],
+        *,
+        address: str | None = None,
+        actors: int | None = None,
+        parquet: str | None = None,
     ):
-        self._load, self._address, self._actors = load, address, actors
+        self._load, self._address, self._actors, self.parquet = load, address, actors, parquet
         self._devices: set[str] = set()
         self._open = ExitStack()
         self._facts: dict[str, Any] = {"engine": "ray"}
@@ -52,6 +59,10 @@ class RayEngine:
         """The number of actors and their devices, in words, for the record of a session."""
         devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
         return {**self._facts, **devices}
+
+    def done(self) -> Iterator[str]:
+        """The images that have predictions in the Parquet files; see `Engine`."""
+        return ParquetFiles(self.parquet).images() if self.parquet else iter(())
 
     def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
         """The outcomes of the images, each once, in any order; see `Engine`.
@@ -64,7 +75,7 @@ class RayEngine:
         self._facts |= {"actors": pool.actors, "workers": pool.workers}
         recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
         rows = pool.rows(todo)
-        arguments = recipe, job, Path(todo.images.location), pool.workers
+        arguments = recipe, job, Path(todo.images.location), pool.workers, self.parquet
         outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
         tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         try:

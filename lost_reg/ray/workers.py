@@ -15,10 +15,11 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import Decoders, NamedImage
 from lost_reg.json_files import as_json
+from lost_reg.ray.parquet import ParquetFiles, is_text
 from lost_reg.runs.batches import batch_size_for, grouped
 from lost_reg.runs.engines import Job
 from lost_reg.runs.sessions import device_name
-from lost_reg.types import Failure
+from lost_reg.types import Failure, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,10 +90,12 @@ class RunActor:
     the error that ends the run, if any. An error is reported, because Ray would try again.
 
     root: the folder that the names of files are relative to.
+    parquet: where predictions are written before they are returned; see `ParquetFiles`.
     """
 
-    def __init__(self, recipe: Recipe, job: Job, root: Path, workers: int):
+    def __init__(self, recipe: Recipe, job: Job, root: Path, workers: int, parquet: str | None = None):
         self._root, self._error = root, ""
+        self._files = ParquetFiles(parquet) if parquet else None
         try:
             self._worker = Worker(recipe.load(), job, workers)
         except LostRegError as error:
@@ -106,6 +109,8 @@ class RunActor:
         before = size.lowered
         try:
             outcomes = list(self._worker.outcomes(self._named(images)))
+            if self._files:
+                self._files.write([one for one in outcomes if isinstance(one, Prediction)])
         except LostRegError as error:
             return _table([], {"error": str(error)})
         report = {"device": device_name(self._worker.backbone), "lowered": size.lowered - before}
@@ -116,6 +121,8 @@ class RunActor:
             name = row["name"].decode("utf-8", "surrogateescape")
             if row["reason"] is not None:
                 yield Failure(name, row["reason"])
+            elif self._files and not is_text(name):
+                yield Failure(name, "its name is not UTF-8, and others cannot be written to Parquet")
             else:
                 yield name, self._root / name if row["content"] is None else row["content"]
 

@@ -55,6 +55,19 @@ class Engine(Protocol):
         """What run.json records of a session by this engine."""
         ...
 
+    @property
+    def parquet(self) -> str | None:
+        """Where the engine keeps the predictions instead of the run folder; None if it does not."""
+        ...
+
+    def done(self) -> Iterator[str]:
+        """The images whose predictions it keeps.
+
+        Raises:
+            LostRegError: a place that cannot be read.
+        """
+        ...
+
     def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
         """The outcomes of the images, each once, in any order.
 

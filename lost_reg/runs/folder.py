@@ -29,6 +29,7 @@ PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
 TOKENS_FILE = "class_tokens.npz"  # of `lost-reg cluster`
 COMMAND = "command"  # the key in run.json of the options that a run was started with
+PARQUET = "parquet"  # the setting that says where the predictions are, if not in the folder
 CLUSTERS = "clusters"  # the key in run.json of what `lost-reg cluster` records
 
 
@@ -178,9 +179,14 @@ def read_run_record(folder: Path, layout: Layout = RUN_LAYOUT) -> dict[str, Any]
     """Read the record of a folder of results, whose settings are checked.
 
     Raises:
-        LostRegError: a file that is missing or malformed.
+        LostRegError: a file that is missing or malformed, or a run whose predictions are not in its folder.
     """
     record = read_record(folder / layout.record_file)
+    if where := record["settings"].get(PARQUET):
+        raise LostRegError(
+            f"the predictions of {str(folder)!r} are in Parquet files at {where!r}: read those, for example "
+            "with DuckDB or `ray.data.read_parquet`"
+        )
     try:
         convert(record["settings"], layout.settings)
     except (*MALFORMED, LostRegError) as error:

@@ -15,7 +15,15 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
 from lost_reg.runs.discovery import Discovery
 from lost_reg.runs.engines import Job, Todo, outcomes_here
-from lost_reg.runs.folder import COMMAND, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
+from lost_reg.runs.folder import (
+    COMMAND,
+    MAPS_FOLDER,
+    PARQUET,
+    PICTURES_FOLDER,
+    RUN_LAYOUT,
+    Layout,
+    read_outcomes,
+)
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
 from lost_reg.runs.map_files import maps_path
@@ -106,11 +114,16 @@ def write_folder(
     images, limit, engine = source.images, options.limit, options.engine
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone, options.loader), **work.settings}
+    elsewhere = None
+    if engine and engine.parquet:
+        settings[PARQUET], elsewhere = engine.parquet, engine.done()
     record = _record(source, backbone, options, count)
     if options.overwrite:
         with while_locked(out):
             remove_results(out)
-    with RunWriter(out, settings, record, resume=options.resume, layout=work.layout) as writer:
+    with RunWriter(
+        out, settings, record, resume=options.resume, layout=work.layout, elsewhere=elsewhere
+    ) as writer:
         left = None if count is None else max(0, count - len(writer.done))
         if left != 0 and not engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)

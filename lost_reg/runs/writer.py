@@ -32,6 +32,7 @@ from lost_reg.runs.folder import (
     read_record,
 )
 from lost_reg.runs.seals import is_own, sealed
+from lost_reg.text import counted
 from lost_reg.types import Failure
 
 _OPTIONAL = ("mask", "label", "note")  # fields of an outcome that are not written if they are None
@@ -49,13 +50,15 @@ class RunWriter:
         record: what else run.json holds (versions, device, ...).
         resume: whether to continue a folder that already holds a run.
         layout: the files of the folder.
+        elsewhere: the images whose predictions are kept elsewhere; None if the folder keeps them. Otherwise
+            only failures are written.
 
     Attributes:
         done: the names of the images that earlier sessions processed.
 
     Raises:
         LostRegError: a folder that cannot be written, is in use, holds a run although `resume` is not
-            given, or holds a run with other settings.
+            given, or holds a run with other settings; or predictions of another run elsewhere.
     """
 
     def __init__(
@@ -66,18 +69,31 @@ class RunWriter:
         *,
         resume: bool = False,
         layout: Layout = RUN_LAYOUT,
+        elsewhere: Iterable[str] | None = None,
     ):
-        self.folder, self._layout = folder, layout
+        self.folder, self._layout, self._keeps = folder, layout, elsewhere is None
         settings = json.loads(as_json(settings))  # as read back: a tuple of layers becomes a list
         self.record: dict[str, Any] = {}
         self._lock = locked(folder)
         try:
+            if elsewhere is not None:
+                self.done = self._done_elsewhere(elsewhere)
             self._start(settings, record, resume)
-            self.done = NameSet(one.image for one in read_outcomes(folder, layout))
+            if elsewhere is None:
+                self.done = NameSet(one.image for one in read_outcomes(folder, layout))
             self._open()
         except BaseException:
             self._lock.release()
             raise
+
+    def _done_elsewhere(self, images: Iterable[str]) -> NameSet:
+        done = NameSet(images)
+        if len(done) and not (self.folder / self._layout.record_file).exists():
+            raise LostRegError(
+                f"{counted(len(done), 'image')} of another run are where the predictions are to be written: "
+                "name a new place, or `resume` that run in its own `out`"
+            )
+        return done
 
     def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> None:
         """Check the folder, repair its files, and write the record."""
@@ -141,7 +157,9 @@ class RunWriter:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def write(self, outcome: Any) -> None:
-        """Append one outcome, a Failure or the layout's outcome type, as one line."""
+        """Append one outcome, a Failure or the layout's outcome type, as one line; see `elsewhere`."""
+        if not self._keeps and not isinstance(outcome, Failure):
+            return
         file = self._errors if isinstance(outcome, Failure) else self._lines
         line = line_of(outcome)
         with self._line_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import textwrap
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from lost_reg.backbones.loading import Preprocessing
 from lost_reg.images.remote import find_remote
 from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import list_images
+from lost_reg.json_files import parse_json
 from lost_reg.runs.discovery import Discovery
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.options import RunOptions
@@ -37,8 +40,13 @@ from lost_reg.runs.sources import source_of_files
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_run import load_detector_model, run_detector
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.types import Prediction
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
+import pyarrow.dataset
+
+from lost_reg.ray import RayEngine
+from lost_reg.ray.parquet import ParquetFiles
 
 HANG_GUARD = 240  # seconds, after which a test fails that would not end; far more than a busy machine needs
 TINY = {"backbone": "tiny", "device": "cpu"}
@@ -114,8 +122,6 @@ def source_of(folder: Path):
 
 
 def on_ray(source, out: Path, arguments=TINY, *, actors: int = 2, workers: int = 1, progress=lambda *_: None):
-    from lost_reg.ray import RayEngine
-
     load = partial(load_backbone, **arguments)
     options = RunOptions(
         loader=LoaderOptions(workers=workers), engine=RayEngine(load, actors=actors), resume=True
@@ -228,9 +234,35 @@ def test_images_at_addresses_are_fetched_by_tasks(cluster, photos, expected, tmp
     assert on_ray(source, tmp_path / "out", workers=0).done_before == 49
 
 
-def test_a_detector_is_applied_on_ray_as_in_one_process(cluster, photos, tmp_path, save_scene):
-    from lost_reg.ray import RayEngine
+def test_predictions_are_written_as_parquet_and_resumed(cluster, photos, expected, tmp_path):
+    """The folder keeps the record and the failures; a killed session's files count."""
+    place, source = str(tmp_path / "found"), source_of(photos)
+    ParquetFiles(place).write([parse_json(line, Prediction) for line in expected[:30]])
+    engine_of = partial(RayEngine, partial(load_backbone, **TINY), actors=1, parquet=place)
+    options = RunOptions(loader=LoaderOptions(workers=1), engine=engine_of())
+    assert "of another run" in refusal(run, source, load_backbone("tiny"), tmp_path / "out", options=options)
 
+    shutil.rmtree(place)
+    few = replace(options, engine=engine_of(), limit=20)
+    first = run(source, load_backbone("tiny"), tmp_path / "out", options=few)
+    rest = replace(options, engine=engine_of(), resume=True)
+    second = run(source, load_backbone("tiny"), tmp_path / "out", options=rest)
+    assert (first.done, second.done, second.done_before, second.failed) == (20, 59, 20, 3)
+    table = pyarrow.dataset.dataset(place).to_table()
+    named = [line for line in expected if b"caf" not in line]
+    assert sorted(table["prediction"].to_pylist()) == [line.decode() for line in named]
+    row = next(one for one in table.to_pylist() if one["image"] == "01.png")
+    (object,) = parse_json(row["prediction"], Prediction).objects
+    assert (row["height"], row["width"], row["scores"]) == (96, 64, [object.score])
+    assert row["boxes_xyxy"] == [list(object.box_xyxy)]
+    reasons = {
+        one["image"]: one["reason"] for one in map(json.loads, open(tmp_path / "out" / "errors.jsonl"))
+    }
+    assert "not UTF-8" in reasons.pop("caf\udce9.png") and set(reasons) == {"bad.jpg", "poison.png"}
+    assert "in Parquet files" in refusal(read_run, tmp_path / "out")
+
+
+def test_a_detector_is_applied_on_ray_as_in_one_process(cluster, photos, tmp_path, save_scene):
     data = read_training_set(run_on_scenes(tmp_path, save_scene))
     train_detector(data, tmp_path / "detector", small(steps=1), TrainingOptions())
     load = partial(load_detector_model, tmp_path / "detector", device="cpu")
@@ -310,8 +342,6 @@ def test_the_pipeline_of_the_docs(cluster, photos, tmp_path):
         code.replace('"dinov2_reg"', '"tiny"').replace("size=8", "size=1").replace("num_gpus=1", "num_cpus=1")
     )
     exec(compile(code, "docs/scale.md", "exec"), {})
-    import pyarrow.dataset
-
     rows = pyarrow.dataset.dataset(tmp_path / "found").to_table().to_pylist()
     boxes = {Path(row["path"]).name: row["boxes_xyxy"] for row in rows}
     assert len(rows) == 10 and boxes["bad.jpg"] == [] and len(boxes["01.png"][0]) == 4

@@ -114,7 +114,7 @@ class FakeEngine:
     """Finds nothing in the first image, then raises an error; `at_close` is what is recorded at its end."""
 
     def __init__(self, error: BaseException | None):
-        self.error, self.facts = error, {"engine": "fake"}
+        self.error, self.facts, self.parquet = error, {"engine": "fake"}, None
 
     def outcomes(self, todo, job, backbone):
         (name, _), *_ = todo
