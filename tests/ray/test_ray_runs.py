@@ -255,9 +255,8 @@ def test_predictions_are_written_as_parquet_and_resumed(cluster, photos, expecte
     (object,) = parse_json(row["prediction"], Prediction).objects
     assert (row["height"], row["width"], row["scores"]) == (96, 64, [object.score])
     assert row["boxes_xyxy"] == [list(object.box_xyxy)]
-    reasons = {
-        one["image"]: one["reason"] for one in map(json.loads, open(tmp_path / "out" / "errors.jsonl"))
-    }
+    errors = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    reasons = {one["image"]: one["reason"] for one in map(json.loads, errors)}
     assert "not UTF-8" in reasons.pop("caf\udce9.png") and set(reasons) == {"bad.jpg", "poison.png"}
     assert "in Parquet files" in refusal(read_run, tmp_path / "out")
 
