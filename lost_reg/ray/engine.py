@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
-from lost_reg.json_files import parse_json
 from lost_reg.ray.cluster import connected, total
-from lost_reg.ray.inputs import BYTES_PER_BLOCK, dataset_of
+from lost_reg.ray.inputs import blocks_of, dataset_of
 from lost_reg.ray.parquet import ParquetFiles
-from lost_reg.ray.workers import Recipe, RunActor
+from lost_reg.ray.workers import Recipe, Report, RunActor
 from lost_reg.runs.engines import Job, Todo
 from lost_reg.text import first_sentence
+
+if TYPE_CHECKING:
+    from lost_reg.images.decoding import NamedImage
+    from lost_reg.types import Failure
 
 _MOST_DECODERS = 8
 # Images per block: the unit that is tried again, and that a killed driver loses.
@@ -64,7 +67,7 @@ class RayEngine:
         """The images that have predictions in the Parquet files; see `Engine`."""
         return ParquetFiles(self.parquet).images() if self.parquet else iter(())
 
-    def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
+    def outcomes(self, images: Iterable[NamedImage | Failure], job: Job, backbone: Backbone) -> Iterator[Any]:
         """The outcomes of the images, each once, in any order; see `Engine`.
 
         Raises:
@@ -74,13 +77,12 @@ class RayEngine:
         pool = _pool_of(ray, self._actors, job.loader.workers)
         self._facts |= {"actors": pool.actors, "workers": pool.workers}
         recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
-        rows = pool.rows(todo)
-        arguments = recipe, job, Path(todo.images.location), pool.workers, self.parquet
-        outcomes = _mapped(ray, dataset_of(ray, todo, rows), pool, rows, arguments)
-        tables = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        arguments = recipe, job, pool.workers, self.parquet
+        reports = _mapped(ray, dataset_of(ray, images, pool.rows(images)), pool, arguments)
+        tables = reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         try:
-            for table in tables:
-                yield from self.taken(table)
+            for report in chain.from_iterable(map(blocks_of, tables)):
+                yield from self.taken(report)
         except ray.exceptions.RayError as error:
             raise LostRegError(
                 f"Ray has ended the run ({first_sentence(error)}): what was done is kept, `resume` continues"
@@ -90,22 +92,18 @@ class RayEngine:
         """Leave the cluster, or end Ray on this machine."""
         self._open.close()
 
-    def taken(self, table: Any) -> Iterator[Any]:
-        """The outcomes in a table that a `RunActor` made; its report is taken.
+    def taken(self, report: Report) -> list[Any]:
+        """The outcomes in a report, whose facts are noted.
 
         Raises:
             LostRegError: the error that it reports.
         """
-        for report in filter(None, table["report"].to_pylist()):
-            self._take(parse_json(report, dict[str, Any]))
-        yield from map(pickle.loads, filter(None, table["outcome"].to_pylist()))
-
-    def _take(self, report: dict[str, Any]) -> None:
-        if "error" in report:
-            raise LostRegError(report["error"])
-        self._devices.add(report["device"])
-        if report["lowered"]:
-            self._facts["out_of_memory"] = self._facts.get("out_of_memory", 0) + report["lowered"]
+        if report.error:
+            raise LostRegError(report.error)
+        self._devices.add(report.device)
+        if report.lowered:
+            self._facts["out_of_memory"] = self._facts.get("out_of_memory", 0) + report.lowered
+        return report.outcomes
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,11 @@ class _Pool:
     workers: int
     threads: int | None
 
-    def rows(self, todo: Todo) -> int:
+    def rows(self, images: Iterable[Any]) -> int:
         """How many images a block has."""
         most = _ROWS_ON_GPU if self.on_gpu else _ROWS_ON_CPU
-        fair = most if todo.images.count is None else todo.images.count // (_BLOCKS_PER_ACTOR * self.actors)
+        count = images.images.count if isinstance(images, Todo) else operator.length_hint(images) or None
+        fair = most if count is None else count // (_BLOCKS_PER_ACTOR * self.actors)
         return max(1, min(most, fair))
 
 
@@ -133,10 +132,9 @@ def _pool_of(ray: Any, asked: int | None, workers: int | None) -> _Pool:
     return _Pool(actors, False, 1 if workers is None else workers, max(1, cpus // actors))
 
 
-def _mapped(ray: Any, dataset: Any, pool: _Pool, rows: int, arguments: tuple[Any, ...]) -> Any:
-    dataset.context.target_max_block_size = BYTES_PER_BLOCK
+def _mapped(ray: Any, dataset: Any, pool: _Pool, arguments: tuple[Any, ...]) -> Any:
     return dataset.map_batches(
-        RunActor, fn_constructor_args=arguments, batch_size=rows, batch_format="pyarrow",
+        RunActor, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
         num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
     )  # fmt: skip

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import Decoders, NamedImage
-from lost_reg.json_files import as_json
+from lost_reg.ray.inputs import as_table, blocks_of
 from lost_reg.ray.parquet import ParquetFiles, is_text
 from lost_reg.runs.batches import batch_size_for, grouped
 from lost_reg.runs.engines import Job
@@ -81,58 +80,53 @@ class Recipe:
         return backbone
 
 
-class RunActor:
-    """Maps tables of named images to tables of outcomes, for `Dataset.map_batches`.
+@dataclass(frozen=True)
+class Report:
+    """What an actor says of a block of images.
 
-    A table of images has the columns name (bytes), content (bytes, or null for a file) and reason (the
-    Failure of an image that could not be listed, or null). A table of outcomes has the columns outcome
-    (pickled) and report (JSON, in the first row alone): the device, how often the batch size was lowered, and
-    the error that ends the run, if any. An error is reported, because Ray would try again.
-
-    root: the folder that the names of files are relative to.
-    parquet: where predictions are written before they are returned; see `ParquetFiles`.
+    outcomes: of the images. device: in words. lowered: how often the batch size was lowered.
+    error: what ends the run, if anything. It is reported, because Ray would try again what raises.
     """
 
-    def __init__(self, recipe: Recipe, job: Job, root: Path, workers: int, parquet: str | None = None):
-        self._root, self._error = root, ""
+    outcomes: list[Any] = field(default_factory=list)
+    device: str = ""
+    lowered: int = 0
+    error: str = ""
+
+
+class RunActor:
+    """Maps rows of images to rows of reports, for `Dataset.map_batches`; see `inputs.py`.
+
+    parquet: where predictions are written before they are reported; see `ParquetFiles`.
+    """
+
+    def __init__(self, recipe: Recipe, job: Job, workers: int, parquet: str | None = None):
+        self._error = ""
         self._files = ParquetFiles(parquet) if parquet else None
         try:
             self._worker = Worker(recipe.load(), job, workers)
         except LostRegError as error:
             self._error = str(error)
 
-    def __call__(self, images: pa.Table) -> pa.Table:
-        """The outcomes of a table of images."""
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """A table of one report on the images of a table."""
+        return as_table(self.report(chain.from_iterable(blocks_of(table))))
+
+    def report(self, images: Iterable[NamedImage | Failure]) -> Report:
+        """What becomes of some images."""
         if self._error:
-            return _table([], {"error": self._error})
+            return Report(error=self._error)
         size = self._worker.size
         before = size.lowered
         try:
-            outcomes = list(self._worker.outcomes(self._named(images)))
+            outcomes = list(self._worker.outcomes(map(self._named, images)))
             if self._files:
                 self._files.write([one for one in outcomes if isinstance(one, Prediction)])
         except LostRegError as error:
-            return _table([], {"error": str(error)})
-        report = {"device": device_name(self._worker.backbone), "lowered": size.lowered - before}
-        return _table(outcomes, report)
+            return Report(error=str(error))
+        return Report(outcomes, device_name(self._worker.backbone), size.lowered - before)
 
-    def _named(self, images: pa.Table) -> Iterator[NamedImage | Failure]:
-        for row in images.to_pylist():
-            name = row["name"].decode("utf-8", "surrogateescape")
-            if row["reason"] is not None:
-                yield Failure(name, row["reason"])
-            elif self._files and not is_text(name):
-                yield Failure(name, "its name is not UTF-8, and others cannot be written to Parquet")
-            else:
-                yield name, self._root / name if row["content"] is None else row["content"]
-
-
-def _table(outcomes: list[Any], report: dict[str, Any]) -> pa.Table:
-    import pyarrow as pa
-
-    pickled = [pickle.dumps(one) for one in outcomes] or [None]
-    reports = [as_json(report), *[None] * (len(pickled) - 1)]
-    return pa.table({
-        "outcome": pa.array(pickled, pa.large_binary()),
-        "report": pa.array(reports, pa.string()),
-    })  # fmt: skip
+    def _named(self, image: NamedImage | Failure) -> NamedImage | Failure:
+        if self._files and not isinstance(image, Failure) and not is_text(image[0]):
+            return Failure(image[0], "its name is not UTF-8, and others cannot be written to Parquet")
+        return image

@@ -68,8 +68,8 @@ class Engine(Protocol):
         """
         ...
 
-    def outcomes(self, todo: Todo, job: Job, backbone: Backbone) -> Iterator[Any]:
-        """The outcomes of the images, each once, in any order.
+    def outcomes(self, images: Iterable[NamedImage | Failure], job: Job, backbone: Backbone) -> Iterator[Any]:
+        """The outcomes of the images, such as a `Todo`, each once, in any order.
 
         backbone: the run's own, to which those elsewhere must be equal.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -300,8 +299,8 @@ def test_what_an_actor_cannot_load_ends_the_run_by_one_line(photos, arguments, s
 
     discovery = Discovery(Setting(), LoaderOptions(workers=0), photos, photos)
     load = partial(load_backbone, **arguments)
-    told = RunActor(Recipe(load, sha256, None), discovery, photos, 0)(None)
-    assert reason in refusal(lambda: list(RayEngine(load).taken(told)))
+    told = RunActor(Recipe(load, sha256, None), discovery, 0).report([])
+    assert reason in refusal(RayEngine(load).taken, told)
 
 
 def test_a_stopped_run_is_recorded_before_ray_ends(cluster, photos, tmp_path, monkeypatch):
@@ -316,8 +315,8 @@ def test_a_stopped_run_is_recorded_before_ray_ends(cluster, photos, tmp_path, mo
             yield ray
             at_end.extend(json.loads((tmp_path / "run.json").read_text())["sessions"])
 
-    def stopped_after_the_first(self, table):
-        yield from itertools.islice(taken(self, table), 1)
+    def stopped_after_the_first(self, report):
+        yield from taken(self, report)[:1]
         raise KeyboardInterrupt
 
     engine_connected, taken = engine.connected, RayEngine.taken
