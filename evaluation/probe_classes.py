@@ -1,14 +1,20 @@
 """The tables of results/probes.md: what single tokens know, of a real and of a planted model.
 
-    python evaluation/probe_classes.py OUT --weights FILE
+    python evaluation/probe_classes.py OUT --weights FILE [--images scenes]
 
-OUT gets scikit-learn's 1,797 digits as images, each at a random place of a noisy ground, and a probe of each
-model; what is there already is not done again. FILE has the weights of dinov2_vits14 (real_weights.py).
+OUT gets images in a folder for each class, and a probe of each model; what is there already is not done
+again. FILE has the weights of dinov2_vits14 (real_weights.py). The images are
+
+- digits: scikit-learn's 1,797, each at a random place of a noisy ground;
+- scenes: 1,200 of tiny/scenes, halved. A scene's class is the kind of the object that shows most.
+
+Both have 112 pixels a side.
 
 In the planted model, five border patches of little texture (those of planted.py) hold the class token: what
 it is after the last block, before the final norm. It is written after the second-to-last block, a hundred
 times as long as patches typically are there: the last block adds about six such lengths to each patch. So
-the outliers know the image and not their place. This implies, and was written down before it was measured:
+the outliers know the image and not their place. This implies, and was written down before it was measured
+(for digits first, and for scenes later, unchanged):
 
 - The class probe is better on outliers than on other patches: for logistic regression and nearest neighbours,
   the paired 95 % interval of the difference on the same test images is above 0.
@@ -20,18 +26,22 @@ the outliers know the image and not their place. This implies, and was written d
 
 from __future__ import annotations
 
+import argparse
 import copy
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from harness import argument_parser, describe_machine, markdown_table, run_script
 from PIL import Image
 from planted import low_texture_border_patches, some_images
 from sklearn.datasets import load_digits
+from tiny import scenes
 from torch import Tensor, nn
 
 from lost_reg.artifacts.measure import measure
@@ -39,6 +49,7 @@ from lost_reg.artifacts.records import BackboneArtifacts
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.vit import VitBackbone
+from lost_reg.files import whole_folder
 from lost_reg.probing.catalog import find_labelled
 from lost_reg.probing.class_probe import CLASSIFIERS, ClassProbeOptions, probe_classes
 from lost_reg.probing.measures import difference_interval
@@ -50,22 +61,21 @@ TIMES_TYPICAL = 100.0
 POSITIONS_EVERY = 4  # images: the position probe is measured on every fourth
 LOADER = LoaderOptions(workers=0, batch_size=16)
 OPTIONS = ClassProbeOptions(tokens=("cls", "normal", "outlier"), resize=SIDE, crop=SIDE)
+FIRST_SEED, SCENES = 5_000_000, 1200
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", required=True, help=f"of {BACKBONE}")
-    options = parser.parse_args()
+    options = parse()
     torch.set_num_threads(1)
-    folder = options.out / "digits"
+    folder = options.out / options.images
     if not folder.is_dir():
-        save_digits(folder)
+        with whole_folder(folder) as part:
+            IMAGES[options.images](part)
     files = sorted(folder.glob("*/*.png"))
     real = load_backbone(BACKBONE, weights=options.weights, device="cpu")
-    of_real = report_classes("real", real, folder, options.out)
+    of_real = report_classes("real", real, folder)
     backbone = planted(real, some_images(files[:: len(files) // 8], real))
-    of_planted = report_classes("planted", backbone, folder, options.out)
+    of_planted = report_classes("planted", backbone, folder)
     for classifier in CLASSIFIERS:
         outlier = of_planted["outlier", classifier]
         print_difference(f"{classifier}, outlier minus normal", outlier, of_planted["normal", classifier])
@@ -77,18 +87,49 @@ def main() -> None:
     print(f"\n{time.process_time() / 60:.1f} core minutes in all, {mebibytes:,.0f} MiB; {describe_machine()}")
 
 
+def parse() -> argparse.Namespace:
+    parser = argument_parser(__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--weights", required=True, help=f"of {BACKBONE}")
+    parser.add_argument("--images", choices=IMAGES, default="digits")
+    return parser.parse_args()
+
+
+# --- images ------------------------------------------------------------------------------------------
+
+
 def save_digits(folder: Path) -> None:
     """Digits of 56 pixels at random places of noise, whose strength changes from place to place."""
     digits, random = load_digits(), np.random.default_rng(0)
     for index, target in enumerate(digits.target):
-        of_class = folder / str(target)
-        of_class.mkdir(parents=True, exist_ok=True)
         strength = Image.fromarray(random.uniform(0, 60, (5, 5)).astype(np.float32)).resize((SIDE, SIDE))
         pixels = 110 + np.asarray(strength) * random.normal(size=(SIDE, SIDE))
         digit = np.asarray(Image.fromarray(digits.images[index].astype(np.float32)).resize((56, 56)))
         top, left = random.integers(0, SIDE - 56, 2)
         pixels[top : top + 56, left : left + 56] += digit * 9
-        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(of_class / f"{index:04d}.png")
+        save(folder / str(target), index, pixels.clip(0, 255).astype(np.uint8))
+
+
+def save_scenes(folder: Path) -> None:
+    """Scenes, by the kind of the object that shows most."""
+    for index in range(SCENES):
+        scene = scenes.make_scene(FIRST_SEED + index, (2 * SIDE, 2 * SIDE))
+        pixels_of_each = np.bincount(scene.instances.ravel(), minlength=len(scene.kinds) + 1)[1:]
+        save(folder / scene.kinds[pixels_of_each.argmax()], index, halved(scene.image))
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+
+
+def save(of_class: Path, index: int, pixels: np.ndarray) -> None:
+    of_class.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(of_class / f"{index:04d}.png")
+
+
+IMAGES: dict[str, Callable[[Path], None]] = {"digits": save_digits, "scenes": save_scenes}
+
+# --- the planted model, probes and scores ------------------------------------------------------------
 
 
 def planted(backbone: VitBackbone, images: Tensor) -> VitBackbone:
@@ -117,12 +158,10 @@ def planted(backbone: VitBackbone, images: Tensor) -> VitBackbone:
     return VitBackbone(spec, model, backbone.weights, backbone.device, "fp32")
 
 
-def report_classes(
-    title: str, backbone: VitBackbone, folder: Path, out: Path
-) -> dict[tuple[str, str], np.ndarray]:
+def report_classes(title: str, backbone: VitBackbone, folder: Path) -> dict[tuple[str, str], np.ndarray]:
     """Print the class probe of a backbone; which test images were right, (T,), by tokens and classifier."""
     started = time.process_time()
-    record, outcomes = probed(backbone, folder, out / title)
+    record, outcomes = probed(backbone, folder, folder.with_name(f"{folder.name}-{title}"))
     print(f"\n### {title}\n\nOutliers have a norm above {record.settings['cutoff']:.1f}.\n")
     print_scores(record)
     print(f"\n{(time.process_time() - started) / 60:.1f} core minutes", flush=True)

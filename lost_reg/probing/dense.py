@@ -25,12 +25,13 @@ from lost_reg.datasets.pixel_labels import LabelledImage, PixelDataset
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_new
-from lost_reg.images.reading import patches_of, scaled_size
+from lost_reg.images.batching import DecodedImage
 from lost_reg.json_files import as_json
 from lost_reg.probing.dense_heads import DenseHead, DepthHead, SegmentationHead, head_tokens, predictions
-from lost_reg.probing.dense_labels import LabelReader, Pixels, read_all
+from lost_reg.probing.dense_labels import LabelReader, read_all
 from lost_reg.probing.dense_options import PROTOCOLS, DenseOptions, DenseTask, Protocol
-from lost_reg.probing.dense_training import TrainingImages, train
+from lost_reg.probing.dense_training import TrainingViews, train
+from lost_reg.probing.dense_views import View
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.records import PROBE_FILE, Measure, Outcomes, ProbeRecord, ProbeScore, write_probe
 from lost_reg.progress import Progress, no_phases
@@ -39,7 +40,7 @@ from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.image_features import image_features
 from lost_reg.training.work_folder import work_folder
-from lost_reg.types import Failure, SizeHW
+from lost_reg.types import Failure
 
 MEASURES: dict[DenseTask, Measure] = {"segmentation": "miou", "depth": "rmse"}
 
@@ -56,8 +57,8 @@ def probe_dense(
 ) -> ProbeRecord:
     """Train a linear head on the training images' patch tokens, score it on the test images, write the probe.
 
-    1. All labels are read and checked, and pixels of each training image are drawn.
-    2. The tokens of the training images are computed once, and cached in `out`.
+    1. All labels are read and checked, and the views of each training image are drawn.
+    2. The tokens of these views are computed once, and cached in `out`.
     3. The head is trained on them by DINOv2's protocol.
     4. The test images are streamed, and each is scored at the resolution of its labels.
 
@@ -99,67 +100,83 @@ class _Probe:
     def run(self, out: Path) -> ProbeRecord:
         settings = {**self._settings(), "files": self.data.digest()}
         reader = LabelReader(self.data, self.task, self.options, self.data.classes)
-        reader, drawn, sizes = read_all(reader, self.progress("labels"), workers=self.loader.workers)
+        reader, views = read_all(reader, self.progress("labels"), workers=self.loader.workers)
         with work_folder(out, json.loads(as_json(settings))) as work:
             with FeatureCache(work / "features", math.inf) as cache:
-                images = self._fill(cache, drawn, sizes)
-                head = self._trained(images, reader, work)
-            record, outcomes = self._scored(head, reader, images)
+                training = self._fill(cache, views)
+                head = self._trained(training, reader, work)
+            record, outcomes = self._scored(head, reader, training)
             write_probe(out, record, outcomes)
             shutil.rmtree(work, ignore_errors=True)
         return record
 
-    def _fill(
-        self, cache: FeatureCache, drawn: Sequence[Pixels], sizes: Sequence[SizeHW | None]
-    ) -> TrainingImages:
-        """Compute the tokens of the training images that the cache does not have."""
-        train_images, progress = self.data.train, self.progress("features")
-        done, total = sum(one.name in cache for one in train_images), len(train_images)
+    def _fill(self, cache: FeatureCache, views: Sequence[View]) -> TrainingViews:
+        """Compute the tokens of the views that the cache does not have."""
+        train_images, patch = self.data.train, self.backbone.patch_size
+        missing: dict[str, list[View]] = {}
+        for view in views:
+            if view.name not in cache:
+                missing.setdefault(view.image, []).append(view)
+        progress = self.progress("features", "view" if self.options.views > 1 else "image")
+        done, total = sum(view.name in cache for view in views), len(views)
+
+        def views_of(image: DecodedImage) -> list[DecodedImage]:
+            return [view.of(image, patch) for view in missing[image.name]]
+
         progress(done, 0, total)
-        for features in self._features([one for one in train_images if one.name not in cache]):
-            self._check_room(features.values.shape[1], sizes)
+        for features in self._features([one for one in train_images if one.name in missing], views_of):
+            self._check_room(features.values.shape[1], views)
             cache.add(features)
             done += 1
             progress(done, len(self.failures), total)
-        usable = [
-            (one.name, pixels)
-            for one, pixels in zip(train_images, drawn)
-            if one.name in cache and len(pixels.places)
-        ]
+        usable = [view for view in views if view.name in cache and len(view.pixels.places)]
         if not usable:
-            raise no_usable_image(total, [Failure(*failure) for failure in self.failures.items()])
-        names, pixels = zip(*usable)
-        return TrainingImages(cache, names, pixels)
+            failures = [Failure(*failure) for failure in self.failures.items()]
+            raise no_usable_image(len(train_images), failures)
+        return TrainingViews(cache, usable)
 
-    def _check_room(self, width: int, sizes: Sequence[SizeHW | None]) -> None:
-        """Raises LostRegError if the tokens of all training images will not fit in the cache."""
+    def _check_room(self, width: int, views: Sequence[View]) -> None:
+        """Raises LostRegError if the tokens of all views will not fit in the cache."""
         patch, prefix = self.backbone.patch_size, len(self.backbone.prefix_tokens)
-        scaled = (scaled_size(size, self.options.max_side) for size in sizes if size)
-        gib = sum(patches_of(size, patch) + prefix for size in scaled) * width * 2 / 2**30
+        tokens = sum(view.tokens(self.options.max_side, patch, prefix) for view in views)
+        gib = tokens * width * 2 / 2**30
         if gib > self.options.cache_gib:
+            what = counted(len(self.data.train), "training image")
+            if self.options.views > 1:
+                what += f", in {self.options.views} views each,"
             raise LostRegError(
-                f"the features of {counted(len(sizes), 'training image')} take {gib:,.1f} GiB, more than "
-                f"`cache_gib` {self.options.cache_gib:g}: raise it, or lower `max_side` or `limit`"
+                f"the features of {what} take {gib:,.1f} GiB, more than `cache_gib` "
+                f"{self.options.cache_gib:g}: raise it, or lower `max_side`, `views` or `limit`"
             )
 
-    def _features(self, images: Sequence[LabelledImage]) -> Iterator[ImageFeatures]:
+    def _features(
+        self,
+        images: Sequence[LabelledImage],
+        views: Callable[[DecodedImage], list[DecodedImage]] | None = None,
+    ) -> Iterator[ImageFeatures]:
         named = [(one.name, one.image) for one in images]
         normed, scale = self.protocol.normed, FeatureConfig(max_side=self.options.max_side)
 
         def tokens(batch: Tensor) -> Tensor:
             return self.backbone.last_tokens(batch, normed=normed)
 
-        for _, features in image_features(named, self.backbone, tokens, scale, self.loader, self.failures):
+        computed = image_features(named, self.backbone, tokens, scale, self.loader, self.failures, views)
+        for _, features in computed:
             yield features
 
-    def _trained(self, images: TrainingImages, reader: LabelReader, work: Path) -> DenseHead:
-        width = images.cache.get(images.names[0]).values.shape[1]
+    def _trained(self, training: TrainingViews, reader: LabelReader, work: Path) -> DenseHead:
+        width = training.cache.get(training.views[0].name).values.shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.options.seed)
             head = self._head(width, reader.classes).to(self.backbone.device)
         progress = self.progress("training", "step")
         train(
-            head, images, self.protocol, self.options.seed, work, lambda done, total: progress(done, 0, total)
+            head,
+            training,
+            self.protocol,
+            self.options.seed,
+            work,
+            lambda done, total: progress(done, 0, total),
         )
         return head
 
@@ -171,7 +188,7 @@ class _Probe:
 
     @torch.inference_mode()
     def _scored(
-        self, head: DenseHead, reader: LabelReader, images: TrainingImages
+        self, head: DenseHead, reader: LabelReader, training: TrainingViews
     ) -> tuple[ProbeRecord, Outcomes]:
         """What comes of each test image, in their order."""
         test, progress, device = self.data.test, self.progress("test"), self.backbone.device
@@ -192,7 +209,8 @@ class _Probe:
             raise no_usable_image(len(test), [Failure(*failure) for failure in self.failures.items()])
         names = tuple(one.name for one in test if one.name in found)
         rows = np.stack([found[name] for name in names])
-        return self._record(rows, len(images.names), reader.classes), Outcomes(names, None, (rows,))
+        trained_on = len({view.image for view in training.views})
+        return self._record(rows, trained_on, reader.classes), Outcomes(names, None, (rows,))
 
     def _record(self, rows: np.ndarray, trained_on: int, classes: int | None) -> ProbeRecord:
         measure, weights = MEASURES[self.task], self.backbone.weights.recorded()
@@ -230,6 +248,7 @@ class _Probe:
             "layout": self.data.layout,
             "images": [len(self.data.train), len(self.data.test)],
             "max_side": self.options.max_side,
+            "views": self.options.views,
             "background": self.loader.background,
             **({name: getattr(self.options, name) for name in of_depth} if self.task == "depth" else {}),
             "protocol": asdict(self.protocol),

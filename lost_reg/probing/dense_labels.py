@@ -1,4 +1,4 @@
-"""Labels of pixels: reading and checking those of a dataset, and drawing pixels that a head learns from."""
+"""Labels of pixels: reading and checking those of a dataset, and drawing views that a head learns from."""
 
 from __future__ import annotations
 
@@ -12,25 +12,14 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import read_values
 from lost_reg.images.sizes import sizes_or_reasons
 from lost_reg.probing.dense_options import MIN_DEPTH, DenseOptions, DenseTask
+from lost_reg.probing.dense_views import Pixels, View, draw_views
 from lost_reg.progress import Progress, no_progress
 from lost_reg.text import counted
 from lost_reg.types import SizeHW
 
-PIXELS = 1024  # that are drawn from a training image
+PIXELS = 1024  # that are drawn from a view of a training image
 MOST_CLASSES = 2**12
 _IGNORED = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """Labelled pixels of an image of `width` columns.
-
-    places: (S,) int32, row * width + column. labels: (S,) float32, classes from 0 or depths in metres.
-    """
-
-    width: int
-    places: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -90,31 +79,30 @@ class LabelReader:
 
 def read_all(
     reader: LabelReader, progress: Progress = no_progress, *, workers: int | None = None
-) -> tuple[LabelReader, list[Pixels], list[SizeHW | None]]:
+) -> tuple[LabelReader, list[View]]:
     """Read the labels of all images once, so that what is wrong with them is said first.
 
     Args:
         workers: see `sizes_or_reasons`.
 
     Returns:
-        The reader, which knows the number of classes now; the pixels that are drawn from each training image,
-        at most PIXELS; and the size of each, None for an image whose header cannot be read.
+        The reader, which knows the number of classes now, and the views of all training images, each with at
+        most PIXELS pixels.
 
     Raises:
         LostRegError: see `LabelReader.read`; no labels, or one class only.
     """
-    train, test = reader.data.train, reader.data.test
-    total, seed = len(train) + len(test), reader.options.seed
-    drawn: list[Pixels] = []
-    sizes: list[SizeHW | None] = []
+    train, test, options = reader.data.train, reader.data.test, reader.options
+    total = len(train) + len(test)
+    views: list[View] = []
     met: set[int] = set()
     for number, (pixels, size_hw) in enumerate(_read(reader, train, workers)):
         if reader.task == "segmentation":
             met.update(np.unique(pixels.labels).astype(int).tolist())
-        drawn.append(_draw(pixels, np.random.default_rng((seed, number))))
-        sizes.append(size_hw)
+        seed = (options.seed, number)
+        views += draw_views(train[number].name, size_hw, pixels, reader.task, options.views, PIXELS, seed)
         progress(number + 1, 0, total)
-    if not any(len(one.places) for one in drawn):
+    if not any(len(view.pixels.places) for view in views):
         raise LostRegError(f"no pixel of {reader.data.name} that can be learned from has {_wanted(reader)}")
     if reader.task == "segmentation" and len(met) < 2:
         raise LostRegError(f"all training labels of {reader.data.name} are of one class, {min(met)}")
@@ -128,7 +116,7 @@ def read_all(
         raise LostRegError(f"no pixel of {reader.data.name} that can be scored has {_wanted(reader)}")
     if reader.task == "segmentation":
         reader = replace(reader, classes=reader.classes or max(met) + 1)
-    return reader, drawn, sizes
+    return reader, views
 
 
 def _wanted(reader: LabelReader) -> str:
@@ -143,11 +131,3 @@ def _read(
     for one, size_hw in zip(images, sizes_or_reasons((one.image for one in images), workers=workers)):
         known = None if isinstance(size_hw, str) else (size_hw[0], size_hw[1])
         yield reader.read(one, known), known
-
-
-def _draw(pixels: Pixels, random: np.random.Generator) -> Pixels:
-    """At most PIXELS of them, each as likely."""
-    if len(pixels.places) <= PIXELS:
-        return pixels
-    chosen = random.choice(len(pixels.places), PIXELS, replace=False, shuffle=False)
-    return Pixels(pixels.width, pixels.places[chosen], pixels.labels[chosen])

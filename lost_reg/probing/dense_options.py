@@ -55,7 +55,8 @@ PROTOCOLS: dict[DenseTask, Protocol] = {
 class DenseOptions:
     """Options of `--task segmentation` and `--task depth`.
 
-    max_side: see `FeatureConfig`. seed: of the drawn pixels and batches, and of the head's first weights.
+    max_side: see `FeatureConfig`. views: of each training image, see `dense_views.py`. seed: of the drawn
+    views, pixels and batches, and of the head's first weights.
     """
 
     max_side: int | None = option(
@@ -63,6 +64,12 @@ class DenseOptions:
         "Scale images of a dense task down so that the longer side is at most this; labels keep their size.",
         metavar="PIXELS", min=1, shown_default="native resolution",
     )  # fmt: skip
+    views: int = option(
+        1,
+        "Views of each training image of a dense task: the image itself, and random crops, half of them "
+        "mirrored.",
+        min=1,
+    )
     steps: int | None = option(
         None,
         f"Training steps of a dense task, of {BATCH} images each.",
@@ -80,7 +87,7 @@ class DenseOptions:
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""
         check_fields(self)
-        for name in ("steps", "max_side"):
+        for name in ("steps", "max_side", "views"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise LostRegError(f"expected `{name}` of at least 1, but got {value}")
         for name in ("learning_rate", "depth_scale", "cache_gib"):

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from lost_reg.errors import LostRegError
 from lost_reg.probing.dense_heads import DenseHead, at_pixels, head_tokens
-from lost_reg.probing.dense_labels import Pixels
 from lost_reg.probing.dense_options import BATCH, Protocol
+from lost_reg.probing.dense_views import View
 from lost_reg.training.checkpoints import CHECKPOINT_FILE, Checkpoint, read_checkpoint, write_checkpoint
 from lost_reg.training.feature_cache import FeatureCache
 
@@ -27,17 +27,16 @@ _HEAD, _OPTIMIZER = "head", "optimizer"  # before the names of the tensors in a 
 
 
 @dataclass(frozen=True)
-class TrainingImages:
-    """What a head learns from: the tokens of images, and labelled pixels of each, in the same order."""
+class TrainingViews:
+    """What a head learns from: views of images, all of whose tokens are in a cache."""
 
     cache: FeatureCache
-    names: Sequence[str]
-    pixels: Sequence[Pixels]
+    views: Sequence[View]
 
 
 def train(
     head: DenseHead,
-    images: TrainingImages,
+    training: TrainingViews,
     protocol: Protocol,
     seed: int,
     work: Path,
@@ -59,7 +58,7 @@ def train(
     for step in range(first, protocol.steps):
         for group in optimizer.param_groups:
             group["lr"] = protocol.learning_rate * protocol.rate(step, protocol.steps)
-        loss = head.loss(*_batch(head, images, np.random.default_rng((seed, step)), device), step)
+        loss = head.loss(*_batch(head, training, np.random.default_rng((seed, step)), device), step)
         if not torch.isfinite(loss):
             raise LostRegError(f"the loss is not finite in step {step:,}: lower the `learning_rate`")
         optimizer.zero_grad()
@@ -76,16 +75,16 @@ def train(
 
 
 def _batch(
-    head: DenseHead, images: TrainingImages, random: np.random.Generator, device: torch.device
+    head: DenseHead, training: TrainingViews, random: np.random.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """The head's outputs at the drawn pixels of some images, (S, K), and the labels there, (S,)."""
-    count = len(images.names)
-    chosen = random.choice(count, BATCH, replace=count < BATCH)
-    features = [images.cache.get(images.names[index]) for index in chosen]
+    """The head's outputs at the drawn pixels of some views, (S, K), and the labels there, (S,)."""
+    count = len(training.views)
+    chosen = [training.views[index] for index in random.choice(count, BATCH, replace=count < BATCH)]
+    features = [training.cache.get(view.name) for view in chosen]
     patches = [rows * columns for rows, columns in (one.grid_hw for one in features)]
     tokens = [torch.tensor(one.values, dtype=torch.float32, device=device) for one in features]
     outputs = head(torch.cat([head_tokens(one, count, head) for one, count in zip(tokens, patches)]))
-    pixels = [images.pixels[index] for index in chosen]
+    pixels = [view.pixels for view in chosen]
     found = [
         at_pixels(of_image, one.grid_hw, one.spans_hw, torch.tensor(drawn.places, device=device), drawn.width)
         for of_image, one, drawn in zip(outputs.split(patches), features, pixels)

@@ -155,7 +155,7 @@ def read_outcomes(folder: Path, record: ProbeRecord) -> Outcomes:
     outcomes = Outcomes(names, truth, rows)
     if not (names and len({*names}) == len(names) and _truth_fits(record, outcomes)):
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again")
-    if not all(_rows_fit(score, one, outcomes) for score, one in zip(record.scores, rows)):
+    if not all(_rows_fit(score, one, outcomes, record.classes) for score, one in zip(record.scores, rows)):
         raise LostRegError(f"{path} does not hold the outcomes of its probe: probe again")
     return outcomes
 
@@ -173,13 +173,13 @@ def _truth_fits(record: ProbeRecord, outcomes: Outcomes) -> bool:
     return is_class and truth.min() >= 0 and truth.max() < min(record.classes, _MOST_CLASSES)
 
 
-def _rows_fit(score: ProbeScore, rows: np.ndarray, outcomes: Outcomes) -> bool:
+def _rows_fit(score: ProbeScore, rows: np.ndarray, outcomes: Outcomes, classes: int) -> bool:
     """Whether the rows of a score have the form that its measure needs: see `measures.py`."""
     if rows.ndim != 2 or len(rows) != len(outcomes.names) or rows.dtype != np.float64 or np.isinf(rows).any():
         return False
     if score.measure == "map":
         return rows.shape[1] == outcomes.truth.shape[1]
     if score.measure == "miou":
-        return rows.shape[1] % 2 == 0 and rows.shape[1] > 0
+        return rows.shape[1] == 2 * classes > 0
     is_right = np.isin(rows, (0, 1)) | np.isnan(rows)
     return rows.shape[1] == 1 and (score.measure == "rmse" or bool(is_right.all()))

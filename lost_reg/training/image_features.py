@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, finite_images
-from lost_reg.images.batching import DecodedImage
+from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.images.decoding import NamedImage
 from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
 from lost_reg.runs.options import LoaderOptions
@@ -23,6 +23,7 @@ def image_features(
     scale: FeatureConfig,
     loader: LoaderOptions,
     failures: dict[str, str],
+    views: Callable[[DecodedImage], Iterable[DecodedImage]] | None = None,
 ) -> Iterator[tuple[DecodedImage, ImageFeatures]]:
     """Stream images through a backbone; their order can change.
 
@@ -31,9 +32,11 @@ def image_features(
             in row-major order, after those of P tokens before the patches.
         scale: its `max_side` and `square`.
         failures: receives the images that cannot be used, and why.
+        views: what is computed of an image in its place, such as crops of it, with names of their own.
     """
     size = batch_size_for(backbone, loader.batch_size)
-    for batch in decoded_batches(named, backbone.patch_size, scale, loader, size):
+    batches = decoded_batches(named, backbone.patch_size, scale, loader, size)
+    for batch in _batches_of_views(batches, views, size) if views else batches:
         if isinstance(batch, Failure):
             failures[batch.image] = batch.reason
             continue
@@ -46,6 +49,22 @@ def image_features(
                     yield image, _of_one(image, of_image, backbone.patch_size)
                 else:
                     failures[image.name] = backbone.not_finite("its features are")
+
+
+def _batches_of_views(
+    batches: Iterable[list[DecodedImage] | Failure],
+    views: Callable[[DecodedImage], Iterable[DecodedImage]],
+    size: BatchSize,
+) -> Iterator[list[DecodedImage] | Failure]:
+    batcher = GridBatcher(size)
+    for batch in batches:
+        if isinstance(batch, Failure):
+            yield batch
+            continue
+        for image in batch:
+            for view in views(image):
+                yield from batcher.add(view)
+    yield from batcher.flush()
 
 
 def _of_one(image: DecodedImage, values: Tensor, patch: int) -> ImageFeatures:

@@ -32,14 +32,25 @@ def test_a_folder_is_probed_once(task, write, measure, tmp_path):
     assert json.loads(printed.stdout)["scores"] == [{**record["scores"][0], "published": None}]
 
 
-def test_bad_input_is_one_line(tmp_path):
+def test_views_are_recorded(tmp_path):
     folder, out = write_segmentation(tmp_path / "data", train=2, test=1), tmp_path / "out"
-    for options, text in (
+    result = probe(folder, out, "--task", "segmentation", "--views", "3")
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "probe.json").read_text())
+    assert record["settings"]["views"] == 3 and record["scores"][0]["train"] == 2
+
+
+def test_bad_input_is_one_line(tmp_path):
+    folder = write_segmentation(tmp_path / "data", train=2, test=1)
+    cases = (
         (("--task", "depth"), "it has no train/depths, val/depths"),
         (("--task", "segmentation", "--cache-gib", "0.000001"), "--cache-gib"),
         (("--task", "segmentation", "--tokens", "cls"), "--tokens belongs to --task classes"),
         (("--task", "segmentation", "--learning-rate", "0"), "a --learning-rate above 0"),
-    ):
-        result = probe(folder, out, *options)
+        (("--task", "segmentation", "--views", "0"), "--views"),
+        (("--task", "segmentation", "--views", "2", "--cache-gib", "0.000001"), "in 2 views each, take"),
+    )
+    for number, (options, text) in enumerate(cases):
+        result = probe(folder, tmp_path / f"out{number}", *options)
         assert result.exit_code in (1, 2) and text in result.stderr, result.output
         assert "Traceback" not in result.output

@@ -177,6 +177,19 @@ def test_measures_of_classes_need_the_truth(tmp_path, measure):
         compare_probes(folder, folder)
 
 
+@pytest.mark.parametrize("classes, width", [(3, 4), (3, 5), (0, 0), (0, 2)])
+def test_pixels_of_classes_are_those_of_the_record(tmp_path, classes, width):
+    miou = ("patches", "linear", "miou")
+    whole = write_case(tmp_path / "whole", {miou: np.ones((3, 6))}, task="segmentation", classes=3)
+    assert compare_probes(whole, whole).scores[0].a == 1
+    with np.load(whole / OUTCOMES_FILE) as arrays:
+        np.savez(whole / OUTCOMES_FILE, **{**arrays, "rows0": np.ones((3, width))})
+    record = json.loads((whole / PROBE_FILE).read_text())
+    (whole / PROBE_FILE).write_text(json.dumps({**record, "classes": classes}))
+    with pytest.raises(LostRegError, match="does not hold the outcomes of its probe"):
+        compare_probes(whole, whole)
+
+
 # --- the command -------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,9 @@ from lost_reg.probing.dense_heads import DepthHead
 from lost_reg.probing.dense_options import DenseOptions
 from lost_reg.probing.measures import value
 from lost_reg.probing.records import PROBE_FILE, read_outcomes, read_probe
+from lost_reg.runs.heads import WORK_FOLDER
 from lost_reg.runs.options import LoaderOptions
+from lost_reg.training.feature_cache import FeatureCache
 
 LOADER = LoaderOptions(workers=0)
 FAST = DenseOptions(steps=40, learning_rate=0.02)
@@ -98,7 +100,7 @@ def test_a_probe_is_new_or_that_of_the_same_settings(probed, segmentation, tiny,
     assert "other settings (files)" in text
 
 
-def stopped(data, backbone, out, phase="training"):
+def stopped(data, backbone, out, phase="training", options=FAST):
     """A probe that is interrupted in the middle of a phase."""
 
     def progress(what, unit="image"):
@@ -109,7 +111,7 @@ def stopped(data, backbone, out, phase="training"):
         return report
 
     with pytest.raises(KeyboardInterrupt):
-        probe_dense(data, backbone, out, "segmentation", FAST, LOADER, progress=progress)
+        probe_dense(data, backbone, out, "segmentation", options, LOADER, progress=progress)
 
 
 @pytest.mark.parametrize("phase", ["labels", "features", "training", "test"])
@@ -128,6 +130,18 @@ def test_an_interrupted_probe_continues(phase, probed, segmentation, tiny, tmp_p
     assert sum(seen) == {"labels": 6 + 3, "features": 3 + 3}.get(phase, 3)
     mine, others = (read_outcomes(out, record).rows[0] for out in (tmp_path, probed[0]))
     assert (mine == others).all()
+
+
+def test_an_interrupted_probe_of_views_continues(segmentation, tiny, tmp_path):
+    options, data = replace(FAST, views=3), segmentation.limited(5, seed=0)
+    whole = probe_dense(data, tiny, tmp_path / "whole", "segmentation", options, LOADER)
+    assert (whole.scores[0].train, whole.settings["views"]) == (5, 3)
+    assert whole.scores[0].value > 0.7  # labels of enlarged and mirrored crops lie where they should
+    stopped(data, tiny, tmp_path / "stopped", "features", options)
+    with FeatureCache(tmp_path / "stopped" / WORK_FOLDER / "features", 1e9) as cache:
+        assert len(cache) == 7  # the last image has some of its views
+    again = probe_dense(data, tiny, tmp_path / "stopped", "segmentation", options, LOADER)
+    assert again == whole
 
 
 def test_images_that_cannot_be_used_are_recorded(tiny, tmp_path):

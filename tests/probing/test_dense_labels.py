@@ -101,22 +101,23 @@ def test_files_that_are_no_png(damage, tmp_path):
 
 
 def test_all_labels_are_read_before_anything_else(tmp_path):
-    reader, drawn, sizes = all_of(opened(write_segmentation(tmp_path)))
+    reader, views = all_of(opened(write_segmentation(tmp_path)))
     assert reader.classes == 3
-    assert sizes == [(64, 64)] * 6
-    for pixels, one in zip(drawn, reader.data.train):
+    assert [view.size_hw for view in views] == [(64, 64)] * 6
+    drawn = [view.pixels for view in views]
+    for pixels, one in zip(drawn, reader.data.train, strict=True):
         assert len(set(pixels.places.tolist())) == PIXELS
         labels = cv2.imread(str(one.labels), cv2.IMREAD_UNCHANGED)
         assert (labels.ravel()[pixels.places] == pixels.labels).all()
     again = all_of(opened(tmp_path))[1]
-    assert all((one.places == other.places).all() for one, other in zip(drawn, again))
+    assert all((one.places == other.pixels.places).all() for one, other in zip(drawn, again))
     other = all_of(opened(tmp_path, seed=1))[1]
-    assert not (drawn[0].places == other[0].places).all()
+    assert not (drawn[0].places == other[0].pixels.places).all()
 
 
 def test_drawn_pixels_are_spread_over_the_image(tmp_path):
-    _, drawn, _ = all_of(opened(write_segmentation(tmp_path, train=40)))
-    times = np.bincount(np.concatenate([one.places for one in drawn]), minlength=64 * 64)
+    _, views = all_of(opened(write_segmentation(tmp_path, train=40)))
+    times = np.bincount(np.concatenate([view.pixels.places for view in views]), minlength=64 * 64)
     assert times.mean() == 10 and times.max() < 28  # binomial(40, 1/4)
 
 

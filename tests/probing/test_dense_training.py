@@ -11,9 +11,9 @@ from helpers import refusal
 
 from lost_reg.probing import dense_training
 from lost_reg.probing.dense_heads import DepthHead, SegmentationHead, head_tokens, predictions
-from lost_reg.probing.dense_labels import Pixels
 from lost_reg.probing.dense_options import PROTOCOLS
-from lost_reg.probing.dense_training import TrainingImages, train
+from lost_reg.probing.dense_training import TrainingViews, train
+from lost_reg.probing.dense_views import Pixels, View
 from lost_reg.training.checkpoints import CHECKPOINT_FILE
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 
@@ -36,11 +36,13 @@ def centres() -> np.ndarray:
     return (rows * 50 + columns).ravel().astype(np.int32)
 
 
-def images_of(cache, label) -> TrainingImages:
+def images_of(cache, label) -> TrainingViews:
     """Each image's labels at the middle of its patches. label: from (1 + N, D) tokens to (N,) labels."""
     names = [str(number) for number in range(IMAGES)]
     labels = [label(cache.get(name).values.astype(np.float32)).astype(np.float32) for name in names]
-    return TrainingImages(cache, names, [Pixels(50, centres(), one) for one in labels])
+    return TrainingViews(
+        cache, [View(name, name, None, None, Pixels(50, centres(), one)) for name, one in zip(names, labels)]
+    )
 
 
 def classes(tokens: np.ndarray) -> np.ndarray:
@@ -54,8 +56,8 @@ def depths(tokens: np.ndarray) -> np.ndarray:
 def found(head, images) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and labels of all images."""
     pairs = []
-    for name, pixels in zip(images.names, images.pixels):
-        tokens = torch.tensor(images.cache.get(name).values, dtype=torch.float32)
+    for view in images.views:
+        pixels, tokens = view.pixels, torch.tensor(images.cache.get(view.name).values, dtype=torch.float32)
         with torch.inference_mode():
             outputs = head(head_tokens(tokens, 20, head))
             places = torch.tensor(pixels.places)
