@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names
-from lost_reg.cli.engine_options import choose_engine, engine_of, engine_options
+from lost_reg.cli.engine_options import choose_engine, engine_of_backbone, engine_options
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import (
-    MODEL_OPTIONS,
     added_registers,
     get_weights,
     load,
@@ -238,15 +236,12 @@ def _run(
     get_weights(backbone, options)
     import_models()
 
-    from lost_reg.backbones.loading import load_backbone
     from lost_reg.runs.run import run as run_source
 
     loaded = load(backbone, options, registers=options["registers"])
     note_trial(loaded)
     print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
-    arguments = {name: options[name] for name in (*MODEL_OPTIONS, "registers")}
-    engine = engine_of(options, partial(load_backbone, backbone, **arguments))
-    chosen = replace(chosen, engine=engine)
+    chosen = replace(chosen, engine=engine_of_backbone(options, backbone, options["registers"]))
     with progress_of_run(loaded.name, out) as progress:
         summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=print_note)
     print_summary(summary, strict)

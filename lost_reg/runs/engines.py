@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lost_reg.images.decoding import decode
-from lost_reg.runs.batches import grouped
+from lost_reg.runs.batches import batch_size_for, grouped
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -83,9 +83,19 @@ class Engine(Protocol):
         ...
 
 
-def outcomes_here(
-    todo: Iterable[NamedImage | Failure], job: Job, backbone: Backbone, size: BatchSize
+def outcomes_of(
+    images: Iterable[NamedImage | Failure],
+    job: Job,
+    backbone: Backbone,
+    size: BatchSize | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[Any]:
-    """The outcomes of images in this process, which decodes them in others."""
-    decoded = decode(todo, job.decoding(backbone.patch_size), workers=job.loader.workers)
+    """The outcomes of images, in any order: by an engine, or in this process, which decodes in others.
+
+    size: made from the job's loader if None; pass one to read it afterwards.
+    """
+    if engine:
+        return engine.outcomes(images, job, backbone)
+    size = size or batch_size_for(backbone, job.loader.batch_size)
+    decoded = decode(images, job.decoding(backbone.patch_size), workers=job.loader.workers)
     return job.outcomes(grouped(decoded, size), backbone, size)

@@ -14,7 +14,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
 from lost_reg.runs.discovery import Discovery
-from lost_reg.runs.engines import Job, Todo, outcomes_here
+from lost_reg.runs.engines import Job, Todo, outcomes_of
 from lost_reg.runs.folder import (
     COMMAND,
     MAPS_FOLDER,
@@ -131,11 +131,7 @@ def write_folder(
         todo = Todo(images, writer.done, limit)
         with Session(writer, backbone, options, size) as session:
             progress(0, 0, left)
-            for outcome in (
-                engine.outcomes(todo, work.job, backbone)
-                if engine
-                else outcomes_here(todo, work.job, backbone, size)
-            ):
+            for outcome in outcomes_of(todo, work.job, backbone, size, engine):
                 session.add(outcome)
                 progress(session.done, session.failed, left)
         if options.sort:

@@ -27,6 +27,7 @@ from PIL import Image
 import lost_reg
 from lost_reg import LoaderOptions, Setting, load_backbone
 from lost_reg.backbones.loading import Preprocessing
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.images.remote import find_remote
 from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import list_images
@@ -39,6 +40,8 @@ from lost_reg.runs.sources import source_of_files
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_run import load_detector_model, run_detector
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.training.head import train_head
+from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.types import Prediction
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
@@ -272,6 +275,25 @@ def test_a_detector_is_applied_on_ray_as_in_one_process(cluster, photos, tmp_pat
     for name, one in ray.items():  # of other batches, and so rounded differently
         assert one.objects[0].box_xyxy == pytest.approx(plain[name].objects[0].box_xyxy, abs=1e-3)
     assert len(list((tmp_path / "ray" / "pictures").iterdir())) == 4
+
+
+def test_a_head_learns_from_features_that_actors_compute(cluster, photos, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in photos.glob("1*.png"):
+        os.link(path, few / path.name)
+    backbone = load_backbone(**TINY)
+    run(source_of(few), backbone, tmp_path / "run", options=RunOptions(LoaderOptions(workers=0), masks=True))
+    training = HeadTraining(FeatureConfig(facet="k"), rounds=1)
+    heads = []
+    for engine in (None, RayEngine(partial(load_backbone, **TINY), actors=1)):
+        options = TrainOptions(LoaderOptions(workers=0), engine=engine)
+        trained = train_head(
+            read_run(tmp_path / "run"), backbone, tmp_path / f"{len(heads)}", training, options
+        )
+        assert trained.images == 8 and not trained.failures
+        heads.append(trained.head)
+    assert heads[1].weight == pytest.approx(heads[0].weight, abs=1e-4) and heads[0].weight != (0.0,) * 192
 
 
 def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, monkeypatch):

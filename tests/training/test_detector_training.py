@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from lost_reg.boxes import iou
 from lost_reg.images.batching import BatchSize, DecodedImage
-from lost_reg.runs.engines import outcomes_here
+from lost_reg.runs.engines import outcomes_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training import detector_training
 from lost_reg.training.checkpoints import read_checkpoint
@@ -53,7 +53,7 @@ def same(one, other) -> bool:
 
 def detect(named, model, size, most=100):
     job = Detection(LoaderOptions(workers=0), Path(), Path(), most)
-    return outcomes_here(named, job, model, BatchSize(size))
+    return outcomes_of(named, job, model, BatchSize(size))
 
 
 def losses(out):
