@@ -14,7 +14,7 @@ import grimp
 PAGE = Path(__file__).parent / "architecture.md"
 ROOMS = (
     "ground", "masks", "discovery", "images", "backbones", "datasets", "runs", "scoring", "export",
-    "artifacts", "training", "probing", "report", "notebook", "explore", "cli",
+    "artifacts", "training", "probing", "report", "notebook", "ray", "explore", "cli",
 )  # fmt: skip
 BEGIN, END = "<!-- made by `make diagram` -->\n", "<!-- end of the diagram -->"
 

@@ -27,7 +27,8 @@ from fuzzing.outcomes import Outcomes, has_ended_process, most_memory, table
 from fuzzing.whole_files import whole_files
 from harness import argument_parser, run_script
 
-from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding
+from lost_reg.images.decoder_process import SECONDS_PER_IMAGE, DecoderProcess
+from lost_reg.images.decoding import Decoding
 from lost_reg.types import Failure
 
 SLOW_SECONDS = 5.0

@@ -22,7 +22,8 @@ from fuzzing.headers import KINDS, Header, hostile_headers
 from fuzzing.outcomes import Outcomes, kind_of, most_memory, table
 from harness import MIB, argument_parser, markdown_table, run_script
 
-from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding, watched
+from lost_reg.images.decoder_process import SECONDS_PER_IMAGE, DecoderProcess, watched
+from lost_reg.images.decoding import Decoding
 from lost_reg.images.reading import SUFFIXES
 from lost_reg.images.sizes import SECONDS_PER_HEADER
 from lost_reg.runs.folder import read_run

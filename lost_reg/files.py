@@ -22,11 +22,22 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PART = re.compile(r"\.[0-9a-f]{16}\.part")  # the names that `whole_file` and `whole_folder` write to
 _MOST_BYTES = 4 << 30  # of annotations, predictions, records and lists, which are read as a whole
 _ATTEMPTS = 10  # to make a part that no other process removes
 _LONGEST_PATH = 800  # characters of an image's name, folders included; a path can have 4,096 bytes
 _LONGEST_NAME = 230  # bytes; file systems allow 255, and suffixes are added
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address such as s3://bucket/photos, and not a path."""
+    return _ADDRESS.match(text) is not None
+
+
+def absolute(name: str) -> str:
+    """A path as an absolute one; an address as it is."""
+    return name if is_address(name) else os.path.abspath(name)
 
 
 def read_text(path: Path, what: str = "", *, errors: str = "strict") -> str:

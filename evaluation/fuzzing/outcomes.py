@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import MIB, markdown_table
 
-from lost_reg.images.decoding import DecoderProcess
+from lost_reg.images.decoder_process import DecoderProcess
 
 REASONS_SHOWN = 12
 

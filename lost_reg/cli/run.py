@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import click
 
 from lost_reg.backbones import DEFAULT
 from lost_reg.cli.completions import backbone_names, dataset_names
+from lost_reg.cli.engine_options import choose_engine, engine_of_backbone, engine_options
 from lost_reg.cli.image_streams import note_passed_over
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import (
@@ -30,7 +31,7 @@ from lost_reg.cli.options import (
     default_name,
     loader_options,
 )
-from lost_reg.cli.output import print_detail, print_line, print_message, print_note, print_warning
+from lost_reg.cli.output import print_detail, print_line, print_message, print_note
 from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
 from lost_reg.cli.setting_options import chosen_setting
 from lost_reg.cli.train_detector import apply_detector
@@ -39,7 +40,6 @@ from lost_reg.discovery.presets import described
 from lost_reg.errors import LostRegError
 from lost_reg.masks.refiners import REFINERS
 from lost_reg.runs.options import RunOptions
-from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted
 
 _RUN_OPTIONS = ("limit", "resume", "overwrite", "visualize", "masks", "save_maps", "sort")
@@ -86,6 +86,7 @@ class _RunCommand(ConfiguredCommand):
 @register_options
 @background_option
 @loader_options
+@engine_options
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE.toml",
     help="Take options from a file, such as the run.toml of a run; others that are given count first.",
@@ -131,11 +132,10 @@ def run(
 
     Your own images are files, folders, glob patterns or tar shards. Results go into a run folder, as
     predictions.jsonl, errors.jsonl and run.json. Boxes are [xmin, ymin, xmax, ymax] in pixels of the original
-    image; xmax and ymax are exclusive. Under torchrun, the processes share the images.
+    image; xmax and ymax are exclusive. --engine ray spreads the images over GPUs and machines.
     """
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, short_name
-    from lost_reg.runs.ranks import ranks_of_environment
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("choose one of --resume and --overwrite")
@@ -145,6 +145,7 @@ def run(
         raise click.UsageError(
             "give either images (files, folders, patterns, shards), or a list (--files-from), or a --dataset"
         )
+    choose_engine(options)
     if detector or options["method"] == DETECTOR:
         apply_detector(inputs, files_from, dataset, out, detector, {**options, "strict": strict})
         return
@@ -161,7 +162,6 @@ def run(
     chosen = RunOptions(
         loader=chosen_loader(options),
         data_root=root if dataset else None,
-        ranks=ranks_of_environment(),
         command=recorded_options(params, spec.name, setting),
         **{name: options[name] for name in _RUN_OPTIONS},
     )
@@ -186,15 +186,11 @@ def checked_source(
 
     if options["weights"] not in (None, RANDOM):
         local_checkpoint(options["weights"])
-    if chosen.ranks.first:  # the others may start after it has begun to write
-        check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
-    if files_from == "-" and chosen.ranks.count > 1:
-        raise LostRegError("only one process can read the standard input: `files_from` also accepts a file")
+    check_free(out, resume=chosen.resume, overwrite=chosen.overwrite)
     if dataset:
         return _dataset_source(dataset, root, options["download"])
     source = _files_source(inputs, files_from, out)
-    if chosen.ranks.first:
-        note_passed_over(source.images)
+    note_passed_over(source.images)
     return source
 
 
@@ -212,6 +208,7 @@ def _dataset_source(dataset: str, root: Path, download: bool) -> Any:
 
 
 def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) -> Any:
+    from lost_reg.images.remote import find_remote
     from lost_reg.images.shards import find_shards
     from lost_reg.images.sources import ListedFiles, list_images
     from lost_reg.runs.folder import PICTURES_FOLDER
@@ -219,7 +216,7 @@ def _files_source(inputs: tuple[str, ...], files_from: str | None, out: Path) ->
 
     if files_from:
         return source_of_files(ListedFiles.read(files_from), [files_from])
-    images = find_shards(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
+    images = find_shards(inputs) or find_remote(inputs) or list_images(inputs, exclude=out / PICTURES_FOLDER)
     return source_of_files(images, inputs)
 
 
@@ -239,21 +236,15 @@ def _run(
     get_weights(backbone, options)
     import_models()
 
-    from lost_reg.runs.ranks import joined
-    from lost_reg.runs.run import no_note
     from lost_reg.runs.run import run as run_source
 
-    ranks = chosen.ranks
-    with joined(ranks):
-        note, warn = (print_note, print_warning) if ranks.first else (no_note, no_note)
-        device = ranks.device(options["device"])
-        loaded = load(backbone, options, note, warn, device=device, registers=options["registers"])
-        note_trial(loaded, note)
-        print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
-        with progress_of_run(loaded.name, out, ranks) as progress:
-            summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=note)
-    if ranks.first:
-        print_summary(summary, strict)
+    loaded = load(backbone, options, registers=options["registers"])
+    note_trial(loaded)
+    print_detail(f"settings: {setting.method.name}, {describe_setting(setting.recorded())}")
+    chosen = replace(chosen, engine=engine_of_backbone(options, backbone, options["registers"]))
+    with progress_of_run(loaded.name, out) as progress:
+        summary = run_source(source, loaded, out, setting, chosen, progress=progress, note=print_note)
+    print_summary(summary, strict)
 
 
 def print_summary(summary: Any, strict: bool) -> None:
@@ -293,8 +284,8 @@ def _done_summary(summary: Any) -> str:
 
 
 @contextmanager
-def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]:
-    """Progress, shown by the first rank, and reported if the run is stopped."""
+def progress_of_run(what: str, out: Path) -> Iterator[Any]:
+    """Progress, shown, and reported if the run is stopped."""
     from lost_reg.progress import image_progress
 
     done_now = 0
@@ -309,5 +300,5 @@ def progress_of_run(what: str, out: Path, ranks: Ranks = ALONE) -> Iterator[Any]
         done_now = done
         show(done, failed, total)
 
-    with image_progress(what) if ranks.first else nullcontext(lambda *_: None) as show:
+    with image_progress(what) as show:
         yield count

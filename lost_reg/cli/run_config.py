@@ -12,6 +12,7 @@ import click
 from lost_reg.cli.setting_options import SettingCommand, setting_options
 from lost_reg.discovery.features import NATIVE
 from lost_reg.errors import LostRegError
+from lost_reg.files import absolute
 
 _IMAGES = ("inputs", "files_from", "dataset")
 # How a session is run, not what: not recorded.
@@ -119,7 +120,7 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Path):
         return os.path.abspath(value)
     if name == "inputs":
-        return [os.path.abspath(one) for one in value]
+        return list(map(absolute, value))
     if name in ("files_from", "dataset", "weights") and isinstance(value, str):
         kind, is_named, path = value.rpartition("=") if name == "dataset" else ("", "", value)
         return f"{kind}{is_named}{os.path.abspath(path)}" if os.path.exists(path) and value != "-" else value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+from lost_reg.cli.engine_options import engine_of
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.options import (
     chosen_loader,
@@ -33,7 +35,8 @@ from lost_reg.training.detector_config import PRESETS, SMALL, TORCHVISION, VIT, 
 _OF_DETECTORS = frozenset((
     "inputs", "files_from", "dataset", "out", "method", "detector", "max_objects", "device", "precision",
     "data_root", "weights", "download", "offline", "batch_size", "workers", "limit", "resume", "overwrite",
-    "config", "visualize", "sort", "strict",
+    "config", "visualize", "sort", "strict", "engine", "address", "actors",
+    "write_parquet",
 ))  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def detector(run: Path, out: Path, **options: Any) -> None:
     It learns the boxes as one class, or the clusters as classes. `lost-reg run --method detector` applies it:
     it finds several objects an image, with scores. Under torchrun, the processes share each step.
     """
-    from lost_reg.runs.ranks import joined, ranks_of_environment
+    from lost_reg.training.ranks import joined, ranks_of_environment
 
     resume_or_overwrite(options)
     changes = given(options, _DEFAULTS)
@@ -184,12 +187,11 @@ def apply_detector(
     from lost_reg.cli.run import checked_source, print_summary, progress_of_run
     from lost_reg.datasets.catalog import data_root, short_name
     from lost_reg.runs.options import RunOptions
-    from lost_reg.runs.ranks import joined, ranks_of_environment
 
     _check_options(folder, options["method"])
     root = data_root(options["data_root"])
     chosen = RunOptions(
-        loader=chosen_loader(options), data_root=root if dataset else None, ranks=ranks_of_environment(),
+        loader=chosen_loader(options), data_root=root if dataset else None,
         command=recorded_options(click.get_current_context().params),
         **{name: options[name] for name in ("limit", "resume", "overwrite", "visualize", "sort")},
     )  # fmt: skip
@@ -198,22 +200,18 @@ def apply_detector(
     source: Any = checked_source(inputs, files_from, dataset, root, out, options, chosen)
     import_models()
 
-    from lost_reg.runs.run import no_note
     from lost_reg.training.detector_run import load_detector_model, run_detector
 
-    ranks = chosen.ranks
-    with joined(ranks):
-        model = load_detector_model(
-            folder, device=ranks.device(options["device"]), precision=options["precision"],
-            vit_weights=options["weights"],
-        )  # fmt: skip
-        with progress_of_run(f"detector {folder}", out, ranks) as progress:
-            summary = run_detector(
-                source, model, out, chosen, progress=progress, note=print_note if ranks.first else no_note,
-                **given(options, ["max_objects"]),
-            )  # fmt: skip
-    if ranks.first:
-        print_summary(summary, options["strict"])
+    load = partial(
+        load_detector_model, folder, device=options["device"], precision=options["precision"],
+        vit_weights=options["weights"],
+    )  # fmt: skip
+    chosen = replace(chosen, engine=engine_of(options, load))
+    with progress_of_run(f"detector {folder}", out) as progress:
+        summary = run_detector(
+            source, load(), out, chosen, progress=progress, note=print_note, **given(options, ["max_objects"])
+        )
+    print_summary(summary, options["strict"])
 
 
 def _check_options(folder: Path | None, method: str | None) -> None:

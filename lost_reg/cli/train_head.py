@@ -8,6 +8,12 @@ from typing import Any
 
 import click
 
+from lost_reg.cli.engine_options import (
+    actor_options,
+    choose_engine,
+    closing_engine,
+    engine_of_backbone,
+)
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import load, model_options
 from lost_reg.cli.options import (
@@ -36,6 +42,7 @@ from lost_reg.training.head_config import FEATURES, HeadTraining, TrainOptions
 @options_of(FeatureConfig, **vars(FEATURES))
 @model_options
 @loader_options
+@actor_options
 @image_root_options
 @click.option("--resume", is_flag=True, help="Continue a training that was interrupted.")
 @overwrite_option
@@ -54,6 +61,7 @@ def head(run: Path, out: Path, resume: bool, overwrite: bool, **options: Any) ->
     from lost_reg.training.run_backbone import backbone_and_weights, check_same_weights
 
     resume_or_overwrite({"resume": resume, "overwrite": overwrite})
+    choose_engine(options)
     changes = without_native(given(options, [item.name for item in fields(FeatureConfig)]))
     scale = {"max_side": None} if "square" in changes else {}
     features = replace(FEATURES, **{**scale, **changes})
@@ -63,18 +71,21 @@ def head(run: Path, out: Path, resume: bool, overwrite: bool, **options: Any) ->
     results = read_run(run)
     chosen = TrainOptions(chosen_loader(options), options["limit"], image_root_of(options), resume, overwrite)
     images_to_train_on(results, training, chosen)  # says what is wrong with them before reading weights
+    are_named = options["weights"] is not None
     backbone, weights = backbone_and_weights(results, None, options["weights"])
     import_models()
 
     from lost_reg.progress import progress_of_phases
     from lost_reg.training.head import train_head
 
-    loaded = load(backbone, {**options, "weights": weights}, print_note)
-    if not options["weights"]:
+    options["weights"] = weights
+    loaded = load(backbone, options, print_note)
+    if not are_named:
         check_same_weights(results, loaded)
     context = click.get_current_context().find_root().obj
     context.message = lambda: f"what was done is in {out}; --resume continues"
-    with progress_of_phases() as progress:
+    chosen = replace(chosen, engine=engine_of_backbone(options, backbone))
+    with closing_engine(chosen.engine), progress_of_phases() as progress:
         trained = train_head(results, loaded, out, training, chosen, progress=progress)
     _print(trained, out)
 

@@ -65,7 +65,7 @@ def download_dataset(
         raise LostRegError(f"{name!r} cannot be downloaded: only {', '.join(DOWNLOADABLE)} can")
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        # Several processes, such as ranks, may ask for it: one downloads, the others wait and find it.
+        # Several processes may ask for it: one downloads, the others wait and find it.
         with FileLock(root / f".{name}.lock"):
             if name in VOC_ARCHIVES:
                 _download_voc(name, root, progress)

@@ -11,7 +11,8 @@ from pathlib import Path
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.colours import WHITE, background_of
-from lost_reg.images.decoding import SECONDS_PER_IMAGE, DecoderProcess, Decoding, watched
+from lost_reg.images.decoder_process import SECONDS_PER_IMAGE, DecoderProcess, watched
+from lost_reg.images.decoding import Decoding
 from lost_reg.images.reading import scaled
 from lost_reg.images.sources import ImageFiles, list_images
 from lost_reg.runs.image_folder import ImageFolder

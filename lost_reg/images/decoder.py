@@ -1,4 +1,4 @@
-"""What runs in a decoder process: it answers the requests of `decoding.DecoderProcess`, see there."""
+"""What a decoder process does: it answers the requests of `DecoderProcess`; see `decoding.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 from lost_reg.errors import UnreadableImage
 from lost_reg.images.batching import DecodedImage
-from lost_reg.images.decoding import Decoding, line_of
+from lost_reg.images.decoder_process import line_of
+from lost_reg.images.decoding import Decoding
 from lost_reg.images.reading import image_size
 from lost_reg.types import Failure
 

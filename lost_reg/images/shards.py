@@ -12,9 +12,8 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,9 +21,10 @@ import numpy as np
 from braceexpand import braceexpand
 
 from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.files import is_address
 from lost_reg.images.decoding import ImageInput, NamedImage
 from lost_reg.images.folders import is_image, is_junk, what_is_there
-from lost_reg.images.sources import ALL, Share
+from lost_reg.images.remote import addresses_of, common_location, opened, size_of
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -55,38 +55,43 @@ _DIGEST = np.dtype("S16")
 
 @dataclass(frozen=True)
 class TarShards:
-    """Tar archives in WebDataset's format, read from start to end; a share consists of whole shards.
+    """Tar archives in WebDataset's format, read from start to end.
 
     An image's name is its shard's name and its own name in the shard: "shard-000.tar/0042.jpg".
+
+    location: the folder, or address, that the shards' names are relative to.
+    shards: their absolute paths, or addresses.
     """
 
-    root: Path
-    paths: tuple[Path, ...]
+    location: str
+    shards: tuple[str, ...]
     count = None
     are_files = False
     passed_over = MappingProxyType[str, int]({})
     drawn = ()
 
-    def todo(
-        self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage | Failure]:
-        """A shard that cannot be read to its end, or holds no images, yields a Failure with the shard's name.
+    def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
+        """A shard that cannot be read to its end, or holds no images, yields a Failure with its name."""
+        return (one for one in islice(self._images(done), limit) if one is not None)
+
+    def parts(self, done: Container[str], limit: int | None, size: int) -> Iterator[TarShards]:
+        """Each shard, which can be read elsewhere.
 
         Raises:
-            LostRegError: a limit with several processes, which do not know what the others read.
+            LostRegError: a limit, since those who read a shard do not know what the others read.
         """
-        if limit and share.count > 1:
-            raise LostRegError("`limit` does not work with shards on several processes: name fewer shards")
-        return (one for one in islice(self._images(share, done), limit) if one is not None)
+        if limit:
+            raise LostRegError("`limit` does not work with shards and `engine`: name fewer shards")
+        return (replace(self, shards=(shard,)) for shard in self.shards)
 
     def sample(self, most: int) -> Iterator[ImageInput]:
-        found = (one for one in self._images(ALL, ()) if not isinstance(one, Failure))
+        found = (one for one in self._images(()) if not isinstance(one, Failure))
         return (image for _, image in islice(found, min(most, _MOST_SAMPLED)))
 
-    def _images(self, share: Share, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
+    def _images(self, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
         """Each image, or None in place of one that is done."""
-        for path in share.of(self.paths):
-            shard = path.relative_to(self.root).as_posix()
+        for path in self.shards:
+            shard = path[len(self.location.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
             try:
                 yield from _members(path, shard, done)
             except UnreadableImage as error:
@@ -95,12 +100,12 @@ class TarShards:
                 yield Failure(shard, f"cannot be read to its end: {error or type(error).__name__}")
 
 
-def _members(path: Path, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
+def _members(path: str, shard: str, done: Container[str]) -> Iterator[NamedImage | Failure | None]:
     """The images of a shard, without junk; raises UnreadableImage for a shard that is none or has none."""
     others: list[str] | None = []  # a few of the other files, while there is no image
     seen = _Names()
     with _opened(path) as file, _tar_in(file) as tar:
-        most = path.stat().st_size * (_MOST_EXPANDED if isinstance(file, gzip.GzipFile) else 1)
+        most = _size_of(path) * (_MOST_EXPANDED if isinstance(file, gzip.GzipFile) else 1)
         for member in tar:
             tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             tar.pax_headers = {}  # and what is said of all members, which it copies for each
@@ -165,15 +170,23 @@ class _Names:
         return True
 
 
-def _opened(path: Path) -> BinaryIO:
+def _size_of(path: str) -> int:
+    return size_of(path) if is_address(path) else os.path.getsize(path)
+
+
+def _open(path: str) -> BinaryIO:
+    return opened(path) if is_address(path) else open(path, "rb")
+
+
+def _opened(path: str) -> BinaryIO:
     """The content of a shard, decompressed if it is compressed with gzip, whatever the shard is called."""
-    with path.open("rb") as file:
+    with _open(path) as file:
         start = file.read(8)
     for mark, what in _NOT_READ.items():
         if start.startswith(mark):
             raise UnreadableImage(f"is {what}, which is not read: make it a plain .tar or a .tar.gz")
     # not with tarfile's own gzip reader, which ignores the checksum
-    return cast(BinaryIO, gzip.open(path) if start.startswith(_GZIP) else path.open("rb"))
+    return cast(BinaryIO, gzip.open(_open(path)) if start.startswith(_GZIP) else _open(path))
 
 
 def _tar_in(file: BinaryIO) -> tarfile.TarFile:
@@ -232,7 +245,8 @@ def find_shards(inputs: Sequence[str]) -> TarShards | None:
     """The shards that inputs name, or None if they name none; braces, as in shard-{000..999}.tar, expand.
 
     Raises:
-        LostRegError: a shard that does not exist, or shards mixed with other inputs.
+        LostRegError: a shard that does not exist, shards mixed with other inputs, or addresses mixed with
+            paths.
     """
     names = [name for text in inputs for name in _expanded(text)]
     shards = [name for name in names if name.lower().endswith(SHARD_SUFFIXES)]
@@ -241,9 +255,13 @@ def find_shards(inputs: Sequence[str]) -> TarShards | None:
     if len(shards) < len(names):
         other = next(name for name in names if name not in shards)
         raise LostRegError(f"shards cannot be mixed with other inputs: {other!r} is not a tar archive")
-    paths = [Path(path) for shard in shards for path in _shard_paths(shard)]
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    return TarShards(root, tuple(dict.fromkeys(paths)))
+    paths = [path for shard in shards for path in _shard_paths(shard)]
+    folders = [os.path.dirname(path) for path in paths]
+    if any(map(is_address, paths)):
+        if not all(map(is_address, paths)):
+            raise LostRegError("shards at addresses cannot be mixed with shards on this machine")
+        return TarShards(common_location(folders), tuple(dict.fromkeys(paths)))
+    return TarShards(os.path.commonpath(folders), tuple(dict.fromkeys(paths)))
 
 
 def _expanded(text: str) -> list[str]:
@@ -256,6 +274,10 @@ def _expanded(text: str) -> list[str]:
 
 
 def _shard_paths(shard: str) -> list[str]:
+    if is_address(shard):
+        if not (found := addresses_of(shard)):
+            raise LostRegError(f"no such shard: {shard!r}")
+        return found
     if os.path.isfile(shard):
         return [os.path.abspath(shard)]
     found = sorted(glob.glob(shard, recursive=True)) if glob.has_magic(shard) else []

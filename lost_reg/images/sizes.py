@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from lost_reg.errors import UnreadableImage
-from lost_reg.images.decoding import DecoderProcess, Decoding, ImageInput, watched
+from lost_reg.images.decoder_process import DecoderProcess, watched
+from lost_reg.images.decoding import Decoding, ImageInput
 from lost_reg.images.reading import image_size
 
 SECONDS_PER_HEADER = 10.0

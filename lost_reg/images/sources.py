@@ -1,4 +1,7 @@
-"""The images of a run: files given as inputs, and files named in a list; `shards.py` has tar shards."""
+"""The images of a run: files given as inputs, and files named in a list.
+
+`shards.py` has tar shards, `remote.py` images at addresses.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from fnmatch import fnmatch
 from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import ImageInput, NamedImage
@@ -31,38 +34,19 @@ _FORMS = {
     "'": "leave out the quotes",
     '"': "leave out the quotes",
 }
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Share:
-    """The part of the images that one of several processes handles: every count-th from the index-th on.
-
-    The shares of all processes together cover every image exactly once.
-    """
-
-    index: int = 0
-    count: int = 1
-
-    def of(self, items: Iterable[T]) -> Iterator[T]:
-        """The items that belong to this share, in their order."""
-        return islice(items, self.index, None, self.count)
-
-
-ALL = Share()
 
 
 class Images(Protocol):
-    """The images of a run: what `ImageFiles`, `ListedFiles` and `TarShards` have in common.
+    """The images of a run: what `ImageFiles`, `ListedFiles`, `TarShards` and `RemoteImages` have in common.
 
-    root: the folder that their names are relative to.
+    location: the folder, or address, that their names are relative to; absolute.
     count: how many there are, or None if only reading them all would tell.
-    are_files: whether root / name is a file.
+    are_files: whether each name is that of a file in this folder.
     passed_over, drawn: see `ImageFiles`.
     """
 
     @property
-    def root(self) -> Path: ...
+    def location(self) -> str: ...
 
     @property
     def count(self) -> int | None: ...
@@ -76,10 +60,8 @@ class Images(Protocol):
     @property
     def drawn(self) -> Sequence[str]: ...
 
-    def todo(
-        self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage | Failure]:
-        """Those of the first `limit` images that are not done and belong to this share."""
+    def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
+        """Those of the first `limit` images that are not done."""
         ...
 
     def sample(self, most: int) -> Iterable[ImageInput]:
@@ -112,14 +94,16 @@ class ImageFiles:
     are_files = True
 
     @property
+    def location(self) -> str:
+        return str(self.root.absolute())
+
+    @property
     def count(self) -> int:
         return len(self.names)
 
-    def todo(
-        self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage | Failure]:
+    def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
         files = ((name, self.root / name) for name in self.names[:limit] if name not in done)
-        return share.of(chain(self.failures, files))
+        return chain(self.failures, files)
 
     def sample(self, most: int) -> list[ImageInput]:
         return [self.root / name for name in self.names[:: -(-len(self.names) // most)]]
@@ -252,6 +236,10 @@ class ListedFiles:
     passed_over = MappingProxyType[str, int]({})
     drawn = ()
 
+    @property
+    def location(self) -> str:
+        return str(self.root)
+
     @classmethod
     def read(cls, name: str) -> ListedFiles:
         """Read it from a file, or from standard input ("-"), which is kept in a temporary file.
@@ -280,12 +268,10 @@ class ListedFiles:
             raise LostRegError(f"{shown} names no images: expected one path per line")
         return cls(Path(root), count, file, end)
 
-    def todo(
-        self, done: Container[str], share: Share = ALL, limit: int | None = None
-    ) -> Iterator[NamedImage | Failure]:
+    def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
         paths = islice(self._all(), limit)
         named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
-        return share.of(_taken_literally(name, path) for name, path in named if name not in done)
+        return (_taken_literally(name, path) for name, path in named if name not in done)
 
     def sample(self, most: int) -> list[ImageInput]:
         return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]

@@ -125,7 +125,7 @@ def discover_stream(
     """
     model = _backbone(backbone)
     masks = bool(options.pop("masks", False))
-    setting = fitted(_setting(model, method, features, options), model)
+    setting = fitted(setting_of(model, method, features, options), model)
     loader = loader or LoaderOptions()
     running: dict[str, ImageInput] = {}
 
@@ -165,7 +165,7 @@ def _backbone(given: Any) -> Backbone:
     )
 
 
-def _setting(
+def setting_of(
     backbone: Backbone, method: str | Any | None, features: FeatureConfig | None, options: Mapping[str, Any]
 ) -> Setting:
     """The setting that the arguments of `discover` choose.

@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from lost_reg.progress import Progress, no_phases
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
-from lost_reg.training.image_features import image_features
+from lost_reg.training.image_features import Features, image_features
 from lost_reg.training.work_folder import work_folder
 from lost_reg.types import Failure
 
@@ -76,6 +77,10 @@ def probe_dense(
     check_new(out / PROBE_FILE)
     check_blocks(backbone)
     return _Probe(data, backbone, task, options, loader, progress).run(out)
+
+
+def _tokens(normed: bool, backbone: Backbone, images: Tensor) -> Tensor:
+    return backbone.last_tokens(images, normed=normed)
 
 
 @dataclass
@@ -157,11 +162,8 @@ class _Probe:
         named = [(one.name, one.image) for one in images]
         normed, scale = self.protocol.normed, FeatureConfig(max_side=self.options.max_side)
 
-        def tokens(batch: Tensor) -> Tensor:
-            return self.backbone.last_tokens(batch, normed=normed)
-
-        computed = image_features(named, self.backbone, tokens, scale, self.loader, self.failures, views)
-        for _, features in computed:
+        job = Features(partial(_tokens, normed), scale, self.loader, views)
+        for features, _ in image_features(named, self.backbone, job, self.failures, self.options.engine):
             yield features
 
     def _trained(self, training: TrainingViews, reader: LabelReader, work: Path) -> DenseHead:

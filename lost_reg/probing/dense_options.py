@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lost_reg.discovery.features import option
 from lost_reg.errors import LostRegError
@@ -56,7 +56,8 @@ class DenseOptions:
     """Options of `--task segmentation` and `--task depth`.
 
     max_side: see `FeatureConfig`. views: of each training image, see `dense_views.py`. seed: of the drawn
-    views, pixels and batches, and of the head's first weights.
+    views, pixels and batches, and of the head's first weights. engine: what computes the features, if not
+    this process.
     """
 
     max_side: int | None = option(
@@ -83,6 +84,7 @@ class DenseOptions:
     max_depth: float = option(10.0, "The largest depth that counts, in metres.")
     cache_gib: float = option(32.0, "Disk space for the features of a dense task's training images, in GiB.")
     seed: int = 0
+    engine: Any = None
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""

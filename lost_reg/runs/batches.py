@@ -52,8 +52,15 @@ def decoded_batches(
     Yields:
         Batches, and a Failure for each image that cannot be read.
     """
-    batcher = GridBatcher(batch_size)
-    decoding = Decoding(
+    decoding = decoding_of(patch_size, scale, loader, crop)
+    yield from grouped(decode(images, decoding, workers=loader.workers), batch_size)
+
+
+def decoding_of(
+    patch_size: int, scale: FeatureConfig, loader: LoaderOptions, crop: tuple[int, int] | None = None
+) -> Decoding:
+    """How images are prepared for patches of this size, in pixels: see `decoded_batches`."""
+    return Decoding(
         apply_exif=loader.apply_exif,
         max_side=scale.max_side,
         patch_size=patch_size,
@@ -62,7 +69,14 @@ def decoded_batches(
         max_patches=loader.max_patches,
         crop=crop,
     )
-    for image in decode(images, decoding, workers=loader.workers):
+
+
+def grouped(
+    images: Iterable[DecodedImage | Failure], batch_size: BatchSize
+) -> Iterator[list[DecodedImage] | Failure]:
+    """Group a stream of decoded images into batches of one token grid; see `decoded_batches`."""
+    batcher = GridBatcher(batch_size)
+    for image in images:
         if isinstance(image, Failure):
             yield image
         else:

@@ -13,12 +13,12 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.images.reading import as_recorded
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.discovery import maps_writer
 from lost_reg.runs.folder import MAPS_FOLDER, PICTURES_FOLDER, Results
 from lost_reg.runs.image_folder import ImageFolder
 from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.pictures import picture_path, save_picture
-from lost_reg.runs.run import maps_writer
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.runs.writer import while_locked
 from lost_reg.types import Failure

@@ -29,6 +29,7 @@ PICTURES_FOLDER = "pictures"
 MAPS_FOLDER = "maps"
 TOKENS_FILE = "class_tokens.npz"  # of `lost-reg cluster`
 COMMAND = "command"  # the key in run.json of the options that a run was started with
+PARQUET = "parquet"  # the setting that says where the predictions are, if not in the folder
 CLUSTERS = "clusters"  # the key in run.json of what `lost-reg cluster` records
 
 
@@ -179,9 +180,14 @@ def read_run_record(folder: Path, layout: Layout = RUN_LAYOUT) -> dict[str, Any]
     """Read the record of a folder of results, whose settings are checked.
 
     Raises:
-        LostRegError: a file that is missing or malformed.
+        LostRegError: a file that is missing or malformed, or a run whose predictions are not in its folder.
     """
     record = read_record(folder / layout.record_file)
+    if where := record["settings"].get(PARQUET):
+        raise LostRegError(
+            f"the predictions of {str(folder)!r} are in Parquet files at {where!r}: read those, for example "
+            "with DuckDB or `ray.data.read_parquet`"
+        )
     try:
         convert(record["settings"], layout.settings)
     except (*MALFORMED, LostRegError) as error:
@@ -275,13 +281,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _read_lines(folder: Path, name: str, kind: type[Any]) -> Iterator[Any]:
-    """The lines of a file, and of parts that ranks have written and that are not merged into it yet."""
-    for path in (*part_paths(folder, name), folder / name):  # a part merged meanwhile is read twice
-        try:
-            with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
-                yield from _parsed(file, path, kind)
-        except OSError as error:
-            raise LostRegError(f"cannot read {path}: {error.strerror}") from None
+    path = folder / name
+    try:
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            yield from _parsed(file, path, kind)
+    except OSError as error:
+        raise LostRegError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any]:
@@ -294,15 +299,3 @@ def _parsed(lines: Iterable[bytes], path: Path, kind: type[Any]) -> Iterator[Any
             raise LostRegError(
                 f"malformed line {number} of {path}: {reason_of(error)}; fix or delete the line"
             ) from None
-
-
-def part_path(folder: Path, name: str, rank: int) -> Path:
-    """The part that a rank writes, such as predictions.rank3.jsonl; the first rank writes the file itself."""
-    path = folder / name
-    return path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
-
-
-def part_paths(folder: Path, name: str) -> list[Path]:
-    """The parts of a file that ranks have written, sorted."""
-    path = Path(name)
-    return sorted(folder.glob(f"{path.stem}.rank[0-9]*{path.suffix}"))

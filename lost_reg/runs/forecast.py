@@ -118,7 +118,6 @@ def forecast(
     images: int | None,
     backbone: Backbone,
     setting: Setting,
-    devices: int = 1,
     loader: LoaderOptions | None = None,
 ) -> Forecast | None:
     """Estimate the cost of a run from the headers of a few of its images.
@@ -126,7 +125,6 @@ def forecast(
     Args:
         sample: paths or encoded images, usually SAMPLED of them.
         images: how many there are, or None if not known.
-        devices: how many share them.
         loader: images that have more than its `max_patches` do not count, since a run refuses them.
 
     Returns:
@@ -138,7 +136,7 @@ def forecast(
     if not sizes:
         return None
     operations = sum(setting_operations(backbone, setting, size) for size in sizes) / len(sizes)
-    total = operations * (images or 0) / devices
+    total = operations * (images or 0)
     seconds, slowdown = None, precision_slowdown(backbone.device, backbone.precision)
     if total > _WORTH_MEASURING:
         seconds = total / (_USUAL_SHARE_OF_RATE * matrix_rate(backbone.device, backbone.precision))

@@ -42,7 +42,7 @@ class ImageFolder:
     refusal: str | None = None
 
     def find(self, image: str) -> Path | None:
-        """The file of an image; None if it is gone, or in a tar shard.
+        """The file of an image; None if it is gone, in a tar shard, or at an address.
 
         Raises:
             LostRegError: a name that leads out of the folder, by itself or by a link; or nothing is read from

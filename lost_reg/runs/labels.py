@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lost_reg.errors import LostRegError
 from lost_reg.files import whole_file
 from lost_reg.runs.folder import (
     CLUSTERS,
-    ERRORS_FILE,
     PREDICTIONS_FILE,
     RUN_FILE,
-    part_paths,
     read_outcomes,
     read_record,
 )
@@ -30,10 +27,9 @@ def relabel(folder: Path, change: Relabel, clusters: dict[str, Any]) -> None:
     Only a process that is killed between the two renames can leave new objects beside an old record.
 
     Raises:
-        LostRegError: a folder that is in use, malformed or cannot be written, or that is not joined yet.
+        LostRegError: a folder that is in use, malformed, or cannot be written.
     """
     with while_locked(folder):
-        check_joined(folder)
         record = {**read_record(folder / RUN_FILE), CLUSTERS: clusters}
         with (
             whole_file(folder / RUN_FILE, durable=True) as new_record,
@@ -44,15 +40,3 @@ def relabel(folder: Path, change: Relabel, clusters: dict[str, Any]) -> None:
                     changed = tuple(change(one.image, *numbered) for numbered in enumerate(one.objects))
                     file.write(line_of(replace(one, objects=changed)))
             new_record.write_text(record_text(record), encoding="utf-8")
-
-
-def check_joined(folder: Path) -> None:
-    """Check that no results of a killed run under torchrun wait to be joined.
-
-    Raises:
-        LostRegError: some do.
-    """
-    if any(part_paths(folder, name) for name in (PREDICTIONS_FILE, ERRORS_FILE)):
-        raise LostRegError(
-            f"{str(folder)!r} holds parts of several processes: `lost-reg run` with `resume` joins them"
-        )

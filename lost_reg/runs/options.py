@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.colours import WHITE, background_of
 from lost_reg.json_files import check_fields
-from lost_reg.runs.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from lost_reg.runs.engines import Engine
 
 BATCH_SIZE = 8
 # 256 x 256: a photo of 12 megapixels in patches of 14 or 16.
@@ -60,7 +62,7 @@ class RunOptions:
     sort: at the end, put the predictions into the order of the images.
     command: the options of the command line, recorded and written as run.toml; None from Python.
     data_root: recorded, so that scoring finds the ground truth again.
-    ranks: this process among those of the run (see `ranks.joined`); each handles a share of the images.
+    engine: what spreads the images over processes and machines; None for this process.
     """
 
     loader: LoaderOptions = field(default_factory=LoaderOptions)
@@ -73,4 +75,4 @@ class RunOptions:
     sort: bool = False
     command: dict[str, Any] | None = None
     data_root: Path | None = None
-    ranks: Ranks = ALONE
+    engine: Engine | None = None

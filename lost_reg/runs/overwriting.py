@@ -20,7 +20,6 @@ from lost_reg.runs.folder import (
     RUN_LAYOUT,
     TOKENS_FILE,
     Layout,
-    part_paths,
     read_outcomes,
     read_record,
 )
@@ -98,10 +97,9 @@ def _results(folder: Path, layout: Layout) -> Iterator[Path]:
             path = path_of(folder / name, outcome.image)
             if path.is_file() and not _is_behind_link(folder / name, path):
                 yield path
-    for name in (layout.lines_file, ERRORS_FILE):
-        yield from part_paths(folder, name)
+    last = TOKENS_FILE if layout is RUN_LAYOUT else SCORES_FILE
+    for name in (layout.lines_file, ERRORS_FILE, last):
         yield folder / name
-    yield folder / (TOKENS_FILE if layout is RUN_LAYOUT else SCORES_FILE)
     if COMMAND in record:  # else the file is the user's
         yield folder / CONFIG_FILE
 

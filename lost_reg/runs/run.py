@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.maps import Maps
 from lost_reg.discovery.methods import Setting
-from lost_reg.errors import LostRegError, UnreadableImage
-from lost_reg.files import check_no_links
-from lost_reg.images.batching import BatchSize
-from lost_reg.images.decoding import NamedImage
+from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
-from lost_reg.runs.folder import COMMAND, MAPS_FOLDER, PICTURES_FOLDER, RUN_LAYOUT, Layout, read_outcomes
+from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.engines import Job, Todo, outcomes_of
+from lost_reg.runs.folder import (
+    COMMAND,
+    MAPS_FOLDER,
+    PARQUET,
+    PICTURES_FOLDER,
+    RUN_LAYOUT,
+    Layout,
+    read_outcomes,
+)
 from lost_reg.runs.forecast import SAMPLED, forecast
 from lost_reg.runs.heads import fitted, other_weights
-from lost_reg.runs.map_files import maps_path, write_maps
+from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.overwriting import remove_results
-from lost_reg.runs.pictures import picture_path, save_picture
-from lost_reg.runs.scheduler import discover_by_each
+from lost_reg.runs.pictures import picture_path
 from lost_reg.runs.sessions import RunSummary, Session, now
 from lost_reg.runs.sorting import sort_lines
 from lost_reg.runs.sources import Source, check_drawable
 from lost_reg.runs.writer import RunWriter, while_locked
 from lost_reg.text import agreeing, counted
-from lost_reg.types import Failure, Prediction
+from lost_reg.types import Failure
 
 Note = Callable[[str], None]
 
@@ -55,7 +59,7 @@ def run(
     Args:
         setting: features, method and its options; by default LOST as published.
         progress: called after each image with the numbers done, failed and in total (None if unknown), of
-            this session and this rank.
+            this session.
         note: called before the run starts with a line for anything that will not fit in memory or take long,
             and at its end with one for images of earlier sessions that lack the maps or pictures asked for.
 
@@ -69,26 +73,14 @@ def run(
     if options.visualize:
         check_drawable(source)
     with_masks = options.masks or setting.refine is not None
-    on_maps = maps_writer(out / MAPS_FOLDER) if options.save_maps else None
     loader = replace(options.loader, apply_exif=source.apply_exif)
-
-    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
-        for outcomes in discover_by_each(
-            images, backbone, [setting], loader,
-            batch_size=size, on_maps=on_maps, with_masks=with_masks,
-        ):  # fmt: skip
-            outcome = outcomes if isinstance(outcomes, Failure) else outcomes[0]
-            if options.visualize and isinstance(outcome, Prediction):
-                path = source.images.root / outcome.image
-                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
-                    save_picture(
-                        path, outcome, out / PICTURES_FOLDER,
-                        apply_exif=loader.apply_exif, background=loader.background,
-                    )  # fmt: skip
-            yield outcome  # after its picture, so that a killed run has pictures of all finished images
+    root = Path(source.images.location)
+    discovery = Discovery(
+        setting, loader, root, out.absolute(), with_masks, options.save_maps, options.visualize
+    )
 
     settings = {**setting.recorded(), **({"masks": True} if with_masks else {})}
-    work = Work(settings, discover, costliest=setting)
+    work = Work(settings, discovery, costliest=setting)
     return write_folder(source, backbone, out, work, options, progress=progress, note=note)
 
 
@@ -97,13 +89,13 @@ class Work:
     """What is done with the images of a source.
 
     settings: recorded besides those of the source and the backbone.
-    discover: from named images and the batch size to outcomes, which may be Failures.
+    job: what makes an outcome of each image.
     costliest: the setting from which the run time is estimated.
     layout: of the folder that is written.
     """
 
     settings: dict[str, Any]
-    discover: Callable[[Iterable[NamedImage | Failure], BatchSize], Iterator[Any]]
+    job: Job
     costliest: Setting
     layout: Layout = RUN_LAYOUT
 
@@ -119,35 +111,34 @@ def write_folder(
     note: Note,
 ) -> RunSummary:
     """Process the images of a source that are not done yet, and write a folder; see `run`."""
-    images, ranks, limit = source.images, options.ranks, options.limit
+    images, limit, engine = source.images, options.limit, options.engine
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone, options.loader), **work.settings}
+    elsewhere = None
+    if engine and engine.parquet:
+        settings[PARQUET], elsewhere = engine.parquet, engine.done()
     record = _record(source, backbone, options, count)
-    if options.overwrite and ranks.first:
+    if options.overwrite:
         with while_locked(out):
             remove_results(out, work.layout)
-    with RunWriter(out, settings, record, resume=options.resume, layout=work.layout, ranks=ranks) as writer:
+    with RunWriter(
+        out, settings, record, resume=options.resume, layout=work.layout, elsewhere=elsewhere
+    ) as writer:
         left = None if count is None else max(0, count - len(writer.done))
-        if ranks.first and left != 0:
+        if left != 0 and not engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
-        session = Session(writer, backbone, options, size)
-        total = None if left is None else -(-left // ranks.count)
-        progress(0, 0, total)
-        try:
-            for outcome in work.discover(images.todo(writer.done, ranks.share, limit), size):
+        todo = Todo(images, writer.done, limit)
+        with Session(writer, backbone, options, size) as session:
+            progress(0, 0, left)
+            for outcome in outcomes_of(todo, work.job, backbone, size, engine):
                 session.add(outcome)
-                progress(session.done, session.failed, total)
-        except BaseException:
-            with contextlib.suppress(LostRegError):  # such as a full disk: the first error is reported
-                session.record()
-            raise
-        session.finish()
-        if options.sort and ranks.first:
+                progress(session.done, session.failed, left)
+        if options.sort:
             named = images.todo((), limit=limit)
             names = (one.image if isinstance(one, Failure) else one[0] for one in named)
             sort_lines(out / work.layout.lines_file, names)
-    if len(writer.done) and ranks.first:
+    if len(writer.done):
         for line in _without_files(out, options):
             note(line)
     return session.summary(out, len(writer.done))
@@ -175,7 +166,7 @@ def _record(source: Source, backbone: Backbone, options: RunOptions, count: int 
     passed_over = dict(source.images.passed_over)
     return {
         "created": now(),
-        "root": str(source.images.root.absolute()),
+        "root": source.images.location,
         "data_root": str(options.data_root.absolute()) if options.data_root else None,
         "images": count,
         **({"passed_over": passed_over} if passed_over else {}),
@@ -202,21 +193,10 @@ def _settings(source: Source, backbone: Backbone, loader: LoaderOptions) -> dict
 def _note_cost(
     source: Source, left: int | None, backbone: Backbone, setting: Setting, options: RunOptions, note: Note
 ) -> None:
-    sample, devices = source.images.sample(SAMPLED), options.ranks.count
-    expected = forecast(sample, left, backbone, setting, devices, options.loader)
+    sample = source.images.sample(SAMPLED)
+    expected = forecast(sample, left, backbone, setting, options.loader)
     for line in expected.warnings(setting.features.max_side) if expected else []:
         note(line)
-
-
-def maps_writer(folder: Path) -> Callable[[str, Maps], None]:
-    """A function that writes the maps of an image, of this name, into a folder of maps."""
-
-    def write(image: str, maps: Maps) -> None:
-        path = maps_path(folder, image)
-        check_no_links(folder, path)
-        write_maps(path, maps)
-
-    return write
 
 
 def settled(setting: Setting, backbone: Backbone) -> Setting:

@@ -66,13 +66,36 @@ def discover_by_each(
     Raises:
         LostRegError: an invalid batch size, facet or layer, or settings with different sizes.
     """
+    check_one_size(settings)
+    size = batch_size or batch_size_for(backbone, loader.batch_size)
+    batches = decoded_batches(images, backbone.patch_size, settings[0].features, loader, size)
+    return discover_in_batches(batches, backbone, settings, size, on_maps=on_maps, with_masks=with_masks)
+
+
+def check_one_size(settings: Sequence[Setting]) -> None:
+    """Check that settings can share their images.
+
+    Raises:
+        LostRegError: they have different sizes.
+    """
     if len({(one.features.max_side, one.features.square) for one in settings}) != 1:
         raise LostRegError("settings that are tried together need the same `max_side` and `square`")
-    size = batch_size or batch_size_for(backbone, loader.batch_size)
+
+
+def discover_in_batches(
+    batches: Iterable[list[DecodedImage] | Failure],
+    backbone: Backbone,
+    settings: Sequence[Setting],
+    size: BatchSize,
+    *,
+    on_maps: MapsHandler | None = None,
+    with_masks: bool = False,
+) -> Iterator[list[Prediction] | Failure]:
+    """Find the objects in batches of one token grid each, as `grouped` makes them; see `discover_by_each`."""
     # A GPU gets the next batch before the results of the last are read; a CPU would gain nothing.
     ahead = 1 if backbone.device.type == "cuda" else 0
     running: deque[_RunningBatch | Failure] = deque()
-    for batch in decoded_batches(images, backbone.patch_size, settings[0].features, loader, size):
+    for batch in batches:
         if isinstance(batch, Failure):
             yield batch
             continue

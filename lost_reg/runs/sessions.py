@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ import torch
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.timm_import import timm
+from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize
 from lost_reg.plausibility import IMPLAUSIBLE, implausible_kinds
 from lost_reg.runs.folder import ERRORS_FILE
@@ -55,10 +57,15 @@ class RunSummary:
 
 
 class Session:
-    """Counts the outcomes of one session of work on a run folder, and records itself in run.json."""
+    """Counts the outcomes of one session of work on a run folder, and records itself in run.json.
+
+    A context manager: its end records the session, whatever ended it, and only then closes the engine, which
+    may take longer than a stopped command has.
+    """
 
     def __init__(self, writer: RunWriter, backbone: Backbone, options: RunOptions, size: BatchSize):
-        self._writer, self._size, self._ranks = writer, size, options.ranks
+        self._writer, self._size = writer, size
+        self._engine = options.engine
         self._began = time.perf_counter()
         self._facts: dict[str, Any] = {
             "started": now(),
@@ -68,11 +75,20 @@ class Session:
             "workers": options.loader.workers,
             "limit": options.limit,
         }
-        if options.ranks.count > 1:
-            self._facts["ranks"] = options.ranks.count
         self.done = self.failed = self.noted = self.objects = self.empty = 0
         self.failures: list[Failure] = []
         self.implausible: Counter[str] = Counter()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with contextlib.closing(self._engine) if self._engine else contextlib.nullcontext():
+            if not failed:
+                self._finish()
+            else:
+                with contextlib.suppress(LostRegError):  # such as a full disk: the first error is reported
+                    self._record()
 
     def add(self, outcome: Any) -> None:
         """Write and count one outcome: a Failure, or the outcome type of the folder's layout."""
@@ -89,36 +105,23 @@ class Session:
             self.objects += len(outcome.objects)
             self.empty += not outcome.objects
 
-    def finish(self) -> None:
-        """When all is done: merge what the ranks wrote, and record the session."""
-        self._add_other_ranks()
-        if self._ranks.first:
-            whole = self._facts["limit"] is None
-            if whole:
-                self._writer.forget_earlier_failures()
-            self._writer.join()
-            self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
-            self.record(finished=whole)
-        self._ranks.wait()  # until the folder is complete
+    def _finish(self) -> None:
+        """When all is done: keep the failures that are left, and record the session."""
+        whole = self._facts["limit"] is None
+        if whole:
+            self._writer.forget_earlier_failures()
+        self.failures = list(islice(self._writer.failures(), _FAILURES_SHOWN)) if self.failed else []
+        self._record(finished=whole)
 
-    def _add_other_ranks(self) -> None:
-        odd = [self.implausible[kind] for kind in IMPLAUSIBLE]
-        own = self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered
-        self.done, self.failed, self.noted, self.objects, self.empty, self._size.lowered, *odd = (
-            self._ranks.total(*own, *odd)
-        )
-        self.implausible = Counter({kind: count for kind, count in zip(IMPLAUSIBLE, odd) if count})
-
-    def record(self, *, finished: bool = False) -> None:
-        """Add this session to the record, which the first rank owns.
+    def _record(self, *, finished: bool = False) -> None:
+        """Add this session to the record.
 
         finished: whether all images of the run have been tried.
         """
-        if not self._ranks.first:
-            return
         seconds = self.seconds
         facts = {
             **self._facts,
+            **(self._engine.facts if self._engine else {}),
             **({"finished": True} if finished else {}),
             "images": self.done,
             "failed": self.failed,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lost_reg.datasets.catalog import Dataset, missing_images
 from lost_reg.errors import LostRegError
+from lost_reg.files import absolute
 from lost_reg.images.sources import STANDARD_INPUT, ImageFiles, Images
 from lost_reg.text import counted, shown_names
 
@@ -47,7 +47,11 @@ def source_of_dataset(dataset: Dataset) -> Source:
 
 def source_of_files(images: Images, inputs: Sequence[str]) -> Source:
     """The user's own images, and the inputs that named them."""
-    settings = {"dataset": None, "split": None, "inputs": [_absolute(text) for text in inputs]}
+    settings = {
+        "dataset": None,
+        "split": None,
+        "inputs": [text if text == STANDARD_INPUT else absolute(text) for text in inputs],
+    }
     return Source(images, apply_exif=True, settings=settings)
 
 
@@ -55,11 +59,9 @@ def check_drawable(source: Source) -> None:
     """Check that pictures of a source's images can be drawn.
 
     Raises:
-        LostRegError: they are in tar shards.
+        LostRegError: they are in tar shards, or at an address.
     """
     if not source.images.are_files:
-        raise LostRegError("`visualize` needs image files, not tar shards: unpack them first")
-
-
-def _absolute(name: str) -> str:
-    return name if name == STANDARD_INPUT else os.path.abspath(name)
+        raise LostRegError(
+            "`visualize` needs image files on this machine, not tar shards or addresses: copy them here first"
+        )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,12 @@ from lost_reg.runs.folder import (
     RUN_LAYOUT,
     Layout,
     check_free,
-    part_path,
-    part_paths,
     read_failures,
     read_outcomes,
     read_record,
 )
-from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.runs.seals import is_own, sealed
+from lost_reg.text import counted
 from lost_reg.types import Failure
 
 _OPTIONAL = ("mask", "label", "note")  # fields of an outcome that are not written if they are None
@@ -46,23 +44,21 @@ _DIGEST = np.dtype("S16")
 class RunWriter:
     """Writes a run folder, one outcome at a time; a context manager that holds the folder's lock.
 
-    With several ranks, the first owns the folder and the others write parts. The first merges them into its
-    files at the end (`join`), or at the start of the next session if a rank has died.
-
     Args:
         folder: created if missing.
         settings: the settings that the results depend on; a folder with other settings is refused.
         record: what else run.json holds (versions, device, ...).
         resume: whether to continue a folder that already holds a run.
         layout: the files of the folder.
-        ranks: this process among those of the run; all wait for the first.
+        elsewhere: the images whose predictions are kept elsewhere; None if the folder keeps them. Otherwise
+            only failures are written.
 
     Attributes:
         done: the names of the images that earlier sessions processed.
 
     Raises:
         LostRegError: a folder that cannot be written, is in use, holds a run although `resume` is not
-            given, or holds a run with other settings.
+            given, or holds a run with other settings; or predictions of another run elsewhere.
     """
 
     def __init__(
@@ -73,26 +69,31 @@ class RunWriter:
         *,
         resume: bool = False,
         layout: Layout = RUN_LAYOUT,
-        ranks: Ranks = ALONE,
+        elsewhere: Iterable[str] | None = None,
     ):
-        self.folder, self._layout, self._ranks = folder, layout, ranks
+        self.folder, self._layout, self._keeps = folder, layout, elsewhere is None
         settings = json.loads(as_json(settings))  # as read back: a tuple of layers becomes a list
         self.record: dict[str, Any] = {}
-        self._lock = locked(folder) if ranks.first else None
+        self._lock = locked(folder)
         try:
-            if ranks.first:
-                self._start(settings, record, resume)
-            ranks.wait()  # the folder is ready
-            self.done = NameSet(one.image for one in read_outcomes(folder, layout))
-            ranks.wait()  # no rank writes before all have read what was done
+            if elsewhere is not None:
+                self.done = self._done_elsewhere(elsewhere)
+            self._start(settings, record, resume)
+            if elsewhere is None:
+                self.done = NameSet(one.image for one in read_outcomes(folder, layout))
             self._open()
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
 
-    def _unlock(self) -> None:
-        if self._lock:
-            self._lock.release()
+    def _done_elsewhere(self, images: Iterable[str]) -> NameSet:
+        done = NameSet(images)
+        if len(done) and not (self.folder / self._layout.record_file).exists():
+            raise LostRegError(
+                f"{counted(len(done), 'image')} of another run are where the predictions are to be written: "
+                "name a new place, or `resume` that run in its own `out`"
+            )
+        return done
 
     def _start(self, settings: dict[str, Any], record: dict[str, Any], resume: bool) -> None:
         """Check the folder, repair its files, and write the record."""
@@ -115,20 +116,17 @@ class RunWriter:
                 "or choose another `out`"
             )
         remove_parts(self.folder, (MAPS_FOLDER, PICTURES_FOLDER))
-        self.join()
+        self._drop_unfinished_lines()
         self.record = sealed({**record, **kept, "settings": settings})
         self.write_record()
         if COMMAND in self.record:
             write_config(self.folder, self.record[COMMAND])
 
     def _open(self) -> None:
-        lines, errors = (
-            part_path(self.folder, name, self._ranks.rank) for name in (self._layout.lines_file, ERRORS_FILE)
-        )
         try:
-            self._lines = lines.open("ab", buffering=0)
+            self._lines = (self.folder / self._layout.lines_file).open("ab", buffering=0)
             # Failed images are tried again, since a drive may be back; until then they count as failed.
-            self._errors = errors.open("ab", buffering=0)
+            self._errors = (self.folder / ERRORS_FILE).open("ab", buffering=0)
             self._earlier_errors = self._errors.tell()
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
@@ -136,7 +134,7 @@ class RunWriter:
     def forget_earlier_failures(self) -> None:
         """Keep only the failures of this session, which has tried all earlier ones again.
 
-        Call it at the end of a session, before `join`.
+        Call it at the end of a session.
 
         Raises:
             LostRegError: a file that cannot be written.
@@ -150,28 +148,18 @@ class RunWriter:
         """The images that could not be used, as recorded so far."""
         return read_failures(self.folder)
 
-    def join(self) -> None:
-        """Cut off unfinished lines, and append the parts that ranks wrote to the folder's files.
-
-        Parts are deleted after they are appended. If that is interrupted, the next join adds no image twice.
-
-        Raises:
-            LostRegError: a file that cannot be written.
-        """
+    def _drop_unfinished_lines(self) -> None:
+        """Cut off what a killed run left behind the last newline of each file."""
         try:
             for name in (self._layout.lines_file, ERRORS_FILE):
                 _drop_unfinished_line(self.folder / name)
-                if parts := part_paths(self.folder, name):
-                    for part in parts:
-                        _drop_unfinished_line(part)
-                    _add_lines(parts, self.folder / name)
-                    for part in parts:
-                        part.unlink()
         except OSError as error:
             raise LostRegError(f"cannot write results to {str(self.folder)!r}: {error.strerror}") from None
 
     def write(self, outcome: Any) -> None:
-        """Append one outcome, a Failure or the layout's outcome type, as one line."""
+        """Append one outcome, a Failure or the layout's outcome type, as one line; see `elsewhere`."""
+        if not self._keeps and not isinstance(outcome, Failure):
+            return
         file = self._errors if isinstance(outcome, Failure) else self._lines
         line = line_of(outcome)
         with self._line_errors():
@@ -204,7 +192,7 @@ class RunWriter:
             if not failed:  # else the first error is reported
                 raise
         finally:
-            self._unlock()
+            self._lock.release()
 
 
 def locked(folder: Path) -> FileLock:
@@ -292,20 +280,7 @@ def shown_value(value: Any) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def _add_lines(parts: Sequence[Path], whole: Path) -> None:
-    """Append those lines of the parts that the whole lacks: an interrupted join may have added some."""
-    with whole.open("a+b") as file:
-        file.seek(0)
-        there = NameSet(line.decode("latin-1") for line in file)
-        for part in parts:
-            with part.open("rb") as lines:
-                file.writelines(line for line in lines if line.decode("latin-1") not in there)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _drop_unfinished_line(path: Path) -> None:
-    """Cut off what a killed run left behind the last newline."""
     if not path.exists():
         return
     with path.open("rb+") as file:

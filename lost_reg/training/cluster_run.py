@@ -14,7 +14,7 @@ from lost_reg.images.reading import as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
-from lost_reg.runs.labels import check_joined, relabel
+from lost_reg.runs.labels import relabel
 from lost_reg.text import counted, shown_names
 from lost_reg.training.cluster_names import renamed
 from lost_reg.training.cluster_record import CLUSTER, DISTANCE, has_clusters
@@ -62,7 +62,6 @@ def read_clusterable(folder: Path) -> Results:
         LostRegError: a folder without a run, a malformed one, one to be joined, or one without a box.
     """
     results = read_run(folder)
-    check_joined(folder)
     if not any(one.objects for one in results.predictions.values()):
         raise LostRegError(f"{str(folder)!r} holds no boxes: nothing to cluster")
     return results

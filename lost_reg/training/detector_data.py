@@ -18,9 +18,9 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import as_recorded, read_image
 from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
-from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.training.detector_config import DetectorConfig
+from lost_reg.training.ranks import ALONE, Ranks
 from lost_reg.types import Box, Prediction
 
 ONE_CLASS = "object"

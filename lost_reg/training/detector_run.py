@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,14 +15,13 @@ from lost_reg.backbones.loading import find_device
 from lost_reg.backbones.weights import Weights
 from lost_reg.discovery.features import FeatureConfig, Part
 from lost_reg.discovery.methods import DETECTOR, Setting
-from lost_reg.errors import LostRegError, UnreadableImage
+from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage
-from lost_reg.images.decoding import NamedImage
+from lost_reg.images.decoding import Decoding
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import decoded_batches, in_parts, too_large
-from lost_reg.runs.folder import PICTURES_FOLDER
+from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.discovery import draw_outcome
 from lost_reg.runs.options import LoaderOptions, RunOptions
-from lost_reg.runs.pictures import save_picture
 from lost_reg.runs.run import Note, Work, no_note, write_folder
 from lost_reg.runs.sessions import RunSummary
 from lost_reg.runs.sources import Source, check_drawable
@@ -90,16 +88,7 @@ def run_detector(
     if options.visualize:
         check_drawable(source)
     loader = replace(options.loader, apply_exif=source.apply_exif)
-
-    def discover(images: Iterable[NamedImage | Failure], size: BatchSize) -> Iterator[Prediction | Failure]:
-        for outcome in detect(images, model, loader, size, max_objects):
-            if options.visualize and isinstance(outcome, Prediction):
-                with contextlib.suppress(UnreadableImage):  # a file that has disappeared since
-                    save_picture(
-                        source.images.root / outcome.image, outcome, out / PICTURES_FOLDER,
-                        apply_exif=source.apply_exif, background=loader.background,
-                    )  # fmt: skip
-            yield outcome
+    job = Detection(loader, Path(source.images.location), out.absolute(), max_objects, options.visualize)
 
     config = model.detector.config
     settings = {
@@ -114,29 +103,51 @@ def run_detector(
             "max_size": config.max_size,
         },
     }
-    work = Work(settings, discover, costliest=Setting())
+    work = Work(settings, job, costliest=Setting())
     return write_folder(source, model, out, work, options, progress=progress, note=note)
 
 
-def detect(
-    images: Iterable[NamedImage | Failure],
-    model: DetectorModel,
-    loader: LoaderOptions,
-    size: BatchSize,
-    max_objects: int = MAX_OBJECTS,
-) -> Iterator[Prediction | Failure]:
-    """The objects of each image, best first. Only images of one size share a batch."""
-    of_any_size = replace(loader, max_patches=None)  # it scales images itself
-    for batch in decoded_batches(images, 1, FeatureConfig(), of_any_size, size):
-        if isinstance(batch, Failure):
-            yield batch
-            continue
-        for part, found in in_parts(batch, size, lambda part: _detections(part, model, max_objects)):
-            if found is None:
-                yield too_large(part[0], model.device)
+@dataclass(frozen=True)
+class Detection:
+    """The job of a detector, best objects first; see `Job`. Only images of one size share a batch.
+
+    root: the folder that the names of image files are relative to. out: the run folder.
+    max_objects: see `run_detector`. visualize: see `RunOptions`.
+    """
+
+    loader: LoaderOptions
+    root: Path
+    out: Path
+    max_objects: int = MAX_OBJECTS
+    visualize: bool = False
+
+    def decoding(self, patch_size: int) -> Decoding:
+        """Images at their own size, since the detector scales them; see `Job`."""
+        return decoding_of(1, FeatureConfig(), replace(self.loader, max_patches=None))
+
+    def outcomes(
+        self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
+    ) -> Iterator[Prediction | Failure]:
+        """The objects of each image, each after its picture; see `Job`."""
+        assert isinstance(backbone, DetectorModel)
+        for outcome in self._detected(batches, backbone, size):
+            if self.visualize and isinstance(outcome, Prediction):
+                draw_outcome(outcome, self.root, self.out, self.loader)
+            yield outcome
+
+    def _detected(
+        self, batches: Iterable[list[DecodedImage] | Failure], model: DetectorModel, size: BatchSize
+    ) -> Iterator[Prediction | Failure]:
+        for batch in batches:
+            if isinstance(batch, Failure):
+                yield batch
                 continue
-            for image, one in zip(part, found):
-                yield _prediction(image, one, model)
+            for part, found in in_parts(batch, size, lambda part: _detections(part, model, self.max_objects)):
+                if found is None:
+                    yield too_large(part[0], model.device)
+                    continue
+                for image, one in zip(part, found):
+                    yield _prediction(image, one, model)
 
 
 def _scaled_hw(image: DecodedImage, model: DetectorModel) -> tuple[int, int]:

@@ -24,7 +24,6 @@ from torch.nn.parallel import DistributedDataParallel
 from lost_reg.backbones.base import PRECISIONS, Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.files import file_digest
-from lost_reg.runs.ranks import ALONE, Ranks
 from lost_reg.runs.seals import is_own
 from lost_reg.runs.sessions import now, versions
 from lost_reg.runs.writer import while_locked
@@ -43,6 +42,7 @@ from lost_reg.training.detector_folder import (
     write_model,
 )
 from lost_reg.training.detector_models import build_detector, trained_parameters
+from lost_reg.training.ranks import ALONE, Ranks
 
 _CPU = torch.device("cpu")
 

@@ -104,7 +104,7 @@ def train_head(
     with work_folder(out, settings) as work:
         loader = as_in_run(options.loader, results)
         with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
-            source = FeatureSource(images, backbone, features, loader, cache)
+            source = FeatureSource(images, backbone, features, loader, cache, options.engine)
             source.fill(progress("features"))
             layer = fit(source, training, work / _STATE_FILE, progress("learning"))
         counts = {"images": len(source.names), "held_out": images.held_out}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from lost_reg.discovery.features import FeatureConfig, option
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
 from lost_reg.runs.image_folder import RECORDED, ImageRoot
 from lost_reg.runs.options import LoaderOptions
+
+if TYPE_CHECKING:
+    from lost_reg.runs.engines import Engine
 
 FEATURES = FeatureConfig(facet="v", max_side=336)  # that a head takes by default
 
@@ -53,6 +57,7 @@ class TrainOptions:
     limit: how many images to learn from at most, drawn at random.
     image_root: where the run's images are; by default where they were.
     resume: continue a training that was interrupted. overwrite: remove the head that the folder holds.
+    engine: what computes the features, if not this process.
     """
 
     loader: LoaderOptions = field(default_factory=LoaderOptions)
@@ -60,3 +65,4 @@ class TrainOptions:
     image_root: ImageRoot = RECORDED
     resume: bool = False
     overwrite: bool = False
+    engine: Engine | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from lost_reg.images.reading import as_recorded, read_image, scaled
 from lost_reg.masks.bilateral import BilateralSolver
 from lost_reg.masks.grids import on_grid
 from lost_reg.progress import Progress
+from lost_reg.runs.engines import Engine
 from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
 from lost_reg.runs.image_folder import image_folder
@@ -24,7 +26,7 @@ from lost_reg.text import counted, shown_names
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import Chunk, Target
-from lost_reg.training.image_features import image_features
+from lost_reg.training.image_features import Features, image_features
 from lost_reg.types import Mask
 
 
@@ -95,7 +97,7 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
 class FeatureSource:
     """The features of training images: from a cache, and beyond its budget computed each time.
 
-    failures: the images that could not be used.
+    engine: what computes them, if not this process. failures: the images that could not be used.
     """
 
     images: TrainingImages
@@ -103,6 +105,7 @@ class FeatureSource:
     features: FeatureConfig
     loader: LoaderOptions
     cache: FeatureCache
+    engine: Engine | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -161,18 +164,18 @@ class FeatureSource:
 
     def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
         named = ((name, self.images.paths[name]) for name in names)
-        computed = image_features(
-            named, self.backbone, self._values, self.features, self.loader, self.failures
-        )
-        for image, features in computed:
-            if image.original_hw == tuple(self.images.sizes_hw[image.name]):
+        job = Features(partial(_composed, self.features), self.features, self.loader)
+        for features, size_hw in image_features(named, self.backbone, job, self.failures, self.engine):
+            if size_hw == tuple(self.images.sizes_hw[features.image]):
                 yield features
             else:
-                self.failures[image.name] = "its size is not the one that it had in the run"
+                self.failures[features.image] = "its size is not the one that it had in the run"
 
-    def _values(self, images: Tensor) -> Tensor:
-        parts = dict(zip(self.features.parts, self.backbone.facets(images, self.features.parts)))
-        return compose(parts, self.features)
+
+def _composed(features: FeatureConfig, backbone: Backbone, images: Tensor) -> Tensor:
+    """The features of (B, 3, H, W) normalised images, (B, N, D)."""
+    parts = dict(zip(features.parts, backbone.facets(images, features.parts)))
+    return compose(parts, features)
 
 
 def as_in_run(loader: LoaderOptions, results: Results) -> LoaderOptions:

@@ -3,52 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
 from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, finite_images
 from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
-from lost_reg.images.decoding import NamedImage
-from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
+from lost_reg.images.decoding import Decoding, NamedImage
+from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.engines import Engine, outcomes_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training.feature_cache import ImageFeatures
-from lost_reg.types import Failure
+from lost_reg.types import Failure, SizeHW
+
+
+@dataclass(frozen=True)
+class Features:
+    """The job of computing the features of images; see `Job`.
+
+    of_batch: from a backbone and (B, 3, H, W) normalised images to their features, (B, P + N, D): those of
+        the patches in row-major order, after those of P tokens before the patches.
+    scale: its `max_side` and `square`.
+    views: what is computed of an image in its place, such as crops of it, with names of their own.
+    """
+
+    of_batch: Callable[[Backbone, Tensor], Tensor]
+    scale: FeatureConfig
+    loader: LoaderOptions
+    views: Callable[[DecodedImage], Iterable[DecodedImage]] | None = None
+
+    def decoding(self, patch_size: int) -> Decoding:
+        """See `Job`."""
+        return decoding_of(patch_size, self.scale, self.loader)
+
+    def outcomes(
+        self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
+    ) -> Iterator[tuple[ImageFeatures, SizeHW] | Failure]:
+        """The features of each image or view, with the size of its image; see `Job`."""
+        for batch in _batches_of_views(batches, self.views, size) if self.views else batches:
+            if isinstance(batch, Failure):
+                yield batch
+                continue
+            for part, values in in_parts(batch, size, partial(self._of_part, backbone)):
+                if values is None:
+                    yield too_large(part[0], backbone.device)
+                    continue
+                for image, of_image, is_finite in zip(part, values.cpu(), finite_images(values).tolist()):
+                    if is_finite:
+                        yield _of_one(image, of_image, backbone.patch_size), image.original_hw
+                    else:
+                        yield Failure(image.name, backbone.not_finite("its features are"))
+
+    def _of_part(self, backbone: Backbone, part: list[DecodedImage]) -> Tensor:
+        return self.of_batch(backbone, normalized(part, backbone)).float()
 
 
 def image_features(
-    named: Iterable[NamedImage],
+    images: Iterable[NamedImage],
     backbone: Backbone,
-    of_batch: Callable[[Tensor], Tensor],
-    scale: FeatureConfig,
-    loader: LoaderOptions,
+    job: Features,
     failures: dict[str, str],
-    views: Callable[[DecodedImage], Iterable[DecodedImage]] | None = None,
-) -> Iterator[tuple[DecodedImage, ImageFeatures]]:
-    """Stream images through a backbone; their order can change.
+    engine: Engine | None = None,
+) -> Iterator[tuple[ImageFeatures, SizeHW]]:
+    """Stream images through a backbone, here or by an engine; their order can change.
 
     Args:
-        of_batch: from (B, 3, H, W) normalised images to their features, (B, P + N, D): those of the patches
-            in row-major order, after those of P tokens before the patches.
-        scale: its `max_side` and `square`.
         failures: receives the images that cannot be used, and why.
-        views: what is computed of an image in its place, such as crops of it, with names of their own.
+
+    Yields:
+        The features of each image or view, and the size of its image.
     """
-    size = batch_size_for(backbone, loader.batch_size)
-    batches = decoded_batches(named, backbone.patch_size, scale, loader, size)
-    for batch in _batches_of_views(batches, views, size) if views else batches:
-        if isinstance(batch, Failure):
-            failures[batch.image] = batch.reason
-            continue
-        for part, values in in_parts(batch, size, lambda part: of_batch(normalized(part, backbone)).float()):
-            if values is None:
-                failures[part[0].name] = too_large(part[0], backbone.device).reason
-                continue
-            for image, of_image, is_finite in zip(part, values.cpu(), finite_images(values).tolist()):
-                if is_finite:
-                    yield image, _of_one(image, of_image, backbone.patch_size)
-                else:
-                    failures[image.name] = backbone.not_finite("its features are")
+    for outcome in outcomes_of(images, job, backbone, engine=engine):
+        if isinstance(outcome, Failure):
+            failures[outcome.image] = outcome.reason
+        else:
+            yield outcome
 
 
 def _batches_of_views(

@@ -163,11 +163,9 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_lost(refused, m
     assert "no run in" in refused("cluster", made / "images", "--k", 2)
 
 
-def test_a_run_without_boxes_or_of_several_processes_is_refused(refused, run, tmp_path):
+def test_a_run_without_boxes_is_refused(refused, tmp_path):
     empty = write_predictions(tmp_path / "empty", [])
     assert "holds no boxes" in refused("cluster", empty, "--k", 2)
-    (run / "predictions.rank1.jsonl").touch()
-    assert "parts of several processes" in refused("cluster", run, "--k", 2)
 
 
 def test_images_that_are_gone_or_changed_are_named(refused, made, run, tmp_path):

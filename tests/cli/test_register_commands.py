@@ -10,7 +10,7 @@ import pytest
 from helpers import names, run_settings
 
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons, read_neurons
-from lost_reg.runs import run
+from lost_reg.runs import discovery
 from lost_reg.scoring.published import comparable_number, published_rows
 
 MODEL = "timm:vit_tiny_patch16_224"
@@ -98,11 +98,11 @@ def test_the_default_file_is_named_after_the_backbone_and_never_overwritten(
 
 def test_the_backbone_of_the_run_has_them(lost_reg, photos, neurons_file, tmp_path, monkeypatch):
     seen = []
-    discover_by_each = run.discover_by_each
+    discover_in_batches = discovery.discover_in_batches
     monkeypatch.setattr(
-        run,
-        "discover_by_each",
-        lambda *args, **options: seen.append(args[1]) or discover_by_each(*args, **options),
+        discovery,
+        "discover_in_batches",
+        lambda *args, **options: seen.append(args[1]) or discover_in_batches(*args, **options),
     )
     added = ("--test-time-registers", 3, "--register-neurons", neurons_file)
     assert lost_reg("run", photos, *RANDOM, *added, "--out", tmp_path / "out").exit_code == 0

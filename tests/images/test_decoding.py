@@ -17,7 +17,7 @@ import pytest
 from helpers import refusal
 from PIL import Image
 
-from lost_reg.images import decoding
+from lost_reg.images import decoder_process
 from lost_reg.images.decoding import Decoding, decode
 from lost_reg.types import Failure
 
@@ -86,8 +86,10 @@ def clock(faulty, monkeypatch):
     """Time passes only in a faulty decoder that says so, however slow the machine is."""
     passed = Path(f"{faulty[1]}.clock")
     passed.touch()
-    monkeypatch.setattr(decoding, "time", SimpleNamespace(monotonic=lambda: float(passed.stat().st_size)))
-    monkeypatch.setattr(decoding, "_SECONDS_OF_SLEEP", math.inf)
+    monkeypatch.setattr(
+        decoder_process, "time", SimpleNamespace(monotonic=lambda: float(passed.stat().st_size))
+    )
+    monkeypatch.setattr(decoder_process, "_SECONDS_OF_SLEEP", math.inf)
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +177,7 @@ def test_the_time_limit_is_of_one_image_and_not_of_all(tmp_path, faulty, clock):
 def test_time_in_which_the_run_itself_was_stopped_does_not_count(monkeypatch):
     """As by Ctrl-Z: the processes were stopped with it."""
     clock, told = [100.0], []
-    monkeypatch.setattr(decoding.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(decoder_process.time, "monotonic", lambda: clock[0])
     pauses = [0.2, 70.0, 0.2]
 
     class Over:
@@ -190,7 +192,7 @@ def test_time_in_which_the_run_itself_was_stopped_does_not_count(monkeypatch):
         def end_if_late(self):
             told.append("looked")
 
-    decoding._watch([Process()], Over())
+    decoder_process._watch([Process()], Over())
     assert told == ["looked", 70.0, "looked", "looked"]
 
 
@@ -217,7 +219,7 @@ def test_processes_that_cannot_be_started_are_one_line(tmp_path):
 
 
 def test_a_process_that_never_gets_ready_is_given_up(monkeypatch, tmp_path):
-    monkeypatch.setattr(decoding, "SECONDS_PER_IMAGE", 0.5)
+    monkeypatch.setattr(decoder_process, "SECONDS_PER_IMAGE", 0.5)
     (tmp_path / "a").write_text("fine")
     command = [sys.executable, "-c", "import time; time.sleep(3600)"]
     images = [("a", tmp_path / "a")]

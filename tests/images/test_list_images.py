@@ -15,7 +15,7 @@ from PIL import Image
 
 from lost_reg.errors import LostRegError
 from lost_reg.images.reading import SUFFIXES, read_image
-from lost_reg.images.sources import ImageFiles, Share, list_images
+from lost_reg.images.sources import ImageFiles, list_images
 from lost_reg.runs.writer import NameSet
 from lost_reg.types import Failure
 
@@ -163,16 +163,8 @@ def test_names_that_are_no_utf_8_are_listed_and_read(tmp_path):
     assert read_image(found.root / found.names[0], apply_exif=True)[1, 2].tolist() == [255, 0, 9]
 
 
-# Shares
-
-
-@given(st.integers(0, 30), st.integers(1, 5), st.sets(st.integers(0, 29)), st.none() | st.integers(1, 40))
-def test_ranks_share_what_is_not_done(count, ranks, done, limit):
+@given(st.integers(0, 30), st.sets(st.integers(0, 29)), st.none() | st.integers(1, 40))
+def test_a_session_does_what_is_not_done_of_the_first_images(count, done, limit):
     images = ImageFiles(Path("/root"), tuple(map(str, range(count))))
-    shares = [
-        [name for name, _ in images.todo(NameSet(map(str, done)), Share(rank, ranks), limit)]
-        for rank in range(ranks)
-    ]
-    todo = [str(number) for number in range(min(count, limit or count)) if number not in done]
-    assert sorted(name for share in shares for name in share) == sorted(todo)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    found = [name for name, _ in images.todo(NameSet(map(str, done)), limit)]
+    assert found == [str(number) for number in range(min(count, limit or count)) if number not in done]

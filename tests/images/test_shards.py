@@ -12,7 +12,6 @@ from image_cases import listed, make_shard
 
 from lost_reg.images import shards as shards_module
 from lost_reg.images.shards import find_shards
-from lost_reg.images.sources import Share
 from lost_reg.types import Failure
 
 
@@ -33,19 +32,11 @@ ALL_IMAGES = [(f"shard-{key // 2:03}.tar/{key:04}.jpg", b"image %d" % key) for k
 @pytest.mark.parametrize("given", ["data/shard-{000..002}.tar", "data/*.tar", "data/shard-00[0-2].tar"])
 def test_shards_are_read_in_order(shards, given):
     found = find_shards([given])
-    assert found.root == shards
+    assert found.location == str(shards)
     assert listed(found) == listed(found) == ALL_IMAGES
     assert listed(found, done=["shard-001.tar/0002.jpg"]) == [*ALL_IMAGES[:2], *ALL_IMAGES[3:]]
     assert listed(found, done=["shard-000.tar/0000.jpg"], limit=3) == ALL_IMAGES[1:3]
     assert list(found.sample(4)) == [content for _, content in ALL_IMAGES[:4]]
-
-
-def test_each_rank_takes_whole_shards(shards):
-    found = find_shards(["data/shard-{000..002}.tar"])
-    assert listed(found, share=Share(0, 2)) == [*ALL_IMAGES[:2], *ALL_IMAGES[4:]]
-    assert listed(found, share=Share(1, 2)) == ALL_IMAGES[2:4]
-    assert listed(found, share=Share(3, 4)) == []
-    assert "`limit`" in refusal(found.todo, (), Share(0, 2), 5)
 
 
 def test_inputs_without_shards_are_left_to_others_and_mixed_ones_refused(shards):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ from click.testing import CliRunner
 from helpers import without_notes
 from PIL import Image
 
+from lost_reg import LostRegError, Prediction, load_backbone
 from lost_reg.cli.app import main
+from lost_reg.images.sources import list_images
 from lost_reg.runs.folder import read_run
+from lost_reg.runs.options import RunOptions
+from lost_reg.runs.run import run
 from lost_reg.runs.sessions import RunSummary, objects_summary
+from lost_reg.runs.sources import source_of_files
 
 
 def lost_reg(*args):
@@ -56,9 +62,9 @@ def test_a_shard_that_is_mended_has_failed_no_more(folders):
     Path("m.tar").write_bytes(whole)
     result = lost_reg("run", "m.tar", "A/../whole.tar", "--out", "out", "--resume")
     assert result.exit_code == 0 and without_notes(result) == []
-    run = read_run(Path("out"))
-    assert run.failures == {} and len(run.predictions) == 4
-    assert [one.get("finished") for one in run.record["sessions"]] == [True, True]
+    results = read_run(Path("out"))
+    assert results.failures == {} and len(results.predictions) == 4
+    assert [one.get("finished") for one in results.record["sessions"]] == [True, True]
 
 
 def test_what_fails_again_stays_recorded_once(folders):
@@ -102,3 +108,31 @@ def test_the_line_on_objects_names_images_in_which_nothing_was_found(tmp_path):
 
     assert line(objects=7) == "7 objects found in 3 images"
     assert line(objects=1, empty=2) == "1 object found in 3 images; nothing in 2 images"
+
+
+class FakeEngine:
+    """Finds nothing in the first image, then raises an error; `at_close` is what is recorded at its end."""
+
+    def __init__(self, error: BaseException | None):
+        self.error, self.facts, self.parquet = error, {"engine": "fake"}, None
+
+    def outcomes(self, todo, job, backbone):
+        (name, _), *_ = todo
+        yield Prediction(name, (16, 16), (1, 1), ())
+        if self.error:
+            raise self.error
+
+    def close(self):
+        self.at_close = json.loads(Path("out/run.json").read_text())["sessions"]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), LostRegError("no cluster")])
+def test_a_session_is_recorded_before_its_engine_is_closed(folders, error):
+    """Closing can outlast the second and a half that a stopped command has."""
+    engine = FakeEngine(error)
+    source = source_of_files(list_images(["A"]), ["A"])
+    with pytest.raises(type(error)) if error else nullcontext():
+        run(source, load_backbone("tiny"), Path("out"), options=RunOptions(engine=engine))
+    (session,) = engine.at_close
+    assert (session["engine"], session["images"]) == ("fake", 1)
+    assert ("finished" in session) == (error is None)

@@ -11,7 +11,6 @@ from detector_cases import SIDE, boxes_of, run_on_scenes, small, write_run
 from helpers import found_object, refusal
 from PIL import Image
 
-from lost_reg.runs.ranks import Ranks
 from lost_reg.runs.seals import sealed
 from lost_reg.training.detector_config import LOST_CAD, chosen_config
 from lost_reg.training.detector_data import (
@@ -22,6 +21,7 @@ from lost_reg.training.detector_data import (
     scaled_hw,
     steps_from,
 )
+from lost_reg.training.ranks import Ranks
 
 
 def test_sizes_worked_out_by_hand():

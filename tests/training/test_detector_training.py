@@ -21,14 +21,15 @@ from safetensors.torch import load_file
 
 from lost_reg.boxes import iou
 from lost_reg.images.batching import BatchSize, DecodedImage
+from lost_reg.runs.engines import outcomes_of
 from lost_reg.runs.options import LoaderOptions
-from lost_reg.runs.ranks import Ranks
 from lost_reg.training import detector_training
 from lost_reg.training.checkpoints import read_checkpoint
 from lost_reg.training.detector_data import Steps, read_training_set
 from lost_reg.training.detector_folder import load_detector
-from lost_reg.training.detector_run import _prediction, detect, load_detector_model
+from lost_reg.training.detector_run import Detection, _prediction, load_detector_model
 from lost_reg.training.detector_training import TrainingOptions, train_detector
+from lost_reg.training.ranks import Ranks
 from lost_reg.types import FoundObject, Prediction
 
 CPU = torch.device("cpu")
@@ -50,6 +51,11 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def detect(named, model, size, most=100):
+    job = Detection(LoaderOptions(workers=0), Path(), Path(), most)
+    return outcomes_of(named, job, model, BatchSize(size))
+
+
 def losses(out):
     return [{**row, "images_per_second": ""} for row in csv.DictReader((out / "log.csv").open())]
 
@@ -58,7 +64,7 @@ def test_a_detector_finds_what_it_was_trained_on(data, tmp_path):
     train(data, tmp_path / "detector", steps=40, channels=16, lr=0.4, milestones=(0.9,), warmup=5)
     model = load_detector_model(tmp_path / "detector", device="cpu")
     named = [(f"{number}.png", data.folder.root / f"{number}.png") for number in range(4)]
-    found = {one.image: one for one in detect(named, model, LoaderOptions(workers=0), BatchSize(4))}
+    found = {one.image: one for one in detect(named, model, 4)}
     for number, box in enumerate(boxes_of(4)):
         best = found[f"{number}.png"].objects[0]
         assert iou(best.box_xyxy, [box])[0] > 0.6 and best.score > 0.8 and best.label is None
@@ -179,7 +185,7 @@ def test_mixed_precision_is_near(data, tmp_path):
     near, exact = (float(losses(tmp_path / one)[0]["loss"]) for one in ("bf16", "fp32"))
     assert near == pytest.approx(exact, rel=0.02) and near != exact
     model = load_detector_model(tmp_path / "bf16", device="cpu", precision="bf16")
-    (found,) = detect([("0.png", data.folder.root / "0.png")], model, LoaderOptions(workers=0), BatchSize(1))
+    (found,) = detect([("0.png", data.folder.root / "0.png")], model, 1)
     assert found.objects
 
 
@@ -194,7 +200,7 @@ import torch
 torch.set_num_threads(1)
 sys.path[:0] = {path!r}
 from detector_cases import small
-from lost_reg.runs.ranks import joined, ranks_of_environment
+from lost_reg.training.ranks import joined, ranks_of_environment
 from lost_reg.training.detector_data import read_training_set
 from lost_reg.training.detector_training import TrainingOptions, train_detector
 from lost_reg.types import FoundObject, Prediction
@@ -254,7 +260,7 @@ def test_images_of_any_size_are_detected_in_their_own_pixels(data, tmp_path, sav
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"nothing")
     named = [(path.name, path) for path in (*paths, broken)]
-    found = {one.image: one for one in detect(named, model, LoaderOptions(workers=0), BatchSize(2), 3)}
+    found = {one.image: one for one in detect(named, model, 2, 3)}
     assert "not an image" in found.pop("broken.png").reason
     for name, (height, width) in SIZES.items():
         assert found[name].size_hw == (height, width) and 0 < len(found[name].objects) <= 3
@@ -263,7 +269,7 @@ def test_images_of_any_size_are_detected_in_their_own_pixels(data, tmp_path, sav
             assert 0 <= xmin < xmax <= width and 0 <= ymin < ymax <= height
             row, column = one.seed
             assert row < found[name].grid_hw[0] and column < found[name].grid_hw[1]
-        alone = list(detect([(name, tmp_path / name)], model, LoaderOptions(workers=0), BatchSize(1), 3))
+        alone = list(detect([(name, tmp_path / name)], model, 1, 3))
         assert alone[0].objects[0].box_xyxy == pytest.approx(found[name].objects[0].box_xyxy, abs=1e-3)
 
 

@@ -1,8 +1,4 @@
-"""Several processes on one run, as torchrun starts them: each takes a share, the first merges the results.
-
-torch.distributed (gloo, which is the same with and without GPUs) only numbers the processes and lets them
-wait for each other. Results pass through files (see `writer.py`), so they survive their process.
-"""
+"""Several processes on one training, as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -11,12 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 from lost_reg.errors import LostRegError
-
-if TYPE_CHECKING:
-    from lost_reg.images.sources import Share
 
 # Ranks wait for the slowest, however long it takes; torchrun stops them if one dies.
 _PATIENCE = timedelta(days=30)
@@ -24,7 +16,7 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of a run.
+    """This process among those of a training.
 
     rank: its number, from 0; count: how many there are; local: its number on its machine.
     """
@@ -35,15 +27,8 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that owns the run folder."""
+        """Whether this is the process that owns the folder of the training."""
         return self.rank == 0
-
-    @property
-    def share(self) -> Share:
-        """The part of the images that this process handles."""
-        from lost_reg.images.sources import Share
-
-        return Share(self.rank, self.count)
 
     def wait(self) -> None:
         """Wait until all ranks have called this."""
@@ -52,18 +37,6 @@ class Ranks:
 
             with _lost_ranks():
                 distributed.barrier()
-
-    def total(self, *numbers: int) -> tuple[int, ...]:
-        """The sum of each number over all ranks."""
-        if self.count == 1:
-            return numbers
-        import torch
-        from torch import distributed
-
-        sums = torch.tensor(numbers, dtype=torch.int64)
-        with _lost_ranks():
-            distributed.all_reduce(sums)
-        return tuple(sums.tolist())
 
     def device(self, asked: str) -> str:
         """The device of this rank. "auto" and "cuda" give each rank on a machine with several GPUs one."""

@@ -1,0 +1,110 @@
+"""Ray, imported when it is needed: a cluster that is joined, or started on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lost_reg.errors import LostRegError
+from lost_reg.text import first_sentence
+
+# With the 150 MB that some clusters have by default, Ray Data waits for ever.
+OBJECT_STORE_BYTES = 10**9
+_LEAST_BYTES = 5 * 10**8
+# What Ray reads when it is imported. It reports its use to its makers unless it is told not to.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS": "1"}
+
+
+def import_ray() -> Any:
+    """The package `ray` with its `ray.data`, made quiet.
+
+    Raises:
+        LostRegError: it is not installed.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise LostRegError("`engine` ray needs Ray: pip install 'lost-reg[ray]'") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+    return ray
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """The package `ray`, connected to a cluster; what was started or joined here is left at the end.
+
+    address: of a cluster that is there, such as "auto" or "10.0.0.1:6379"; None starts Ray on this machine.
+
+    Raises:
+        LostRegError: Ray is not installed, there is no cluster, or one whose object stores are too small.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        _check_stores(ray)
+        yield ray
+        return
+    started = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    try:
+        with _silent(), _kept_handlers():
+            ray.init(
+                address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
+                **({} if address else started),
+            )  # fmt: skip
+    except Exception as error:  # of many types, for what the network or the machine does
+        where = f"the cluster at {address!r}" if address else "Ray on this machine"
+        raise LostRegError(f"cannot use {where}: {first_sentence(error)}") from None
+    try:
+        _check_stores(ray)
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _kept_handlers() -> Iterator[None]:
+    """Keep this process's own way of ending: Ray puts handlers of its own in place of those."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what is written to the standard error output below Python: Ray greets there."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _check_stores(ray: Any) -> None:
+    stores = [node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"]]
+    if (least := min(stores, default=0)) < _LEAST_BYTES:
+        raise LostRegError(
+            f"a node of the cluster has an object store of {least / 1e6:,.0f} MB, with which "
+            "Ray Data may wait for ever: `ray start --object-store-memory 1000000000` gives it enough"
+        )
+
+
+def total(ray: Any, resource: str) -> int:
+    """How many "CPU" or "GPU" the cluster has now."""
+    return int(ray.cluster_resources().get(resource, 0))

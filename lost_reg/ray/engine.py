@@ -1,0 +1,140 @@
+"""A run on Ray Data: the images flow through actors, and their outcomes back to the run folder's writer."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from lost_reg.backbones.base import Backbone
+from lost_reg.errors import LostRegError
+from lost_reg.ray.cluster import connected, total
+from lost_reg.ray.inputs import blocks_of, dataset_of
+from lost_reg.ray.parquet import ParquetFiles
+from lost_reg.ray.workers import Recipe, Report, RunActor
+from lost_reg.runs.engines import Job, Todo
+from lost_reg.text import first_sentence
+
+if TYPE_CHECKING:
+    from lost_reg.images.decoding import NamedImage
+    from lost_reg.types import Failure
+
+_MOST_DECODERS = 8
+# Images per block: the unit that is tried again, and that a killed driver loses.
+_ROWS_ON_CPU, _ROWS_ON_GPU = 32, 256
+_BLOCKS_PER_ACTOR = 4  # at least, so that all actors end at about the same time
+# How often an actor may die: an image that kills actors ends the run at last. Its blocks are tried again
+# without a limit, because a node that is gone fails several tries before Ray knows.
+RESTARTS = 10
+_ACTOR_CPUS = 0.9  # see `inputs.py`
+
+
+class RayEngine:
+    """Spreads a run over the actors of a Ray cluster, or of Ray on this machine.
+
+    Args:
+        load: called by each actor for its backbone; it is pickled, such as a partial of `load_backbone`.
+        address: of a cluster; None starts Ray on this machine.
+        actors: how many; by default one a GPU, or one a CPU where there are no GPUs.
+        parquet: a path or address at which the actors write the predictions, as `ParquetFiles`.
+
+    Close it at the end: until then it stays connected to the cluster.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Backbone],
+        *,
+        address: str | None = None,
+        actors: int | None = None,
+        parquet: str | None = None,
+    ):
+        self._load, self._address, self._actors, self.parquet = load, address, actors, parquet
+        self._devices: set[str] = set()
+        self._open = ExitStack()
+        self._facts: dict[str, Any] = {"engine": "ray"}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The number of actors and their devices, in words, for the record of a session."""
+        devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
+        return {**self._facts, **devices}
+
+    def done(self) -> Iterator[str]:
+        """The images that have predictions in the Parquet files; see `Engine`."""
+        return ParquetFiles(self.parquet).images() if self.parquet else iter(())
+
+    def outcomes(self, images: Iterable[NamedImage | Failure], job: Job, backbone: Backbone) -> Iterator[Any]:
+        """The outcomes of the images, each once, in any order; see `Engine`.
+
+        Raises:
+            LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
+        """
+        ray = self._open.enter_context(connected(self._address))
+        pool = _pool_of(ray, self._actors, job.loader.workers)
+        self._facts |= {"actors": pool.actors, "workers": pool.workers}
+        recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
+        arguments = recipe, job, pool.workers, self.parquet
+        reports = _mapped(ray, dataset_of(ray, images, pool.rows(images)), pool, arguments)
+        tables = reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        try:
+            for report in chain.from_iterable(map(blocks_of, tables)):
+                yield from self.taken(report)
+        except ray.exceptions.RayError as error:
+            raise LostRegError(
+                f"Ray has ended the run ({first_sentence(error)}): what was done is kept, `resume` continues"
+            ) from None
+
+    def close(self) -> None:
+        """Leave the cluster, or end Ray on this machine."""
+        self._open.close()
+
+    def taken(self, report: Report) -> list[Any]:
+        """The outcomes in a report, whose facts are noted.
+
+        Raises:
+            LostRegError: the error that it reports.
+        """
+        if report.error:
+            raise LostRegError(report.error)
+        self._devices.add(report.device)
+        if report.lowered:
+            self._facts["out_of_memory"] = self._facts.get("out_of_memory", 0) + report.lowered
+        return report.outcomes
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The actors of a run: how many, what each takes, its decoding processes, and its threads on a CPU."""
+
+    actors: int
+    on_gpu: bool
+    workers: int
+    threads: int | None
+
+    def rows(self, images: Iterable[Any]) -> int:
+        """How many images a block has."""
+        most = _ROWS_ON_GPU if self.on_gpu else _ROWS_ON_CPU
+        count = images.images.count if isinstance(images, Todo) else operator.length_hint(images) or None
+        fair = most if count is None else count // (_BLOCKS_PER_ACTOR * self.actors)
+        return max(1, min(most, fair))
+
+
+def _pool_of(ray: Any, asked: int | None, workers: int | None) -> _Pool:
+    cpus, gpus = total(ray, "CPU"), total(ray, "GPU")
+    actors = asked or gpus or max(1, cpus)
+    if gpus:
+        decoders = min(_MOST_DECODERS, max(1, cpus // gpus)) if workers is None else workers
+        return _Pool(actors, True, decoders, None)
+    return _Pool(actors, False, 1 if workers is None else workers, max(1, cpus // actors))
+
+
+def _mapped(ray: Any, dataset: Any, pool: _Pool, arguments: tuple[Any, ...]) -> Any:
+    return dataset.map_batches(
+        RunActor, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
+        num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
+    )  # fmt: skip
