@@ -2,6 +2,7 @@
 
     python evaluation/scale.py                             all of it
     python evaluation/scale.py photos [--photos 20000]     only a part: photos, listing, list, shards
+    python evaluation/scale.py list shards --ray           spread by Ray, with two actors
 
 - photos: a run of `tiny` on many names of 20 photos, a quarter of benchmark.py's in width and height
 - listing: the time and memory that it takes to list a folder
@@ -43,6 +44,7 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import Preprocessing, load_backbone
 from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import ListedFiles, list_images
+from lost_reg.ray import RayEngine
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import run
 from lost_reg.runs.sources import Source, source_of_files
@@ -50,7 +52,6 @@ from lost_reg.runs.sources import Source, source_of_files
 ROWS = 10  # of a table, about
 SIDE = 32  # pixels of a tiny image, which is 4 x 4 patches
 IN_A_FOLDER = 1000  # links to one file or folder: a file system has a limit
-MANY_AT_ONCE = RunOptions(LoaderOptions(batch_size=64))
 
 
 def main() -> None:
@@ -68,6 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=200_000, help="files in the folder that is listed")
     parser.add_argument("--entries", type=int, default=1_000_000, help="paths in the list")
     parser.add_argument("--shard-images", type=int, default=100_000)
+    parser.add_argument("--ray", action="store_true", help="spread the list and the shards by Ray")
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose among {', '.join(PARTS)}")
@@ -116,14 +118,14 @@ def measure_list(folder: Path, options: argparse.Namespace) -> None:
             file.writelines(f"{folder}/link{number}/{name}\n" for name in names[:left])
     source = source_of_files(ListedFiles.read(str(listed)), ["list"])
     title = f"A list of paths, {options.entries:,} images of {SIDE} x {SIDE} pixels"
-    measure_run(title, source, options.entries, cheap_backbone(), folder / "out", MANY_AT_ONCE)
+    measure_run(title, source, options.entries, cheap_backbone(), folder / "out", many_at_once(options))
 
 
 def measure_shards(folder: Path, options: argparse.Namespace) -> None:
     make_shards(folder / "shards", options.shard_images)
     source = source_of_files(find_shards([str(folder / "shards" / "*.tar")]), ["shards"])
     title = f"Tar shards, {options.shard_images:,} images of {SIDE} x {SIDE} pixels"
-    measure_run(title, source, options.shard_images, cheap_backbone(), folder / "out", MANY_AT_ONCE)
+    measure_run(title, source, options.shard_images, cheap_backbone(), folder / "out", many_at_once(options))
 
 
 PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
@@ -132,6 +134,11 @@ PARTS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
     "list": measure_list,
     "shards": measure_shards,
 }
+
+
+def many_at_once(options: argparse.Namespace) -> RunOptions:
+    engine = RayEngine(cheap_backbone, actors=2) if options.ray else None
+    return RunOptions(LoaderOptions(batch_size=64), engine=engine)
 
 
 def measure_run(

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from lost_reg.cli.completions import backbone_names
+from lost_reg.cli.engine_options import actor_options, choose_engine
 from lost_reg.cli.image_streams import warn_of_failures
 from lost_reg.cli.model_options import model_options, register_options
 from lost_reg.cli.options import (
@@ -68,6 +69,7 @@ TASKS: dict[str, Callable[[str, Path, dict[str, Any]], ProbeRecord]] = {
 @register_options
 @model_options
 @decoding_options
+@actor_options
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N",
     help="Use only N images of each split, drawn by the seed.",
@@ -86,6 +88,7 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
 
     one_of_json_and_csv(options["as_json"], options["as_csv"])
     _check_task(task)
+    choose_engine(options)
     of_task = "probe" if task == CLASSES else f"probe-{task}"
     out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
     check_new(out / PROBE_FILE, overwrite=options["overwrite"])
@@ -117,4 +120,5 @@ _OPTIONS = {
     (CLASSES,): _options_of(class_options),
     ("segmentation", "depth"): _options_of(dense_options),
     ("zero-shot",): _options_of(zero_shot_options),
+    (CLASSES, "segmentation", "depth"): _options_of(actor_options),
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lost_reg.cli.engine_options import closing_engine, engine_of_backbone
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load
 from lost_reg.cli.options import chosen_loader, given, together
@@ -84,7 +85,8 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
     if options["overwrite"]:
         remove_probe(out)
-    with progress_of_phases() as phase:
+    chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], added))
+    with closing_engine(chosen.engine), progress_of_phases() as phase:
         record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)
     return record
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lost_reg.cli.engine_options import closing_engine, engine_of_backbone
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers, get_weights, load, note_trial
 from lost_reg.cli.options import chosen_loader, given
@@ -39,7 +40,9 @@ def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any
 
     if options["download"]:
         raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
-    chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
+    chosen = DenseOptions(
+        **given(options, [item.name for item in fields(DenseOptions) if item.name != "engine"])
+    )
     data = find(dataset, data_root(options["data_root"])).limited(options["limit"], options["seed"])
     registers = added_registers(options)
     get_weights(options["backbone"], options)
@@ -53,5 +56,6 @@ def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any
     note_trial(backbone)
     if options["overwrite"]:
         remove_probe(out)
-    with progress_of_phases() as progress:
+    chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], registers))
+    with closing_engine(chosen.engine), progress_of_phases() as progress:
         return probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)

@@ -59,6 +59,7 @@ class ClassProbeOptions:
     resize, crop: images are scaled to this shorter side, and a square of this side is cut from their centre,
         in pixels; the latter is rounded to patches. DINOv2's evaluation by nearest neighbours has 256 and
         224, that by logistic regression 224 and 224.
+    engine: what makes the tokens, if not this process; see `Engine`.
     """
 
     tokens: tuple[str, ...] | None = None
@@ -66,6 +67,7 @@ class ClassProbeOptions:
     seed: int = 0
     resize: int = 256
     crop: int = 224
+    engine: Any = None
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a square that is larger than what it is cut from."""
@@ -125,8 +127,9 @@ class _ClassProbe:
         with work_folder(folder, self._identity(settings)) as work:
             crop = self.options.crop_of(self.backbone.patch_size)
             extractor = Extractor(
-                self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.loader
-            )
+                self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.loader,
+                self.options.engine,
+            )  # fmt: skip
             extracted = extractor.extract(work, self.options.seed, self.phase)
             record = ProbeRecord(
                 task="classes",

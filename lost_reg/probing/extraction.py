@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lost_reg.artifacts.options import ArtifactOptions
-from lost_reg.artifacts.streams import ImageStream
+from lost_reg.artifacts.streams import ImageStream, no_usable_image
 from lost_reg.backbones.base import Backbone
 from lost_reg.files import read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json
@@ -20,8 +20,9 @@ from lost_reg.probing.cutoffs import measured_cutoff
 from lost_reg.probing.labelled import SPLITS, LabelledDataset
 from lost_reg.probing.records import Token
 from lost_reg.probing.token_cache import TokenCache
-from lost_reg.probing.tokens import TokenMaker
+from lost_reg.probing.tokens import Tokens, tokens_of
 from lost_reg.progress import Progress
+from lost_reg.runs.engines import Engine
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
@@ -47,7 +48,7 @@ class Extraction:
 class Extractor:
     """What tokens are made of: see `probe_classes`.
 
-    crop: see `Decoding`.
+    crop: see `Decoding`. engine: what makes the tokens, if not this process.
     """
 
     dataset: LabelledDataset
@@ -56,6 +57,7 @@ class Extractor:
     outliers: ArtifactOptions
     crop: tuple[int, int]
     loader: LoaderOptions
+    engine: Engine | None = None
 
     def extract(self, work: Path, seed: int, phase: Callable[[str], Progress]) -> Extraction:
         """Make the tokens that a folder of unfinished work does not have yet.
@@ -70,16 +72,19 @@ class Extractor:
         cache = TokenCache(work, len(self.kinds), self._width())
         failures: list[Failure] = []
         index_of = {name: index for index, name in enumerate(names)}
-        maker = TokenMaker(self.backbone, self.kinds, layer, np.inf if cutoff is None else cutoff)
         images = chain.from_iterable(self.dataset.parts[split].images for split in SPLITS)
         done = set(cache.images().tolist())
         left = [pair for index, pair in enumerate(zip(names, images)) if index not in done]
         if left:
             stream = self._stream(*zip(*left))
             seeds = {name: (seed, index_of[name]) for name, _ in left}
-            progress = phase("tokens")
-            for batch in maker.of_stream(stream, seeds, failures, progress, allow_empty=bool(done)):
+            above = np.inf if cutoff is None else cutoff
+            job = Tokens(self.kinds, layer, above, seeds, stream.loader, stream.crop)
+            batches = tokens_of(stream, self.backbone, job, failures, phase("tokens"), self.engine)
+            for batch in batches:
                 cache.add(np.array([index_of[name] for name in batch.names], dtype=np.int64), batch.tokens)
+        if not len(cache.images()):
+            raise no_usable_image(len(names), failures)
         return Extraction(cutoff, failures, cache, cache.images())
 
     def _cutoff(self, work: Path, phase: Callable[[str], Progress]) -> float:

@@ -6,8 +6,9 @@ patch token that is an outlier, and one that is not; besides, the first register
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ from torch import Tensor
 
 from lost_reg.artifacts.streams import ImageStream, check_blocks
 from lost_reg.backbones.base import Backbone, normalized
-from lost_reg.discovery.features import finite_images
+from lost_reg.discovery.features import FeatureConfig, finite_images
 from lost_reg.errors import LostRegError
-from lost_reg.images.batching import DecodedImage
+from lost_reg.images.batching import BatchSize, DecodedImage
+from lost_reg.images.decoding import Decoding
 from lost_reg.probing.records import Token
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.engines import Engine, outcomes_of
+from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
 KINDS: tuple[Token, ...] = ("cls", "register", "normal", "outlier", "mean")
@@ -76,72 +81,70 @@ def _lack(backbone: Backbone, kind: str) -> str:
     return ""
 
 
-class TokenMaker:
-    """Makes tokens of the given kinds.
+@dataclass(frozen=True)
+class Tokens:
+    """The job of making tokens; see `Job`.
 
     layer, cutoff: patches with a larger norm after this block (0 is the first) are outliers.
+    seeds: for each image's name, what patches are drawn with: the user's seed, and the image's number.
+    crop: see `Decoding`.
     """
 
-    def __init__(self, backbone: Backbone, kinds: Sequence[Token], layer: int, cutoff: float):
-        self._backbone, self._kinds, self._layer, self._cutoff = backbone, tuple(kinds), layer, cutoff
+    kinds: Sequence[Token]
+    layer: int
+    cutoff: float
+    seeds: dict[str, tuple[int, int]]
+    loader: LoaderOptions
+    crop: tuple[int, int] | None = None
 
-    def of_stream(
-        self,
-        stream: ImageStream,
-        seeds: dict[str, tuple[int, int]],
-        failures: list[Failure],
-        progress: Progress = no_progress,
-        *,
-        allow_empty: bool = False,
-    ) -> Iterator[ImageTokens]:
-        """Tokens of each batch.
+    def decoding(self, patch_size: int) -> Decoding:
+        """See `Job`."""
+        return decoding_of(patch_size, FeatureConfig(), self.loader, self.crop)
 
-        Args:
-            seeds: for each name, what patches are drawn with: the user's seed, and the image's number.
-            failures: filled with the images that could not be used.
-            allow_empty: do not raise if none of the images can be used.
+    def outcomes(
+        self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
+    ) -> Iterator[ImageTokens | Failure]:
+        """The tokens of each batch, and a Failure for each image that cannot be used; see `Job`."""
+        reason = backbone.not_finite(f"tokens of {backbone.name} are")
+        for batch in batches:
+            if isinstance(batch, Failure):
+                yield batch
+                continue
+            for part, made in in_parts(batch, size, partial(self._of_part, backbone)):
+                if made is None:
+                    yield too_large(part[0], backbone.device)
+                    continue
+                usable, tokens = made
+                yield from (Failure(image.name, reason) for image, good in zip(part, usable) if not good)
+                yield ImageTokens([image.name for image, good in zip(part, usable) if good], tokens[usable])
 
-        Raises:
-            LostRegError: none of the images can be used.
-        """
-        unreadable: list[Failure] = []
-        reason = self._backbone.not_finite(f"tokens of {self._backbone.name} are")
-        batches = stream.map_decoded(
-            self._backbone, self._of_images, unreadable, progress, allow_empty=allow_empty
-        )
-        for names, batch in batches:
-            usable = finite_images(batch.patches).cpu() & batch.norms.isfinite().all(dim=1)
-            for of_kind in batch.prefix.values():
-                usable &= of_kind.isfinite().all(dim=1).cpu()
-            drawn = self._drawn(batch, [seeds[name] for name in names])
-            of_names = dict(zip(names, usable.tolist()))
-            failures += [Failure(name, reason) for name, good in of_names.items() if not good]
-            yield ImageTokens([name for name, good in of_names.items() if good], drawn[usable.numpy()])
-        failures += unreadable
+    def _of_part(self, backbone: Backbone, part: list[DecodedImage]) -> tuple[np.ndarray, np.ndarray]:
+        """Which images can be used, (B,) bool, and the tokens of all, (B, kinds, D) float32."""
+        batch = self._of_batch(backbone, normalized(part, backbone))
+        usable = finite_images(batch.patches).cpu() & batch.norms.isfinite().all(dim=1)
+        for of_kind in batch.prefix.values():
+            usable &= of_kind.isfinite().all(dim=1).cpu()
+        return usable.numpy(), self._drawn(batch, [self.seeds[image.name] for image in part])
 
-    def _of_images(self, images: list[DecodedImage]) -> tuple[list[str], _Batch]:
-        return [image.name for image in images], self._of_batch(normalized(images, self._backbone))
-
-    def _of_batch(self, images: Tensor) -> _Batch:
+    def _of_batch(self, backbone: Backbone, images: Tensor) -> _Batch:
         """Tokens of (B, 3, H, W) normalised images."""
-        backbone = self._backbone
         patch_count = (images.shape[2] // backbone.patch_size) * (images.shape[3] // backbone.patch_size)
         for layer, output in enumerate(backbone.block_outputs(images, with_prefix=True)):
-            if layer == self._layer:
+            if layer == self.layer:
                 norms = output[:, -patch_count:].float().norm(dim=2).cpu()
         tokens = backbone.final_norm(output).float()
         rows = {"cls": 0, "register": backbone.register_row}
-        prefix: dict[Token, Tensor] = {kind: tokens[:, rows[kind]] for kind in self._kinds if kind in rows}
+        prefix: dict[Token, Tensor] = {kind: tokens[:, rows[kind]] for kind in self.kinds if kind in rows}
         return _Batch(prefix, tokens[:, -patch_count:], norms)
 
     def _drawn(self, batch: _Batch, seeds: Sequence[tuple[int, int]]) -> np.ndarray:
         """(B, kinds, D) float32."""
         count, width = batch.patches.shape[1:]
         order = torch.from_numpy(np.stack([np.random.default_rng(seed).random(count) for seed in seeds]))
-        is_outlier = batch.norms > self._cutoff
+        is_outlier = batch.norms > self.cutoff
         chosen = {"normal": ~is_outlier, "outlier": is_outlier}
         kinds: list[Tensor] = []
-        for kind in self._kinds:
+        for kind in self.kinds:
             if kind in batch.prefix:
                 kinds.append(batch.prefix[kind].cpu())
             elif kind == "mean":
@@ -152,3 +155,27 @@ class TokenMaker:
                 drawn = batch.patches.gather(1, at)[:, 0].cpu()
                 kinds.append(drawn.masked_fill(~chosen[kind].any(dim=1)[:, None], torch.nan))
         return torch.stack(kinds, dim=1).numpy()
+
+
+def tokens_of(
+    stream: ImageStream,
+    backbone: Backbone,
+    job: Tokens,
+    failures: list[Failure],
+    progress: Progress = no_progress,
+    engine: Engine | None = None,
+) -> Iterator[ImageTokens]:
+    """The tokens of images, here or by an engine, batch by batch in any order.
+
+    Args:
+        failures: receives the images that cannot be used.
+    """
+    done, total = 0, len(stream.names)
+    progress(0, 0, total)
+    for outcome in outcomes_of(zip(stream.names, stream.images), job, backbone, engine=engine):
+        if isinstance(outcome, Failure):
+            failures.append(outcome)
+        else:
+            done += len(outcome.names)
+            yield outcome
+        progress(done, len(failures), total)

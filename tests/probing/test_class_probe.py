@@ -23,7 +23,7 @@ from lost_reg.probing.labelled import LabelledDataset, LabelledPart
 from lost_reg.probing.measures import value
 from lost_reg.probing.records import read_outcomes, read_probe
 from lost_reg.probing.token_cache import TokenCache
-from lost_reg.probing.tokens import KINDS, TokenMaker, check_kinds
+from lost_reg.probing.tokens import KINDS, Tokens, check_kinds, tokens_of
 from lost_reg.runs.options import LoaderOptions
 
 LOADER = LoaderOptions(workers=0, batch_size=3)
@@ -63,8 +63,9 @@ def test_tokens_are_those_of_the_model(backbone, colours):
     first = next(stream.map_batches(backbone, lambda images: images, []))
     norms = list(backbone.block_outputs(first))[2].norm(dim=2)  # (3, 16)
     cutoff = float(norms.flatten().sort().values[-8])  # 7 of the patches are outliers
-    maker = TokenMaker(backbone, ("cls", "normal", "outlier", "mean"), 2, cutoff)
-    batch = next(maker.of_stream(stream, {name: (0, int(name)) for name in part.names}, []))
+    seeds = {name: (0, int(name)) for name in part.names}
+    job = Tokens(("cls", "normal", "outlier", "mean"), 2, cutoff, seeds, LOADER, (56, 56))
+    batch = next(tokens_of(stream, backbone, job, []))
     assert batch.names == list(part.names[:3]) and batch.tokens.shape == (3, 4, 48)
     *_, last = backbone.block_outputs(first)
     of_patches, tokens = backbone.model.norm(last), torch.from_numpy(batch.tokens)
@@ -87,8 +88,8 @@ def test_patches_are_drawn_by_the_seed_whatever_the_batch(backbone, colours):
     def drawn(seed, batch_size):
         loader = replace(LOADER, batch_size=batch_size)
         stream = ImageStream(part.images, part.names, loader=loader, crop=(56, 56))
-        maker = TokenMaker(backbone, ("normal",), 2, np.inf)
-        batches = maker.of_stream(stream, {name: (seed, int(name)) for name in part.names}, [])
+        seeds = {name: (seed, int(name)) for name in part.names}
+        batches = tokens_of(stream, backbone, Tokens(("normal",), 2, np.inf, seeds, loader, (56, 56)), [])
         return np.concatenate([one.tokens[:, 0] for one in batches])
 
     assert drawn(0, 3) == pytest.approx(drawn(0, 8), abs=1e-4)
@@ -102,7 +103,7 @@ def test_the_register_is_the_first(test_time):
     assert check_kinds(backbone, None) == KINDS
     images = torch.randn(2, 3, backbone.patch_size * 3, backbone.patch_size * 3)
     *_, tokens = backbone.block_outputs(images, with_prefix=True)
-    made = TokenMaker(backbone, ("register",), 0, 1.0)._of_batch(images).prefix["register"]
+    made = Tokens(("register",), 0, 1.0, {}, LOADER)._of_batch(backbone, images).prefix["register"]
     assert torch.allclose(made, backbone.model.norm(tokens[:, 1]), atol=1e-5)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from detector_cases import run_on_scenes, small
 from helpers import refusal
 from PIL import Image
@@ -27,6 +28,7 @@ from PIL import Image
 import lost_reg
 from lost_reg import LoaderOptions, Setting, load_backbone
 from lost_reg.backbones.loading import Preprocessing
+from lost_reg.cli.app import main
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.images.remote import find_remote
 from lost_reg.images.shards import find_shards
@@ -294,6 +296,21 @@ def test_a_head_learns_from_features_that_actors_compute(cluster, photos, tmp_pa
         assert trained.images == 8 and not trained.failures
         heads.append(trained.head)
     assert heads[1].weight == pytest.approx(heads[0].weight, abs=1e-4) and heads[0].weight != (0.0,) * 192
+
+
+def test_a_probe_of_tokens_that_actors_make(cluster, photos, tmp_path):
+    """Of the same patches, whichever batch they are in; a damaged image is a failure."""
+    for number, path in enumerate([*sorted(photos.glob("[12]*.png")), photos / "bad.jpg"]):
+        folder = tmp_path / ("train", "val", "test")[number % 3] / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        os.link(path, folder / path.name)
+    given = f"probe {tmp_path} -b tiny --device cpu --tokens cls,normal --resize 48 --crop 48 --json --out"
+    here = CliRunner().invoke(main, [*given.split(), str(tmp_path / "here"), "--workers", "0"])
+    by_ray = [*given.split(), str(tmp_path / "ray"), "--engine", "ray", "--actors", "1"]
+    ray = CliRunner().invoke(main, by_ray)
+    assert ray.exit_code == 0 and ray.stdout == here.stdout and "bad.jpg" in ray.stderr, ray.output
+    record = json.loads((tmp_path / "ray" / "probe.json").read_text())
+    assert len(record["scores"]) >= 2 and list(record["failures"]) == ["test/a/bad.jpg"]
 
 
 def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, monkeypatch):
