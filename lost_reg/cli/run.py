@@ -30,6 +30,8 @@ from lost_reg.cli.options import (
     data_root_option,
     default_name,
     loader_options,
+    overwrite_option,
+    resume_or_overwrite,
 )
 from lost_reg.cli.output import print_detail, print_line, print_message, print_note
 from lost_reg.cli.run_config import ConfiguredCommand, recorded_options
@@ -95,7 +97,7 @@ class _RunCommand(ConfiguredCommand):
     "--resume", is_flag=True,
     help="Continue an interrupted run in its folder; with only --out, on all its images, by its options.",
 )  # fmt: skip
-@click.option("--overwrite", is_flag=True, help="Remove the run that the folder holds, and start anew.")
+@overwrite_option
 @click.option(
     "--visualize",
     is_flag=True,
@@ -137,8 +139,7 @@ def run(
     from lost_reg.backbones.zoo import find_spec
     from lost_reg.datasets.catalog import data_root, short_name
 
-    if options["resume"] and options["overwrite"]:
-        raise click.UsageError("choose one of --resume and --overwrite")
+    resume_or_overwrite(options)
     if options["resume"] and not out and not (inputs or files_from or dataset):
         raise click.UsageError("--resume continues the run in the folder that --out names: give that")
     if sum(map(bool, (inputs, files_from, dataset))) != 1:
