@@ -255,8 +255,8 @@ def print_views(measure: Measure, one: Outcomes, several: Outcomes, fresh: int) 
         difference_interval(measure, rows, others),
     )
     print(
-        f"\nThe real model with {VIEWS} views of each training image: {shown(measure, scores[1])}, a difference "
-        f"of {shown(measure, scores[1] - scores[0], ends[0])} to one view"
+        f"\nThe real model with {VIEWS} views of each training image: {shown(measure, scores[1])}, "
+        f"minus one view: {shown(measure, scores[1] - scores[0], ends[0])}"
     )
 
 
