@@ -58,7 +58,7 @@ from lost_reg.runs.options import LoaderOptions
 
 BACKBONE, SIDE = "dinov2_vits14", 112
 TIMES_TYPICAL = 100.0
-POSITIONS_EVERY = 4  # images: the position probe is measured on every fourth
+POSITIONS_ON = 400  # images, at least: those that the position probe is measured on
 LOADER = LoaderOptions(workers=0, batch_size=16)
 OPTIONS = ClassProbeOptions(tokens=("cls", "normal", "outlier"), resize=SIDE, crop=SIDE)
 FIRST_SEED, SCENES = 5_000_000, 1200
@@ -82,7 +82,7 @@ def main() -> None:
         print_difference(
             f"{classifier}, outlier minus the real model's cls", outlier, of_real["cls", classifier]
         )
-    print_positions(measured(backbone, files[::POSITIONS_EVERY]))
+    print_positions(measured(backbone, files[:: len(files) // POSITIONS_ON]))
     mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\n{time.process_time() / 60:.1f} core minutes in all, {mebibytes:,.0f} MiB; {describe_machine()}")
 
