@@ -1,11 +1,14 @@
-"""What Ray costs: a run by --engine ray beside a plain run, and what a slow writer does to it.
+"""What Ray costs: a run by --engine ray beside a plain run, its command alone, and behind a slow writer.
 
     python evaluation/ray_overhead.py PHOTOS [--copies 1] [--actors 2]
+    python evaluation/ray_overhead.py PHOTOS --command [--outcomes 200000]
     python evaluation/ray_overhead.py PHOTOS --slow-writer
 
-The first runs `tiny` twice on the same photos, one command after the other. Its seconds are of whole commands,
-start included; the core seconds are those of all processes; the rate counts from the first outcomes on. The
-second makes outcomes of 4 MB, together three times as many as the object store holds, and reads them slowly.
+The first runs `tiny` twice on the same photos, one command after the other. Its seconds are of whole
+commands, start included; the core seconds are those of all processes; the rate counts from the first outcomes
+on. The second gives the command the outcomes of one photo again and again, as actors would, to see how many a
+second it writes. The third makes outcomes of 4 MB, together three times as many as the object store holds,
+and reads them slowly.
 """
 
 from __future__ import annotations
@@ -17,13 +20,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import psutil
-from harness import MIB, argument_parser, describe_machine, run_script, table_head, table_row
+from harness import (
+    MIB,
+    argument_parser,
+    describe_machine,
+    resident_bytes,
+    run_script,
+    table_head,
+    table_row,
+)
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import load_backbone
@@ -31,12 +43,18 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import Decoding
 from lost_reg.images.sources import list_images
+from lost_reg.notebook.discover import discover
 from lost_reg.ray import RayEngine
 from lost_reg.ray.cluster import OBJECT_STORE_BYTES
+from lost_reg.ray.inputs import as_table, blocks_of
+from lost_reg.ray.workers import Report
 from lost_reg.runs.batches import decoding_of
-from lost_reg.runs.options import LoaderOptions
-from lost_reg.types import Failure
+from lost_reg.runs.options import LoaderOptions, RunOptions
+from lost_reg.runs.run import run
+from lost_reg.runs.sources import source_of_files
+from lost_reg.types import Failure, Prediction
 
+ROWS = 256  # images of a block, as on GPUs
 HEAVY = 4 * 10**6  # bytes
 PAUSE = 0.02  # seconds for each outcome
 
@@ -46,10 +64,14 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--copies", type=int, default=1, help="of each photo, as hard links")
     parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--command", action="store_true")
+    parser.add_argument("--outcomes", type=int, default=200_000)
     parser.add_argument("--slow-writer", action="store_true")
     given = parser.parse_args()
     print(describe_machine())
-    if given.slow_writer:
+    if given.command:
+        measure_command(given.photos, given.outcomes)
+    elif given.slow_writer:
         measure_slow_writer(given.photos, given.actors)
     else:
         measure_overhead(given)
@@ -124,6 +146,50 @@ def timed(photos: Path, out: Path, *options: str) -> Timed:
     (first, before), (last, after) = times[0], times[-1]
     steady = (after - before) / max(last - first, 1e-9)
     return Timed(images, seconds, sum(cores.values()), steady, peak)
+
+
+# --- the command -------------------------------------------------------------------------------------
+
+
+class Replayed:
+    """An engine whose actors have done all: it gives reports on 256 images each, pickled."""
+
+    parquet, facts = None, {}
+
+    def __init__(self, prediction: Prediction, count: int):
+        self._prediction, self._blocks = prediction, -(-count // ROWS)
+        self.seconds, self.memory = 0.0, list[int]()
+
+    def outcomes(self, images: object, job: object, backbone: object) -> Iterator[Prediction]:
+        for block in range(self._blocks):
+            found = [replace(self._prediction, image=f"{block:06}/{row:06}.jpg") for row in range(ROWS)]
+            table = as_table(Report(found))
+            began = time.process_time()
+            yield from chain.from_iterable(report.outcomes for report in blocks_of(table))
+            self.seconds += time.process_time() - began
+            self.memory.append(resident_bytes())
+
+    def done(self) -> Iterator[str]:
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def measure_command(photos: Path, count: int) -> None:
+    backbone, found = load_backbone("tiny", device="cpu"), list_images([photos])
+    source = source_of_files(found, [str(photos)])
+    (prediction,) = discover(found.root / found.names[0], backbone=backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Replayed(prediction, count)
+        run(source, backbone, Path(folder) / "out", options=RunOptions(engine=engine))
+        size = (Path(folder) / "out" / "predictions.jsonl").stat().st_size
+    outcomes = engine._blocks * ROWS
+    print(
+        f"\n{outcomes:,} outcomes, {size / outcomes:.0f} bytes each, were read and written in "
+        f"{engine.seconds:.1f} core seconds: {outcomes / engine.seconds:,.0f} a second; "
+        f"{engine.memory[0] / MIB:.0f} MiB after the first {ROWS}, {engine.memory[-1] / MIB:.0f} at the end"
+    )
 
 
 # --- a slow writer -----------------------------------------------------------------------------------
