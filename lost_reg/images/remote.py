@@ -86,6 +86,8 @@ def find_remote(inputs: Sequence[str]) -> RemoteImages | None:
         if not is_address(address):
             raise LostRegError(f"addresses cannot be mixed with other inputs: {address!r} is a path")
         found, others_here, top = _files_at(address)
+        if not found and not others_here:
+            raise LostRegError(f"nothing is at {address!r}")
         if not found:
             raise LostRegError(f"no images at {address!r}: {what_is_there(sorted(others_here))}")
         files.update(dict.fromkeys(found))

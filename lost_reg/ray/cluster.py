@@ -34,6 +34,8 @@ def import_ray() -> Any:
         import ray.data
     except ImportError:
         raise LostRegError("`engine` ray needs Ray: pip install 'lost-reg[ray]'") from None
+    # What raylets say of actors that die, it prints to the standard output, where results are.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")

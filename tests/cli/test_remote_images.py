@@ -29,7 +29,7 @@ def test_what_addresses_cannot_have_is_one_line(refused, address, tmp_path):
     assert "copy them here first" in refused(
         "run", address, "-b", "tiny", "--visualize", "--out", tmp_path / "out"
     )
-    assert "no images at" in refused("run", f"{address}/none", "-b", "tiny", "--out", tmp_path / "out")
+    assert "nothing is at" in refused("run", f"{address}/none", "-b", "tiny", "--out", tmp_path / "out")
     assert "is a path" in refused(
         "run", address, tmp_path / "photos", "-b", "tiny", "--out", tmp_path / "out"
     )

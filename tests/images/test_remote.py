@@ -94,8 +94,8 @@ def test_several_files_are_fetched_at_once_and_not_all(monkeypatch):
 
 @pytest.mark.parametrize("given, reason", [
     (["memory://photos", "a.jpg"], "'a.jpg' is a path"),
-    (["memory://nothing"], "nothing"),
-    (["memory://photos/*.bmp"], "no images at"),
+    (["memory://nothing"], "nothing is at 'memory://nothing'"),
+    (["memory://photos/*.txt"], "no images at 'memory://photos/*.txt': it holds 1 .txt"),
     (["adl://bucket/photos"], "cannot be read without another package"),
     (["nonsense://bucket/photos"], "cannot read 'nonsense://bucket/photos'"),
 ])  # fmt: skip
