@@ -49,7 +49,7 @@ def tables_text(backbones: Sequence[BackboneArtifacts], width: int | None = None
     lines = [summary_table(backbones, width)]
     shorten = ("tokens", "backbone")
     if controls := control_rows(backbones):
-        lines.append("\nControls, with 95 % intervals, and p after Holm's correction in each column, too:")
+        lines.append("\nControls, with 95 % intervals, and p also after Holm's correction by column:")
         lines.append(text.text_table(controls, width=width, drop=_CONTROLS_DROPPED, shorten=shorten))
     lines.append("\nLinear probes of position and pixels, with 95 % intervals over images:")
     rows = probe_rows(backbones)

@@ -93,7 +93,7 @@ def serve(
         app = _app(host, models, reader, max_side)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
         # In a thread of its own, so that signals reach the command as they reach the others.
-        thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+        thread = threading.Thread(target=_serve, args=(server, listening), daemon=True)
         thread.start()
         try:
             _wait_until(lambda: server.started)
@@ -104,6 +104,14 @@ def serve(
             logging.getLogger("uvicorn.error").disabled = True  # it tells of what is cut off in tracebacks
             server.should_exit = server.force_exit = True
             thread.join(1)
+
+
+def _serve(server: Any, listening: socket.socket) -> None:
+    try:
+        server.run([listening])
+    except (OSError, ValueError):  # the socket is closed before a busy machine's server has ended
+        if not server.should_exit:
+            raise
 
 
 def address_of(listening: socket.socket, host: str) -> str:

@@ -12,7 +12,7 @@ from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.progress import Progress, no_progress
-from lost_reg.text import shown_names
+from lost_reg.text import counted, shown_names
 
 CUTOFF_IMAGES = 1000  # from which mean + 3 sigma is measured: 256,000 patches at 224 pixels
 
@@ -68,7 +68,7 @@ def outliers_as_measured(
     cutoff = row.layers[backbone.block_index(layer)].cutoffs[rule]
     if not cutoff:
         raise LostRegError(f"{path} has no cut-off by `outliers` {rule} after layer {layer} of {row.title}")
-    what = f"{cutoff:.5g}, {RULES[rule]} after layer {layer} of {row.images:,} images"
+    what = f"{cutoff:.5g}, {RULES[rule]} after layer {layer} of {counted(row.images, 'image')}"
     return ArtifactOptions(layer=layer, rule="fixed", cutoff=cutoff), what
 
 

@@ -103,7 +103,7 @@ def _check_stores(ray: Any) -> None:
     if (least := min(stores, default=0)) < _LEAST_BYTES:
         raise LostRegError(
             f"a node of the cluster has an object store of {least / 1e6:,.0f} MB, with which "
-            "Ray Data may wait for ever: `ray start --object-store-memory 1000000000` gives it enough"
+            "Ray Data may wait for ever: start its nodes with an object store of 1,000,000,000 bytes"
         )
 
 

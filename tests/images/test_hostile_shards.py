@@ -91,7 +91,7 @@ def test_a_member_that_announces_more_than_its_shard_holds_ends_it_at_once(tree,
     member = tarfile.TarInfo("labels.json")
     member.size = size
     content = member.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
-    with shards_module._opened(path) as file:
+    with shards_module._opened(str(path)) as file:
         whole = file.read(1024) + content
     path.write_bytes(whole if mode == "w" else gzip.compress(whole))
     image, failure = listed(find_shards(["a.tar"]))

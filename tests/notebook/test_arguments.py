@@ -19,7 +19,7 @@ from lost_reg import (
 )
 from lost_reg.discovery.methods import preset_setting, with_changes
 from lost_reg.discovery.presets import chosen_preset, scaled_for_own_images
-from lost_reg.notebook.discover import _setting
+from lost_reg.notebook.discover import setting_of as _setting
 from lost_reg.runs.heads import write_head
 
 
