@@ -46,7 +46,7 @@ from lost_reg.images.sources import list_images
 from lost_reg.notebook.discover import discover
 from lost_reg.ray import RayEngine
 from lost_reg.ray.cluster import OBJECT_STORE_BYTES
-from lost_reg.ray.inputs import as_table, blocks_of
+from lost_reg.ray.inputs import as_table, rows_of
 from lost_reg.ray.workers import Report
 from lost_reg.runs.batches import decoding_of
 from lost_reg.runs.options import LoaderOptions, RunOptions
@@ -165,7 +165,7 @@ class Replayed:
             found = [replace(self._prediction, image=f"{block:06}/{row:06}.jpg") for row in range(ROWS)]
             table = as_table(Report(found))
             began = time.process_time()
-            yield from chain.from_iterable(report.outcomes for report in blocks_of(table))
+            yield from chain.from_iterable(report.outcomes for report in rows_of(table))
             self.seconds += time.process_time() - began
             self.memory.append(resident_bytes())
 

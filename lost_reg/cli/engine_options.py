@@ -11,6 +11,7 @@ import click
 
 from lost_reg.cli.model_options import MODEL_OPTIONS
 from lost_reg.cli.options import together
+from lost_reg.cli.output import print_note
 from lost_reg.files import absolute
 from lost_reg.training.ranks import ranks_of_environment
 
@@ -34,8 +35,8 @@ engine_options = together(
     actor_options,
     click.option(
         "--write-parquet", metavar="ADDRESS",
-        help="With --engine ray: write the predictions as Parquet files to a folder, s3://... or the like, "
-        "instead of the run folder.",
+        help="With --engine ray: write the predictions as Parquet files, to a folder or an address such as "
+        "s3://bucket/found, and not into the run folder.",
     ),
 )  # fmt: skip
 
@@ -53,7 +54,7 @@ def choose_engine(options: dict[str, Any]) -> None:
         if any(others):
             raise click.UsageError("--address, --actors and --write-parquet are options of --engine ray")
         if ranks_of_environment().count > 1:
-            raise click.UsageError("processes of torchrun do not share the images of a run: use --engine ray")
+            raise click.UsageError("processes of torchrun do not share images: use --engine ray")
         return
     from lost_reg.ray.cluster import import_ray
 
@@ -62,7 +63,7 @@ def choose_engine(options: dict[str, Any]) -> None:
 
     address, actors, parquet = others
     if parquet and (options["overwrite"] or options["sort"]):
-        raise click.UsageError("--write-parquet has no --overwrite and no --sort: name a new place")
+        raise click.UsageError("--write-parquet cannot be combined with --overwrite or --sort")
     parquet = parquet and absolute(parquet)
     options["engine"] = partial(RayEngine, address=address, actors=actors, parquet=parquet)
 
@@ -72,7 +73,10 @@ def engine_of(options: dict[str, Any], load: Callable[[], Any]) -> Any:
 
     load: loads the backbone; it is called by each actor, so it must be possible to pickle it.
     """
-    return options["engine"](load) if options["engine"] else None
+    if not options["engine"]:
+        return None
+    print_note("Ray is started or joined, and actors load the backbone: the first images take a while")
+    return options["engine"](load)
 
 
 def engine_of_backbone(options: dict[str, Any], backbone: str, registers: Any = None) -> Any:

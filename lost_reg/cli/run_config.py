@@ -119,6 +119,8 @@ def _plain(name: str, value: Any) -> Any:
     """An option's value as TOML has it."""
     if isinstance(value, Path):
         return os.path.abspath(value)
+    if name == "write_parquet" and value:
+        return absolute(value)
     if name == "inputs":
         return list(map(absolute, value))
     if name in ("files_from", "dataset", "weights") and isinstance(value, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import posixpath
+import re
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,8 @@ from lost_reg.images.folders import is_image, is_junk, passed_over, what_is_ther
 from lost_reg.text import first_sentence
 from lost_reg.types import Failure
 
-_WITHOUT_PATTERNS = ("http", "https")  # where ? begins a query
+_HTTP = ("http://", "https://")  # where ? begins a query, and folders cannot be listed
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 _LARGEST = 2**28  # bytes of an image file, as in shards: several are held at once
 _READERS = 16  # threads; a file of an object store takes tens of milliseconds, whatever its size
 _MOST_SAMPLED = 16
@@ -61,7 +63,8 @@ class RemoteImages:
 
     def _fetched(self, name: str) -> tuple[str, bytes] | Failure:
         try:
-            with opened(f"{self.location}/{name}") as file:
+            files, root, _ = _file_system(self.location)
+            with files.open(f"{root.rstrip('/')}/{name}", "rb") as file:
                 content = file.read(_LARGEST + 1)
         except Exception as error:  # of any type, by the file system
             return Failure(name, f"cannot be fetched: {first_sentence(error)}")
@@ -122,9 +125,9 @@ def addresses_of(address: str) -> list[str]:
     """
     with _errors(address):
         files, path, prefix = _file_system(address)
-        if _is_pattern(address):
-            return sorted(prefix + one.lstrip("/") for one in files.glob(path))
-        return [prefix + path.lstrip("/")] if files.exists(path) else []
+        if files.exists(path):
+            return [prefix + path.lstrip("/")]
+        return sorted(prefix + one.lstrip("/") for one in files.glob(path)) if _is_pattern(address) else []
 
 
 def opened(address: str) -> BinaryIO:
@@ -144,12 +147,17 @@ def _files_at(address: str) -> tuple[list[str], list[str], str]:
     relative to."""
     with _errors(address):
         files, path, prefix = _file_system(address)
-        if _is_pattern(address):
-            fixed = path[: path.index(next(filter(glob.has_magic, path.split("/"))))].rstrip("/")
-            found = [one for match in files.glob(path) for one in files.find(match)]
-        elif files.isfile(path):
+        if files.isfile(path):
             file = prefix + path.lstrip("/")
             return [file], [], posixpath.dirname(file)
+        if _is_pattern(address) and not files.exists(path):
+            fixed = path[: path.index(next(filter(glob.has_magic, path.split("/"))))].rstrip("/")
+            matches = files.glob(path, detail=True)
+            found = [
+                one
+                for match, facts in matches.items()
+                for one in ([match] if facts["type"] == "file" else files.find(match))
+            ]
         else:
             fixed, found = path.rstrip("/"), files.find(path)
     top = prefix + fixed.lstrip("/")
@@ -160,15 +168,20 @@ def _files_at(address: str) -> tuple[list[str], list[str], str]:
 
 
 def _is_pattern(address: str) -> bool:
-    return glob.has_magic(address) and not address.lower().startswith(_WITHOUT_PATTERNS)
+    return glob.has_magic(address) and not address.lower().startswith(_HTTP)
 
 
 def _file_system(address: str) -> tuple[Any, str, str]:
     """The file system of an address, its path there, and what stands before such a path without its slash."""
     from fsspec.core import url_to_fs
 
-    files, path = url_to_fs(address)
-    scheme = address[: address.index("://") + 3]
+    scheme, at, rest = address.partition("://")
+    if _PASSWORD.search(address):
+        raise LostRegError(f"an address of {scheme} holds a password, which would be recorded: leave it out")
+    if scheme.lower() in ("http", "https") and address.endswith("/"):
+        raise LostRegError(f"{address!r} is a folder, which http does not list: name files, or shards")
+    scheme = scheme.lower() + at
+    files, path = url_to_fs(scheme + rest)
     if path.startswith(scheme):  # http keeps the whole address as its path
         return files, path, ""
     return files, path, f"{scheme}/" if path.startswith("/") else scheme
@@ -178,6 +191,8 @@ def _file_system(address: str) -> tuple[Any, str, str]:
 def _errors(address: str) -> Iterator[None]:
     try:
         yield
+    except LostRegError:
+        raise
     except ImportError as error:
         raise LostRegError(f"{address!r} cannot be read without another package: {error}") from None
     except Exception as error:  # of any type, by the file system

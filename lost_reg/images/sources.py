@@ -29,8 +29,7 @@ STANDARD_INPUT = "-"
 _FORMS = {
     "~": "write the home folder in place of ~",
     "file:": "leave out file://, and write %20 as a space",
-    "http:": "download the image",
-    "https:": "download the image",
+    **{f"{scheme}:": "give addresses as inputs" for scheme in ("http", "https", "s3", "gs", "az", "hdfs")},
     "'": "leave out the quotes",
     '"': "leave out the quotes",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from lost_reg.text import first_sentence
 # With the 150 MB that some clusters have by default, Ray Data waits for ever.
 OBJECT_STORE_BYTES = 10**9
 _LEAST_BYTES = 5 * 10**8
+_SECONDS_TO_CONNECT = 10
 # What Ray reads when it is imported. It reports its use to its makers unless it is told not to.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS": "1"}
 
@@ -36,10 +38,15 @@ def import_ray() -> Any:
         raise LostRegError("`engine` ray needs Ray: pip install 'lost-reg[ray]'") from None
     # What raylets say of actors that die, it prints to the standard output, where results are.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    make_quiet()
     warnings.filterwarnings("ignore", module="ray")
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     return ray
+
+
+def make_quiet() -> None:
+    """Keep what Ray Data logs to itself: errors are raised, too."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -56,6 +63,8 @@ def connected(address: str | None) -> Iterator[Any]:
         _check_stores(ray)
         yield ray
         return
+    if address:
+        _check_reachable(address)
     started = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         with _silent(), _kept_handlers():
@@ -80,9 +89,11 @@ def _kept_handlers() -> Iterator[None]:
         yield
         return
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 @contextmanager
@@ -96,6 +107,24 @@ def _silent() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _check_reachable(address: str) -> None:
+    """Raises LostRegError if nothing listens at an address: Ray would wait for minutes."""
+    if address == "auto":
+        from ray._private.services import get_ray_address_from_environment
+
+        try:
+            address = get_ray_address_from_environment("auto", None)
+        except ConnectionError:
+            raise LostRegError("no cluster of Ray is on this machine: give its `address`") from None
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        raise LostRegError(f"`address` cannot be {address!r}: it is HOST:PORT, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise LostRegError(f"no cluster of Ray answers at {address!r}: {error}") from None
 
 
 def _check_stores(ray: Any) -> None:

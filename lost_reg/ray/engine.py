@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -11,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
-from lost_reg.ray.cluster import connected, total
-from lost_reg.ray.inputs import blocks_of, dataset_of
+from lost_reg.ray.cluster import connected, make_quiet, total
+from lost_reg.ray.inputs import dataset_of, rows_of
 from lost_reg.ray.parquet import ParquetFiles
 from lost_reg.ray.workers import Recipe, Report, RunActor
 from lost_reg.runs.engines import Job, Todo
 from lost_reg.text import first_sentence
+from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     from lost_reg.images.decoding import NamedImage
-    from lost_reg.types import Failure
 
 _MOST_DECODERS = 8
 # Images per block: the unit that is tried again, and that a killed driver loses.
@@ -73,20 +72,25 @@ class RayEngine:
         Raises:
             LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
         """
+        count = len(images) if isinstance(images, Sized) else None
+        count = images.left if isinstance(images, Todo) else count
+        if count == 0:  # but for what could not be listed
+            yield from (one for one in images if isinstance(one, Failure))
+            return
         ray = self._open.enter_context(connected(self._address))
         pool = _pool_of(ray, self._actors, job.loader.workers)
         self._facts |= {"actors": pool.actors, "workers": pool.workers}
         recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
         arguments = recipe, job, pool.workers, self.parquet
-        reports = _mapped(ray, dataset_of(ray, images, pool.rows(images)), pool, arguments)
+        reports = _mapped(ray, dataset_of(ray, images, pool.rows(count)), pool, arguments)
+        make_quiet()  # again: it has set its own levels
         tables = reports.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         try:
-            for report in chain.from_iterable(map(blocks_of, tables)):
+            for report in chain.from_iterable(map(rows_of, tables)):
                 yield from self.taken(report)
         except ray.exceptions.RayError as error:
-            raise LostRegError(
-                f"Ray has ended the run ({first_sentence(error)}): what was done is kept, `resume` continues"
-            ) from None
+            cause = first_sentence(getattr(error, "cause", None) or error)
+            raise LostRegError(f"Ray has ended the work ({cause}): what was done is kept") from None
 
     def close(self) -> None:
         """Leave the cluster, or end Ray on this machine."""
@@ -115,10 +119,9 @@ class _Pool:
     workers: int
     threads: int | None
 
-    def rows(self, images: Iterable[Any]) -> int:
-        """How many images a block has."""
+    def rows(self, count: int | None) -> int:
+        """How many images a block has, if there are so many in all."""
         most = _ROWS_ON_GPU if self.on_gpu else _ROWS_ON_CPU
-        count = images.images.count if isinstance(images, Todo) else operator.length_hint(images) or None
         fair = most if count is None else count // (_BLOCKS_PER_ACTOR * self.actors)
         return max(1, min(most, fair))
 

@@ -4,70 +4,80 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lost_reg.images.remote import RemoteImages
 from lost_reg.images.shards import TarShards
 from lost_reg.runs.engines import Todo
+from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lost_reg.images.decoding import NamedImage
-    from lost_reg.types import Failure
 
 # The column of datasets; what it holds is pickled: a block of images, or a part of them that a task reads.
-IMAGES = "images"
+_COLUMN = "pickled"
 # An actor takes nine tenths of a CPU, so that the tasks that read images find a place beside it.
 _READER_CPUS, _MOST_READERS = 0.05, 16
-_REMOTE_AT_ONCE = 2048  # images that one task fetches
+_IMAGES_OF_A_PART = 2048
+BYTES_OF_A_ROW = 2**26  # at most, about: several rows must fit in the object store
 
 
 def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> Any:
-    """Images as a dataset, whose rows are blocks of this many.
+    """Images as a dataset, whose rows are blocks of this many, or of fewer that are large.
 
-    Args:
-        images: if they are the `Todo` of shards or remote images, tasks read them.
+    The command sends parts; tasks divide them into blocks, and read them if they are shards or at addresses.
 
     Raises:
         LostRegError: a limit on shards, whose readers do not know what the others read.
     """
-    if not isinstance(images, Todo) or not isinstance(images.images, (TarShards, RemoteImages)):
-        return _dataset(ray, _in_blocks(images, rows))  # files, by some hundred bytes each
-    done = ray.put(images.done)
+    done: Any = ()
+    parts: Iterable[Any] = blocks(images, _IMAGES_OF_A_PART)
+    if isinstance(images, Todo) and isinstance(images.images, (TarShards, RemoteImages)):
+        done = images.done
+        parts = images.images.parts(done, images.limit, _IMAGES_OF_A_PART)
+    done = ray.put(done)
 
     def read(table: pa.Table) -> Iterator[pa.Table]:
-        for part in blocks_of(table):
-            yield from map(as_table, _in_blocks(part.todo(ray.get(done)), rows))
+        for part in rows_of(table):
+            found = part if isinstance(part, list) else part.todo(ray.get(done))
+            yield from map(as_table, blocks(found, rows))
 
-    return _dataset(ray, images.images.parts(images.done, images.limit, _REMOTE_AT_ONCE)).map_batches(
+    tables = [ray.put(as_table(part)) for part in parts] or [ray.put(as_table([]))]
+    return ray.data.from_arrow_refs(tables).map_batches(
         read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS,
         compute=ray.data.TaskPoolStrategy(size=_MOST_READERS),
     )  # fmt: skip
 
 
-def as_table(block: Any) -> pa.Table:
-    """A row of a dataset."""
+def as_table(row: Any) -> pa.Table:
+    """A table of one row."""
     import pyarrow as pa
 
-    return pa.table({IMAGES: pa.array([pickle.dumps(block)], pa.large_binary())})
+    return pa.table({_COLUMN: pa.array([pickle.dumps(row)], pa.large_binary())})
 
 
-def blocks_of(table: pa.Table) -> Iterator[Any]:
+def rows_of(table: pa.Table) -> Iterator[Any]:
     """What the rows of a table hold."""
-    return map(pickle.loads, table[IMAGES].to_pylist())
+    return map(pickle.loads, table[_COLUMN].to_pylist())
 
 
-def _dataset(ray: Any, blocks: Iterable[Any]) -> Any:
-    return ray.data.from_arrow_refs([ray.put(as_table(block)) for block in blocks] or [ray.put(_nothing())])
-
-
-def _nothing() -> pa.Table:
-    return as_table([]).slice(0, 0)
-
-
-def _in_blocks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    left = iter(items)
-    while block := list(islice(left, size)):
+def blocks(images: Iterable[NamedImage | Failure], most: int) -> Iterator[list[NamedImage | Failure]]:
+    """Images in blocks of so many, or of fewer where they are large."""
+    block: list[NamedImage | Failure] = []
+    size = 0
+    for image in images:
+        block.append(image)
+        size += _bytes_of(image)
+        if len(block) == most or size >= BYTES_OF_A_ROW:
+            yield block
+            block, size = [], 0
+    if block:
         yield block
+
+
+def _bytes_of(image: NamedImage | Failure) -> int:
+    """Of an image's content, or nothing if it is a file."""
+    content = None if isinstance(image, Failure) else image[1]
+    return len(content) if isinstance(content, bytes) else getattr(content, "nbytes", 0)

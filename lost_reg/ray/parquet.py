@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.files import absolute
 from lost_reg.runs.writer import line_of
 from lost_reg.text import first_sentence
-from lost_reg.types import Prediction
+from lost_reg.types import Failure, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,32 +26,34 @@ _SUFFIX = ".parquet"
 class ParquetFiles:
     """Parquet files below a path or an address that fsspec writes, each of a block of predictions.
 
-    A file is named after its images, so a block that is done again replaces its own file, and it appears when
-    it is whole. Columns: image; height and width, in pixels; boxes_xyxy, (objects, 4), in pixels of the
-    original image; scores, null where a method gives none; and prediction, the line of predictions.jsonl.
+    A file appears when it is whole, and a block that is done again replaces its own. Columns: image; height
+    and width, in pixels; boxes_xyxy, (objects, 4), in pixels of the original image; scores, null where a
+    method gives none; and prediction, the line of predictions.jsonl.
     """
 
     location: str
 
-    def write(self, predictions: Sequence[Prediction]) -> None:
-        """Write a block.
+    def write(self, outcomes: Sequence[Prediction | Failure]) -> None:
+        """Write the predictions among the outcomes of a block, whose images name its file.
 
         Raises:
             LostRegError: a place that cannot be written.
         """
+        predictions = [one for one in outcomes if isinstance(one, Prediction)]
         if not predictions:
             return
         import pyarrow.parquet
 
         content = io.BytesIO()
         pyarrow.parquet.write_table(_table(predictions), content)
-        images = "\0".join(sorted(one.image for one in predictions))
-        name = hashlib.sha256(images.encode()).hexdigest()[:32] + _SUFFIX
+        images = "\0".join(sorted(one.image for one in outcomes))
+        name = hashlib.sha256(images.encode("utf-8", "surrogateescape")).hexdigest()[:32] + _SUFFIX
         with self._errors("write"):
             files, folder = self._place()
             files.makedirs(folder, exist_ok=True)
-            with files.transaction, files.open(f"{folder}/{name}", "wb") as file:
-                file.write(content.getvalue())
+            part = f"{folder}/.{name}.{secrets.token_hex(4)}"  # hidden from readers
+            files.pipe_file(part, content.getvalue())
+            files.mv(part, f"{folder}/{name}")
 
     def images(self) -> Iterator[str]:
         """The images that have predictions here.
@@ -64,7 +67,7 @@ class ParquetFiles:
             files, folder = self._place()
             for path in files.find(folder) if files.exists(folder) else []:
                 if path.endswith(_SUFFIX):
-                    with files.open(path, "rb") as file:
+                    with self._errors(f"read {path!r} among the"), files.open(path, "rb") as file:
                         yield from pyarrow.parquet.read_table(file, columns=["image"])["image"].to_pylist()
 
     def _place(self) -> tuple[Any, str]:
@@ -77,6 +80,8 @@ class ParquetFiles:
     def _errors(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except LostRegError:
+            raise
         except Exception as error:  # of any type, by the file system or Arrow
             raise LostRegError(
                 f"cannot {verb} Parquet files at {self.location!r}: {first_sentence(error)}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ import torch
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.decoding import Decoders, NamedImage
-from lost_reg.ray.inputs import as_table, blocks_of
+from lost_reg.ray.inputs import BYTES_OF_A_ROW, as_table, rows_of
 from lost_reg.ray.parquet import ParquetFiles, is_text
 from lost_reg.runs.batches import batch_size_for, grouped
 from lost_reg.runs.engines import Job
 from lost_reg.runs.sessions import device_name
-from lost_reg.types import Failure, Prediction
+from lost_reg.types import Failure
+from lost_reg.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,13 +57,14 @@ class Recipe:
     """How each actor loads the backbone of a run.
 
     make: such as a partial of `load_backbone`, which must find the same weights on every node.
-    sha256: of the weights of the run.
+    sha256: of the weights of the run. version: of lost-reg, since what is sent is pickled.
     threads: of torch, on a CPU; None for torch's default.
     """
 
     make: Callable[[], Backbone]
     sha256: str | None
     threads: int | None
+    version: str = __version__
 
     def load(self) -> Backbone:
         """Load it.
@@ -69,6 +72,8 @@ class Recipe:
         Raises:
             LostRegError: what `make` raises, or weights that are not those of the run.
         """
+        if self.version != __version__:
+            raise LostRegError(f"a node has lost-reg {__version__}, the command {self.version}")
         if self.threads:
             torch.set_num_threads(self.threads)
         backbone = self.make()
@@ -108,9 +113,12 @@ class RunActor:
         except LostRegError as error:
             self._error = str(error)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """A table of one report on the images of a table."""
-        return as_table(self.report(chain.from_iterable(blocks_of(table))))
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """A row, or several if its outcomes are large, for the images of a table."""
+        report = self.report(chain.from_iterable(rows_of(table)))
+        for outcomes in _in_rows(report.outcomes):
+            yield as_table(replace(report, outcomes=outcomes))
+            report = replace(report, lowered=0)
 
     def report(self, images: Iterable[NamedImage | Failure]) -> Report:
         """What becomes of some images."""
@@ -121,7 +129,7 @@ class RunActor:
         try:
             outcomes = list(self._worker.outcomes(map(self._named, images)))
             if self._files:
-                self._files.write([one for one in outcomes if isinstance(one, Prediction)])
+                self._files.write(outcomes)
         except LostRegError as error:
             return Report(error=str(error))
         return Report(outcomes, device_name(self._worker.backbone), size.lowered - before)
@@ -130,3 +138,11 @@ class RunActor:
         if self._files and not isinstance(image, Failure) and not is_text(image[0]):
             return Failure(image[0], "its name is not UTF-8, and others cannot be written to Parquet")
         return image
+
+
+def _in_rows(outcomes: list[Any]) -> Iterator[list[Any]]:
+    """Outcomes in lists that are not too large to be sent, by the size of the first."""
+    each = len(pickle.dumps(outcomes[0])) if outcomes else 1
+    count = max(1, BYTES_OF_A_ROW // each)
+    for start in range(0, max(1, len(outcomes)), count):
+        yield outcomes[start : start + count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,13 +18,24 @@ if TYPE_CHECKING:
     from lost_reg.runs.options import LoaderOptions
 
 
+class Done(Sized, Container[str], Protocol):
+    """The names of images that are done, such as a `NameSet`."""
+
+
 @dataclass(frozen=True)
 class Todo:
     """The images that a session has to do; iterating over it reads them. See `Images.todo`."""
 
     images: Images
-    done: Container[str] = ()
+    done: Done = frozenset()
     limit: int | None = None
+
+    @property
+    def left(self) -> int | None:
+        """How many there are; None if only reading them all would tell."""
+        if self.images.count is None:
+            return None
+        return max(0, min(self.images.count, self.limit or self.images.count) - len(self.done))
 
     def __iter__(self) -> Iterator[NamedImage | Failure]:
         return self.images.todo(self.done, self.limit)

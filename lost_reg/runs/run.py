@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
+from lost_reg.images.remote import RemoteImages
+from lost_reg.images.sources import Images
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for
 from lost_reg.runs.discovery import Discovery
@@ -124,24 +126,30 @@ def write_folder(
     with RunWriter(
         out, settings, record, resume=options.resume, layout=work.layout, elsewhere=elsewhere
     ) as writer:
-        left = None if count is None else max(0, count - len(writer.done))
+        todo = Todo(images, writer.done, limit)
+        left = todo.left
         if left != 0 and not engine:  # whose devices are others
             _note_cost(source, left, backbone, work.costliest, options, note)
         size = batch_size_for(backbone, options.loader.batch_size)
-        todo = Todo(images, writer.done, limit)
         with Session(writer, backbone, options, size) as session:
-            progress(0, 0, left)
+            if not engine:  # whose start is no measure of its rate
+                progress(0, 0, left)
             for outcome in outcomes_of(todo, work.job, backbone, size, engine):
                 session.add(outcome)
                 progress(session.done, session.failed, left)
         if options.sort:
-            named = images.todo((), limit=limit)
-            names = (one.image if isinstance(one, Failure) else one[0] for one in named)
-            sort_lines(out / work.layout.lines_file, names)
+            sort_lines(out / work.layout.lines_file, _names(images, limit))
     if len(writer.done):
         for line in _without_files(out, options):
             note(line)
     return session.summary(out, len(writer.done))
+
+
+def _names(images: Images, limit: int | None) -> Iterable[str]:
+    """The names of the first images, in their order."""
+    if isinstance(images, RemoteImages):  # which would be fetched again
+        return images.names[:limit]
+    return (one.image if isinstance(one, Failure) else one[0] for one in images.todo((), limit=limit))
 
 
 def _without_files(out: Path, options: RunOptions) -> Iterator[str]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import as_recorded, read_image
-from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_record
+from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_run_record
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.text import agreeing, counted, shown_names
 from lost_reg.training.detector_config import DetectorConfig
@@ -90,7 +90,7 @@ def read_training_set(
     if not (run / RUN_FILE).is_file():
         found = find_runs(run)  # raises if there is none at all
         raise LostRegError(f"{str(run)!r} holds runs: name one of them, such as {str(found[0])!r}")
-    record = read_record(run / RUN_FILE)
+    record = read_run_record(run)
     predictions = {one.image: one for one in read_outcomes(run)}  # an image listed twice counts once
     with_box = [predictions[name] for name in sorted(predictions) if _boxes(predictions[name])][:limit]
     if not with_box:

@@ -163,7 +163,9 @@ class FeatureSource:
         return inside
 
     def _computed(self, names: Sequence[str]) -> Iterator[ImageFeatures]:
-        named = ((name, self.images.paths[name]) for name in names)
+        if not names:
+            return
+        named = [(name, self.images.paths[name]) for name in names]
         job = Features(partial(_composed, self.features), self.features, self.loader)
         for features, size_hw in image_features(named, self.backbone, job, self.failures, self.engine):
             if size_hw == tuple(self.images.sizes_hw[features.image]):

@@ -48,7 +48,7 @@ def test_the_root_of_a_list_is_the_deepest_folder_above_all(tree):
 ODD = {
     "~/a.jpg": ("~/a.jpg", "write the home folder in place of ~"),
     "file:///photos/a%20b.jpg": ("file:/photos/a%20b.jpg", "leave out file://, and write %20 as a space"),
-    "https://example.org/a.jpg": ("https:/example.org/a.jpg", "download the image"),
+    "https://example.org/a.jpg": ("https:/example.org/a.jpg", "give addresses as inputs"),
     '"photos/b.jpg"': ('"photos/b.jpg"', "leave out the quotes"),
     "'photos/b.jpg'": ("'photos/b.jpg'", "leave out the quotes"),
 }

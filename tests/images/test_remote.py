@@ -66,6 +66,17 @@ def test_what_is_left_is_read_by_sessions_and_in_parts():
     assert list(found.sample(2)) == [b"A", b"D"]
 
 
+@pytest.mark.parametrize("name", ["br[1].jpg", "a::b.jpg", "100%.jpg", "a#b?c.jpg", "a b.jpg"])
+def test_odd_names_are_those_of_files(store, name):
+    store.pipe(f"/odd/{name}", b"X")
+    try:
+        assert listed(find_remote(["memory://odd"])) == [(name, b"X")]
+        if "::" not in name:  # which fsspec takes for two addresses
+            assert listed(find_remote([f"memory://odd/{name}"])) == [(name, b"X")]
+    finally:
+        store.rm("/odd", recursive=True)
+
+
 def test_a_file_that_is_gone_or_too_large_fails_alone(store, monkeypatch):
     found = find_remote(["memory://photos"])
     store.rm("/photos/b/c.png")
@@ -97,6 +108,8 @@ def test_several_files_are_fetched_at_once_and_not_all(monkeypatch):
     (["memory://nothing"], "nothing is at 'memory://nothing'"),
     (["memory://photos/*.txt"], "no images at 'memory://photos/*.txt': it holds 1 .txt"),
     (["adl://bucket/photos"], "cannot be read without another package"),
+    (["ftp://me:secret@host/photos"], "holds a password"),
+    (["http://127.0.0.1/photos/"], "http does not list"),
     (["nonsense://bucket/photos"], "cannot read 'nonsense://bucket/photos'"),
 ])  # fmt: skip
 def test_what_cannot_be_used_is_one_line(given, reason):

@@ -55,7 +55,8 @@ from lost_reg.ray.parquet import ParquetFiles
 HANG_GUARD = 240  # seconds, after which a test fails that would not end; far more than a busy machine needs
 TINY = {"backbone": "tiny", "device": "cpu"}
 REPOSITORY = os.path.dirname(lost_reg.__path__[0])
-# A file of this name ends the process that decodes it, as a fault of an image library would.
+# A file of this name ends the process that decodes it, as a fault of an image library would; one that is
+# "held" is not read before a file "open" is beside its folder.
 POISON = """
     import sys
     if any("decoder import serve" in argument for argument in sys.orig_argv):
@@ -64,6 +65,9 @@ POISON = """
         read = decoding.read_noted
 
         def read_noted(image, **options):
+            import time
+            while "held" in str(image) and not os.path.exists(os.path.dirname(image) + "/../open"):
+                time.sleep(0.05)
             if "poison" in str(image):
                 os.kill(os.getpid(), signal.SIGSEGV)
             return read(image, **options)
@@ -138,11 +142,9 @@ def lines(out: Path) -> list[bytes]:
 
 
 def actors() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "MapWorker" in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
-    return found
+    """Those of the cluster of these tests, which are running."""
+    here = psutil.Process().children(recursive=True)
+    return [one for one in here if one.is_running() and "MapWorker" in " ".join(one.cmdline())]
 
 
 def once(action):
@@ -187,8 +189,20 @@ def test_an_actor_that_is_killed_and_a_node_that_is_removed(cluster, photos, exp
 
 
 def test_a_driver_that_is_killed_is_resumed(cluster, photos, expected, tmp_path):
-    given = ("run", photos, "-b", "tiny", "--device", "cpu", "--preset", "lost", "--out", tmp_path / "out")
-    given = (*given, "--engine", "ray", "--address", cluster.address, "--actors", 1)
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "79.png").rename(tmp_path / "photos" / "zz-held.png")
+    given = ("run", tmp_path / "photos", "-b", "tiny", "--device", "cpu", "--preset", "lost")
+    given = (
+        *given,
+        "--out",
+        tmp_path / "out",
+        "--engine",
+        "ray",
+        "--address",
+        cluster.address,
+        "--actors",
+        1,
+    )
     environment = {**os.environ, "PYTHONPATH": REPOSITORY}
     command = [sys.executable, "-m", "lost_reg", *map(str, given)]
     driver = subprocess.Popen(command, env=environment, stdout=-3, stderr=-3)
@@ -196,15 +210,15 @@ def test_a_driver_that_is_killed_is_resumed(cluster, photos, expected, tmp_path)
     end = time.monotonic() + HANG_GUARD
     while not (found.exists() and found.stat().st_size) and time.monotonic() < end:
         time.sleep(0.02)
-    driver.kill()
+    driver.kill()  # the last block waits for the image that is held
     driver.wait()
+    (tmp_path / "open").touch()
     before = found.read_bytes().count(b"\n")
     assert 0 < before < 80
     resumed = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True)
     assert resumed.returncode == 0 and f"{80 - before} images in" in resumed.stdout, resumed.stderr
-    assert Counter(json.loads(line)["image"] for line in lines(tmp_path / "out")) == Counter(
-        json.loads(line)["image"] for line in expected
-    )
+    names = Counter(json.loads(line)["image"].replace("zz-held", "79") for line in lines(tmp_path / "out"))
+    assert names == Counter(json.loads(line)["image"] for line in expected)
     assert resumed.stderr.count("\n") < 10 and "Traceback" not in resumed.stderr
 
 
@@ -325,6 +339,14 @@ def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, m
 
     arguments = {"backbone": deadly, "preprocessing": Preprocessing(16), "device": "cpu"}
     assert "Ray has ended the run" in refusal(on_ray, source_of(photos), tmp_path, arguments, actors=1)
+
+
+def test_the_reason_of_an_actor_that_fails_is_told(cluster, photos, tmp_path):
+    def broken(images):
+        raise ValueError("an illegal memory access")
+
+    arguments = {"backbone": broken, "preprocessing": Preprocessing(16), "device": "cpu"}
+    assert "an illegal memory access" in refusal(on_ray, source_of(photos), tmp_path, arguments, actors=1)
 
 
 @pytest.mark.parametrize("arguments, sha256, reason", [
