@@ -25,7 +25,7 @@ BYTES_OF_A_ROW = 2**26  # at most, about: several rows must fit in the object st
 
 
 def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> Any:
-    """Images as a dataset, whose rows are blocks of this many, or of fewer that are large.
+    """Images as a dataset, whose rows are blocks of this many images, or of fewer that are large.
 
     The command sends parts; tasks divide them into blocks, and read them if they are shards or at addresses.
 
@@ -45,7 +45,10 @@ def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> A
             yield from map(as_table, blocks(found, rows))
 
     tables = [ray.put(as_table(part)) for part in parts] or [ray.put(as_table([]))]
-    return ray.data.from_arrow_refs(tables).map_batches(
+    dataset = ray.data.from_arrow_refs(tables)
+    # Each row becomes a block of Ray Data's own, which is what it gives an actor, and tries again.
+    dataset.context.target_max_block_size = 1
+    return dataset.map_batches(
         read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS,
         compute=ray.data.TaskPoolStrategy(size=_MOST_READERS),
     )  # fmt: skip

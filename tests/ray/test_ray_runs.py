@@ -35,6 +35,7 @@ from lost_reg.images.shards import find_shards
 from lost_reg.images.sources import list_images
 from lost_reg.json_files import parse_json
 from lost_reg.runs.discovery import Discovery
+from lost_reg.runs.engines import Todo
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.run import run
@@ -168,6 +169,17 @@ def test_a_run_on_ray_equals_one_in_one_process(cluster, photos, expected, tmp_p
     assert reasons["poison.png"] == "crashed its decoder (SIGSEGV)" and "not an image" in reasons["bad.jpg"]
     (session,) = json.loads((tmp_path / "run.json").read_text())["sessions"]
     assert (session["engine"], session["actors"]) == ("ray", 2) and session["device"].startswith("cpu (")
+
+
+@pytest.mark.parametrize("rows, expected", [(10, 9), (100, 1)])
+def test_each_block_of_images_is_given_to_an_actor_of_its_own(cluster, photos, rows, expected):
+    from lost_reg.ray.cluster import import_ray
+    from lost_reg.ray.inputs import dataset_of
+
+    images = source_of(photos).images
+    assert dataset_of(import_ray(), Todo(images), rows).materialize().num_blocks() == expected
+    of_names = dataset_of(import_ray(), find_remote([f"file://{photos}"]).todo(()), rows)
+    assert of_names.materialize().num_blocks() == expected
 
 
 def test_an_actor_that_is_killed_and_a_node_that_is_removed(cluster, photos, expected, tmp_path):
@@ -338,7 +350,7 @@ def test_an_image_that_kills_its_actor_ends_the_run(cluster, photos, tmp_path, m
         os._exit(1)
 
     arguments = {"backbone": deadly, "preprocessing": Preprocessing(16), "device": "cpu"}
-    assert "Ray has ended the run" in refusal(on_ray, source_of(photos), tmp_path, arguments, actors=1)
+    assert "The actor died" in refusal(on_ray, source_of(photos), tmp_path, arguments, actors=1)
 
 
 def test_the_reason_of_an_actor_that_fails_is_told(cluster, photos, tmp_path):
