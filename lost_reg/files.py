@@ -293,6 +293,40 @@ def check_new(path: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def check_kind(path: Path, read: Callable[[], Any]) -> None:
+    """Check that a file which may be replaced, if it is there, is of the kind that replaces it.
+
+    Args:
+        read: reads the file; raises LostRegError if it is of another kind.
+
+    Raises:
+        LostRegError: it is damaged or of another kind.
+    """
+    if path.exists():
+        try:
+            read()
+        except LostRegError as error:
+            raise LostRegError(f"{error}; delete it, or choose another `out`") from None
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove files of a folder and of folders in it, with those that become empty, but nothing behind a link.
+
+    Raises:
+        LostRegError: a file that cannot be removed.
+    """
+    for path in (folder / name for name in names):
+        if path.parent != folder and path.parent.is_symlink():
+            continue
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LostRegError(f"cannot remove {str(path)!r}: {error.strerror or error}") from None
+        if path.parent != folder:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+
 def file_digest(path: Path, algorithm: str) -> str:
     """The hexadecimal digest of a file's contents; `algorithm` is one of hashlib's."""
     hasher = hashlib.new(algorithm, usedforsecurity=False)

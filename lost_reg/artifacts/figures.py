@@ -33,8 +33,8 @@ FIGURES = tuple(f"{name}.svg" for name in ("layers", "norms", "neighbours", "ste
 _GROUP_COLOURS = {"outliers": "published", "rest": "bar-plain"}
 
 
-def write_figures(artifacts: Artifacts, folder: Path) -> None:
-    """Write the figures into a folder.
+def write_figures(artifacts: Artifacts, folder: Path) -> list[str]:
+    """Write the figures into a folder; returns their files' names, which are among `FIGURES`.
 
     They are layers.svg, norms.svg and neighbours.svg, with a panel for each backbone; steps.svg, for a series
     of checkpoints; and sizes.svg, for several backbones.
@@ -54,6 +54,7 @@ def write_figures(artifacts: Artifacts, folder: Path) -> None:
     for name, beside in figures.items():
         with whole_file(folder / f"{name}.svg", "the figure") as part:
             part.write_text(chart_file(beside), encoding="utf-8")
+    return [f"{name}.svg" for name in figures]
 
 
 def shown_alone(artifacts: Artifacts) -> list[BackboneArtifacts]:

@@ -32,15 +32,14 @@ from lost_reg.artifacts.records import (
     Discovery,
     LayerNorms,
     Rule,
-    read_artifacts,
     write_artifacts,
 )
 from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image
 from lost_reg.backbones.base import Backbone
 from lost_reg.datasets.base import Dataset
 from lost_reg.errors import LostRegError
+from lost_reg.files import remove_files
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.types import Failure
 
 
@@ -221,17 +220,15 @@ def about_artifacts(
     return About(reference, **asdict(options), **recorded)
 
 
-def remove_artifacts(folder: Path) -> None:
-    """Remove the artifacts in a folder with their figures, and nothing else; see `remove_recorded`."""
-    remove_recorded(folder, ARTIFACTS_FILE, lambda one: read_artifacts(one / ARTIFACTS_FILE), FIGURES)
-
-
 def save_artifacts(folder: Path, backbones: list[BackboneArtifacts], about: About) -> None:
-    """Write the figures and then artifacts.json into a folder.
+    """Write the figures and then artifacts.json into a folder, in place of artifacts that are there.
 
     Raises:
         LostRegError: a folder that cannot be written.
     """
     artifacts = Artifacts(about, backbones)
-    write_figures(artifacts, folder)
+    replaces = (folder / ARTIFACTS_FILE).exists()
+    drawn = write_figures(artifacts, folder)
     write_artifacts(folder, artifacts)
+    if replaces:
+        remove_files(folder, {*FIGURES} - {*drawn})

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from msgspec import Meta
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new, read_regular, whole_file
+from lost_reg.files import check_kind, check_new, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, Count, PositiveCount, as_json, parse_json, reason_of
 
 ARTIFACTS_FILE = "artifacts.json"
@@ -298,7 +298,7 @@ def check_replaceable(folder: Path, about: About, *, overwrite: bool = False) ->
     """Check that artifacts may be written to a folder: there are none, or unfinished ones of these settings.
 
     Args:
-        overwrite: there may be any; see `measure.remove_artifacts`.
+        overwrite: there may be any.
 
     Returns:
         What was measured in those that are there, and is not measured again.
@@ -307,9 +307,10 @@ def check_replaceable(folder: Path, about: About, *, overwrite: bool = False) ->
         LostRegError: they may not.
     """
     path = folder / ARTIFACTS_FILE
-    if path.is_file():
+    check_kind(path, lambda: read_artifacts(path))
+    if path.exists():
         earlier = read_artifacts(path)
-        if earlier.missing and earlier.about == about and not overwrite:
+        if earlier.missing and earlier.about == about:
             return earlier.backbones
     check_new(path, overwrite=overwrite)
     return []

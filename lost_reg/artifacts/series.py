@@ -49,20 +49,12 @@ class Model:
         if path:
             check_fits(spec, path)
 
-    def check_measured(self, row: BackboneArtifacts, precision: str, folder: Path) -> None:
-        """Check that a row of an interrupted command is of this model, so that it can stay.
-
-        Raises:
-            LostRegError: it is of another model, or of other weights.
-        """
+    def has_row(self, row: BackboneArtifacts, precision: str) -> bool:
+        """Whether a row of an interrupted command is of this model and these weights, so that it can stay."""
         found = find_weights(resolve_spec(self.name), self.weights).recorded()
         registers = self.registers.settings if self.registers else None
         own = (self.name, found, precision, registers, self.step)
-        if own != (row.backbone, row.weights, row.precision, row.test_time_registers, row.step):
-            raise LostRegError(
-                f"the unfinished measurement in {str(folder)!r} has {row.label} in place of {self.title}, or "
-                "other weights of it: choose another `out`"
-            )
+        return own == (row.backbone, row.weights, row.precision, row.test_time_registers, row.step)
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,28 @@ class Series:
         """The checkpoint of this path, or None."""
         wanted = os.path.abspath(path)
         return next((one for one in self.models if os.path.abspath(one.weights or "") == wanted), None)
+
+
+def kept_rows(
+    models: Sequence[Model], rows: list[BackboneArtifacts], precision: str, folder: Path, *, overwrite: bool
+) -> list[BackboneArtifacts]:
+    """The rows of an interrupted command that can stay: all of them, if they are of the first of the models.
+
+    Args:
+        overwrite: none stays otherwise.
+
+    Raises:
+        LostRegError: one is of another model, or of other weights.
+    """
+    for model, row in zip(models, rows):
+        if not model.has_row(row, precision):
+            if overwrite:
+                return []
+            raise LostRegError(
+                f"the unfinished measurement in {str(folder)!r} has {row.label} in place of {model.title}, "
+                "or other weights of it: choose another `out`, or `overwrite` it"
+            )
+    return rows
 
 
 def find_series(backbone: str, patterns: Sequence[str]) -> Series:

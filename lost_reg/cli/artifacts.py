@@ -225,8 +225,9 @@ def _measure(
     """Measure one model at a time, the reference first, and save after each; the rows as they are shown."""
     from dataclasses import replace
 
-    from lost_reg.artifacts.measure import about_artifacts, measure, remove_artifacts, save_artifacts
+    from lost_reg.artifacts.measure import about_artifacts, measure, save_artifacts
     from lost_reg.artifacts.records import Artifacts, check_replaceable
+    from lost_reg.artifacts.series import kept_rows
     from lost_reg.progress import image_progress
     from lost_reg.types import Failure
 
@@ -240,18 +241,14 @@ def _measure(
         dataset=dataset.name if dataset else None,
         steps=steps,
     )
-    rows = check_replaceable(out, about, overwrite=options["overwrite"])
+    overwrite = options["overwrite"]
+    rows = check_replaceable(out, about, overwrite=overwrite)
     for model in models:  # check all before spending hours on the first
         model.check(offline=options["offline"])
-    for model, row in zip(models, rows):
-        model.check_measured(row, options["precision"], out)
-    if options["overwrite"]:
-        remove_artifacts(out)
+    rows = kept_rows(models, rows, options["precision"], out, overwrite=overwrite)
     if rows:
         print_note(f"{len(rows):,} of {len(models):,} models were measured before, and stay")
-    continued_by_itself(
-        options, lambda: f"{len(rows):,} of {counted(len(models), 'model')} measured, in {out}; "
-    )
+    continued_by_itself(lambda: f"{len(rows):,} of {counted(len(models), 'model')} measured, in {out}; ")
     for model in models[len(rows) :]:
         loaded = load(model.name, {**options, "weights": model.weights}, registers=model.registers)
         first = rows[0] if rows else None

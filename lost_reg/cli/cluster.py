@@ -99,7 +99,7 @@ def _clustered(results: Any, chosen: Any, options: dict[str, Any]) -> Any:
     loaded = load(name, {**options, "weights": file})
     if not backbone and not weights:
         check_same_weights(results, loaded)
-    continued_by_itself(options)
+    continued_by_itself()
     with image_progress("crops", "box") as progress:
         return cluster_run(results, loaded, chosen, progress)
 

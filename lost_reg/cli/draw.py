@@ -46,7 +46,7 @@ def draw(run: Path, only: str | None, **options: Any) -> None:
     if options["limit"]:
         first = list(results.predictions.items())[: options["limit"]]
         results = replace(results, predictions=dict(first))
-    continued_by_itself(options)
+    continued_by_itself()
     images = image_folder(run, results.record, image_root_of(options))
     for kind in [only] if only else _KINDS:
         drawn = _pictures(results, images) if kind == "pictures" else _maps(results, images, options)

@@ -55,7 +55,7 @@ def download_with_progress(name: str, root: Path) -> None:
     from lost_reg.datasets.acquire import download_dataset
     from lost_reg.progress import download_progress
 
-    continued_by_itself({})
+    continued_by_itself()
     with download_progress() as report:
         download_dataset(name, root, report)
 

@@ -123,7 +123,7 @@ table_options = together(
 
 
 overwrite_option = click.option(
-    "--overwrite", is_flag=True, help="Remove what an earlier command wrote there, and start anew."
+    "--overwrite", is_flag=True, help="Replace what an earlier command wrote there."
 )
 
 
@@ -133,15 +133,14 @@ def resume_or_overwrite(options: Mapping[str, Any]) -> None:
         raise click.UsageError("choose one of --resume and --overwrite")
 
 
-def continued_by_itself(options: Mapping[str, Any], done: Callable[[], str] = str) -> None:
+def continued_by_itself(done: Callable[[], str] = str) -> None:
     """Let a command that is stopped say that the same one, given again, continues.
 
     Args:
         done: what comes before that, such as "1 of 2 models is measured; "; asked when it is stopped.
     """
-    without = ", without --overwrite," if options.get("overwrite") else ""
     stopping = click.get_current_context().find_root().obj
-    stopping.message = lambda: f"{done()}the same command{without} continues"
+    stopping.message = lambda: f"{done()}the same command continues"
 
 
 def one_of_json_and_csv(as_json: bool, as_csv: bool) -> None:

@@ -81,9 +81,8 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     DATASET is a name, or a folder. Writes probe.json, which `lost-reg compare` reads, with the outcome of
     each test image. A command that was interrupted can be given again: it continues.
     """
-    from lost_reg.files import check_new
     from lost_reg.probing import tables
-    from lost_reg.probing.records import PROBE_FILE
+    from lost_reg.probing.records import check_replaceable
     from lost_reg.types import Failure
 
     one_of_json_and_csv(options["as_json"], options["as_csv"])
@@ -91,8 +90,8 @@ def probe(dataset: str, task: str, out: Path | None, **options: Any) -> None:
     choose_engine(options)
     of_task = "probe" if task == CLASSES else f"probe-{task}"
     out = out or Path("results", f"{of_task}-{default_name(dataset, options['backbone'])}")
-    check_new(out / PROBE_FILE, overwrite=options["overwrite"])
-    continued_by_itself(options)
+    check_replaceable(out, overwrite=options["overwrite"])
+    continued_by_itself()
     record = TASKS[task](dataset, out, options)
     failures = (Failure(*one) for one in record.failures.items())
     warn_of_failures(failures, sum(record.settings["images"].values()))

@@ -69,11 +69,10 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
 
     from lost_reg.probing import class_probe
     from lost_reg.probing.cutoffs import outliers_as_measured
-    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import progress_of_phases
 
     chosen = class_probe.ClassProbeOptions(
-        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop"))
+        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop", "overwrite"))
     )
     loaded = load(options["backbone"], options, registers=added)
     if artifacts:
@@ -83,8 +82,6 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
         chosen = replace(chosen, outliers=outliers)
         print_note(f"outliers have a norm above {what}")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
-    if options["overwrite"]:
-        remove_probe(out)
     chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], added))
     with closing_engine(chosen.engine), progress_of_phases() as phase:
         record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)

@@ -49,13 +49,10 @@ def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any
     import_models()
 
     from lost_reg.probing.dense import probe_dense
-    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import progress_of_phases
 
     backbone = load(options["backbone"], options, registers=registers)
     note_trial(backbone)
-    if options["overwrite"]:
-        remove_probe(out)
     chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], registers))
     with closing_engine(chosen.engine), progress_of_phases() as progress:
         return probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)

@@ -45,7 +45,6 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRe
     import_models()
 
     from lost_reg.probing import open_clip_models, zero_shot
-    from lost_reg.probing.overwriting import remove_probe
     from lost_reg.progress import image_progress
 
     prompts = zero_shot.prompts_of(labelled, options["class_names"], options["templates"])
@@ -56,10 +55,9 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRe
     if clip.backbone.weights.source == "random":
         print_note(f"{clip.name} runs with random weights: its results are meaningless")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
-    if options["overwrite"]:
-        remove_probe(out)
+    chosen = zero_shot.ZeroShotOptions(seed, options["overwrite"])
     with image_progress("zero-shot") as progress:
         record, _ = zero_shot.probe_zero_shot(
-            labelled, clip, prompts, out, chosen_loader(options), seed=seed, progress=progress
+            labelled, clip, prompts, out, chosen, chosen_loader(options), progress=progress
         )
     return record

@@ -69,15 +69,14 @@ def register_neurons(
     """
     from lost_reg.backbones.registers import check_can_be_added, read_neurons, write_neurons
     from lost_reg.backbones.zoo import find_spec
-    from lost_reg.files import check_new
+    from lost_reg.files import check_kind, check_new
 
     backbone, options = own_weights(backbone, options)
     spec = find_spec(backbone)
     check_can_be_added(spec.name, spec.registers)
     out = out or Path(f"{default_name('register-neurons', backbone)}.json")
     check_new(out, overwrite=options["overwrite"])
-    if out.exists():
-        read_neurons(out)  # only such a file is replaced
+    check_kind(out, lambda: read_neurons(out))
     if published:
         _fetch(spec.name, out, inputs, options)
         return

@@ -7,7 +7,6 @@ images and are scored on the test images.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -21,25 +20,25 @@ from torch import Tensor
 from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new
 from lost_reg.probing.extraction import Extraction, Extractor
 from lost_reg.probing.labelled import SPLITS, LabelledDataset, Split
 from lost_reg.probing.logistic import choose_c
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_scores
 from lost_reg.probing.records import (
-    PROBE_FILE,
     Classifier,
     Measure,
     Outcomes,
     ProbeRecord,
     ProbeScore,
     Token,
+    check_replaceable,
     read_outcomes,
     read_probe,
     write_probe,
 )
 from lost_reg.probing.tokens import check_kinds
+from lost_reg.probing.unfinished import PROBE_WORK
 from lost_reg.progress import Progress, no_phases
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import agreeing, counted
@@ -59,6 +58,7 @@ class ClassProbeOptions:
     resize, crop: images are scaled to this shorter side, and a square of this side is cut from their centre,
         in pixels; the latter is rounded to patches. DINOv2's evaluation by nearest neighbours has 256 and
         224, that by logistic regression 224 and 224.
+    overwrite: replace the probe in the folder, once this one is finished.
     engine: what makes the tokens, if not this process; see `Engine`.
     """
 
@@ -67,6 +67,7 @@ class ClassProbeOptions:
     seed: int = 0
     resize: int = 256
     crop: int = 224
+    overwrite: bool = False
     engine: Any = None
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ def probe_classes(
         LostRegError: tokens that the backbone lacks, no usable image, or a folder that holds another probe or
             cannot be written.
     """
-    check_new(folder / PROBE_FILE)
+    check_replaceable(folder, overwrite=options.overwrite)
     dataset.check_trainable()
     kinds = check_kinds(backbone, options.tokens)
     backbone.block_index(options.outliers.layer)
@@ -124,7 +125,8 @@ class _ClassProbe:
 
     def run(self, folder: Path) -> tuple[ProbeRecord, Outcomes]:
         settings = probe_settings(self.dataset, self.backbone, self.options)
-        with work_folder(folder, self._identity(settings)) as work:
+        identity, overwrite = self._identity(settings), self.options.overwrite
+        with work_folder(folder, PROBE_WORK, identity, overwrite=overwrite) as work:
             crop = self.options.crop_of(self.backbone.patch_size)
             extractor = Extractor(
                 self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.loader,
@@ -143,7 +145,6 @@ class _ClassProbe:
             of_kinds = [self._of_kind(index, extracted, record, work) for index in range(len(self.kinds))]
             probe = self._with(record, list(chain.from_iterable(of_kinds)))
             write_probe(folder, *probe)
-            shutil.rmtree(work, ignore_errors=True)
         return probe
 
     def _identity(self, settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,7 +24,6 @@ from lost_reg.backbones.zoo import backbone_label
 from lost_reg.datasets.pixel_labels import LabelledImage, PixelDataset
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new
 from lost_reg.images.batching import DecodedImage
 from lost_reg.json_files import as_json
 from lost_reg.probing.dense_heads import DenseHead, DepthHead, SegmentationHead, head_tokens, predictions
@@ -34,7 +32,15 @@ from lost_reg.probing.dense_options import PROTOCOLS, DenseOptions, DenseTask, P
 from lost_reg.probing.dense_training import TrainingViews, train
 from lost_reg.probing.dense_views import View
 from lost_reg.probing.measures import interval, value
-from lost_reg.probing.records import PROBE_FILE, Measure, Outcomes, ProbeRecord, ProbeScore, write_probe
+from lost_reg.probing.records import (
+    Measure,
+    Outcomes,
+    ProbeRecord,
+    ProbeScore,
+    check_replaceable,
+    write_probe,
+)
+from lost_reg.probing.unfinished import FEATURES, PROBE_WORK
 from lost_reg.progress import Progress, no_phases
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
@@ -74,7 +80,7 @@ def probe_dense(
             small, no usable image, or a folder that holds another probe.
     """
     options, loader = options or DenseOptions(), replace(loader or LoaderOptions(), apply_exif=False)
-    check_new(out / PROBE_FILE)
+    check_replaceable(out, overwrite=options.overwrite)
     check_blocks(backbone)
     return _Probe(data, backbone, task, options, loader, progress).run(out)
 
@@ -106,13 +112,13 @@ class _Probe:
         settings = {**self._settings(), "files": self.data.digest()}
         reader = LabelReader(self.data, self.task, self.options, self.data.classes)
         reader, views = read_all(reader, self.progress("labels"), workers=self.loader.workers)
-        with work_folder(out, json.loads(as_json(settings))) as work:
-            with FeatureCache(work / "features", math.inf, "the same command") as cache:
+        settings, overwrite = json.loads(as_json(settings)), self.options.overwrite
+        with work_folder(out, PROBE_WORK, settings, overwrite=overwrite) as work:
+            with FeatureCache(work / FEATURES, math.inf, "the same command") as cache:
                 training = self._fill(cache, views)
                 head = self._trained(training, reader, work)
             record, outcomes = self._scored(head, reader, training)
             write_probe(out, record, outcomes)
-            shutil.rmtree(work, ignore_errors=True)
         return record
 
     def _fill(self, cache: FeatureCache, views: Sequence[View]) -> TrainingViews:

@@ -26,7 +26,7 @@ from lost_reg.runs.engines import Engine
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
-_CUTOFF_FILE = "cutoff.json"
+CUTOFF_FILE = "cutoff.json"
 _BY_OUTLIERS: tuple[Token, ...] = ("normal", "outlier")  # the kinds that need a cut-off
 
 
@@ -89,7 +89,7 @@ class Extractor:
 
     def _cutoff(self, work: Path, phase: Callable[[str], Progress]) -> float:
         """The norm above which patches are outliers, measured once."""
-        file = work / _CUTOFF_FILE
+        file = work / CUTOFF_FILE
         try:
             return parse_json(read_regular(file), float)
         except (FileNotFoundError, *MALFORMED):

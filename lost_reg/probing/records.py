@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import open_regular, read_regular, whole_file
+from lost_reg.files import check_kind, check_new, open_regular, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, Count, as_json, parse_json, reason_of
 
 PROBE_FILE, OUTCOMES_FILE = "probe.json", "outcomes.npz"
@@ -111,10 +111,20 @@ def write_probe(folder: Path, record: ProbeRecord, outcomes: Outcomes) -> None:
     arrays |= {f"{_ROWS}{index}": rows for index, rows in enumerate(outcomes.rows)}
     if outcomes.truth is not None:
         arrays[_TRUTH] = outcomes.truth
-    with whole_file(folder / OUTCOMES_FILE) as part, part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
     with whole_file(folder / PROBE_FILE) as part:
         part.write_text(as_json(asdict(record)) + "\n", encoding="utf-8")
+        with whole_file(folder / OUTCOMES_FILE) as of_outcomes, of_outcomes.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Check that a probe may be written to a folder: there is none, or one that `overwrite` replaces.
+
+    Raises:
+        LostRegError: it may not.
+    """
+    check_new(folder / PROBE_FILE, overwrite=overwrite)
+    check_kind(folder / PROBE_FILE, lambda: read_probe(folder))
 
 
 def read_probe(folder: Path) -> ProbeRecord:

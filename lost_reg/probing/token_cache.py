@@ -11,6 +11,8 @@ import numpy as np
 
 from lost_reg.errors import LostRegError
 
+TOKENS_FILE = "tokens.bin"
+
 
 class TokenCache:
     """One token of each kind of each image, as records of one length; what a killed process left is used.
@@ -24,7 +26,7 @@ class TokenCache:
     """
 
     def __init__(self, folder: Path, kinds: int, width: int):
-        self._tokens = folder / "tokens.bin"
+        self._tokens = folder / TOKENS_FILE
         self._record = np.dtype([("image", "<i8"), ("tokens", "<f4", (kinds, width))])
         with self._appended() as file:  # a record that was not written to its end is cut off
             file.truncate(file.tell() // self._record.itemsize * self._record.itemsize)

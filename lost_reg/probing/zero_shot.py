@@ -6,7 +6,6 @@ can have test-time registers (Jiang et al. 2025).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,26 +16,35 @@ import numpy as np
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.base import normalized
 from lost_reg.errors import LostRegError
-from lost_reg.files import check_new, read_text
+from lost_reg.files import read_text
 from lost_reg.images.batching import DecodedImage
 from lost_reg.probing.class_probe import rows_of
 from lost_reg.probing.labelled import LabelledDataset
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.open_clip_models import OpenClip, import_open_clip
 from lost_reg.probing.records import (
-    PROBE_FILE,
     Measure,
     Outcomes,
     ProbeRecord,
     ProbeScore,
+    check_replaceable,
     write_probe,
 )
 from lost_reg.probing.token_cache import TokenCache
+from lost_reg.probing.unfinished import PROBE_WORK
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.work_folder import work_folder
 from lost_reg.types import Failure
+
+
+@dataclass(frozen=True)
+class ZeroShotOptions:
+    """seed: of the bootstrap. overwrite: replace the probe in the folder, once this one is finished."""
+
+    seed: int = 0
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +97,9 @@ def probe_zero_shot(
     clip: OpenClip,
     prompts: Prompts,
     folder: Path,
+    options: ZeroShotOptions,
     loader: LoaderOptions,
     *,
-    seed: int = 0,
     progress: Progress = no_progress,
 ) -> tuple[ProbeRecord, Outcomes]:
     """Classify the test images of a dataset by the names of its classes, and write the probe.
@@ -100,20 +108,18 @@ def probe_zero_shot(
 
     Args:
         folder: a new one for the probe, or that of an interrupted call.
-        seed: of the bootstrap.
 
     Raises:
         LostRegError: no usable image, or a folder that holds another probe or cannot be written.
     """
-    check_new(folder / PROBE_FILE)
-    settings = _settings(dataset, clip, prompts, seed)
+    check_replaceable(folder, overwrite=options.overwrite)
+    settings = _settings(dataset, clip, prompts, options.seed)
     files = {"dataset": dataset.name, "files": dataset.parts["test"].digest()}
     of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
-    with work_folder(folder, {**of_images, **files}) as work:
+    with work_folder(folder, PROBE_WORK, {**of_images, **files}, overwrite=options.overwrite) as work:
         embedded = _embedded(dataset, clip, work, loader, progress)
         probe = _classified(dataset, clip, prompts, settings, embedded)
         write_probe(folder, *probe)
-        shutil.rmtree(work, ignore_errors=True)
     return probe
 
 

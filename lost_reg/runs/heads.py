@@ -12,7 +12,7 @@ from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.head import Head, HeadConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
-from lost_reg.files import read_regular, whole_file
+from lost_reg.files import check_kind, read_regular, whole_file
 from lost_reg.json_files import MALFORMED, as_json, parse_json, reason_of
 
 if TYPE_CHECKING:
@@ -66,20 +66,22 @@ def check_free_for_head(out: Path, *, resume: bool, overwrite: bool = False) -> 
     """Check that a head may be written to a folder.
 
     Raises:
-        LostRegError: a file; unless `overwrite` is given, a folder with a head, or with an unfinished one
-            although `resume` is not given.
+        LostRegError: a file; a damaged head; unless `overwrite` is given, a folder with a head, or with an
+            unfinished one although `resume` is not given, which also continues one that replaces a head.
     """
     if out.exists() and not out.is_dir():
         raise LostRegError(f"cannot write a head to {str(out)!r}: it is a file; choose a folder as `out`")
-    if (out / HEAD_FILE).exists() and not overwrite:
+    is_begun = (out / WORK_FOLDER).exists()
+    if (out / HEAD_FILE).exists() and not (overwrite or (resume and is_begun)):
         raise LostRegError(
-            f"{str(out)!r} holds a head already: `overwrite` starts it anew, or choose another `out`"
+            f"{str(out)!r} holds a head already: `overwrite` replaces it, or choose another `out`"
         )
-    if (out / WORK_FOLDER).exists() and not (resume or overwrite):
+    if is_begun and not (resume or overwrite):
         raise LostRegError(
-            f"{str(out)!r} holds an unfinished training: `resume` continues it, `overwrite` starts it anew, "
+            f"{str(out)!r} holds an unfinished training: `resume` continues it, `overwrite` starts another, "
             "or choose another `out`"
         )
+    check_kind(out / HEAD_FILE, lambda: read_head(out))
 
 
 def bundled_heads() -> list[str]:

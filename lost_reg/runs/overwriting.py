@@ -1,13 +1,11 @@
-"""Removing the results of a run, or of another command, so that others can take their folder."""
+"""Removing the results of a run, or of a sweep, so that others can take their folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import check_no_links
@@ -23,11 +21,9 @@ from lost_reg.runs.folder import (
     read_outcomes,
     read_record,
 )
-from lost_reg.runs.heads import WORK_FOLDER, WORK_SETTINGS
 from lost_reg.runs.map_files import maps_path
 from lost_reg.runs.pictures import picture_path
 from lost_reg.runs.sweep_folder import SCORES_FILE
-from lost_reg.runs.writer import while_locked
 
 
 def remove_results(folder: Path, layout: Layout = RUN_LAYOUT) -> None:
@@ -48,32 +44,6 @@ def remove_results(folder: Path, layout: Layout = RUN_LAYOUT) -> None:
         for name in _of_images(layout):
             _remove_empty(folder / name)
         (folder / layout.record_file).unlink()
-
-
-def remove_recorded(
-    folder: Path, record: str, read: Callable[[Path], Any], others: Iterable[str] = ()
-) -> None:
-    """Remove what a command wrote into a folder, and nothing else: unfinished work, files, the record last.
-
-    Args:
-        record: the file that makes the folder one of its kind; nothing but unfinished work is removed
-            without it.
-        read: reads the record of a folder; raises LostRegError for one of another kind.
-        others: the names of the other files.
-
-    Raises:
-        LostRegError: a record of another kind, a folder that holds links or is in use, or a file that cannot
-            be removed.
-    """
-    if not folder.is_dir():
-        return
-    with while_locked(folder), _removing(folder):
-        if is_of_kind := (folder / record).exists():
-            read(folder)
-        if (folder / WORK_FOLDER / WORK_SETTINGS).is_file():
-            shutil.rmtree(folder / WORK_FOLDER)
-        for name in [*others, record] if is_of_kind else ():
-            (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -30,10 +30,9 @@ from lost_reg.backbones.base import Backbone
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.charts import COLOURS, chart_file
 from lost_reg.errors import LostRegError
-from lost_reg.files import file_digest, read_regular, whole_file
+from lost_reg.files import file_digest, read_regular, remove_files, whole_file
 from lost_reg.json_files import MALFORMED, as_json, convert, parse_json, reason_of
 from lost_reg.runs.folder import RecordedWeights
-from lost_reg.runs.overwriting import remove_recorded
 from lost_reg.runs.seals import OF_DETECTORS, is_own, sealed
 from lost_reg.text import first_sentence
 from lost_reg.training.checkpoints import CHECKPOINT_FILE, OLD_CHECKPOINT, packed
@@ -204,10 +203,10 @@ def write_model(folder: Path, model: nn.Module) -> None:
         part.write_bytes(packed(model.state_dict()))
 
 
-def remove_detector(folder: Path) -> None:
-    """Remove the detector in a folder, finished or not, and nothing else; see `remove_recorded`."""
-    files = (MODEL_FILE, CHECKPOINT_FILE, OLD_CHECKPOINT, LOG_FILE, CHART_FILE)
-    remove_recorded(folder, DETECTOR_FILE, read_detector_record, files)
+def begin_detector(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record of a new training, in place of the detector in the folder, of which no file stays."""
+    remove_files(folder, (CHECKPOINT_FILE, OLD_CHECKPOINT, MODEL_FILE, LOG_FILE, CHART_FILE))
+    write_detector_record(folder, record)
 
 
 class Log:

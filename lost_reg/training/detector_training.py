@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lost_reg.backbones.base import PRECISIONS, Backbone
 from lost_reg.errors import LostRegError
-from lost_reg.files import file_digest
+from lost_reg.files import check_kind, file_digest
 from lost_reg.runs.seals import is_own
 from lost_reg.runs.sessions import now, versions
 from lost_reg.runs.writer import while_locked
@@ -33,11 +33,11 @@ from lost_reg.training.detector_data import Steps, Target, TrainingSet, steps_fr
 from lost_reg.training.detector_folder import (
     DETECTOR_FILE,
     Log,
+    begin_detector,
     load_vit,
     plain,
     read_detector_record,
     recorded_vit,
-    remove_detector,
     write_detector_record,
     write_model,
 )
@@ -56,7 +56,8 @@ class TrainingOptions:
     weights: a ResNet's; for a frozen ViT, those of the run, by default where they were.
     workers: processes that read images; 0 reads in this one.
     save_every: steps between checkpoints; there is also one every five minutes.
-    resume: continue the training in the folder. overwrite: remove the detector in the folder.
+    resume: continue the training in the folder. overwrite: replace the detector in the folder,
+        once the model has been built.
     """
 
     device: torch.device = _CPU
@@ -95,16 +96,14 @@ def train_detector(
     ranks = options.ranks
     if ranks.first:
         check_trainable(out, resume=options.resume, overwrite=options.overwrite)
-        if options.overwrite:
-            remove_detector(out)
     with while_locked(out) if ranks.first else nullcontext():
         record = _record(data, config, options)
-        if ranks.first:
+        if ranks.first and not options.overwrite:
             _check_same(out, record)
         ranks.wait()  # none reads the folder before it is checked
         training = _Training(data, out, config, options)
-        if ranks.first and not (out / DETECTOR_FILE).exists():
-            write_detector_record(out, record)
+        if ranks.first and (options.overwrite or not (out / DETECTOR_FILE).exists()):
+            begin_detector(out, record)
         summary = training.run(progress)
         if ranks.first:
             training.finish()
@@ -116,8 +115,8 @@ def check_trainable(out: Path, *, resume: bool, overwrite: bool = False) -> None
     """Check that a detector may be trained in a folder.
 
     Raises:
-        LostRegError: a file, other files in it, or a training although neither `resume` nor `overwrite` is
-            given.
+        LostRegError: a file, other files in it, a damaged record, or a training although neither `resume` nor
+            `overwrite` is given.
     """
     if out.exists() and not out.is_dir():
         raise LostRegError(f"cannot write a detector to {str(out)!r}: it is a file; choose a folder as `out`")
@@ -127,6 +126,7 @@ def check_trainable(out: Path, *, resume: bool, overwrite: bool = False) -> None
                 f"{str(out)!r} holds a detector already: `resume` continues it, `overwrite` starts it anew, "
                 "or choose another `out`"
             )
+        check_kind(out / DETECTOR_FILE, lambda: read_detector_record(out))
     elif out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         raise LostRegError(f"{str(out)!r} holds other files: choose another `out`")
 
@@ -164,7 +164,9 @@ def _check_same(out: Path, record: dict[str, Any]) -> None:
             f"{key.replace('trained_on', 'boxes')}: {_short(before.get(key))}, now {_short(after[key])}"
             for key in other
         )
-        raise LostRegError(f"{str(out)!r} holds another training ({shown}): choose another `out`")
+        raise LostRegError(
+            f"{str(out)!r} holds another training ({shown}): choose another `out`, or `overwrite` it"
+        )
 
 
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
@@ -210,7 +212,7 @@ class _Training:
 
     def _restore(self) -> int:
         """Continue from the last checkpoint, if there is one; returns how many steps were done."""
-        if not (self._out / DETECTOR_FILE).exists():
+        if self._options.overwrite or not (self._out / DETECTOR_FILE).exists():
             return 0
         if read_detector_record(self._out)["finished"]:
             return self._config.steps
@@ -292,7 +294,7 @@ class _Training:
         if not math.isfinite(value := loss.item()):
             raise LostRegError(
                 f"the loss of step {step} is not finite: train with a smaller `lr`, or with `precision` "
-                "fp32, into another `out`"
+                "fp32, and `overwrite` this training, or choose another `out`"
             )
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()

@@ -14,7 +14,7 @@ from msgspec import Meta
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, as_json, parse_json
 
-_VALUES_FILE, _INDEX_FILE = "features.bin", "features.jsonl"
+FEATURE_FILES = _VALUES_FILE, _INDEX_FILE = "features.bin", "features.jsonl"
 _TYPE = np.dtype("<f2")
 _LARGEST = float(np.finfo(_TYPE).max)
 

@@ -7,7 +7,6 @@ found, and then from its own predictions. How it differs, and what that gave, is
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +25,11 @@ from lost_reg.files import whole_file
 from lost_reg.json_files import as_json
 from lost_reg.progress import Progress, no_phases, no_progress
 from lost_reg.runs.folder import Results
-from lost_reg.runs.heads import HEAD_FILE, check_free_for_head, read_head, write_head
-from lost_reg.runs.overwriting import remove_recorded
+from lost_reg.runs.heads import check_free_for_head, write_head
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
 from lost_reg.text import counted
-from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
+from lost_reg.training.feature_cache import FEATURE_FILES, FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
     Layer,
@@ -45,10 +43,11 @@ from lost_reg.training.head_fit import (
     with_threshold,
 )
 from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
-from lost_reg.training.work_folder import work_folder
+from lost_reg.training.work_folder import WorkKind, work_folder
 from lost_reg.version import __version__
 
-_STATE_FILE = "state.safetensors"
+_STATE_FILE, _FEATURES = "state.safetensors", "features"
+_WORK = WorkKind("train head", (_STATE_FILE, *(f"{_FEATURES}/{name}" for name in FEATURE_FILES)))
 _IMAGES_FOR_THRESHOLD = 1000
 _OTHER_METHOD = "train on a run of another `method`, such as spread, or at a larger `max_side`"
 
@@ -99,11 +98,9 @@ def train_head(
     images = images_to_train_on(results, training, options)
     settings = _settings(results, backbone, replace(training, features=features), options.limit)
     check_free_for_head(out, resume=options.resume, overwrite=options.overwrite)
-    if options.overwrite:
-        remove_recorded(out, HEAD_FILE, read_head)
-    with work_folder(out, settings) as work:
+    with work_folder(out, _WORK, settings, overwrite=options.overwrite) as work:
         loader = as_in_run(options.loader, results)
-        with FeatureCache(work / "features", training.cache_gib * 2**30) as cache:
+        with FeatureCache(work / _FEATURES, training.cache_gib * 2**30) as cache:
             source = FeatureSource(images, backbone, features, loader, cache, options.engine)
             source.fill(progress("features"))
             layer = fit(source, training, work / _STATE_FILE, progress("learning"))
@@ -120,7 +117,6 @@ def train_head(
             json.loads(as_json(trained_on)),
         )
         write_head(head, out)
-        shutil.rmtree(work, ignore_errors=True)
     return TrainedHead(head, failures=source.failures, **counts)
 
 

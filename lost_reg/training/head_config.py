@@ -56,7 +56,8 @@ class TrainOptions:
 
     limit: how many images to learn from at most, drawn at random.
     image_root: where the run's images are; by default where they were.
-    resume: continue a training that was interrupted. overwrite: remove the head that the folder holds.
+    resume: continue a training that was interrupted. overwrite: replace the head that the folder holds,
+        once this one is trained.
     engine: what computes the features, if not this process.
     """
 

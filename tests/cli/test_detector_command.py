@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+import torch
 from detector_cases import run_on_scenes, write_run
 
 from lost_reg.discovery.methods import describe_setting
@@ -85,6 +86,15 @@ def test_options_that_do_not_apply_are_refused(lost_reg, refused, detector, run,
     again = ("train", "detector", run, "--out", detector, *SMALL[:-1], 1)
     assert "--resume continues it, --overwrite starts it anew" in refused(*again)
     (detector / "mine.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in detector.iterdir()}
+    torch.save({"model": {"nothing.weight": torch.zeros(2)}}, tmp_path / "unfit.pth")
+    for more in (
+        ("--weights", photos / "0.png"),
+        ("--weights", tmp_path / "unfit.pth"),
+        ("--backbone", "resnet18", "--weights", tmp_path / "unfit.pth"),
+    ):
+        refused(*again, *more, "--overwrite")
+        assert {path.name: path.read_bytes() for path in detector.iterdir()} == before
     assert lost_reg(*again, "--overwrite").exit_code == 0
     assert read_detector_record(detector)["config"]["steps"] == 1
     assert len((detector / "log.csv").read_text().splitlines()) == 2 and (detector / "mine.txt").is_file()

@@ -1,4 +1,4 @@
-"""`--overwrite` of commands besides `run`: it removes what lost-reg wrote, and nothing else."""
+"""`--overwrite` of commands besides `run`: it replaces what lost-reg wrote, and nothing else."""
 
 from __future__ import annotations
 
@@ -46,21 +46,67 @@ def test_what_a_command_wrote_is_removed_and_nothing_else(lost_reg, refused, pho
     assert json.loads((folder / record).read_text()) == {"somebody": "else"}
 
 
-def test_a_command_stopped_while_overwriting_continues_without_it(lost_reg, photos, tmp_path, monkeypatch):
+def test_a_command_stopped_while_overwriting_continues(lost_reg, refused, photos, tmp_path, monkeypatch):
     from lost_reg.artifacts import measure
 
-    given = ("artifacts", photos, "-b", "tiny", "--out", tmp_path / "out", *WORKERS)
+    out, real, measured = tmp_path / "out", measure.measure, []
+    given = ("artifacts", photos, "-b", "tiny", "-b", "timm:vit_tiny_patch16_224=random", "--out", out)
+    given = (*given, "--max-side", 64, *WORKERS)
     assert lost_reg(*given).exit_code == 0
+    before = (out / "artifacts.json").read_bytes()
 
-    def stopped(*args, **options):
-        raise KeyboardInterrupt
+    def measure_or_stop(stream, backbone, *args, **options):
+        if len(measured) == stopped_at:
+            raise KeyboardInterrupt
+        measured.append(backbone.name)
+        return real(stream, backbone, *args, **options)
 
-    monkeypatch.setattr(measure, "measure", stopped)
-    said = f"Interrupted: 0 of 1 model measured, in {tmp_path / 'out'}; the same command"
-    assert lost_reg(*given, "--overwrite").stderr.endswith(f"{said}, without --overwrite, continues\n")
-    assert lost_reg(*given).stderr.endswith(f"{said} continues\n")
-    monkeypatch.undo()
-    assert lost_reg(*given).exit_code == 0
+    monkeypatch.setattr(measure, "measure", measure_or_stop)
+    stopped_at = 0
+    said = f"of 2 models measured, in {out}; the same command continues\n"
+    assert lost_reg(*given, "--overwrite").stderr.endswith(f"Interrupted: 0 {said}")
+    assert (out / "artifacts.json").read_bytes() == before
+    assert "exists already" in refused(*given)
+    stopped_at = 1
+    assert lost_reg(*given, "--overwrite").stderr.endswith(f"Interrupted: 1 {said}")
+    assert not (out / "sizes.svg").exists()  # it shows several models
+    stopped_at = 9
+    assert lost_reg(*given, "--overwrite").exit_code == 0
+    assert len(measured) == len({*measured}) == 2
+    assert len(json.loads((out / "artifacts.json").read_bytes())["backbones"]) == 2
+
+
+def test_artifacts_stay_if_the_new_ones_cannot_be_measured(lost_reg, refused, photos, tmp_path):
+    out, unreadable = tmp_path / "out", tmp_path / "unreadable"
+    unreadable.mkdir()
+    (unreadable / "a.png").write_text("no image")
+    given = ("-b", "tiny", "--out", out, *WORKERS)
+    assert lost_reg("artifacts", photos, *given).exit_code == 0
+    (out / "unfinished").mkdir()
+    (out / "unfinished" / "settings.json").write_text('{"head": "of hours"}')
+    before = content_of(out)
+    for images, more in ((photos, ("--layer", 99)), (photos, ("--device", "cuda:9")), (unreadable, ())):
+        refused("artifacts", images, *given, *more, "--overwrite")
+        assert content_of(out) == before
+    assert lost_reg("artifacts", photos, *given, "--layer", -1, "--overwrite").exit_code == 0
+    after = content_of(out)
+    assert after["settings.json"] == before["settings.json"]
+    assert after["artifacts.json"] != before["artifacts.json"]
+
+
+def test_what_to_do_about_a_damaged_record_is_said(refused, photos, voc, tmp_path):
+    (tmp_path / "neurons.json").write_text("{")
+    (tmp_path / "artifacts.json").write_text("{")
+    for command, (record, arguments) in COMMANDS.items():
+        if command != "sweep":
+            out = tmp_path / record if command == "register-neurons" else tmp_path
+            text = refused(command, *arguments(photos, voc), *WORKERS, "--out", out, "--overwrite")
+            assert "; delete it, or choose another --out" in text
+            assert (tmp_path / record).read_text() == "{"
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_one_of_resume_and_overwrite(refused, photos):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from lost_reg.artifacts.records import RULES, read_artifacts
-from lost_reg.probing import logistic, tables
+from lost_reg.probing import class_probe, logistic, tables
 from lost_reg.probing.published import published_value
 from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
 
@@ -235,8 +235,45 @@ def test_overwriting_removes_the_probe_and_nothing_else(lost_reg, refused, class
     assert lost_reg(*probe, "--seed", 1, "--overwrite").exit_code == 0
     assert read_probe(out).settings["seed"] == 1
     assert {path.name for path in out.iterdir()} == {".lock", "mine.txt", "probe.json", "outcomes.npz"}
-    (out / "probe.json").write_text('{"somebody": "else"}')
-    assert "does not hold a probe" in refused(*probe, "--overwrite")
-    assert (out / "outcomes.npz").is_file()
     assert "unknown dataset" in refused("probe", "nothing", *probe[2:], "--overwrite")
     assert (out / "probe.json").is_file()
+    (out / "probe.json").write_text('{"somebody": "else"}')
+    text = refused(*probe, "--overwrite")
+    assert "does not hold a probe" in text and "; delete it, or choose another --out" in text
+    assert (out / "outcomes.npz").is_file()
+
+
+def test_a_probe_stays_if_the_new_one_cannot_be_made(lost_reg, refused, classes, tmp_path):
+    out = tmp_path / "out"
+    probe = ("probe", classes, "-b", "tiny", "--out", out, *SMALL, "--tokens", "mean")
+    assert lost_reg(*probe).exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for more, text in (
+        (("--layer", 99), "layer"),
+        (("-b", "timm:vit_tiny_patch16_224", "--weights", "random", "--tokens", "register"), "register"),
+        (("--limit", 1, "--tokens", "cls"), "class"),
+    ):
+        assert text in refused(*probe, *more, "--overwrite")
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_stopped_probe_that_replaces_one_is_continued(lost_reg, refused, classes, tmp_path, monkeypatch):
+    out, real, scored = tmp_path / "out", class_probe._scored, []
+    probe = ("probe", classes, "-b", "tiny", "--out", out, *SMALL, "--tokens", "mean,cls")
+    assert lost_reg(*probe).exit_code == 0
+    before = (out / "probe.json").read_bytes()
+
+    def stop_at_the_second(kind, *args):
+        if scored == ["cls"] or scored == ["mean"]:
+            scored.append("stopped")
+            raise KeyboardInterrupt
+        scored.append(kind)
+        return real(kind, *args)
+
+    monkeypatch.setattr(class_probe, "_scored", stop_at_the_second)
+    stopped = lost_reg(*probe, "--seed", 1, "--overwrite")
+    assert stopped.stderr.endswith("the same command continues\n")
+    assert (out / "probe.json").read_bytes() == before
+    assert lost_reg(*probe, "--seed", 1, "--overwrite").exit_code == 0
+    assert len(scored) == 3 and read_probe(out).settings["seed"] == 1
+    assert not (out / "unfinished").exists()

@@ -56,3 +56,13 @@ def test_bad_input_is_one_line(tmp_path):
         result = probe(folder, tmp_path / f"out{number}", *options)
         assert result.exit_code in (1, 2) and text in result.stderr, result.output
         assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("more", [("--depth-scale", "1e-9"), ("--max-depth", "0.5"), ("--cache-gib", "1e-7")])
+def test_a_probe_stays_if_the_new_one_cannot_be_made(more, tmp_path):
+    folder, out = write_depth(tmp_path / "data", train=2, test=2), tmp_path / "out"
+    assert probe(folder, out, "--task", "depth").exit_code == 0
+    before = [(out / name).read_bytes() for name in ("probe.json", "outcomes.npz")]
+    result = probe(folder, out, "--task", "depth", *more, "--overwrite")
+    assert result.exit_code == 1 and "Traceback" not in result.output
+    assert [(out / name).read_bytes() for name in ("probe.json", "outcomes.npz")] == before

@@ -55,9 +55,18 @@ def test_from_images_to_a_comparison_on_held_out_images(lost_reg, refused, scene
     assert "a head of 192 weights, trained on" in text and f"--method head --head {head}" in text
     assert "holds a head already: --overwrite" in refused("train", "head", run, *options)
     (head / "unfinished").mkdir()
-    (head / "unfinished" / "settings.json").write_text("of another training")
-    made(lost_reg, "train", "head", run, *options, "--overwrite")
-    assert {path.name for path in head.iterdir()} == {"head.json", ".lock"}
+    (head / "unfinished" / "mine.txt").write_text("mine")
+    (head / "unfinished" / "settings.json").write_text('{"command": "probe"}')
+    before = (head / "head.json").read_bytes()
+    overwriting = ("train", "head", run, *options, "--overwrite")
+    assert "holds the unfinished work of another command" in refused(*overwriting)
+    (head / "unfinished" / "settings.json").write_text('{"command": "train head"}')
+    refused(*overwriting, "--max-side", 1)
+    assert (head / "head.json").read_bytes() == before
+    made(lost_reg, *overwriting, "--rounds", 1)
+    assert {path.name for path in head.iterdir()} == {"head.json", ".lock", "unfinished"}
+    assert [path.name for path in (head / "unfinished").iterdir()] == ["mine.txt"]
+    assert (head / "head.json").read_bytes() != before
 
     with_head = ("run", "-d", scenes, "--method", "head", "--head", head, "--workers", 0, "--out", of_head)
     made(lost_reg, *with_head)

@@ -185,6 +185,9 @@ def test_an_interrupted_probe_continues(probe, one_template, tmp_path, monkeypat
     assert sorted(added) == list(range(record.scores[0].test)) and again == record
     rows = [read_outcomes(tmp_path / name, record).rows[0] for name in ("whole", "out")]
     assert np.array_equal(*rows)
+    assert probe(*one_by_one, "--seed", 1).exit_code == 1
+    assert probe(*one_by_one, "--seed", 1, "--overwrite").exit_code == 0
+    assert read_probe(tmp_path / "out").settings["seed"] == 1
 
 
 def test_bad_names_and_templates_are_one_line(probe, tmp_path):

@@ -14,6 +14,7 @@ from lost_reg.discovery.methods import Setting, describe_setting, preset_setting
 from lost_reg.runs.heads import (
     WORK_FOLDER,
     bundled_heads,
+    check_free_for_head,
     drawing,
     fitted,
     is_held_out,
@@ -44,6 +45,16 @@ def test_a_folder_without_a_head_is_refused(tmp_path):
     assert "no such head" in refusal(read_head, tmp_path / "missing")
     (tmp_path / WORK_FOLDER).mkdir()
     assert "its training has not finished" in refusal(read_head, tmp_path)
+
+
+def test_a_training_that_replaces_a_head_is_resumed(tmp_path):
+    write_head(HEAD, tmp_path)
+    assert "`overwrite` replaces it" in refusal(check_free_for_head, tmp_path, resume=True)
+    (tmp_path / WORK_FOLDER).mkdir()
+    check_free_for_head(tmp_path, resume=True)
+    assert "`overwrite` replaces it" in refusal(check_free_for_head, tmp_path, resume=False)
+    (tmp_path / "head.json").write_text("{")
+    assert "; delete it, or choose another `out`" in refusal(check_free_for_head, tmp_path, resume=True)
 
 
 def test_a_head_decides_on_the_features_and_a_setting_on_the_size(random_backbone):

@@ -190,7 +190,8 @@ def test_mixed_precision_is_near(data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(data, tmp_path):
-    assert "not finite" in refusal(train, data, tmp_path / "detector", lr=1e30, warmup=0, steps=20)
+    text = refusal(train, data, tmp_path / "detector", lr=1e30, warmup=0, steps=20)
+    assert "not finite" in text and "`overwrite` this training, or choose another `out`" in text
 
 
 RANK = """
