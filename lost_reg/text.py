@@ -5,15 +5,20 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import shutil
-import textwrap
+import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import one_line
 
-_LEAST = 16  # characters of a word in a narrow table
+_LEAST = 16  # columns of the terminal for a word in a narrow table
+_CUTS = 1 / 2, 1 / 4, 3 / 4, 0, 1  # where a word may be cut: the share of what is kept that is its start
+_WITHOUT_WIDTH = {"Mn", "Me", "Cf"}  # categories of marks on the character before, and of invisible ones
 _FOR_ONE = {"are": "is", "have": "has", "were": "was"}
 
 
@@ -49,26 +54,25 @@ def text_table(
     """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned.
 
     Args:
-        width: in characters. In a wider table, words are shortened; if that is not enough, columns are left
-            out until it fits, and a last line names them.
+        width: as shown in a terminal, see `display_width`. In a wider table, words are shortened; if that is
+            not enough, columns are left out until it fits, and a last line names them.
         drop: the columns that may be left out, the first first.
-        shorten: the columns whose words may lose their middle, down to `_LEAST` characters.
+        shorten: the columns whose words may lose their middle, down to `_LEAST`. Different words stay
+            different, if need be by another cut or in a wider column.
         fold: a column of words that may go on in further lines.
     """
     rows = [{one_line(title): one_line(cell) for title, cell in row.items()} for row in rows]
-    full = {title: max(len(title), *(len(row[title]) for row in rows)) for title in rows[0]}
-    least = {title: max(_LEAST, len(title)) for title in shorten if title in full}
+    full = {title: max(map(display_width, (title, *(row[title] for row in rows)))) for title in rows[0]}
+    words = {title: [row[title] for row in rows] for title in rows[0]}
+    least = {title: _least(words[title], title, full[title]) for title in shorten if title in full}
     if fold:
-        least[fold] = max(map(len, (fold, *(word for row in rows for word in row[fold].split()))))
+        least[fold] = max(map(display_width, (fold, *(word for row in rows for word in row[fold].split()))))
     shown = _fitting(full, least, width, drop)
     sizes = _sizes({title: full[title] for title in shown}, least, width)
-    lines = [
-        {
-            title: _without_middle(row[title], sizes[title]) if title in shorten else row[title]
-            for title in shown
-        }
-        for row in rows
-    ]
+    lines = [{title: row[title] for title in shown} for row in rows]
+    for title in (name for name in shorten if name in shown):
+        for line, word in zip(lines, _shortened(words[title], sizes[title])):
+            line[title] = word
     if fold in shown:
         lines = [line for row in lines for line in _folded(row, fold, sizes[fold])]
     columns = [_column(title, [line[title] for line in lines]) for title in shown]
@@ -111,16 +115,65 @@ def _sizes(full: Mapping[str, int], least: Mapping[str, int], width: int | None)
     return sizes
 
 
-def _without_middle(text: str, size: int) -> str:
-    """The text in so many characters, with an ellipsis in place of its middle if it is longer."""
-    end = (size - 1) // 2
-    return text if len(text) <= size else f"{text[: size - 1 - end]}…{text[len(text) - end :]}"
+def _least(words: Sequence[str], title: str, full: int) -> int:
+    """The least size, from that of the title and `_LEAST`, in which different words stay different."""
+    sizes = range(min(full, max(_LEAST, display_width(title))), full)
+    return sizes.start + bisect_left(sizes, True, key=lambda size: _differ(_shortened(words, size), words))
+
+
+def _shortened(words: Sequence[str], size: int) -> list[str]:
+    """Words in a size, cut at the first place of `_CUTS` where different ones stay different, if any."""
+    cuts = [[_without_middle(word, size, share) for word in words] for share in _CUTS]
+    return next((cut for cut in cuts if _differ(cut, words)), cuts[0])
+
+
+def _differ(cut: Sequence[str], words: Sequence[str]) -> bool:
+    return len({*cut}) == len({*words})
+
+
+def _without_middle(text: str, size: int, share: float) -> str:
+    """The text in a size, with an ellipsis in place of its middle if it is longer.
+
+    share: that of its start in what is kept.
+    """
+    if display_width(text) <= size:
+        return text
+    start = math.ceil((size - 1) * share)
+    return f"{_start(text, start)}…{_end(text, size - 1 - start)}"
+
+
+def _start(text: str, size: int) -> str:
+    widths = accumulate(map(_character_width, text))
+    return text[: bisect_right(list(widths), size)]
+
+
+def _end(text: str, size: int) -> str:
+    widths = accumulate(map(_character_width, reversed(text)))
+    end = text[len(text) - bisect_right(list(widths), size) :]
+    return end.lstrip("".join(one for one in end if not _character_width(one)))  # marks of what is cut off
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide character, none for a combining one."""
+    return sum(map(_character_width, text))
+
+
+def _character_width(character: str) -> int:
+    if unicodedata.category(character) in _WITHOUT_WIDTH:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _folded(row: dict[str, str], title: str, size: int) -> list[dict[str, str]]:
-    """A row as several, with one column in lines of so many characters."""
-    first, *more = textwrap.wrap(row[title], size, break_long_words=False, break_on_hyphens=False) or [""]
-    return [{**row, title: first}, *({**dict.fromkeys(row, ""), title: line} for line in more)]
+    """A row as several, with one column in lines of a size."""
+    lines = [""]
+    for word in row[title].split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if display_width(longer) > size and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [{**row, title: lines[0]}, *({**dict.fromkeys(row, ""), title: line} for line in lines[1:])]
 
 
 def table_width() -> int:
@@ -140,10 +193,10 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 def _column(title: str, cells: Sequence[str]) -> list[str]:
     """The title, a line of dashes and the cells, padded to one width."""
-    width = max(map(len, (title, *cells)))
+    width = max(map(display_width, (title, *cells)))
     is_numeric = all(cell.lstrip("+-<")[:1].isdigit() for cell in cells if cell)
-    pad = str.rjust if is_numeric else str.ljust
-    return [pad(cell, width) for cell in (title, "-" * width, *cells)]
+    padded = [(" " * (width - display_width(cell)), cell) for cell in (title, "-" * width, *cells)]
+    return [f"{space}{cell}" if is_numeric else f"{cell}{space}" for space, cell in padded]
 
 
 def csv_text(rows: Sequence[dict[str, Any]], header: Iterable[str] | None = None) -> str:

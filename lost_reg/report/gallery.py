@@ -107,8 +107,14 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
         for index, colour in enumerate(colours)
     ]
-    explained = explanations(_map_names(gallery["items"]))
-    return Section("gallery", "Gallery", {"notes": notes, "stops": stops, "explanations": explained})
+    content = {
+        "notes": notes,
+        "stops": stops,
+        "explanations": explanations(_map_names(gallery["items"])),
+        "has_maps": any(map(has_maps, gallery["items"])),
+        "has_truth": any(item["truth"] for item in gallery["items"]),
+    }
+    return Section("gallery", "Gallery", content)
 
 
 def has_maps(item: dict[str, Any]) -> bool:
