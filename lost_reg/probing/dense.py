@@ -150,8 +150,7 @@ class _Probe:
         self.failures |= {image_of[name]: reason for name, reason in failures.items()}
         usable = [view for view in views if view.image not in self.failures and len(view.pixels.places)]
         if not usable:
-            failures = [Failure(*failure) for failure in self.failures.items()]
-            raise no_usable_image(len(train_images), failures)
+            raise no_usable_image(len(train_images), [Failure(*one) for one in self.failures.items()])
         return TrainingViews(cache, usable)
 
     def _check_room(self, width: int, views: Sequence[View]) -> None:
