@@ -191,11 +191,13 @@ def cells_of(table: str) -> list[str]:
     return [line.split()[0] for line in table.splitlines()[2:4]]
 
 
-WORDS = st.lists(st.text("ab\u72ac\u0301", min_size=1, max_size=40), min_size=1, max_size=4)
+LENGTHS = st.integers(0, 30)
+MIDDLES = st.lists(st.text("ab\u72ac\u0301", max_size=3), min_size=1, max_size=4)
 
 
-@given(words=WORDS, width=st.integers(1, 60))
-def test_words_of_any_characters_are_cut_to_one_size_and_stay_different(words, width):
+@given(middles=MIDDLES, before=LENGTHS, after=LENGTHS, width=st.integers(1, 60))
+def test_words_that_agree_at_both_ends_are_cut_to_one_size_and_stay_different(middles, before, after, width):
+    words = ["a" + "b" * before + middle + "\u72ac" * after for middle in middles]
     rows = [{"run": word, "n": "1"} for word in words]
     lines = text_table(rows, width=width, shorten=("run",)).splitlines()
     cells = [line.removesuffix("  1").rstrip() for line in lines[2:]]

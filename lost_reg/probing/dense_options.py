@@ -15,7 +15,7 @@ DenseTask = Literal["segmentation", "depth"]
 BATCH = 16  # images of a step
 BINS = 256  # of depth
 MIN_DEPTH = 1e-3  # metres
-MOST_VIEWS = 1000  # DINOv2's schedule of 640,000 images shows each of 640 so often
+MOST_VIEWS = 1000  # DINOv2's schedule of 640,000 images shows each of 640 as often
 
 
 @dataclass(frozen=True)
