@@ -8,9 +8,8 @@ import io
 import math
 import shutil
 import unicodedata
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -136,32 +135,33 @@ def _without_middle(text: str, size: int, share: float) -> str:
 
     share: that of its start in what is kept.
     """
-    if display_width(text) <= size:
+    if _fitting_characters(text, size) == len(text):
         return text
     start = math.ceil((size - 1) * share)
-    return f"{_start(text, start)}…{_end(text, size - 1 - start)}"
+    head = text[: _fitting_characters(text, start)]
+    tail = text[len(text) - _fitting_characters(text[::-1], size - 1 - start) :]
+    marks = "".join(one for one in tail if not display_width(one))
+    return f"{head}…{tail.lstrip(marks)}"  # without marks of what is cut off
 
 
-def _start(text: str, size: int) -> str:
-    widths = accumulate(map(_character_width, text))
-    return text[: bisect_right(list(widths), size)]
-
-
-def _end(text: str, size: int) -> str:
-    widths = accumulate(map(_character_width, reversed(text)))
-    end = text[len(text) - bisect_right(list(widths), size) :]
-    return end.lstrip("".join(one for one in end if not _character_width(one)))  # marks of what is cut off
+def _fitting_characters(text: str, size: int) -> int:
+    """How many characters of a text fit in a size, from its start."""
+    if text.isascii():
+        return min(len(text), size)
+    used = 0
+    for count, character in enumerate(text):
+        used += display_width(character)
+        if used > size:
+            return count
+    return len(text)
 
 
 def display_width(text: str) -> int:
     """How many columns of a terminal a text takes: two for a wide character, none for a combining one."""
-    return sum(map(_character_width, text))
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in _WITHOUT_WIDTH:
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    return len(text) + wide - sum(unicodedata.category(one) in _WITHOUT_WIDTH for one in text)
 
 
 def _folded(row: dict[str, str], title: str, size: int) -> list[dict[str, str]]:
