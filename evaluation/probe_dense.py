@@ -22,7 +22,7 @@ before: in the planted patches, the planted model is worse in both tasks (the pa
 difference excludes 0), and everywhere, where these are 2.3 % of the pixels, by little or nothing.
 
 Last, the real model's head also learns from four views of each training image (`--views 4`), with as many
-steps. What comes of that nothing implies: 60 scenes are few, and 1,000 steps see each of them 267 times.
+steps. The planting implies nothing about this: 60 scenes are few, and 1,000 steps see each of them 267 times.
 """
 
 from __future__ import annotations

@@ -5,15 +5,19 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import math
 import shutil
-import textwrap
+import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import one_line
 
-_LEAST = 16  # characters of a word in a narrow table
+_LEAST = 16  # columns of the terminal for a word in a narrow table
+_CUTS = 1 / 2, 1 / 4, 3 / 4, 0, 1  # where a word may be cut: the share of what is kept that is its start
+_WITHOUT_WIDTH = {"Mn", "Me", "Cf"}  # categories of marks on the character before, and of invisible ones
 _FOR_ONE = {"are": "is", "have": "has", "were": "was"}
 
 
@@ -49,26 +53,25 @@ def text_table(
     """Rows with the same keys as a table: padded columns, numbers right-aligned, words left-aligned.
 
     Args:
-        width: in characters. In a wider table, words are shortened; if that is not enough, columns are left
-            out until it fits, and a last line names them.
+        width: as shown in a terminal, see `display_width`. In a wider table, words are shortened; if that is
+            not enough, columns are left out until it fits, and a last line names them.
         drop: the columns that may be left out, the first first.
-        shorten: the columns whose words may lose their middle, down to `_LEAST` characters.
+        shorten: the columns whose words may lose their middle, down to `_LEAST`. Different words stay
+            different, if need be by another cut or in a wider column.
         fold: a column of words that may go on in further lines.
     """
     rows = [{one_line(title): one_line(cell) for title, cell in row.items()} for row in rows]
-    full = {title: max(len(title), *(len(row[title]) for row in rows)) for title in rows[0]}
-    least = {title: max(_LEAST, len(title)) for title in shorten if title in full}
+    full = {title: max(map(display_width, (title, *(row[title] for row in rows)))) for title in rows[0]}
+    words = {title: [row[title] for row in rows] for title in rows[0]}
+    least = {title: _least(words[title], title, full[title]) for title in shorten if title in full}
     if fold:
-        least[fold] = max(map(len, (fold, *(word for row in rows for word in row[fold].split()))))
+        least[fold] = max(map(display_width, (fold, *(word for row in rows for word in row[fold].split()))))
     shown = _fitting(full, least, width, drop)
     sizes = _sizes({title: full[title] for title in shown}, least, width)
-    lines = [
-        {
-            title: _without_middle(row[title], sizes[title]) if title in shorten else row[title]
-            for title in shown
-        }
-        for row in rows
-    ]
+    lines = [{title: row[title] for title in shown} for row in rows]
+    for title in (name for name in shorten if name in shown):
+        for line, word in zip(lines, _shortened(words[title], sizes[title])):
+            line[title] = word
     if fold in shown:
         lines = [line for row in lines for line in _folded(row, fold, sizes[fold])]
     columns = [_column(title, [line[title] for line in lines]) for title in shown]
@@ -111,16 +114,66 @@ def _sizes(full: Mapping[str, int], least: Mapping[str, int], width: int | None)
     return sizes
 
 
-def _without_middle(text: str, size: int) -> str:
-    """The text in so many characters, with an ellipsis in place of its middle if it is longer."""
-    end = (size - 1) // 2
-    return text if len(text) <= size else f"{text[: size - 1 - end]}…{text[len(text) - end :]}"
+def _least(words: Sequence[str], title: str, full: int) -> int:
+    """The least size, from that of the title and `_LEAST`, in which different words stay different."""
+    sizes = range(min(full, max(_LEAST, display_width(title))), full)
+    return sizes.start + bisect_left(sizes, True, key=lambda size: _differ(_shortened(words, size), words))
+
+
+def _shortened(words: Sequence[str], size: int) -> list[str]:
+    """Words in a size, cut at the first place of `_CUTS` where different ones stay different, if any."""
+    cuts = [[_without_middle(word, size, share) for word in words] for share in _CUTS]
+    return next((cut for cut in cuts if _differ(cut, words)), cuts[0])
+
+
+def _differ(cut: Sequence[str], words: Sequence[str]) -> bool:
+    return len({*cut}) == len({*words})
+
+
+def _without_middle(text: str, size: int, share: float) -> str:
+    """The text in a size, with an ellipsis in place of its middle if it is longer.
+
+    share: that of its start in what is kept.
+    """
+    if _fitting_characters(text, size) == len(text):
+        return text
+    start = math.ceil((size - 1) * share)
+    head = text[: _fitting_characters(text, start)]
+    tail = text[len(text) - _fitting_characters(text[::-1], size - 1 - start) :]
+    marks = "".join(one for one in tail if not display_width(one))
+    return f"{head}…{tail.lstrip(marks)}"  # without marks of what is cut off
+
+
+def _fitting_characters(text: str, size: int) -> int:
+    """How many characters of a text fit in a size, from its start."""
+    if text.isascii():
+        return min(len(text), size)
+    used = 0
+    for count, character in enumerate(text):
+        used += display_width(character)
+        if used > size:
+            return count
+    return len(text)
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(one) in "WF" for one in text)
+    return len(text) + wide - sum(unicodedata.category(one) in _WITHOUT_WIDTH for one in text)
 
 
 def _folded(row: dict[str, str], title: str, size: int) -> list[dict[str, str]]:
-    """A row as several, with one column in lines of so many characters."""
-    first, *more = textwrap.wrap(row[title], size, break_long_words=False, break_on_hyphens=False) or [""]
-    return [{**row, title: first}, *({**dict.fromkeys(row, ""), title: line} for line in more)]
+    """A row as several, with one column in lines of a size."""
+    lines = [""]
+    for word in row[title].split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if display_width(longer) > size and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [{**row, title: lines[0]}, *({**dict.fromkeys(row, ""), title: line} for line in lines[1:])]
 
 
 def table_width() -> int:
@@ -140,10 +193,10 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 def _column(title: str, cells: Sequence[str]) -> list[str]:
     """The title, a line of dashes and the cells, padded to one width."""
-    width = max(map(len, (title, *cells)))
+    width = max(map(display_width, (title, *cells)))
     is_numeric = all(cell.lstrip("+-<")[:1].isdigit() for cell in cells if cell)
-    pad = str.rjust if is_numeric else str.ljust
-    return [pad(cell, width) for cell in (title, "-" * width, *cells)]
+    padded = [(" " * (width - display_width(cell)), cell) for cell in (title, "-" * width, *cells)]
+    return [f"{space}{cell}" if is_numeric else f"{cell}{space}" for space, cell in padded]
 
 
 def csv_text(rows: Sequence[dict[str, Any]], header: Iterable[str] | None = None) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from helpers import refusal
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lost_reg
 from lost_reg.files import read_text
@@ -18,6 +20,7 @@ from lost_reg.text import (
     agreeing,
     counted,
     csv_text,
+    display_width,
     first_sentence,
     short_names,
     shown_names,
@@ -166,6 +169,55 @@ def test_words_lose_their_middle_before_columns_are_left_out():
     assert text_table(rows, width=46, **shown).splitlines()[2:] == [
         "nnnnnnnnn…mmmmmmmmm  aaaaaaaaa…zzzzzzzz    2.5", "Left out to fit the width: count",
     ]  # fmt: skip
+
+
+def test_different_names_stay_different():
+    names = [f"voc07-dino_vits8-lost-{one}-bias_auto-448" for one in ("key", "query")]
+    rows = [{"run": name, "CorLoc": "2.5", "about": "x" * 50} for name in names]
+    shown = {"shorten": ("run",), "drop": ("about",)}
+    for width in range(1, 110):
+        table, _, left_out = text_table(rows, width=width, **shown).partition("\nLeft out")
+        cells = [line.split()[0] for line in table.splitlines()[2:]]
+        assert len({*cells}) == 2 and (left_out or max(map(len, table.splitlines())) <= width), width
+    # the last 15 characters agree, and so do the first 22: of 17 columns, all but one go to the end
+    assert cells_of(text_table(rows, width=25, **shown)) == ["…ey-bias_auto-448", "…ry-bias_auto-448"]
+    assert cells_of(text_table(rows, width=60, **shown)) == names  # there is room, once "about" is gone
+    rows[1]["run"] = rows[0]["run"]
+    assert cells_of(text_table(rows, width=24, **shown)) == ["voc07-di…uto-448"] * 2
+
+
+def cells_of(table: str) -> list[str]:
+    """The words of the first column."""
+    return [line.split()[0] for line in table.splitlines()[2:4]]
+
+
+LENGTHS = st.integers(0, 30)
+MIDDLES = st.lists(st.text("ab\u72ac\u0301", max_size=3), min_size=1, max_size=4)
+
+
+@given(middles=MIDDLES, before=LENGTHS, after=LENGTHS, width=st.integers(1, 60))
+def test_words_that_agree_at_both_ends_are_cut_to_one_size_and_stay_different(middles, before, after, width):
+    words = ["a" + "b" * before + middle + "\u72ac" * after for middle in middles]
+    rows = [{"run": word, "n": "1"} for word in words]
+    lines = text_table(rows, width=width, shorten=("run",)).splitlines()
+    cells = [line.removesuffix("  1").rstrip() for line in lines[2:]]
+    assert len({*cells}) == len({*words})
+    assert {display_width(line) for line in lines} == {display_width(lines[1])}
+    if len({*words}) == 1:
+        assert display_width(lines[1]) <= max(width, 16 + len("  n"))
+
+
+def test_wide_characters_take_two_columns_and_combining_ones_none():
+    assert display_width("\u72ac\uff21a") == 5 and display_width("e\u0301\u200d") == 1
+    assert table(("name", "count"), [("\u72ac\u72ac\u72ac", "1"), ("e\u0301", "20")]) == [
+        "name    count",
+        "------  -----",
+        "\u72ac\u72ac\u72ac      1",
+        "e\u0301          20",
+    ]
+    rows = [{"name": "\u72ac" * 15 + "m" * 9, "about": "\u72ac\u72ac \u72ac\u72ac a"}]
+    lines = text_table(rows, width=24, shorten=("name",), fold="about").splitlines()
+    assert lines[2:] == ["\u72ac" * 4 + "\u2026mmmmmmm  \u72ac\u72ac", " " * 18 + "\u72ac\u72ac a"]
 
 
 def test_a_column_of_words_is_folded():

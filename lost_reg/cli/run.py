@@ -252,7 +252,7 @@ def print_summary(summary: Any, strict: bool) -> None:
     """Print what a run did, and what failed."""
     from lost_reg.runs.degenerate import degenerate_line
     from lost_reg.runs.folder import RUN_FILE, read_outcomes, read_record
-    from lost_reg.runs.sessions import failed_summary, implausible_summary, noted_summary, objects_summary
+    from lost_reg.runs.sessions import implausible_summary, noted_summary, objects_summary
 
     settings = read_record(summary.folder / RUN_FILE)["settings"]
     how = f", by {described(settings)}" if settings["method"] in METHODS else ""
@@ -265,6 +265,17 @@ def print_summary(summary: Any, strict: bool) -> None:
         print_line(noted_summary(summary))
     if line := degenerate_line(lambda: read_outcomes(summary.folder), settings):
         print_message("Warning", line)
+    check_failures(summary, strict=strict)
+
+
+def check_failures(summary: Any, *, strict: bool) -> None:
+    """Warn of images that failed.
+
+    Raises:
+        LostRegError: all images failed, or any if `strict`.
+    """
+    from lost_reg.runs.sessions import failed_summary
+
     if summary.failed:
         text = failed_summary(summary)
         if strict or not summary.done + summary.done_before:

@@ -26,7 +26,7 @@ from lost_reg.cli.options import (
     unannotated_option,
 )
 from lost_reg.cli.output import print_line, print_message, print_note, print_notes
-from lost_reg.cli.run import progress_of_run
+from lost_reg.cli.run import check_failures, progress_of_run
 from lost_reg.cli.setting_options import SweepCommand, values_given
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.runs.options import RunOptions
@@ -170,7 +170,6 @@ def _run_sweep(
     get_weights(backbone, options)
     import_models()
 
-    from lost_reg.runs.sessions import failed_summary
     from lost_reg.runs.sources import source_of_dataset
     from lost_reg.runs.sweep import sweep as sweep_source
 
@@ -180,8 +179,7 @@ def _run_sweep(
         summary = sweep_source(
             source_of_dataset(dataset), loaded, out, settings, chosen, progress=progress, note=print_note
         )
-    if summary.failed:
-        print_message("Warning", failed_summary(summary))
+    check_failures(summary, strict=False)
 
 
 def _settings(options: dict[str, Any]) -> Any:

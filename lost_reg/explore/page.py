@@ -196,7 +196,7 @@ class _Page:
         if session.image is None or None in place:
             return session
         row, col = map(int, place)
-        with suppress(LostRegError):  # it is told in the column
+        with suppress(LostRegError):  # the column shows the error
             position = self.panels[0].position_of(values, session.image, (row, col), self.store)
             return replace(session, position=position)
         return session

@@ -153,7 +153,7 @@ class Panel:
         backbone, choice = self.choice(values)
         try:
             setting = setting_of(backbone, choice.method, max_side=self._max_side)
-        except LostRegError:  # it is told in the column
+        except LostRegError:  # the column shows the error
             return {self.controls["map"]: gr.skip()}
         return {self.controls[name]: gr.update(**change) for name, change in _controls_of(setting).items()}
 

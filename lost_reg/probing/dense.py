@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -122,28 +123,40 @@ class _Probe:
         return record
 
     def _fill(self, cache: FeatureCache, views: Sequence[View]) -> TrainingViews:
-        """Compute the tokens of the views that the cache does not have."""
+        """Compute the tokens of the views that the cache does not have.
+
+        An image is used in all of its views, or not at all.
+        """
         train_images, patch = self.data.train, self.backbone.patch_size
         missing: dict[str, list[View]] = {}
         for view in views:
             if view.name not in cache:
                 missing.setdefault(view.image, []).append(view)
         progress = self.progress("features", "view" if self.options.views > 1 else "image")
-        done, total = sum(view.name in cache for view in views), len(views)
+        image_of = {view.name: view.image for view in views}
+        left = Counter(view.image for view in views if view.name not in cache)
+        done, total = len(views) - left.total(), len(views)
+        failures: dict[str, str] = {}
 
         def views_of(image: DecodedImage) -> list[DecodedImage]:
             return [view.of(image, patch) for view in missing[image.name]]
 
+        def failed() -> int:
+            return sum(left[image] for image in {image_of[name] for name in failures})
+
         progress(done, 0, total)
-        for features in self._features([one for one in train_images if one.name in missing], views_of):
-            self._check_room(features.values.shape[1], views)
+        images = [one for one in train_images if one.name in missing]
+        for added, features in enumerate(self._features(images, failures, views_of), start=1):
+            if added == 1:
+                self._check_room(features.values.shape[1], views)
             cache.add(features)
-            done += 1
-            progress(done, len(self.failures), total)
-        usable = [view for view in views if view.name in cache and len(view.pixels.places)]
+            left[image_of[features.image]] -= 1
+            progress(done + added, failed(), total)
+        progress(total - left.total(), failed(), total)
+        self.failures |= {image_of[name]: reason for name, reason in failures.items()}
+        usable = [view for view in views if view.image not in self.failures and len(view.pixels.places)]
         if not usable:
-            failures = [Failure(*failure) for failure in self.failures.items()]
-            raise no_usable_image(len(train_images), failures)
+            raise no_usable_image(len(train_images), [Failure(*one) for one in self.failures.items()])
         return TrainingViews(cache, usable)
 
     def _check_room(self, width: int, views: Sequence[View]) -> None:
@@ -163,13 +176,14 @@ class _Probe:
     def _features(
         self,
         images: Sequence[LabelledImage],
+        failures: dict[str, str],
         views: Callable[[DecodedImage], list[DecodedImage]] | None = None,
     ) -> Iterator[ImageFeatures]:
         named = [(one.name, one.image) for one in images]
         normed, scale = self.protocol.normed, FeatureConfig(max_side=self.options.max_side)
 
         job = Features(partial(_tokens, normed), scale, self.loader, views)
-        for features, _ in image_features(named, self.backbone, job, self.failures, self.options.engine):
+        for features, _ in image_features(named, self.backbone, job, failures, self.options.engine):
             yield features
 
     def _trained(self, training: TrainingViews, reader: LabelReader, work: Path) -> DenseHead:
@@ -201,10 +215,11 @@ class _Probe:
         """What comes of each test image, in their order."""
         test, progress, device = self.data.test, self.progress("test"), self.backbone.device
         by_name, found = {one.name: one for one in test}, {}
-        for features in self._features(test):
+        failures: dict[str, str] = {}
+        for features in self._features(test, failures):
             pixels = reader.read(by_name[features.image])
             if not len(pixels.places):
-                self.failures[features.image] = "no pixel has a label that counts"
+                failures[features.image] = "no pixel has a label that counts"
                 continue
             patches = math.prod(features.grid_hw)
             tokens = torch.tensor(features.values, dtype=torch.float32, device=device)
@@ -212,7 +227,9 @@ class _Probe:
             places = torch.tensor(pixels.places, device=device)
             predicted = predictions(head, outputs, features.grid_hw, features.spans_hw, places, pixels.width)
             found[features.image] = head.outcome(predicted, pixels.labels)
-            progress(len(found), len(self.failures), len(test))
+            progress(len(found), len(failures), len(test))
+        progress(len(found), len(failures), len(test))
+        self.failures |= failures
         if not found:
             raise no_usable_image(len(test), [Failure(*failure) for failure in self.failures.items()])
         names = tuple(one.name for one in test if one.name in found)

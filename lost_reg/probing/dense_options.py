@@ -15,6 +15,7 @@ DenseTask = Literal["segmentation", "depth"]
 BATCH = 16  # images of a step
 BINS = 256  # of depth
 MIN_DEPTH = 1e-3  # metres
+MOST_VIEWS = 1000  # DINOv2's schedule of 640,000 images shows each of 640 as often
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class DenseOptions:
     )  # fmt: skip
     views: int = option(
         1,
-        "Views of each training image of a dense task: the image itself, and random crops, half of them "
-        "mirrored.",
+        f"Views of each training image of a dense task, at most {MOST_VIEWS:,}: the image itself, and random "
+        "crops, half of them mirrored.",
         min=1,
     )
     steps: int | None = option(
@@ -93,6 +94,8 @@ class DenseOptions:
         for name in ("steps", "max_side", "views"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise LostRegError(f"expected `{name}` of at least 1, but got {value}")
+        if self.views > MOST_VIEWS:
+            raise LostRegError(f"expected `views` of at most {MOST_VIEWS:,}, but got {self.views:,}")
         for name in ("learning_rate", "depth_scale", "cache_gib"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise LostRegError(f"expected a `{name}` above 0, but got {value:g}")

@@ -121,7 +121,7 @@ class View:
     pixels: Pixels
 
     def of(self, whole: DecodedImage, patch_size: int) -> DecodedImage:
-        """What the backbone gets to see, under the view's name."""
+        """What the backbone sees, under the view's name."""
         seen = self.crop.image(whole, patch_size) if self.crop else whole
         return replace(seen, name=self.name)
 

@@ -42,12 +42,17 @@ def _row(score: ProbeScore, published: float | None) -> dict[str, str]:
         "value": "too few" if score.value is None else shown(score.measure, score.value),
         "95 % interval": " to ".join(shown(score.measure, end) for end in score.interval or ()),
         "published": "" if published is None else shown(score.measure, published),
-        "chosen": ", ".join(f"{name} {number:.3g}" for name, number in score.chosen.items()),
+        "chosen": _chosen(score),
         "train": f"{score.train:,}",
         "val": f"{score.val:,}" if score.val else "",
         "test": f"{score.test:,}",
         "without": f"{sum(score.without.values()):,}" if score.without else "",
     }
+
+
+def _chosen(score: ProbeScore) -> str:
+    """Such as "C 0.0316"."""
+    return ", ".join(f"{name} {number:.3g}" for name, number in score.chosen.items())
 
 
 def shown(measure: str, number: float, sign: str = "") -> str:
@@ -81,6 +86,7 @@ def _csv_row(record: ProbeRecord, score: ProbeScore) -> dict[str, Any]:
         "low": low,
         "high": high,
         "published": published_value(record, score),
+        "chosen": _chosen(score),
         "train": score.train,
         "val": score.val,
         "test": score.test,

@@ -100,15 +100,22 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
             f"{counted(gallery['without_picture'], 'image')} could not be read again: no picture of them"
         )
     notes += gallery["withheld"][:_MOST_WITHHELD]
-    if not any(map(has_maps, gallery["items"])):
+    with_maps = any(map(has_maps, gallery["items"]))
+    if not with_maps:
         notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
     colours = ramp()[::21]
     stops = [
         {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
         for index, colour in enumerate(colours)
     ]
-    explained = explanations(_map_names(gallery["items"]))
-    return Section("gallery", "Gallery", {"notes": notes, "stops": stops, "explanations": explained})
+    content = {
+        "notes": notes,
+        "stops": stops,
+        "explanations": explanations(_map_names(gallery["items"])),
+        "has_maps": with_maps,
+        "has_truth": any(item["truth"] for item in gallery["items"]),
+    }
+    return Section("gallery", "Gallery", content)
 
 
 def has_maps(item: dict[str, Any]) -> bool:

@@ -190,9 +190,10 @@ def ground_truth(found: FoundBoxes, options: ScoringOptions) -> Dataset:
     try:
         dataset = find_dataset(name, root)
     except LostRegError as error:
-        if root == data_root(options.data_root, found.unused_data_root):
-            raise  # it makes no difference
-        why = foreign(found.path, f"the data root that it names, {found.unused_data_root!r}, is not used")
+        unused = found.unused_data_root
+        if unused is None or root == data_root(options.data_root, unused):
+            raise  # none is named, or it makes no difference
+        why = foreign(found.path, f"the data root that it names, {unused!r}, is not used")
         raise LostRegError(f"{error}; {why}: name it with `data_root`") from None
     return dataset.annotated() if options.unannotated == LEAVE_OUT else dataset
 

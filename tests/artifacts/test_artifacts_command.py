@@ -14,6 +14,7 @@ from lost_reg.artifacts import measure
 from lost_reg.artifacts.records import read_artifacts
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.cli.app import main
+from lost_reg.text import display_width
 
 
 @pytest.fixture
@@ -222,6 +223,6 @@ def test_the_tables_fit_80_columns(lost_reg, photos, tmp_path, monkeypatch):
     models = ("-b", "tiny", "-b", "timm:vit_tiny_patch16_224=random", "--limit", 3, "--workers", 0)
     result = lost_reg("artifacts", photos, *models, "--controls", "mean", "--out", tmp_path / "out")
     lines = [line for line in result.stdout.splitlines() if not line.startswith("Left out")]
-    assert result.exit_code == 0 and max(map(len, lines[:-1])) <= 80
+    assert result.exit_code == 0 and max(map(display_width, lines[:-1])) <= 80
     assert lines[0].split()[0] == "backbone" and "above mean + 3 sigma" in lines[0]
     assert "Linear probes of position and pixels" in result.stdout

@@ -8,6 +8,8 @@ import re
 import pytest
 from PIL import Image
 
+from lost_reg.text import display_width
+
 
 @pytest.fixture
 def run_folder(lost_reg, voc, tmp_path):
@@ -35,7 +37,7 @@ def test_a_table_fits_80_columns(lost_reg, run_folder, voc, monkeypatch):
     lost_reg("run", *data, "--preset", "best", "--refine", "bilateral", "--out", run_folder / "two")
     header, _, one, two, missing, *_ = lost_reg("corloc", run_folder).stdout.splitlines()
     assert re.split(r"  +", header)[:3] == ["run", "backbone", "dataset"] and "CorLoc" in header
-    assert all(len(line) <= 80 for line in (header, one, two))
+    assert all(display_width(line) <= 80 for line in (header, one, two))
     assert header.split()[-2:] == ["centred", "box"] and one.startswith("one  tiny  ")
     assert re.search(r"tiny \(pre.*….*bilateral\) ", two)  # its middle is left out, not the column
     assert missing.startswith("Left out to fit the width: ") and missing.endswith("published")

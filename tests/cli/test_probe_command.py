@@ -17,6 +17,7 @@ from lost_reg.artifacts.records import RULES, read_artifacts
 from lost_reg.probing import class_probe, logistic, tables
 from lost_reg.probing.published import published_value
 from lost_reg.probing.records import ProbeRecord, ProbeScore, read_outcomes, read_probe
+from lost_reg.text import display_width
 
 SMALL = ("--resize", 48, "--crop", 48, "--workers", 0)
 
@@ -58,7 +59,7 @@ def test_a_table_and_a_folder(lost_reg, classes, tmp_path):
         "without",
     ]
     assert lines[-1] == f"the probe is in {out}"
-    assert max(map(len, tables.text_table(read_probe(out), 80).splitlines()[:3])) <= 80
+    assert max(map(display_width, tables.text_table(read_probe(out), 80).splitlines()[:3])) <= 80
     assert [line.split()[:4] for line in lines if line.startswith(("cls", "mean"))] == [
         ["cls", "logistic", "top-1", "100.0"], ["cls", "knn", "top-1", "100.0"],
         ["mean", "logistic", "top-1", "100.0"], ["mean", "knn", "top-1", "100.0"],
@@ -102,6 +103,8 @@ def test_json_and_csv(lost_reg, classes, tmp_path):
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [(row["tokens"], row["classifier"]) for row in rows][1] == ("cls", "knn")
     assert float(rows[0]["value"]) == content["scores"][0]["value"]
+    chosen = content["scores"][0]["chosen"], content["scores"][1]["chosen"]
+    assert [row["chosen"] for row in rows[:2]] == [f"C {chosen[0]['C']:.3g}", f"k {chosen[1]['k']}"]
 
 
 def test_test_time_registers_are_probed(lost_reg, classes, tmp_path):

@@ -50,6 +50,10 @@ def test_bad_input_is_one_line(tmp_path):
         (("--task", "segmentation", "--tokens", "cls"), "--tokens belongs to --task classes"),
         (("--task", "segmentation", "--learning-rate", "0"), "a --learning-rate above 0"),
         (("--task", "segmentation", "--views", "0"), "--views"),
+        (
+            ("--task", "segmentation", "--views", "1000000000000"),
+            "--views of at most 1,000, but got",
+        ),
         (("--task", "segmentation", "--views", "2", "--cache-gib", "0.000001"), "in 2 views each, take"),
     )
     for number, (options, text) in enumerate(cases):

@@ -15,6 +15,7 @@ from lost_reg.datasets.catalog import find_dataset
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.sweep_folder import read_sweep
 from lost_reg.scoring.corloc import score
+from lost_reg.text import display_width
 
 
 @pytest.fixture
@@ -51,11 +52,18 @@ def test_every_setting_is_scored_and_one_is_chosen(sweep, tmp_path):
 
 def test_the_table_fits_80_columns(sweep, monkeypatch):
     arguments = ("--bias", "0,auto", "--k-patches", "50", "--layer", "-1", "--tune-fraction", "0.3")
-    assert max(map(len, sweep(*arguments).stdout.splitlines()[1:6])) > 80
+    assert max(map(display_width, sweep(*arguments).stdout.splitlines()[1:6])) > 80
     monkeypatch.setenv("COLUMNS", "80")
     text = sweep(*arguments, "--resume").stdout
     table, _, below = text.partition("\nLeft out to fit the width: setting\nChosen on 3 other images ")
-    assert max(map(len, table.splitlines()[1:])) <= 80 and "seed 0): k of layer -1, " in below
+    assert max(map(display_width, table.splitlines()[1:])) <= 80 and "seed 0): k of layer -1, " in below
+
+
+def test_a_sweep_in_which_all_images_fail_is_an_error(sweep, tmp_path):
+    result = sweep("--bias", "0,auto", "--layer", "-1", "--tune-fraction", "0.3", "--max-patches", "1")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "\nError: 11 of 11 images could not be used: " in f"\n{result.stderr}"
+    assert not (tmp_path / "s" / "corloc.json").exists()
 
 
 def test_corloc_of_each_setting_is_that_of_its_boxes(sweep, voc, tmp_path):

@@ -24,17 +24,21 @@ def test_labels_and_depths_by_hand():
 
 def test_tables(tmp_path, printed, monkeypatch):
     monkeypatch.setattr(probe_dense, "SIDE", 112)
-    arguments = probe_dense, tmp_path, "--backbone", "tiny", "--train", 2, "--test", 1, "--steps", 2
+    arguments = probe_dense, tmp_path, "--backbone", "tiny", "--train", 2, "--test", 2, "--steps", 2
     output = printed(*arguments)
-    names = ["segmentation-real", "segmentation-planted", "depth-real", "depth-planted"]
+    names = [
+        f"{task}-{of}" for task in ("segmentation", "depth") for of in ("real-2", "planted-2", "real-2-4")
+    ]
     minutes = [line.split(":")[0] for line in output.splitlines() if "core minutes" in line]
     assert minutes == names
     rows = [line for line in output.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows] == [
         f"| {name}"
         for title in ("mIoU, %", "RMSE, m")
-        for name in (title, "everywhere", "in the planted patches")
+        for name in ("steps", "2", title, "everywhere", "in the planted patches")
     ]
+    views = [line for line in output.splitlines() if line.startswith("The real model with 4 views")]
+    assert len(views) == 2
     again = printed(*arguments)  # read, not done again
     assert [line for line in again.splitlines() if line.startswith("| ")] == rows
     assert "core minutes" not in again
@@ -62,16 +66,27 @@ def test_the_labels_of_planted_patches_are_where_the_model_is_planted(tmp_path):
     assert (chosen.repeat(16, axis=0).repeat(16, axis=1) == kept).all()
 
 
+def outcomes(*errors: float) -> Outcomes:
+    """Of the scenes 7, 8 and 9, each with all labels and with those of its planted patches."""
+    names = tuple(f"val/images/{number}{end}.png" for number in (7, 8, 9) for end in ("", probe_dense.ONLY))
+    return Outcomes(names, None, (np.array(errors, np.float64)[:, None],))
+
+
 def test_each_row_of_the_table_has_its_own_images(capsys):
-    names = ("val/images/0.png", "val/images/0-planted.png", "val/images/1.png", "val/images/1-planted.png")
-    same, real, changed = (
-        Outcomes(names, None, (np.array(errors, np.float64)[:, None],))
-        for errors in ([9, 9, 9, 9], [1, 2, 3, 4], [1, 4, 3, 6])
-    )
-    probe_dense.print_scores("rmse", same, {"real": real, "planted": changed})
+    same, real, changed = outcomes(*[9] * 6), outcomes(7, 7, 1, 2, 3, 4), outcomes(8, 9, 1, 4, 3, 6)
+    probe_dense.print_scores("rmse", same, {"real": real, "planted": changed}, fresh=8)
     _, _, *rows = capsys.readouterr().out.splitlines()
     assert [row.split(" | ")[-1] for row in rows] == [
         "0.000 (0.000 to 0.000) |",
         "2.000 (2.000 to 2.000) |",
     ]
     assert [row.split(" | ")[2].split()[0] for row in rows] == ["2.000", "3.000"]
+
+
+def test_steps_are_chosen_on_the_first_half_and_views_compared_on_the_second(capsys):
+    few, many = outcomes(3, 9, 1, 9, 1, 9), outcomes(2, 9, 5, 9, 5, 9)
+    assert probe_dense.chosen_steps("rmse", {300: few, 1000: many}, fresh=8) == 1000
+    assert probe_dense.chosen_steps("rmse", {300: few, 1000: many}, fresh=10) == 300
+    capsys.readouterr()
+    probe_dense.print_views("rmse", few, many, fresh=8)
+    assert "4 views of each training image: 5.000, minus one view: 4.000 (" in capsys.readouterr().out

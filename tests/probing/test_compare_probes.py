@@ -18,6 +18,7 @@ from lost_reg.probing.compare import compare_probes
 from lost_reg.probing.measures import difference_interval
 from lost_reg.probing.records import OUTCOMES_FILE, PROBE_FILE
 from lost_reg.scoring.paired import Paired
+from lost_reg.text import display_width
 
 TOP1 = ("cls", "logistic", "top1")
 OUTLIER = ("outlier", "logistic", "top1")
@@ -207,7 +208,7 @@ def test_the_command_shows_settings_first_and_fits_80_columns(pair):
     assert lines[4].split() == ["differs", "A", "B"]
     start = next(place for place, line in enumerate(lines) if line.startswith("score "))
     table = lines[start : start + 5]
-    assert max(map(len, table)) <= 80 and "p (Holm)" in table[0]
+    assert max(map(display_width, table)) <= 80 and "p (Holm)" in table[0]
     numbers = ["33.3", "83.3", "+50.0", "+8.3", "to", "+83.3"]
     assert table[2].split()[:9] == ["cls", "logistic", "top-1", *numbers]
     assert "outlier logistic top-1: left out: 0 images that only A covers, 1 that only B covers." in lines

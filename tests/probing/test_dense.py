@@ -17,7 +17,7 @@ from lost_reg.backbones.base import normalized
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.datasets.pixel_labels import find_depth, find_segmentation
-from lost_reg.probing import dense_heads, dense_labels
+from lost_reg.probing import dense, dense_heads, dense_labels
 from lost_reg.probing.dense import probe_dense
 from lost_reg.probing.dense_heads import DepthHead
 from lost_reg.probing.dense_options import DenseOptions
@@ -161,6 +161,39 @@ def test_images_that_cannot_be_used_are_recorded(tiny, tmp_path):
     assert sorted(record.failures) == ["train/images/1.png", "val/images/1001.png", "val/images/1002.png"]
     assert record.failures["val/images/1002.png"] == "no pixel has a label that counts"
     assert (record.scores[0].train, record.scores[0].test) == (2, 1)
+
+
+def test_an_image_of_which_a_view_fails_is_one_failure(tiny, tmp_path, monkeypatch):
+    """Progress is in views, and reaches its end."""
+    folder = write_segmentation(tmp_path / "squares", train=4, test=2)
+    (folder / "train" / "images" / "1.png").write_bytes(b"?")  # no size, so no crops of it
+    (folder / "val" / "images" / "1001.png").write_bytes(b"?")
+    image = folder / "train" / "images" / "3.png"
+    image.write_bytes(image.read_bytes()[:200])  # it has a size, but no pixels
+    whole = dense.image_features
+
+    def features(images, backbone, job, failures, engine):
+        for one, size_hw in whole(images, backbone, job, failures, engine):
+            if one.image == "train/images/2.png view 1":
+                failures[one.image] = "its features are not finite"
+            else:
+                yield one, size_hw
+
+    monkeypatch.setattr(dense, "image_features", features)
+    reports = {}
+
+    def progress(what, unit="image"):
+        return lambda *counts: reports.setdefault((what, unit), []).append(counts)
+
+    data = find_segmentation(str(folder), None)
+    options = DenseOptions(steps=2, views=3)
+    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", options, LOADER, progress=progress)
+    names = [*(f"train/images/{number}.png" for number in (1, 2, 3)), "val/images/1001.png"]
+    assert sorted(record.failures) == names and record.scores[0].train == 1
+    of_views = reports["features", "view"]
+    assert of_views[-1] == (5, 1 + 1 + 3, 10)  # of the images 0 and 2; of 1, 2 and 3
+    assert all(done + failed <= total for done, failed, total in of_views)
+    assert reports["test", "image"][-1] == (1, 1, 2)
 
 
 def test_what_cannot_be_probed(segmentation, tiny, tmp_path, colours):

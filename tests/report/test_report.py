@@ -736,3 +736,16 @@ def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tm
     assert (
         "<li>mine: dino_vits16</li>" in gallery and "<li>scored:" not in gallery
     )  # the table names that one
+
+
+@pytest.mark.parametrize("with_truth", [False, True])
+@pytest.mark.parametrize("with_maps", [False, True])
+def test_the_legend_names_what_there_is(with_truth, with_maps, make_coco, tmp_path):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"]) if with_truth else None
+    maps = ["a.jpg"] if with_maps else []
+    write_run(tmp_path / "run", dataset, {"a.jpg": RIGHT}, maps=maps, root=tmp_path / "data" / "images")
+    text = report(tmp_path / "run", tmp_path / "out").page.read_text(encoding="utf-8")
+    legend = text.partition('<ul class="legend keys">')[2].partition("</ul>")[0]
+    assert "box found" in legend and "seed" in legend
+    assert ("true boxes" in legend) == with_truth
+    assert ("low to high" in legend) == ("What the maps show" in text) == with_maps

@@ -134,6 +134,7 @@ def test_a_recorded_data_root_that_is_not_used_is_told_where_the_dataset_is_miss
     monkeypatch.chdir(tmp_path)
     folder = write_run(tmp_path / "run", root)
     score_one(folder)
+    assert "somebody else" not in refusal(folder, dataset="nope")  # the user's own
     record = json.loads((folder / "run.json").read_text())
     del record["seal"]
     (folder / "run.json").write_text(json.dumps(record))

@@ -33,6 +33,7 @@ from lost_reg.scoring.sweep_text import (
     text_table,
     write_scores,
 )
+from lost_reg.text import display_width
 from lost_reg.types import ImageTruth
 
 BOXES = {True: [32, 16, 96, 64], False: [100, 80, 101, 81], None: None}
@@ -296,7 +297,7 @@ def test_the_table_fits_a_width_and_what_was_chosen_is_said_below_it(voc, tmp_pa
     for width, left_out in ((None, ""), (79, "95 % interval"), (60, "setting")):
         _, *lines = text_table(scores, width).splitlines()
         table, below = lines[:7], "\n".join(lines[7:])
-        assert width is None or max(map(len, table)) <= width
+        assert width is None or max(map(display_width, table)) <= width
         assert (f"Left out to fit the width: {left_out}" in below) == bool(left_out)
         assert any(chosen in line for line in table) == (width != 60)
         assert f"Chosen on 3 other images (`tune_fraction` 0.3, `seed` 0): {chosen}." in below

@@ -408,7 +408,6 @@
   choice.search.addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(refresh, 120); });
   byId("controls").addEventListener("submit", (event) => event.preventDefault());
 
-  for (const element of document.querySelectorAll(".of-maps")) element.hidden = !hasMaps;
   data.items.forEach((item, index) => { item.index = index; });
   fillDatasets();
   fillRuns();
