@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ OBJECT_STORE_BYTES = 10**9
 _LEAST_BYTES = 5 * 10**8
 _SECONDS_TO_CONNECT = 10
 # What Ray reads when it is imported. It reports its use to its makers unless it is told not to.
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_DEDUP_LOGS": "1"}
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 def import_ray() -> Any:
@@ -66,20 +67,21 @@ def connected(address: str | None) -> Iterator[Any]:
     if address:
         _check_reachable(address)
     started = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    try:
-        with _silent(), _kept_handlers():
-            ray.init(
-                address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
-                **({} if address else started),
-            )  # fmt: skip
-    except Exception as error:  # of many types, for what the network or the machine does
-        where = f"the cluster at {address!r}" if address else "Ray on this machine"
-        raise LostRegError(f"cannot use {where}: {first_sentence(error)}") from None
-    try:
-        _check_stores(ray)
-        yield ray
-    finally:
-        ray.shutdown()
+    with _native_silence():
+        try:
+            with _kept_handlers():
+                ray.init(
+                    address=address or "local", logging_level=logging.ERROR, log_to_driver=False,
+                    **({} if address else started),
+                )  # fmt: skip
+        except Exception as error:  # of many types, for what the network or the machine does
+            where = f"the cluster at {address!r}" if address else "Ray on this machine"
+            raise LostRegError(f"cannot use {where}: {first_sentence(error)}") from None
+        try:
+            _check_stores(ray)
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
@@ -97,14 +99,25 @@ def _kept_handlers() -> Iterator[None]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Drop what is written to the standard error output below Python: Ray greets there."""
-    kept = os.dup(2)
+def _native_silence() -> Iterator[None]:
+    """Drop what Ray's native code writes to the standard error output; Python's own messages still appear."""
+    python = sys.stderr
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+        is_native = python.fileno() == 2
+        kept = os.dup(2)
+    except (AttributeError, OSError, ValueError):  # there is none, or it is captured, as in a notebook
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    if is_native:
+        sys.stderr = os.fdopen(os.dup(kept), "w", buffering=1, encoding=python.encoding, errors=python.errors)
+    try:
         yield
     finally:
+        if is_native:
+            sys.stderr.close()
+            sys.stderr = python
         os.dup2(kept, 2)
         os.close(kept)
 
