@@ -18,7 +18,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.batching import DecodedImage
 from lost_reg.images.decoding import ImageInput
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
+from lost_reg.runs.batches import batch_size_for, decoded_batches, results_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.types import Failure
@@ -110,18 +110,14 @@ class ImageStream:
         progress(0, 0, len(self.images))
         size = batch_size_for(backbone, self.loader.batch_size)
         named, scale = zip(self.names, self.images), FeatureConfig(max_side=self.max_side)
-        for batch in decoded_batches(named, backbone.patch_size, scale, self.loader, size, self.crop):
-            if isinstance(batch, Failure):
-                failures.append(batch)
-                progress(done, len(failures), len(self.images))
-                continue
-            for part, result in in_parts(batch, size, function):
-                if result is None:
-                    failures.append(too_large(part[0], backbone.device))
-                else:
-                    yield result
-                    done += len(part)
-                progress(done, len(failures), len(self.images))
+        batches = decoded_batches(named, backbone.patch_size, scale, self.loader, size, self.crop)
+        for result in results_of(batches, size, backbone.device, function):
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                yield result[1]
+                done += len(result[0])
+            progress(done, len(failures), len(self.images))
         if not done and not allow_empty:
             raise no_usable_image(len(self.images), failures)
 

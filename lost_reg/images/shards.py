@@ -74,14 +74,8 @@ class TarShards:
         """A shard that cannot be read to its end, or holds no images, yields a Failure with its name."""
         return (one for one in islice(self._images(done), limit) if one is not None)
 
-    def parts(self, done: Container[str], limit: int | None, size: int) -> Iterator[TarShards]:
-        """Each shard, which can be read elsewhere.
-
-        Raises:
-            LostRegError: a limit, since those who read a shard do not know what the others read.
-        """
-        if limit:
-            raise LostRegError("`limit` does not work with shards and `engine`: name fewer shards")
+    def parts(self) -> Iterator[TarShards]:
+        """Each shard, which can be read elsewhere."""
         return (replace(self, shards=(shard,)) for shard in self.shards)
 
     def sample(self, most: int) -> Iterator[ImageInput]:

@@ -22,7 +22,7 @@ from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import Decoding
 from lost_reg.probing.records import Token
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.batches import decoding_of, results_of
 from lost_reg.runs.engines import Engine, outcomes_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
@@ -106,17 +106,13 @@ class Tokens:
     ) -> Iterator[ImageTokens | Failure]:
         """The tokens of each batch, and a Failure for each image that cannot be used; see `Job`."""
         reason = backbone.not_finite(f"tokens of {backbone.name} are")
-        for batch in batches:
-            if isinstance(batch, Failure):
-                yield batch
+        for result in results_of(batches, size, backbone.device, partial(self._of_part, backbone)):
+            if isinstance(result, Failure):
+                yield result
                 continue
-            for part, made in in_parts(batch, size, partial(self._of_part, backbone)):
-                if made is None:
-                    yield too_large(part[0], backbone.device)
-                    continue
-                usable, tokens = made
-                yield from (Failure(image.name, reason) for image, good in zip(part, usable) if not good)
-                yield ImageTokens([image.name for image, good in zip(part, usable) if good], tokens[usable])
+            part, (usable, tokens) = result
+            yield from (Failure(image.name, reason) for image, good in zip(part, usable) if not good)
+            yield ImageTokens([image.name for image, good in zip(part, usable) if good], tokens[usable])
 
     def _of_part(self, backbone: Backbone, part: list[DecodedImage]) -> tuple[np.ndarray, np.ndarray]:
         """Which images can be used, (B,) bool, and the tokens of all, (B, kinds, D) float32."""

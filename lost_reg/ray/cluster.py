@@ -65,7 +65,7 @@ def connected(address: str | None) -> Iterator[Any]:
         yield ray
         return
     if address:
-        _check_reachable(address)
+        check_reachable(address)
     started = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     with _native_silence():
         try:
@@ -122,8 +122,12 @@ def _native_silence() -> Iterator[None]:
         os.close(kept)
 
 
-def _check_reachable(address: str) -> None:
-    """Raises LostRegError if nothing listens at an address: Ray would wait for minutes."""
+def check_reachable(address: str) -> None:
+    """Check that something listens at the address of a cluster: Ray would wait for minutes.
+
+    Raises:
+        LostRegError: nothing does.
+    """
     if address == "auto":
         from ray._private.services import get_ray_address_from_environment
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
-from lost_reg.ray.cluster import connected, make_quiet, total
+from lost_reg.images.shards import TarShards
+from lost_reg.ray.cluster import check_reachable, connected, make_quiet, total
 from lost_reg.ray.inputs import dataset_of, rows_of
 from lost_reg.ray.parquet import ParquetFiles
 from lost_reg.ray.workers import Recipe, Report, RunActor
@@ -20,6 +21,7 @@ from lost_reg.types import Failure
 
 if TYPE_CHECKING:
     from lost_reg.images.decoding import NamedImage
+    from lost_reg.images.sources import Images
 
 _MOST_DECODERS = 8
 # Images per block: the unit that is tried again, and that a killed driver loses.
@@ -61,6 +63,15 @@ class RayEngine:
         """The number of actors and their devices, in words, for the record of a session."""
         devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
         return {**self._facts, **devices}
+
+    def check(self, images: Images, limit: int | None) -> None:
+        """Check the address, the place of Parquet files, and that shards have no limit; see `Engine`."""
+        if limit and isinstance(images, TarShards):
+            raise LostRegError("`limit` does not work with shards and `engine`: name fewer shards")
+        if self._address:
+            check_reachable(self._address)
+        if self.parquet:
+            ParquetFiles(self.parquet).make()
 
     def done(self) -> Iterator[str]:
         """The images that have predictions in the Parquet files; see `Engine`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lost_reg.images.remote import RemoteImages
 from lost_reg.images.shards import TarShards
-from lost_reg.runs.engines import Todo
+from lost_reg.runs.engines import Done, Todo
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -28,15 +28,12 @@ def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> A
     """Images as a dataset, whose rows are blocks of this many images, or of fewer that are large.
 
     The command sends parts; tasks divide them into blocks, and read them if they are shards or at addresses.
-
-    Raises:
-        LostRegError: a limit on shards, whose readers do not know what the others read.
     """
     done: Any = ()
     parts: Iterable[Any] = blocks(images, _IMAGES_OF_A_PART)
     if isinstance(images, Todo) and isinstance(images.images, (TarShards, RemoteImages)):
         done = images.done
-        parts = images.images.parts(done, images.limit, _IMAGES_OF_A_PART)
+        parts = _parts_of(images.images, done, images.limit)
     done = ray.put(done)
 
     def read(table: pa.Table) -> Iterator[pa.Table]:
@@ -52,6 +49,12 @@ def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> A
         read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS,
         compute=ray.data.TaskPoolStrategy(size=_MOST_READERS),
     )  # fmt: skip
+
+
+def _parts_of(images: TarShards | RemoteImages, done: Done, limit: int | None) -> Iterator[Any]:
+    if isinstance(images, TarShards):  # of which those who read one do not know what the others read
+        return images.parts()
+    return images.parts(done, limit, _IMAGES_OF_A_PART)
 
 
 def as_table(row: Any) -> pa.Table:

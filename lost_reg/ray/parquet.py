@@ -33,8 +33,18 @@ class ParquetFiles:
 
     location: str
 
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            LostRegError: a place that cannot be written.
+        """
+        with self._errors("write"):
+            files, folder = self._place()
+            files.makedirs(folder, exist_ok=True)
+
     def write(self, outcomes: Sequence[Prediction | Failure]) -> None:
-        """Write the predictions among the outcomes of a block, whose images name its file.
+        """Write the predictions among the outcomes of a block, whose images name its file, into the folder.
 
         Raises:
             LostRegError: a place that cannot be written.
@@ -50,7 +60,6 @@ class ParquetFiles:
         name = hashlib.sha256(images.encode("utf-8", "surrogateescape")).hexdigest()[:32] + _SUFFIX
         with self._errors("write"):
             files, folder = self._place()
-            files.makedirs(folder, exist_ok=True)
             part = f"{folder}/.{name}.{secrets.token_hex(4)}"  # hidden from readers
             files.pipe_file(part, content.getvalue())
             files.mv(part, f"{folder}/{name}")

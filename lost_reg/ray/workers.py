@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -58,6 +60,7 @@ class Recipe:
 
     make: such as a partial of `load_backbone`, which must find the same weights on every node.
     sha256: of the weights of the run. version: of lost-reg, since what is sent is pickled.
+    folder: the command's working directory, from which relative paths start.
     threads: of torch, on a CPU; None for torch's default.
     """
 
@@ -65,6 +68,7 @@ class Recipe:
     sha256: str | None
     threads: int | None
     version: str = __version__
+    folder: str = field(default_factory=os.getcwd)
 
     def load(self) -> Backbone:
         """Load it.
@@ -74,6 +78,8 @@ class Recipe:
         """
         if self.version != __version__:
             raise LostRegError(f"a node has lost-reg {__version__}, the command {self.version}")
+        with contextlib.suppress(OSError):  # which a node need not have: then paths are absolute
+            os.chdir(self.folder)
         if self.threads:
             torch.set_num_threads(self.threads)
         backbone = self.make()

@@ -84,30 +84,38 @@ def grouped(
     yield from batcher.flush()
 
 
-def in_parts(
-    batch: list[DecodedImage], batch_size: BatchSize, work: Callable[[list[DecodedImage]], T]
-) -> Iterator[tuple[list[DecodedImage], T | None]]:
-    """Process a batch of images of one padded size, in smaller parts if it does not fit in memory.
+def results_of(
+    batches: Iterable[list[DecodedImage] | Failure],
+    size: BatchSize,
+    device: torch.device,
+    work: Callable[[list[DecodedImage]], T],
+) -> Iterator[tuple[list[DecodedImage], T] | Failure]:
+    """Process batches of images of one padded size each, in smaller parts where they do not fit in memory.
 
     Args:
-        batch_size: lowered after each part that did not fit, so that later batches are smaller, too.
+        size: lowered after each part that did not fit, so that later batches are smaller, too.
         work: called again on smaller parts after running out of memory, so it must leave nothing half done.
 
     Yields:
-        Each part and the result of `work`: None for a single image that does not fit alone.
+        Each part with the result of `work`, the Failures among the batches, and one for each image that does
+        not fit alone.
     """
-    padded_hw = batch[0].pixels.shape[:2]
-    while batch:
-        part = batch[: batch_size.of(padded_hw)]
-        done = _none_if_out_of_memory(work, part)
-        if done is None and len(part) > 1:
-            batch_size.lower(len(part), padded_hw)
+    for batch in batches:
+        if isinstance(batch, Failure):
+            yield batch
             continue
-        yield part, done
-        batch = batch[len(part) :]
+        padded_hw = batch[0].pixels.shape[:2]
+        while batch:
+            part = batch[: size.of(padded_hw)]
+            done = _none_if_out_of_memory(work, part)
+            if done is None and len(part) > 1:
+                size.lower(len(part), padded_hw)
+                continue
+            yield _too_large(part[0], device) if done is None else (part, done)
+            batch = batch[len(part) :]
 
 
-def too_large(image: DecodedImage, device: torch.device) -> Failure:
+def _too_large(image: DecodedImage, device: torch.device) -> Failure:
     """The record of an image that does not fit in memory even alone."""
     height, width = image.size_hw
     reason = f"out of memory on {device} at {width} x {height} pixels: scale it down with `max_side`"

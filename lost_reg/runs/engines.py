@@ -71,6 +71,14 @@ class Engine(Protocol):
         """Where the engine keeps the predictions instead of the run folder; None if it does not."""
         ...
 
+    def check(self, images: Images, limit: int | None) -> None:
+        """Check what can be wrong before a run folder is made.
+
+        Raises:
+            LostRegError: machines or a place that cannot be used, or images that cannot be spread so.
+        """
+        ...
+
     def done(self) -> Iterator[str]:
         """The images whose predictions it keeps.
 

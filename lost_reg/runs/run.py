@@ -117,6 +117,8 @@ def write_folder(
     count = images.count if images.count is None or limit is None else min(limit, images.count)
     settings = {**_settings(source, backbone, options.loader), **work.settings}
     elsewhere = None
+    if engine:
+        engine.check(images, limit)
     if engine and engine.parquet:
         settings[PARQUET], elsewhere = engine.parquet, engine.done()
     record = _record(source, backbone, options, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import NamedImage
 from lost_reg.masks.grids import stored
-from lost_reg.runs.batches import batch_size_for, decoded_batches, in_parts, too_large
+from lost_reg.runs.batches import batch_size_for, decoded_batches, results_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.refining import refined
 from lost_reg.types import Failure, FoundObject, Prediction
@@ -94,16 +95,15 @@ def discover_in_batches(
     """Find the objects in batches of one token grid each, as `grouped` makes them; see `discover_by_each`."""
     # A GPU gets the next batch before the results of the last are read; a CPU would gain nothing.
     ahead = 1 if backbone.device.type == "cuda" else 0
-    running: deque[_RunningBatch | Failure] = deque()
-    for batch in batches:
-        if isinstance(batch, Failure):
-            yield batch
+    running: deque[_RunningBatch] = deque()
+    start = partial(_start, backbone=backbone, settings=settings, on_maps=on_maps)
+    for result in results_of(batches, size, backbone.device, start):
+        if isinstance(result, Failure):
+            yield result
             continue
-        # in smaller parts if the batch does not fit in memory
-        for part, started in in_parts(batch, size, lambda part: _start(part, backbone, settings, on_maps)):
-            running.append(started or too_large(part[0], backbone.device))
-            while len(running) > ahead:
-                yield from _outcomes(running.popleft(), backbone, settings, with_masks)
+        running.append(result[1])
+        while len(running) > ahead:
+            yield from _outcomes(running.popleft(), backbone, settings, with_masks)
     for last in running:
         yield from _outcomes(last, backbone, settings, with_masks)
 
@@ -240,12 +240,9 @@ def _object_map(found: list[PatchObject], features: PatchFeatures) -> Maps:
 
 
 def _outcomes(
-    started: _RunningBatch | Failure, backbone: Backbone, settings: Sequence[Setting], with_masks: bool
+    started: _RunningBatch, backbone: Backbone, settings: Sequence[Setting], with_masks: bool
 ) -> Iterator[list[Prediction] | Failure]:
     """The outcomes of a batch, after waiting for the device."""
-    if isinstance(started, Failure):
-        yield started
-        return
     (finite,) = started.finite()
     try:
         found = [deferred() for deferred in started.found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import Decoding
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.batches import decoding_of, results_of
 from lost_reg.runs.discovery import draw_outcome
 from lost_reg.runs.options import LoaderOptions, RunOptions
 from lost_reg.runs.run import Note, Work, no_note, write_folder
@@ -130,24 +131,16 @@ class Detection:
     ) -> Iterator[Prediction | Failure]:
         """The objects of each image, each after its picture; see `Job`."""
         assert isinstance(backbone, DetectorModel)
-        for outcome in self._detected(batches, backbone, size):
-            if self.visualize and isinstance(outcome, Prediction):
-                draw_outcome(outcome, self.root, self.out, self.loader)
-            yield outcome
-
-    def _detected(
-        self, batches: Iterable[list[DecodedImage] | Failure], model: DetectorModel, size: BatchSize
-    ) -> Iterator[Prediction | Failure]:
-        for batch in batches:
-            if isinstance(batch, Failure):
-                yield batch
+        find = partial(_detections, model=backbone, max_objects=self.max_objects)
+        for result in results_of(batches, size, backbone.device, find):
+            if isinstance(result, Failure):
+                yield result
                 continue
-            for part, found in in_parts(batch, size, lambda part: _detections(part, model, self.max_objects)):
-                if found is None:
-                    yield too_large(part[0], model.device)
-                    continue
-                for image, one in zip(part, found):
-                    yield _prediction(image, one, model)
+            for image, found in zip(*result):
+                outcome = _prediction(image, found, backbone)
+                if self.visualize and isinstance(outcome, Prediction):
+                    draw_outcome(outcome, self.root, self.out, self.loader)
+                yield outcome
 
 
 def _scaled_hw(image: DecodedImage, model: DetectorModel) -> tuple[int, int]:

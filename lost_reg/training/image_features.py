@@ -12,7 +12,7 @@ from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, finite_images
 from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.images.decoding import Decoding, NamedImage
-from lost_reg.runs.batches import decoding_of, in_parts, too_large
+from lost_reg.runs.batches import decoding_of, results_of
 from lost_reg.runs.engines import Engine, outcomes_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training.feature_cache import ImageFeatures
@@ -42,19 +42,18 @@ class Features:
         self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
     ) -> Iterator[tuple[ImageFeatures, SizeHW] | Failure]:
         """The features of each image or view, with the size of its image; see `Job`."""
-        for batch in _batches_of_views(batches, self.views, size) if self.views else batches:
-            if isinstance(batch, Failure):
-                yield batch
+        if self.views:
+            batches = _batches_of_views(batches, self.views, size)
+        for result in results_of(batches, size, backbone.device, partial(self._of_part, backbone)):
+            if isinstance(result, Failure):
+                yield result
                 continue
-            for part, values in in_parts(batch, size, partial(self._of_part, backbone)):
-                if values is None:
-                    yield too_large(part[0], backbone.device)
-                    continue
-                for image, of_image, is_finite in zip(part, values.cpu(), finite_images(values).tolist()):
-                    if is_finite:
-                        yield _of_one(image, of_image, backbone.patch_size), image.original_hw
-                    else:
-                        yield Failure(image.name, backbone.not_finite("its features are"))
+            part, values = result
+            for image, of_image, is_finite in zip(part, values.cpu(), finite_images(values).tolist()):
+                if is_finite:
+                    yield _of_one(image, of_image, backbone.patch_size), image.original_hw
+                else:
+                    yield Failure(image.name, backbone.not_finite("its features are"))
 
     def _of_part(self, backbone: Backbone, part: list[DecodedImage]) -> Tensor:
         return self.of_batch(backbone, normalized(part, backbone)).float()

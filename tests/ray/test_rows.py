@@ -33,6 +33,7 @@ def images_at(folder) -> list[str]:
 def test_a_block_that_is_done_again_replaces_its_file(tmp_path):
     """Also if another of its images has failed."""
     files = ParquetFiles(str(tmp_path / "found"))
+    files.make()
     files.write([A, Failure("b.jpg", "not mounted")])
     files.write([B, A])
     files.write([C, Failure("caf\udce9.jpg", "its name")])
@@ -43,13 +44,15 @@ def test_a_block_that_is_done_again_replaces_its_file(tmp_path):
 
 def test_a_file_that_is_half_written_is_hidden_and_a_damaged_one_is_named(tmp_path):
     files = ParquetFiles(str(tmp_path / "found"))
+    files.make()
     files.write([A])
     (tmp_path / "found" / ".b.parquet.0a1b").write_bytes(b"PAR1")
     assert list(files.images()) == images_at(tmp_path / "found") == ["a.jpg"]
     (tmp_path / "found" / "b.parquet").write_bytes(b"PAR1 half")
     assert "b.parquet" in refusal(lambda: list(files.images()))
     (tmp_path / "file").touch()
-    assert "cannot write Parquet files" in refusal(ParquetFiles(str(tmp_path / "file")).write, [A])
+    assert "cannot write Parquet files" in refusal(ParquetFiles(str(tmp_path / "file")).make)
+    assert "cannot write Parquet files" in refusal(ParquetFiles(str(tmp_path / "gone")).write, [A])
     assert list(ParquetFiles(str(tmp_path / "none")).images()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 
 import pytest
 from click.testing import CliRunner
@@ -36,3 +37,25 @@ def test_processes_of_torchrun_are_sent_to_ray(photos, tmp_path, monkeypatch):
 def test_options_of_the_engine_need_it(photos, tmp_path, option):
     result = CliRunner().invoke(main, ["run", str(photos), "-b", "tiny", *option])
     assert result.exit_code == 2 and "options of --engine ray" in result.stderr
+
+
+@pytest.mark.parametrize("options, reason", [
+    (["--address", "127.0.0.1:1"], "no cluster of Ray answers"),
+    (["--write-parquet", "file"], "cannot write Parquet files at"),
+])  # fmt: skip
+def test_what_can_be_known_before_leaves_no_run_folder(photos, tmp_path, monkeypatch, options, reason):
+    pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    given = ["run", str(photos), "-b", "tiny", "--engine", "ray", *options, "--out", "out"]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 1 and reason in result.stderr and not (tmp_path / "out").exists()
+
+
+def test_shards_on_ray_have_no_limit(tmp_path, photos):
+    pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(photos / "a.jpg", "a.jpg")
+    given = ["run", str(tmp_path / "a.tar"), "-b", "tiny", "--engine", "ray", "--limit", "1"]
+    result = CliRunner().invoke(main, [*given, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1 and "name fewer shards" in result.stderr and not (tmp_path / "out").exists()

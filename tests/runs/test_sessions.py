@@ -116,6 +116,9 @@ class FakeEngine:
     def __init__(self, error: BaseException | None):
         self.error, self.facts, self.parquet = error, {"engine": "fake"}, None
 
+    def check(self, images, limit):
+        """All is well."""
+
     def outcomes(self, todo, job, backbone):
         (name, _), *_ = todo
         yield Prediction(name, (16, 16), (1, 1), ())
