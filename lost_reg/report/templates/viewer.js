@@ -84,6 +84,7 @@ const makeViewer = ({ make, letBreak, byId, ratioOf, inputView, sidesOf, items }
     open: (ofItem, ofKey, from) => {
       [key, opener] = [ofKey, from];
       dialog.showModal();
+      byId("viewer-close").focus();
       showImage(ofItem);
     },
   };
