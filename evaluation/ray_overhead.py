@@ -1,6 +1,6 @@
 """What Ray costs: a run by --engine ray beside a plain run, its command alone, and behind a slow writer.
 
-    python evaluation/ray_overhead.py PHOTOS [--copies 1] [--actors 2]
+    python evaluation/ray_overhead.py PHOTOS [--copies 1] [--actors N]
     python evaluation/ray_overhead.py PHOTOS --command [--outcomes 200000]
     python evaluation/ray_overhead.py PHOTOS --slow-writer
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--copies", type=int, default=1, help="of each photo, as hard links")
-    parser.add_argument("--actors", type=int, default=2)
+    parser.add_argument("--actors", type=int, help="by default as many as `--engine ray` chooses")
     parser.add_argument("--command", action="store_true")
     parser.add_argument("--outcomes", type=int, default=200_000)
     parser.add_argument("--slow-writer", action="store_true")
@@ -95,7 +95,8 @@ class Timed:
 def measure_overhead(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=given.photos.parent) as folder:
         photos = linked(given.photos, Path(folder) / "photos", given.copies)
-        kinds = {"plain": (), "ray": ("--engine", "ray", "--actors", str(given.actors))}
+        actors = ("--actors", str(given.actors)) if given.actors else ()
+        kinds = {"plain": (), "ray": ("--engine", "ray", *actors)}
         head = ["run", "images", "seconds", "core seconds", "images/s once it runs", "MiB of the command"]
         print("\n" + table_head(head))
         for name, options in kinds.items():

@@ -22,8 +22,8 @@ from lost_reg.images.batching import BatchSize, DecodedImage
 from lost_reg.images.decoding import Decoding
 from lost_reg.probing.records import Token
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import decoding_of, results_of
-from lost_reg.runs.engines import Engine, outcomes_of
+from lost_reg.runs.batches import decoding_of, outcomes_of, results_of
+from lost_reg.runs.engines import Engine
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 

@@ -153,6 +153,7 @@ def _check_stores(ray: Any) -> None:
         )
 
 
-def total(ray: Any, resource: str) -> int:
-    """How many "CPU" or "GPU" the cluster has now."""
-    return int(ray.cluster_resources().get(resource, 0))
+def of_nodes(ray: Any, resource: str) -> list[int]:
+    """How many "CPU" or "GPU" each node has that has any."""
+    counts = [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
+    return [count for count in counts if count]

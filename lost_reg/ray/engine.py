@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.images.shards import TarShards
-from lost_reg.ray.cluster import check_reachable, connected, make_quiet, total
+from lost_reg.ray.cluster import check_reachable, connected, make_quiet, of_nodes
 from lost_reg.ray.inputs import dataset_of, rows_of
 from lost_reg.ray.parquet import ParquetFiles
 from lost_reg.ray.workers import Recipe, Report, RunActor
@@ -30,7 +30,6 @@ _BLOCKS_PER_ACTOR = 4  # at least, so that all actors end at about the same time
 # How often an actor may die: an image that kills actors ends the run at last. Its blocks are tried again
 # without a limit, because a node that is gone fails several tries before Ray knows.
 RESTARTS = 10
-_ACTOR_CPUS = 0.9  # see `inputs.py`
 
 
 class RayEngine:
@@ -130,25 +129,43 @@ class _Pool:
     workers: int
     threads: int | None
 
+    @property
+    def cpus(self) -> float:
+        """What each takes of Ray's CPUs: a tenth less, so that the tasks that read find a place beside it."""
+        return (self.threads or 1) - 0.1
+
     def rows(self, count: int | None) -> int:
         """How many images a block has, if there are so many in all."""
-        most = _ROWS_ON_GPU if self.on_gpu else _ROWS_ON_CPU
+        most = _ROWS_ON_CPU * self.threads if self.threads else _ROWS_ON_GPU
         fair = most if count is None else count // (_BLOCKS_PER_ACTOR * self.actors)
         return max(1, min(most, fair))
 
 
 def _pool_of(ray: Any, asked: int | None, workers: int | None) -> _Pool:
-    cpus, gpus = total(ray, "CPU"), total(ray, "GPU")
-    actors = asked or gpus or max(1, cpus)
+    cpus, gpus = (of_nodes(ray, one) for one in ("CPU", "GPU"))
     if gpus:
-        decoders = min(_MOST_DECODERS, max(1, cpus // gpus)) if workers is None else workers
-        return _Pool(actors, True, decoders, None)
-    return _Pool(actors, False, 1 if workers is None else workers, max(1, cpus // actors))
+        decoders = min(_MOST_DECODERS, max(1, sum(cpus) // sum(gpus)))
+        return _Pool(asked or sum(gpus), True, decoders if workers is None else workers, None)
+    actors, threads = shared_out(cpus, asked)
+    return _Pool(actors, False, threads if workers is None else workers, threads)
+
+
+def shared_out(cpus: Sequence[int], asked: int | None) -> tuple[int, int]:
+    """How many actors share the CPUs of some nodes, and the threads of each: as many as all find a place for.
+
+    asked: by default one for each CPU, which wastes least.
+    """
+    actors = asked or max(1, sum(cpus))
+
+    def places(threads: int) -> int:
+        return sum(of_node // threads for of_node in cpus)
+
+    return actors, next((most for most in range(min(cpus, default=1), 1, -1) if places(most) >= actors), 1)
 
 
 def _mapped(ray: Any, dataset: Any, pool: _Pool, arguments: tuple[Any, ...]) -> Any:
     return dataset.map_batches(
         RunActor, fn_constructor_args=arguments, batch_size=1, batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=2),
-        num_cpus=_ACTOR_CPUS, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
+        num_cpus=pool.cpus, num_gpus=1 if pool.on_gpu else None, max_restarts=RESTARTS, max_task_retries=-1,
     )  # fmt: skip

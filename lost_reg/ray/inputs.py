@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # The column of datasets; what it holds is pickled: a block of images, or a part of them that a task reads.
 _COLUMN = "pickled"
-# An actor takes nine tenths of a CPU, so that the tasks that read images find a place beside it.
 _READER_CPUS, _MOST_READERS = 0.05, 16
 _IMAGES_OF_A_PART = 2048
 BYTES_OF_A_ROW = 2**26  # at most, about: several rows must fit in the object store

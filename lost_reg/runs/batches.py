@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,6 +13,7 @@ from lost_reg.discovery.methods import METHODS
 from lost_reg.errors import LostRegError
 from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.images.decoding import Decoding, NamedImage, decode
+from lost_reg.runs.engines import Engine, Job
 from lost_reg.runs.forecast import pixels_at_once
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import AUTO, Failure
@@ -69,6 +70,24 @@ def decoding_of(
         max_patches=loader.max_patches,
         crop=crop,
     )
+
+
+def outcomes_of(
+    images: Iterable[NamedImage | Failure],
+    job: Job,
+    backbone: Backbone,
+    size: BatchSize | None = None,
+    engine: Engine | None = None,
+) -> Iterator[Any]:
+    """The outcomes of images, in any order: by an engine, or in this process, which decodes in others.
+
+    size: made from the job's loader if None; pass one to read it afterwards.
+    """
+    if engine:
+        return engine.outcomes(images, job, backbone)
+    size = size or batch_size_for(backbone, job.loader.batch_size)
+    decoded = decode(images, job.decoding(backbone.patch_size), workers=job.loader.workers)
+    return job.outcomes(grouped(decoded, size), backbone, size)
 
 
 def grouped(

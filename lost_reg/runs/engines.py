@@ -6,16 +6,13 @@ from collections.abc import Container, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lost_reg.images.decoding import decode
-from lost_reg.runs.batches import batch_size_for, grouped
-from lost_reg.types import Failure
-
 if TYPE_CHECKING:
     from lost_reg.backbones.base import Backbone
     from lost_reg.images.batching import BatchSize, DecodedImage
     from lost_reg.images.decoding import Decoding, NamedImage
     from lost_reg.images.sources import Images
     from lost_reg.runs.options import LoaderOptions
+    from lost_reg.types import Failure
 
 
 class Done(Sized, Container[str], Protocol):
@@ -100,21 +97,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Leave the processes and machines, once the session is recorded."""
         ...
-
-
-def outcomes_of(
-    images: Iterable[NamedImage | Failure],
-    job: Job,
-    backbone: Backbone,
-    size: BatchSize | None = None,
-    engine: Engine | None = None,
-) -> Iterator[Any]:
-    """The outcomes of images, in any order: by an engine, or in this process, which decodes in others.
-
-    size: made from the job's loader if None; pass one to read it afterwards.
-    """
-    if engine:
-        return engine.outcomes(images, job, backbone)
-    size = size or batch_size_for(backbone, job.loader.batch_size)
-    decoded = decode(images, job.decoding(backbone.patch_size), workers=job.loader.workers)
-    return job.outcomes(grouped(decoded, size), backbone, size)

@@ -14,9 +14,9 @@ from lost_reg.errors import LostRegError
 from lost_reg.images.remote import RemoteImages
 from lost_reg.images.sources import Images
 from lost_reg.progress import Progress, no_progress
-from lost_reg.runs.batches import batch_size_for
+from lost_reg.runs.batches import batch_size_for, outcomes_of
 from lost_reg.runs.discovery import Discovery
-from lost_reg.runs.engines import Job, Todo, outcomes_of
+from lost_reg.runs.engines import Job, Todo
 from lost_reg.runs.folder import (
     COMMAND,
     MAPS_FOLDER,

@@ -12,8 +12,8 @@ from lost_reg.backbones.base import Backbone, normalized
 from lost_reg.discovery.features import FeatureConfig, finite_images
 from lost_reg.images.batching import BatchSize, DecodedImage, GridBatcher
 from lost_reg.images.decoding import Decoding, NamedImage
-from lost_reg.runs.batches import decoding_of, results_of
-from lost_reg.runs.engines import Engine, outcomes_of
+from lost_reg.runs.batches import decoding_of, outcomes_of, results_of
+from lost_reg.runs.engines import Engine
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training.feature_cache import ImageFeatures
 from lost_reg.types import Failure, SizeHW

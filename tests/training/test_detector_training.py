@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from lost_reg.boxes import iou
 from lost_reg.images.batching import BatchSize, DecodedImage
-from lost_reg.runs.engines import outcomes_of
+from lost_reg.runs.batches import outcomes_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training import detector_training
 from lost_reg.training.checkpoints import read_checkpoint
