@@ -55,7 +55,7 @@ def test_a_picture_opens_large_and_closes_to_where_it_was_opened(way, two, open_
     assert kinds(pane) == ["predicted", "true", "seed"]  # also over maps
     assert pane.bounding_box()["width"] > 3 * opener.bounding_box()["width"]
     page.keyboard.press("Escape")
-    assert page.locator("#viewer").is_hidden()
+    page.locator("#viewer").wait_for(state="hidden")
     assert page.evaluate(FOCUSED) == "Enlarge: Degree of a in only_a.jpg"
 
 

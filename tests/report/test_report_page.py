@@ -651,4 +651,4 @@ def test_the_keyboard_reaches_and_works_the_controls(two, open_page):
     assert [one for one in reached if one in wanted][: len(wanted)] == wanted
     page.focus("#show")
     page.keyboard.press("ArrowDown")
-    assert shown(page) == ["both.jpg"]
+    playwright.expect(page.locator(".card h3")).to_have_text(["both.jpg"])
