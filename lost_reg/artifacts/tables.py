@@ -22,6 +22,10 @@ from lost_reg.artifacts.records import (
 from lost_reg.json_files import as_json
 
 NONE = "-"
+_TOO_FEW = (
+    "Too few: in brackets, how many there are, of how many a probe needs: patches to learn from, or images "
+    "to be tested on. Measure more images."
+)
 # What tables leave out for want of width, the first first.
 _DROPPED = ("images that tie", "rest", "cosine: outliers")
 _CONTROLS_DROPPED = (
@@ -54,6 +58,7 @@ def tables_text(backbones: Sequence[BackboneArtifacts], width: int | None = None
     lines.append("\nLinear probes of position and pixels, with 95 % intervals over images:")
     rows = probe_rows(backbones)
     lines.append(text.text_table(rows, width=width, drop=_PROBES_DROPPED, shorten=("backbone",)))
+    lines += too_few_notes(backbones)
     return "\n".join(lines)
 
 
@@ -136,6 +141,12 @@ def probe_rows(backbones: Sequence[BackboneArtifacts]) -> list[dict[str, str]]:
         for one in backbones
         for group, name in GROUPS.items()
     ]
+
+
+def too_few_notes(backbones: Sequence[BackboneArtifacts]) -> list[str]:
+    """What "too few" means in the rows of probes; nothing if none says so."""
+    probes = [probe for one in backbones for probe in one.outliers.probes.values() if probe]
+    return [_TOO_FEW] if any(probe.too_few for probe in probes) else []
 
 
 def _probe_cells(probe: ProbeScores | None) -> dict[str, str]:

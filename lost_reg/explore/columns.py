@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +35,8 @@ SLOTS = ("objects", "affinities", "expansion", "norms", "attention", "map")
 OF_A_PATCH = ("affinities", "expansion")  # the slots that a click changes
 _BOXES_SHOWN = 3
 # by whether it is the cosine minus tau
-_AFFINITY_LABELS = {
-    False: "Affinity to the patch: red is similar",
-    True: "Cosine to the patch: red is above tau",
-}
+_AFFINITY_LABELS = {False: "Affinity to {}: red is similar", True: "Cosine to {}: red is above tau"}
+_SEED, _CLICKED = "LOST's seed", "your patch"  # what a column shows before a patch is chosen, and after
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Model:
 class Choice:
     """What the controls of a column say.
 
-    method: see `views.methods_offered`. changes: fields of features and options, see `views.setting_of`.
+    method: see `views.method_titles`. changes: fields of features and options, see `views.setting_of`.
     token, head: whose attention is shown. map: the name of a map of the method; "" for its first.
     max_side: the longest side of images, in place of the preset's.
     """
@@ -150,15 +147,17 @@ def shown_of_patch(
         view = patch_view(one, setting, patch)
     except LostRegError:
         return shown
+    looked_at = _SEED if position is None else _CLICKED
     picture = signed_picture(one.image, view.affinities, one.patch_size, view.patch)
-    shown.put("affinities", _AFFINITY_LABELS[view.above_tau], picture)
-    shown.put("expansion", "What LOST expands from the patch", objects_picture(one.image, view.expanded))
+    shown.put("affinities", _AFFINITY_LABELS[view.above_tau].format(looked_at), picture)
+    picture = objects_picture(one.image, view.expanded)
+    shown.put("expansion", f"What LOST expands from {looked_at}", picture)
     shown.patch, (row, col), (rows, columns) = view.patch, view.patch, one.grid_hw
     (grown,) = rescaled(view.expanded, image.original_hw).objects
     shown.lines = [
-        f"Patch in row {row}, column {col} of {rows} x {columns}: similar to {counted(view.degree, 'other')} "
-        f"(its degree); {100 * view.positive:.0f} % of all pairs are similar. LOST expands it to "
-        f"{_box_text(grown.box_xyxy)}"
+        f"{looked_at[0].upper()}{looked_at[1:]}: row {row}, column {col} of {rows} x {columns}",
+        f"Similar to {counted(view.degree, 'other')} (its degree); {100 * view.positive:.0f} % of all pairs "
+        f"are similar. LOST expands it to {_box_text(grown.box_xyxy)}",
     ]
     return shown
 
@@ -202,7 +201,7 @@ def _show_map(shown: Column, one: OneImage, title: str, maps: Maps, wanted: str)
     picture = outlined(
         map_picture(one.image, own[name], one.patch_size), one.image, maps.seed, one.patch_size
     )
-    shown.put("map", f"{map_title(name)}, and the seed", picture)
+    shown.put("map", f"{map_title(name)}, and {title}'s seed", picture)
 
 
 def map_title(name: str) -> str:
@@ -210,11 +209,9 @@ def map_title(name: str) -> str:
     return MAPS[name][0] if name in MAPS else name
 
 
-def all_tokens(models: Sequence[Model]) -> list[str]:
-    """The tokens whose attention can be shown, of any of the backbones."""
-    known = (token for model in models for one in (model.plain, model.with_registers) if one
-             for token in one.prefix_tokens)  # fmt: skip
-    return list(dict.fromkeys(known))
+def tokens_of(model: Model) -> list[str]:
+    """The tokens whose attention can be shown of a backbone, with and without test-time registers."""
+    return list((model.with_registers or model.plain).prefix_tokens)
 
 
 def _box_text(box: Box) -> str:

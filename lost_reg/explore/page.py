@@ -24,9 +24,20 @@ from lost_reg.images.reading import readable_suffixes
 
 TITLE = "lost-reg explore"
 MOST_COLUMNS = 4  # or as many as there are backbones
+_ON_PATCHES = (
+    "Click a picture to choose your patch, or type its row and column in the grid of the first column. "
+    "All columns show it at the same place; until then, each shows LOST's seed."
+)
 _SECONDS = 3600  # after which the pictures of a session, and how often, are deleted
 _STYLE = """
 .lost-reg-title h1 {font-size: 1.25rem; font-weight: 600; margin: 0}
+.lost-reg-line {align-items: center; gap: .6rem}
+.lost-reg-line > * {flex: none !important; width: auto; margin: 0 !important}
+.lost-reg-line input[type=number] {width: 4.25rem} .lost-reg-line .form {flex-wrap: nowrap}
+.lost-reg-columns {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr))}
+#paging input {appearance: textfield}
+.html-container {padding: 0 !important}
+#upload .wrap {font-size: .85rem; line-height: 1.3; padding-top: 0}
 .lost-reg-text p {margin: 0 0 .35em} .lost-reg-text .title {font-weight: 600}
 .lost-reg-text .error {color: #b91c1c} .dark .lost-reg-text .error {color: #fca5a5}
 .lost-reg-picture img {cursor: crosshair; width: 100%}
@@ -64,10 +75,15 @@ def page(
 
 @dataclass(frozen=True)
 class _Session:
-    """What one browser looks at: an image, its number in the folder, and a position in it, or None."""
+    """What one browser looks at.
+
+    image: one of the folder or, if `uploaded`, another; index: the place in the folder, from 0.
+    position: in the image; None for LOST's seed.
+    """
 
     image: PageImage | None = None
     index: int = 0
+    uploaded: bool = False
     position: Position | None = None
 
 
@@ -86,7 +102,7 @@ class _Page:
             with gr.Row():
                 self._lay_out_images()
             self._lay_out_patch(most, len(models))
-            with gr.Row():
+            with gr.Row(elem_classes="lost-reg-columns"):
                 self.panels = [
                     Panel(models, at + 1, max_side, visible=at < len(models)) for at in range(most)
                 ]
@@ -97,25 +113,30 @@ class _Page:
     def _lay_out_images(self) -> None:
         with gr.Column(scale=1, min_width=280):
             kinds = list(readable_suffixes())
-            self.upload = gr.File(label="Drop an image here", file_types=kinds, height=120, elem_id="upload")
+            self.upload = gr.File(
+                label="Upload an image", show_label=False, file_types=kinds, height=112, elem_id="upload"
+            )
             _take_uploads_alone(self.upload)
         with gr.Column(scale=2, min_width=280):
             self.status = gr.HTML(elem_id="status", elem_classes="lost-reg-text")
-            with gr.Row(visible=self.reader.count > 1, equal_height=True):
-                self.back = gr.Button("Previous", elem_id="previous", min_width=80)
-                label = f"Image, of {self.reader.count:,}"
-                self.number = gr.Number(1, label=label, minimum=1, precision=0, min_width=80)
-                self.forth = gr.Button("Next", elem_id="next", min_width=80)
+            with gr.Row(visible=self.reader.count > 1, elem_id="paging", elem_classes="lost-reg-line"):
+                self.back = gr.Button("Previous", size="sm", min_width=80)
+                self.number = gr.Number(
+                    1, label="Number of the image", show_label=False, container=False, minimum=1,
+                    precision=0, min_width=70,
+                )  # fmt: skip
+                gr.HTML(f"of {self.reader.count:,}", padding=False)
+                self.forth = gr.Button("Next", size="sm", min_width=80)
 
     def _lay_out_patch(self, most: int, columns: int) -> None:
-        gr.HTML("Click a picture to choose a patch, or give its place in the grid of the first column.")
-        with gr.Row(equal_height=True):
-            self.row = gr.Number(None, label="Row", precision=0, minimum=0, min_width=80, elem_id="row")
-            self.col = gr.Number(None, label="Column", precision=0, minimum=0, min_width=80, elem_id="column")
-            self.reset = gr.Button("LOST's own seed", elem_id="seed", min_width=120)
+        gr.HTML(_ON_PATCHES, elem_classes="lost-reg-text", padding=False)
+        with gr.Row(elem_classes="lost-reg-line"):
+            self.row = gr.Number(None, label="Row", precision=0, minimum=0, min_width=90, elem_id="row")
+            self.col = gr.Number(None, label="Column", precision=0, minimum=0, min_width=90, elem_id="column")
+            self.reset = gr.Button("LOST's seed", size="sm", elem_id="seed", min_width=100)
             numbers = list(range(1, most + 1))
             self.count = gr.Radio(
-                numbers, value=columns, label="Side by side", elem_id="columns", min_width=200
+                numbers, value=columns, label="Columns side by side", elem_id="columns", min_width=240
             )
 
     # --- events
@@ -154,21 +175,21 @@ class _Page:
         """The events of a column's controls, which change that column alone."""
         controls = panel.controls
         outputs = [self.row, self.col, controls["map"], *panel.parts.values()]
-        choosing = [controls[name] for name in ("backbone", "method")]
+        choosing = {controls["backbone"]: panel.of_backbone, controls["method"]: panel.of_method}
         others = [one for one in controls.values() if one not in choosing]
 
         def show(values: Values) -> Values:
             return self._show_panel(panel, values)
 
-        for one in choosing:
-            event = one.input(panel.of_method, {*controls.values()}, [*controls.values()], **how)
+        for one, changes in choosing.items():
+            event = one.input(changes, {*controls.values()}, [*controls.values()], **how)
             event.then(show, seen, outputs, **how)
         gr.on([one.input for one in others], show, seen, outputs, trigger_mode="always_last", **how)
 
     def _uploaded(self, values: dict[Any, Any]) -> tuple[_Session, None]:
         session, file = values[self.session], values[self.upload]
         if file is not None:
-            session = self._opened(session, lambda: self.reader.uploaded(file))
+            session = self._opened(session, lambda: self.reader.uploaded(file), uploaded=True)
         return session, None
 
     def _listed(self, session: _Session, by: int) -> _Session:
@@ -182,10 +203,13 @@ class _Page:
         session, number = values[self.session], values[self.number]
         return self._listed(replace(session, index=int(number or 1) - 1), 0)
 
-    def _opened(self, session: _Session, open_image: Callable[[], DecodedImage]) -> _Session:
+    def _opened(
+        self, session: _Session, open_image: Callable[[], DecodedImage], uploaded: bool = False
+    ) -> _Session:
         """The session with another image; as before, and a warning, if it cannot be opened."""
         try:
-            return replace(session, image=page_image(open_image(), self._scales), position=None)
+            image = page_image(open_image(), self._scales)
+            return replace(session, image=image, uploaded=uploaded, position=None)
         except LostRegError as error:
             gr.Warning(str(escape(one_line(str(error)))))
             return session
@@ -210,7 +234,8 @@ class _Page:
         session = values[self.session]
         if session.image is None:
             return {self.status: "Drop an image, to see what the backbones make of it."}
-        changes = {self.number: session.index + 1, self.status: _about(session.image)}
+        number = None if session.uploaded else session.index + 1
+        changes = {self.number: number, self.status: _about(session.image)}
         for panel in self.panels[: values[self.count]]:
             changes |= self._show_panel(panel, values)
         return changes

@@ -18,12 +18,12 @@ from lost_reg.explore.columns import (
     Choice,
     Column,
     Model,
-    all_tokens,
     map_title,
     prepared,
     shown_of_method,
     shown_of_patch,
     title_of,
+    tokens_of,
 )
 from lost_reg.explore.features import FeatureStore
 from lost_reg.explore.reader import PageImage
@@ -48,7 +48,6 @@ class Panel:
     def __init__(self, models: Sequence[Model], number: int, max_side: int | None, *, visible: bool):
         """Lay it out; number: from 1."""
         self._models, self._max_side = models, max_side
-        self._plain = [model.plain for model in models]
         self.controls: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
         with gr.Column(visible=visible, min_width=340, elem_classes="lost-reg-column") as self.block:
@@ -62,28 +61,27 @@ class Panel:
 
     def _lay_out_method(self, number: int) -> None:
         controls, first = self.controls, (number - 1) % len(self._models)
-        named = [(one.name, index) for index, one in enumerate(self._plain)]
-        offered = [(label, key) for key, label in methods_offered(self._plain).items()]
+        named = [(one.plain.name, index) for index, one in enumerate(self._models)]
+        offered = _offered_for(self._models[first])["method"]
         with gr.Row():
             controls["backbone"] = gr.Dropdown(
                 named, value=first, label="Backbone", min_width=170, elem_id=f"backbone-{number}"
             )
             controls["method"] = gr.Dropdown(
-                offered, value=Choice().method, label="Method", min_width=170, elem_id=f"method-{number}"
+                label="Method", min_width=170, elem_id=f"method-{number}", **offered
             )
 
     def _lay_out_options(self, number: int) -> None:
         controls = self.controls
-        first = self._plain[controls["backbone"].value]
-        shown = _controls_of(setting_of(first, controls["method"].value, max_side=self._max_side))
-        layers = [(str(-layer), -layer) for layer in range(1, max(one.depth for one in self._plain) + 1)]
+        first = self._models[controls["backbone"].value]
+        shown = _controls_of(setting_of(first.plain, controls["method"].value, max_side=self._max_side))
         with gr.Row():
             controls["facet"] = gr.Dropdown(
                 list(_FACETS), label="Facet", min_width=100, elem_id=f"facet-{number}", **shown["facet"]
             )
             controls["layer"] = gr.Dropdown(
-                layers, multiselect=True, label="Layers, joined", min_width=160, elem_id=f"layer-{number}",
-                **shown["layer"],
+                multiselect=True, label="Layers, joined", min_width=160, elem_id=f"layer-{number}",
+                **shown["layer"], **_offered_for(first)["layer"],
             )  # fmt: skip
         with gr.Row():
             for name, (low, high) in _SLIDERS.items():
@@ -97,22 +95,19 @@ class Panel:
             )
 
     def _lay_out_tokens(self, number: int) -> None:
-        tokens, controls = all_tokens(self._models), self.controls
-        heads = [MEAN, *map(str, range(max(one.heads for one in self._plain)))]
+        controls = self.controls
+        offered = _offered_for(self._models[controls["backbone"].value])
         with gr.Row():
-            controls["token"] = gr.Dropdown(
-                tokens, value=next(iter(tokens), None), label="Attention of", visible=bool(tokens),
-                min_width=140,
-            )  # fmt: skip
+            controls["token"] = gr.Dropdown(label="Attention of", min_width=140, **offered["token"])
             controls["head"] = gr.Dropdown(
-                heads, value=MEAN, label="Head", visible=bool(tokens), min_width=100
+                label="Head", min_width=100, elem_id=f"head-{number}", **offered["head"]
             )
             controls["map"] = gr.Dropdown([], label="Map of the method", visible=False, min_width=140)
             controls["registers"] = gr.Checkbox(
                 False,
                 label="Test-time registers",
-                visible=any(model.with_registers for model in self._models),
                 elem_id=f"registers-{number}",
+                **offered["registers"],
             )
 
     def _lay_out_pictures(self, number: int) -> None:
@@ -147,6 +142,17 @@ class Panel:
             map=values["map"] or "",
             max_side=self._max_side,
         )
+
+    def of_backbone(self, values: Values) -> Values:
+        """What the controls offer for the backbone; what was chosen stays if it is still offered."""
+        controls, offered = self.controls, _offered_for(self._models[values[self.controls["backbone"]]])
+        for name in ("method", "token", "head"):
+            if values[controls[name]] in [key for _, key in offered[name]["choices"]]:
+                offered[name]["value"] = values[controls[name]]
+        changes = self.of_method(values | {controls["method"]: offered["method"]["value"]})
+        for name, change in offered.items():
+            changes[controls[name]] = gr.update(**change) | changes.get(controls[name], {})
+        return changes
 
     def of_method(self, values: Values) -> Values:
         """The controls that the method has, at the values of its preset for the backbone."""
@@ -203,6 +209,24 @@ class Panel:
             label = shown.labels.get(slot, slot)
             changes[self.parts[slot]] = gr.update(value=shown.pictures.get(slot), label=label)
         return changes
+
+
+def _offered_for(model: Model) -> dict[str, dict[str, Any]]:
+    """What those controls offer whose choices depend on the backbone, by name, and their first values."""
+    plain, tokens = model.plain, tokens_of(model)
+    heads = [MEAN, *map(str, range(plain.heads))]
+    methods = methods_offered(plain).items()
+    return {
+        "method": {"choices": [(title, key) for key, title in methods], "value": Choice().method},
+        "layer": {"choices": [(str(-layer), -layer) for layer in range(1, plain.depth + 1)]},
+        "token": {
+            "choices": [(token, token) for token in tokens],
+            "value": next(iter(tokens), None),
+            "visible": bool(tokens),
+        },
+        "head": {"choices": [(head, head) for head in heads], "value": MEAN, "visible": bool(tokens)},
+        "registers": {"visible": model.with_registers is not None},
+    }
 
 
 def _controls_of(setting: Setting) -> dict[str, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,6 @@ from lost_reg.boxes import box_in_original
 from lost_reg.discovery.affinities import patch_degrees, positive_shares, seed_cosines
 from lost_reg.discovery.bias import absolute_bias
 from lost_reg.discovery.features import FeatureConfig
-from lost_reg.discovery.head import HEAD
 from lost_reg.discovery.lost import (
     LostConfig,
     SeedsAndMasks,
@@ -32,8 +30,9 @@ from lost_reg.explore import MOST_SIDE
 from lost_reg.explore.features import OneImage
 from lost_reg.explore.reader import Scale
 from lost_reg.masks.grids import stored
-from lost_reg.runs.heads import bundled_heads, fitted
+from lost_reg.runs.heads import fitted
 from lost_reg.runs.options import LoaderOptions
+from lost_reg.runs.run import settled
 from lost_reg.runs.scheduler import discover_by_each
 from lost_reg.types import Failure, FoundObject, Prediction
 
@@ -44,18 +43,29 @@ _LOADER = LoaderOptions(batch_size=1, workers=0, max_patches=None)
 # --- settings ----------------------------------------------------------------------------------------
 
 
-def methods_offered(backbones: Iterable[Backbone] = ()) -> dict[str, str]:
-    """What can be chosen as method, by key: each preset across methods, and each preset of each method.
-
-    backbones: those of the page; a head is offered if one comes with lost-reg for any of them.
-    """
-    heads = {backbone.name for backbone in backbones} & {*bundled_heads()}
-    offered = {f"/{name}": f"{name} (preset)" for name in ACROSS_METHODS}
+def method_titles() -> dict[str, str]:
+    """What a page has as methods, by key: each preset across methods, and each preset of each method."""
+    titles = {f"/{name}": f"{name} (preset)" for name in ACROSS_METHODS}
     for name, method in METHODS.items():
-        for preset in method.presets if name != HEAD.name or heads else ():
-            title = method.title if preset == PUBLISHED else f"{method.title}, {preset}"
-            offered[f"{name}/{preset}"] = title
-    return offered
+        for preset in method.presets:
+            titles[f"{name}/{preset}"] = method.title + (f", {preset}" if preset != PUBLISHED else "")
+    return titles
+
+
+def methods_offered(backbone: Backbone) -> dict[str, str]:
+    """Those of `method_titles` that work with a backbone.
+
+    A head must come with lost-reg for it, and DINO-seg needs a class token with the head of its preset.
+    """
+    return {key: title for key, title in method_titles().items() if _works(backbone, key)}
+
+
+def _works(backbone: Backbone, method: str) -> bool:
+    try:
+        settled(setting_of(backbone, method), backbone)
+    except LostRegError:
+        return False
+    return True
 
 
 def setting_of(
@@ -69,7 +79,7 @@ def setting_of(
     What runs at native resolution is scaled down to MOST_SIDE here.
 
     Args:
-        method: a key of `methods_offered`, for any backbone.
+        method: a key of `method_titles`.
         changes: fields of the features and of options, such as "bias"; those that the method does not have
             are left out.
         max_side: the longest side, in place of the setting's own size.
@@ -95,12 +105,11 @@ def scale_of(setting: Setting) -> Scale:
 
 def scales_of(backbones: Iterable[Backbone], max_side: int | None = None) -> set[Scale]:
     """The sizes that all methods offered take, with any of these backbones."""
-    found = set()
-    for backbone in backbones:
-        for method in methods_offered([backbone]):
-            with suppress(LostRegError):  # a head of another backbone
-                found.add(scale_of(setting_of(backbone, method, max_side=max_side)))
-    return found
+    return {
+        scale_of(setting_of(backbone, method, max_side=max_side))
+        for backbone in backbones
+        for method in methods_offered(backbone)
+    }
 
 
 def options_of(setting: Setting) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from lost_reg.artifacts.figures import limits_of, panels_of, shown_alone
 from lost_reg.artifacts.growth_figures import growths_of
 from lost_reg.artifacts.records import LOST_SETTINGS, Artifacts
-from lost_reg.artifacts.tables import control_rows, outlier_rows, probe_rows
+from lost_reg.artifacts.tables import control_rows, outlier_rows, probe_rows, too_few_notes
 from lost_reg.charts import chart
 from lost_reg.report.page import Section, Table
 from lost_reg.text import agreeing, counted
@@ -56,6 +56,7 @@ def _shown(artifacts: Artifacts) -> dict[str, Any]:
         "outliers": table("Outliers", "outliers", outlier_rows(backbones)),
         "controls": table("Controls", "changes", controls) if controls else None,
         "corloc_on": Path(artifacts.about.dataset).name if artifacts.about.dataset else "",
+        "too_few": too_few_notes(backbones),
         "lost": LOST_SETTINGS[artifacts.about.lost],
         "probes": table(
             "Linear probes of position and pixels, with 95 % intervals", "probes", probe_rows(backbones)

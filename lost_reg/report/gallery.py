@@ -101,8 +101,13 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         )
     notes += gallery["withheld"][:_MOST_WITHHELD]
     with_maps = any(map(has_maps, gallery["items"]))
-    if not with_maps:
-        notes.append("No maps: `lost-reg run --save-maps` adds token norms, attention, degrees and more")
+    without_maps = dict.fromkeys(run.short for run in runs if not _maps_folder(run).is_dir())
+    if without_maps or not with_maps:
+        whose = f" of {', '.join(without_maps)}" if with_maps else ""
+        notes.append(
+            f"No maps{whose}: `lost-reg draw` makes them from the folder of a run, as `lost-reg run "
+            "--save-maps` does"
+        )
     colours = ramp()[::21]
     stops = [
         {"offset": f"{index / (len(colours) - 1):.3f}", "colour": f"rgb{colour}"}
@@ -255,9 +260,11 @@ def _entry(
             entry["masks"] = pictures.masks(outcome)
         except ValueError as error:
             entry["masks_error"] = f"its masks are malformed: {error}"
-    path = maps_path(run.folder / MAPS_FOLDER, outcome.image)
+    if not _maps_folder(run).is_dir():
+        return entry  # a note says so once
+    path = maps_path(_maps_folder(run), outcome.image)
     if not path.is_file():
-        return {**entry, "maps_error": _why_no_maps(run)}
+        return {**entry, "maps_error": "no maps: the run's folder has none of this image, though of others"}
     try:
         maps = read_maps(path)
     except LostRegError as error:
@@ -267,10 +274,8 @@ def _entry(
     return {**entry, "maps": _maps(maps, pictures)}
 
 
-def _why_no_maps(run: ReportRun) -> str:
-    if (run.folder / MAPS_FOLDER).is_dir():
-        return "no maps: the run's folder has none of this image, though of others"
-    return "no maps: `lost-reg draw` makes them, with the folder of the run"
+def _maps_folder(run: ReportRun) -> Path:
+    return run.folder / MAPS_FOLDER
 
 
 def _maps(maps: Maps, pictures: Pictures) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def _summary_line(gallery: dict[str, Any]) -> str:
     runs = sum(len(dataset["runs"]) for dataset in gallery["datasets"])
     names = ", ".join(dataset["name"] for dataset in gallery["datasets"])
     images = sum(dataset["images"] for dataset in gallery["datasets"])
-    return f"{counted(runs, 'run')} on {names}: {counted(images, 'image')}"
+    shown = len(gallery["items"])
+    in_gallery = f", {shown:,} of them in the gallery" if shown < images else ""
+    return f"{counted(runs, 'run')} on {names}: {counted(images, 'image')}{in_gallery}"
 
 
 # --- the folder ---------------------------------------------------------------------------------------

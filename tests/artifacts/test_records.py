@@ -11,7 +11,7 @@ from artifact_cases import backbone_artifacts, write_artifacts_file
 from helpers import refusal
 
 from lost_reg.artifacts.records import ProbeScores, read_artifacts
-from lost_reg.artifacts.tables import outlier_rows, percent, probe_rows, summary_table
+from lost_reg.artifacts.tables import outlier_rows, percent, probe_rows, summary_table, tables_text
 
 
 def test_what_was_written_is_read_again(tmp_path):
@@ -55,6 +55,12 @@ def test_a_probe_of_too_few_patches_is_no_number():
     probe = ProbeScores(11, 24, tested_images=12, too_few=reason)
     row = replace(row, outliers=replace(row.outliers, probes={"outliers": probe, "rest": None}))
     assert list(probe_rows([row])[0].values())[2:] == [reason, "-", "-", "11", "24"]
+    assert (
+        tables_text([row])
+        .splitlines()[-1]
+        .startswith("Too few: in brackets, how many there are, of how many")
+    )
+    assert "Too few" not in tables_text([backbone_artifacts("one")])
 
 
 @pytest.mark.parametrize(

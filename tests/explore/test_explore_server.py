@@ -219,19 +219,21 @@ def test_upload_click_and_change_of_method(server, open_page):
 
     page.set_input_files("#upload input[type=file]", server.top / "c.jpg")
     until(page, lambda: page.locator("#status").inner_text(), lambda found: "c.jpg" in found)
-    until(page, lambda: text(page, "patch"), lambda found: "of 6 x 8" in found)
+    until(
+        page, lambda: text(page, "patch"), lambda found: "LOST's seed: row" in found and "of 6 x 8" in found
+    )
 
     picture = page.locator(".slot-objects img").first
     box = picture.bounding_box()
     before = picture.get_attribute("src")
     picture.click(position={"x": 0.45 * box["width"], "y": 0.75 * box["height"]})
-    until(page, lambda: text(page, "patch"), lambda found: "Patch in row 4, column 3 of 6 x 8" in found)
-    assert page.locator("#row input").input_value() == "4"
-    assert page.locator("#column input").input_value() == "3"
+    until(page, lambda: text(page, "patch"), lambda found: "Your patch: row 4, column 3 of 6 x 8" in found)
+    for control, value in (("row", "4"), ("column", "3")):
+        until(page, page.locator(f"#{control} input").input_value, value.__eq__)
     assert picture.get_attribute("src") == before  # a click changes nothing that does not depend on it
 
     page.locator("#row input").fill("1")  # by keyboard
-    until(page, lambda: text(page, "patch"), lambda found: "Patch in row 1, column 3 of 6 x 8" in found)
+    until(page, lambda: text(page, "patch"), lambda found: "Your patch: row 1, column 3 of 6 x 8" in found)
 
     page.locator("#more-1 button").first.click()
     page.locator("#facet-1 input").wait_for()
@@ -242,7 +244,7 @@ def test_upload_click_and_change_of_method(server, open_page):
     page.locator("#bias-1 input[type=number]").fill("-0.3")
     page.locator("#bias-1 input[type=number]").press("Tab")
     until(page, lambda: text(page, "method"), lambda found: f"{lost}-0.3" in found)
-    assert "Patch in row 1, column 3" in text(page, "patch")
+    assert "Your patch: row 1, column 3" in text(page, "patch")
 
 
 def test_one_backbone_twice_with_other_layers_and_facets(open_page):
@@ -262,7 +264,9 @@ def test_one_backbone_twice_with_other_layers_and_facets(open_page):
     place.click(position={"x": 5, "y": 5})  # a click in one column is a place in all
     for column in (1, 2):
         until(
-            page, lambda at=column: text(page, "patch", at), lambda found: "Patch in row 0, column 0" in found
+            page,
+            lambda at=column: text(page, "patch", at),
+            lambda found: "Your patch: row 0, column 0" in found,
         )
 
 
@@ -279,6 +283,13 @@ def test_paging_and_a_damaged_upload(server, open_page, tmp_path):
 def test_on_a_phone_nothing_is_wider_than_the_screen(open_page):
     page = open_page(viewport=(390, 800))
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    boxes = "every => every.map((one) => one.getBoundingClientRect().toJSON())"
+    paging = page.locator("#paging").locator("button, input").evaluate_all(boxes)
+    middles = [box["top"] + box["height"] / 2 for box in paging]
+    assert len(paging) == 3 and max(box["height"] for box in paging) < 50
+    assert max(middles) - min(middles) < 2  # on one line
+    assert page.get_by_label("Number of the image").input_value() == "1"
+    assert page.locator("#paging").get_by_text("of 2").is_visible()
     assert page.locator(".slot-affinities img").first.bounding_box()["width"] > 250
     assert not page.locator("#facet-1").is_visible()  # folded
     page.locator("#more-1 button").first.click()

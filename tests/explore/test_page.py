@@ -15,10 +15,10 @@ from lost_reg.explore.columns import (
     SLOTS,
     Choice,
     Model,
-    all_tokens,
     shown_of_method,
     shown_of_patch,
     title_of,
+    tokens_of,
 )
 from lost_reg.explore.features import FeatureStore
 from lost_reg.explore.reader import Reader
@@ -67,8 +67,19 @@ def test_a_column_has_all_pictures_and_says_what_they_are(tiny, of_page, store):
     assert found.startswith("1 object: [") and size == "Used at 131 x 98 pixels"
     assert setting == "LOST: k of layer -1, raw, max side 131, bias -0.2"
     assert of_method.labels["norms"].startswith("Token norms at layer -1, ")
-    (line,) = of_patch.lines
-    assert line.startswith("Patch in row 3, column 4 of 7 x 9: similar to ") and of_patch.patch == (3, 4)
+    assert of_patch.labels["expansion"] == "What LOST expands from your patch"
+    place, degree = of_patch.lines
+    assert place == "Your patch: row 3, column 4 of 7 x 9" and of_patch.patch == (3, 4)
+    assert degree.startswith("Similar to ")
+
+
+def test_without_a_patch_the_seed_of_lost_is_shown(tiny, of_page, store):
+    for method, label in (
+        ("lost/published", "Affinity to LOST's seed: red is similar"),
+        ("tokencut/published", "Cosine to LOST's seed: red is above tau"),
+    ):
+        shown = shown_of_patch(tiny, of_page, chosen(method), None, store)
+        assert shown.lines[0].startswith("LOST's seed: row ") and shown.labels["affinities"] == label
 
 
 def test_the_map_is_the_one_that_is_chosen(tiny, of_page, store):
@@ -76,7 +87,11 @@ def test_the_map_is_the_one_that_is_chosen(tiny, of_page, store):
         shown_of_method(tiny, of_page, chosen("lost/published", map=name), store).labels["map"]
         for name in ("", "affinities", "votes")  # the last belongs to another method
     ]
-    assert labels == ["Degree, and the seed", "Affinity to the seed, and the seed", "Degree, and the seed"]
+    assert labels == [
+        "Degree, and LOST's seed",
+        "Affinity to the seed, and LOST's seed",
+        "Degree, and LOST's seed",
+    ]
 
 
 def test_what_a_backbone_does_not_have_is_one_line_beside_the_rest(tiny, of_page, store):
@@ -96,7 +111,7 @@ def test_test_time_registers_change_what_is_shown(with_registers, of_page, store
     assert model.chosen(False) is model.plain and model.chosen(True) is with_registers
     assert Model(model.plain).chosen(True) is model.plain
     assert title_of(with_registers) == "openclip, 1 test-time register at 1 neuron"
-    assert all_tokens([model]) == ["class", "test-time register"]
+    assert tokens_of(model) == ["class", "test-time register"]
     choice = chosen("lost/published", token="test-time register")
     assert shown_of_method(with_registers, of_page, choice, store).pictures["attention"]
     assert "no token" in shown_of_method(model.plain, of_page, choice, store).errors[0]
@@ -138,7 +153,9 @@ def test_a_click_is_a_place_in_the_image_for_every_backbone(built):
     assert session.position == pytest.approx((96 / 384, 0.5))
     changes = built._show_patch(values_of(built, session=session))
     assert (changes[built.row], changes[built.col]) == (1, 4)
-    assert all("Patch in row 1, column 4 of 7 x 9" in text_of(built, changes, at, "patch") for at in (0, 1))
+    assert all(
+        "Your patch: row 1, column 4 of 7 x 9" in text_of(built, changes, at, "patch") for at in (0, 1)
+    )
     touched, parts = {id(one) for one in changes}, built.panels[0].parts
     assert id(parts["objects"]) not in touched and id(parts["affinities"]) in touched
 
@@ -174,6 +191,25 @@ def test_a_method_brings_its_own_controls(built):
     }
     assert values == {"facet": "k", "layer": [-1], "tau": 0.15, "max_objects": 3}
     assert panel.controls["facet"].value == "qkv"  # of the preset that the page starts with
+
+
+def test_a_backbone_brings_what_it_offers_and_leaves_what_is_chosen(built):
+    panel = built.panels[1]
+
+    def of_tiny(**chosen) -> dict:
+        changes = panel.of_backbone(values_of(built, 1, backbone=0, **chosen))
+        return {name: changes[one] for name, one in panel.controls.items() if one in changes}
+
+    changes = of_tiny(method="dino-seg/published", head="3", token="test-time register")  # none of tiny's
+    started = {"method": "/best", "head": "mean", "token": "class", "facet": "qkv", "layer": [-1]}
+    assert {name: changes[name]["value"] for name in started} == started
+    assert not {"dino-seg/published", "head/published"} & {key for _, key in changes["method"]["choices"]}
+    assert [head for head, _ in changes["head"]["choices"]] == ["mean", "0", "1", "2"]
+    assert [layer for _, layer in changes["layer"]["choices"]] == [-1, -2, -3, -4, -5, -6]
+    assert not changes["registers"]["visible"] and panel.controls["registers"].visible
+    kept = {"method": "tokencut/published", "head": "2", "token": "class"}
+    changes = of_tiny(**kept)
+    assert {name: changes[name]["value"] for name in kept} == kept and changes["facet"]["value"] == "k"
 
 
 def test_the_controls_change_what_is_found(built):
@@ -242,6 +278,12 @@ def test_names_of_images_are_text(built, photo, tmp_path):
     assert session.image.name == name
     status = built._show(values_of(built, session=session))[built.status]
     assert "&lt;img src=x" in status and "<img" not in status
+
+
+def test_an_upload_has_no_number_in_the_folder(built, photo):
+    session, _ = built._uploaded({**values_of(built), built.upload: str(photo)})
+    assert built._show(values_of(built, session=session))[built.number] is None
+    assert built._show(values_of(built, session=built._listed(session, 0)))[built.number] == 1
 
 
 def test_paging_stays_within_the_folder(built):

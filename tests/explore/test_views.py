@@ -24,6 +24,7 @@ from lost_reg.explore.views import (
     centre_of,
     found_by,
     lost_seed,
+    method_titles,
     methods_offered,
     patch_at,
     patch_view,
@@ -38,7 +39,8 @@ from lost_reg.masks.grids import cells
 from lost_reg.notebook.discover import discover, discover_stream
 from lost_reg.runs.options import LoaderOptions
 
-LOST, TOKENCUT = f"lost/{PUBLISHED}", f"tokencut/{PUBLISHED}"
+LOST, TOKENCUT, HEAD = (f"{name}/{PUBLISHED}" for name in ("lost", "tokencut", "head"))
+WITHOUT_A_HEAD = [key for key in method_titles() if key != HEAD]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def batch(tiny, image):
     return normalized([replace(image, pixels=pad_to_patches(image.pixels, tiny.patch_size))], tiny)
 
 
-@pytest.mark.parametrize("method", methods_offered())
+@pytest.mark.parametrize("method", WITHOUT_A_HEAD)
 def test_objects_are_those_of_a_run(one, tiny, photo, image, method):
     setting = setting_of(tiny, method, {"attention_head": 1}, 131)  # DINO-seg's 4 is none of tiny's
     prediction, maps = found_by(one, setting)
@@ -84,7 +86,7 @@ def test_features_are_computed_once_for_each_size_whatever_is_asked(tiny, large,
     monkeypatch.setattr(type(tiny), "facets", lambda self, *args: passes.append(1) or compute(self, *args))
     store = FeatureStore()
     for side in (64, 48, 64):
-        for method in methods_offered():
+        for method in WITHOUT_A_HEAD:
             for changes in ({}, {"facet": "q", "layer": (-3, -1)}, {"bias": -0.3, "tau": 0.4}):
                 setting = setting_of(tiny, method, {"attention_head": 2, **changes}, side)
                 one = store.of(tiny, image.at[scale_of(setting)])
@@ -182,7 +184,7 @@ def test_positions_and_patches_belong_together(one):
 
 
 def test_a_preset_brings_its_size_and_a_given_one_replaces_it(tiny):
-    sizes = {method: scale_of(setting_of(tiny, method)) for method in methods_offered()}
+    sizes = {method: scale_of(setting_of(tiny, method)) for method in WITHOUT_A_HEAD}
     own = {"/best": (336, None), "maskcut/published": (None, 480), "maskcut/native": (MOST_SIDE, None)}
     assert sizes == {**dict.fromkeys(sizes, (OWN_IMAGES_SIDE, None)), **own}
     assert scales_of([tiny]) == {(336, None), (448, None), (None, 480), (1024, None)}
@@ -192,7 +194,7 @@ def test_a_preset_brings_its_size_and_a_given_one_replaces_it(tiny):
 
 def test_settings_take_what_the_method_has(tiny):
     every = {"bias": -0.25, "tau": 0.3, "max_objects": 4, "facet": "q", "layer": -2}
-    for method in methods_offered():
+    for method in WITHOUT_A_HEAD:
         setting = setting_of(tiny, method, every)
         for name, value in every.items():
             if hasattr(setting.config, name):
@@ -217,13 +219,29 @@ def test_settings_that_are_none_are_refused(tiny, method, changes, reason):
 
 
 def test_a_head_is_offered_where_there_is_one(tiny):
-    head = "head/published"
-    dinov2 = SimpleNamespace(name="dinov2_vits14", family="DINOv2")
-    assert head not in methods_offered([tiny]) and head in methods_offered([tiny, dinov2])
-    assert "no head comes with lost-reg for tiny" in refusal(setting_of, tiny, head)
-    setting = setting_of(dinov2, head)
+    dinov2 = SimpleNamespace(
+        name="dinov2_vits14",
+        family="DINOv2",
+        prefix_tokens=("class",),
+        heads=6,
+        from_last=lambda layer: layer,
+    )
+    assert HEAD not in methods_offered(tiny) and HEAD in methods_offered(dinov2)
+    assert "no head comes with lost-reg for tiny" in refusal(setting_of, tiny, HEAD)
+    setting = setting_of(dinov2, HEAD)
     assert setting.config.head.backbone == "dinov2_vits14"
     assert setting.features == setting.config.head.features and scale_of(setting) in scales_of([dinov2])
+
+
+def test_only_what_works_with_the_backbone_is_offered(tiny):
+    dino_seg = {"dino-seg/published", "dino-seg/lost-script"}  # head 4; tiny has three
+    assert set(method_titles()) - set(methods_offered(tiny)) == {HEAD, *dino_seg}
+    without_class = SimpleNamespace(
+        name="siglip", family="", prefix_tokens=(), heads=12, from_last=lambda layer: layer
+    )
+    assert set(method_titles()) - set(methods_offered(without_class)) == {
+        HEAD, "background/published", *dino_seg,
+    }  # fmt: skip
 
 
 def test_a_layer_that_is_not_there_is_refused(one, tiny):

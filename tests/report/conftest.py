@@ -15,13 +15,17 @@ def open_page(browser):
     """A function that opens a page file; at the end no error may have been logged, and nothing fetched."""
     troubles, contexts = [], []
 
+    def failed(request):
+        if request.failure != "net::ERR_ABORTED":  # a picture that is taken away before it has come
+            troubles.append(f"{request.failure}: {request.url}")
+
     def open_it(path: Path, viewport=DESKTOP, color_scheme="light"):
         contexts.append(browser.new_context(viewport=viewport, color_scheme=color_scheme))
         page = contexts[-1].new_page()
         page.set_default_timeout(120_000)
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("requestfailed", lambda request: troubles.append(f"failed: {request.url}"))
+        page.on("requestfailed", failed)
         page.on("request", lambda request: request.url.startswith("file://") or troubles.append(request.url))
         page.goto(path.resolve().as_uri())
         return page

@@ -27,6 +27,7 @@ from lost_reg.artifacts.records import (
     ControlScore,
     CorLocChange,
     Discovery,
+    ProbeScores,
     read_artifacts,
     write_artifacts,
 )
@@ -56,6 +57,16 @@ def test_artifacts_are_told_in_tables(tmp_path):
         ["other patches", "-", "-", "-", "-", "-"],
     ]
     assert "The reference is dinov2_&lt;b&gt;." in text
+
+
+def test_what_is_too_few_is_told_below_the_probes(tmp_path):
+    row = backbone_artifacts("one")
+    about = About("one", -2, 1500.0, "sigma")
+    for probe, told in ((ProbeScores(11, 24, too_few="too few patches (11 of 770)"), True), (None, False)):
+        probes = {"outliers": probe, "rest": None}
+        one = replace(row, outliers=replace(row.outliers, probes=probes))
+        write_artifacts(tmp_path / "results", Artifacts(about, [one]))
+        assert ("<li>Too few: in brackets, how many there are" in page_of(tmp_path)) == told
 
 
 def test_artifacts_are_drawn_where_their_numbers_are(tmp_path):

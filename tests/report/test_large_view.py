@@ -55,7 +55,7 @@ def test_a_picture_opens_large_and_closes_to_where_it_was_opened(way, two, open_
     assert kinds(pane) == ["predicted", "true", "seed"]  # also over maps
     assert pane.bounding_box()["width"] > 3 * opener.bounding_box()["width"]
     page.keyboard.press("Escape")
-    assert page.locator("#viewer").is_hidden()
+    page.locator("#viewer").wait_for(state="hidden")
     assert page.evaluate(FOCUSED) == "Enlarge: Degree of a in only_a.jpg"
 
 
@@ -92,15 +92,16 @@ def test_boxes_can_be_taken_away(two, open_page):
     assert box.is_hidden()
 
 
-def test_a_missing_map_says_why(tmp_path, make_coco, open_page):
+def test_missing_maps_are_said_once_for_a_run_and_else_for_an_image(tmp_path, make_coco, open_page):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
     boxes = {"a.jpg": RIGHT, "b.jpg": RIGHT}
     write_run(tmp_path / "results" / "some", dataset, boxes, maps=["a.jpg"])
     write_run(tmp_path / "results" / "none", dataset, boxes, backbone="dino_vits16")
     page = open_page(report(tmp_path / "results", tmp_path / "out").page)
-    without = "no maps: `lost-reg draw` makes them, with the folder of the run"
-    of_b = [without, "no maps: the run's folder has none of this image, though of others"]
-    assert page.locator(".card").first.locator(".reason").all_text_contents() == [without]
+    (note,) = page.locator("#gallery .notes li").all_text_contents()
+    assert note.startswith("No maps of none: `lost-reg draw` makes them from the folder of a run")
+    of_b = ["no maps: the run's folder has none of this image, though of others"]
+    assert page.locator(".card").first.locator(".reason").count() == 0
     assert page.locator(".card").last.locator(".reason").all_text_contents() == of_b
     page.locator(".card").last.get_by_role("button").first.click()
     assert page.locator("#viewer .reason").all_text_contents() == of_b

@@ -12,6 +12,7 @@ from report_cases import OUTCOMES, RIGHT, WRONG, make_dataset, report, write_run
 from lost_reg.scoring.published import Published, published_rows
 
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+PAPER = {"width": 718, "height": 1047}  # A4 within the margins of Chromium
 
 # The texts of each chart, and what is drawn: what has a title, and marks; a text's letters are in the middle
 # of its box. Gives the pairs that overlap.
@@ -111,6 +112,16 @@ def test_on_a_phone_all_cells_are_on_the_screen_below_their_columns_names(crowde
     assert cell.evaluate("cell => getComputedStyle(cell, '::before').content") == '"CorLoc"'
     assert page.evaluate(_CUT) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_on_paper_tables_are_whole_and_colours_are_light(crowded, open_page):
+    page = open_page(crowded, PAPER)
+    page.select_option("#theme", "dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate(_CUT) == []
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(251, 250, 248)"
+    assert not any(page.locator(one).is_visible() for one in ("#controls", "#download", "#more", "nav"))
 
 
 def test_labels_of_charts_break_between_their_words(crowded, open_page):

@@ -195,11 +195,6 @@ def test_an_image_where_nothing_was_found_is_missed(tmp_path, make_coco):
     dataset = make_coco(tmp_path / "data", {"a.jpg": [(0, 0, 9, 9, 0)], "empty.jpg": []})
     run = write_run(tmp_path / "run", dataset, {"a.jpg": [], "empty.jpg": []})
     a, empty = (item["entries"]["0"] for item in data_of(report(run, tmp_path / "out").page)["items"])
-    assert (
-        a.pop("maps_error")
-        == empty.pop("maps_error")
-        == "no maps: `lost-reg draw` makes them, with the folder of the run"
-    )
     assert a == {"boxes": [], "iou": 0.0, "seed": None} and empty == {**a, "iou": None}
 
 

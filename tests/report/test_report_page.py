@@ -364,14 +364,43 @@ def test_the_search_looks_anywhere_in_the_names_of_files_and_classes(tmp_path, m
     assert page.locator("#search").input_value() == "Cattle"
 
 
+def test_the_counts_are_of_all_images(tmp_path, make_coco, open_page):
+    """Those of the runs that are shown, of other runs, and not on the page are all that the top counts."""
+    for folder, images in {"two": 2, "four": 4}.items():
+        boxes = {f"{index}.jpg": RIGHT for index in range(images)}
+        dataset = make_dataset(make_coco, tmp_path / folder, boxes)
+        write_run(tmp_path / "results" / folder, dataset, boxes, backbone=f"dino_{folder}")
+    page = open_page(report(tmp_path / "results", tmp_path / "out", max_images=3).page)
+
+    def counts() -> list[str]:
+        return [page.locator(f"#{name}").text_content() for name in ("count", "elsewhere")]
+
+    assert page.locator(".summary").text_content().endswith(": 6 images, 5 of them in the gallery")
+    names = page.locator("#a option").all_text_contents()
+    page.select_option("#a", names[0])
+    page.select_option("#b", "none")
+    expected = {
+        "four": ["3 of 3 images", "2 more are of other runs, 1 more is not on this page"],
+        "two": ["2 of 2 images", "3 more are of other runs, 1 more is not on this page"],
+    }
+    assert counts() == expected[names[0]]
+    page.select_option("#a", names[1])
+    assert counts() == expected[names[1]]
+    of_one = set()
+    for index in (1, 2):
+        page.select_option("#dataset", index=index)
+        of_one.add(counts()[1])
+    assert of_one == {"", "1 more is not on this page"}
+
+
 def test_names_from_outside_are_shown_and_not_executed(tmp_path, make_coco, open_page):
     page = open_page(report(hostile_runs(make_coco, tmp_path), tmp_path / "out").page)
     assert shown(page) == [one_line(name) for name in HOSTILE]
     about = page.locator(".card-head p:not(.difference)").all_text_contents()
     assert about == [one_line(label) for label in HOSTILE.values()]
-    failure, *others = page.locator(".reason").all_text_contents()
-    assert failure == "cannot be decoded: <b>bad</b>" and ".npz" in others.pop()
-    assert set(others) == {"no maps: `lost-reg draw` makes them, with the folder of the run"}
+    failure, damaged = page.locator(".reason").all_text_contents()
+    assert failure == "cannot be decoded: <b>bad</b>" and ".npz" in damaged
+    assert page.locator("#gallery .notes").get_by_text("No maps of <u>one: ").is_visible()
     for value in ("gain", "name"):
         page.select_option("#sort", value)
     page.wait_for_timeout(300)
@@ -622,4 +651,4 @@ def test_the_keyboard_reaches_and_works_the_controls(two, open_page):
     assert [one for one in reached if one in wanted][: len(wanted)] == wanted
     page.focus("#show")
     page.keyboard.press("ArrowDown")
-    assert shown(page) == ["both.jpg"]
+    playwright.expect(page.locator(".card h3")).to_have_text(["both.jpg"])

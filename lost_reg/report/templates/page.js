@@ -63,9 +63,9 @@
 
   const hasMaps = data.items.some((item) => Object.values(item.entries).some((entry) => entry.maps));
   const datasetIndex = () => (choice.dataset.value === ALL ? null : Number(choice.dataset.value));
+  const chosenDatasets = () => (datasetIndex() === null ? data.datasets : [data.datasets[datasetIndex()]]);
   const runsOfChoice = () => {
-    const index = datasetIndex();
-    const chosen = index === null ? data.datasets : [data.datasets[index]];
+    const chosen = chosenDatasets();
     return data.runs.map((_, run) => run).filter((run) => chosen.some((dataset) => Object.hasOwn(dataset.runs, run)));
   };
   const fillDatasets = () => {
@@ -74,11 +74,7 @@
     byId("dataset-field").hidden = options.length < 2;
   };
   // Runs of one model on several datasets are one choice; each dataset has its own name of it.
-  const namesOf = (run) => {
-    const index = datasetIndex();
-    const chosen = index === null ? data.datasets : [data.datasets[index]];
-    return [...new Set(chosen.map((dataset) => dataset.runs[run]).filter(Boolean))].join(", ");
-  };
+  const namesOf = (run) => [...new Set(chosenDatasets().map((dataset) => dataset.runs[run]).filter(Boolean))].join(", ");
   const fillRuns = () => {
     const runs = runsOfChoice();
     const options = runs.map((run) => [String(run), namesOf(run)]);
@@ -360,10 +356,17 @@
     nearEnd.unobserve(more); // watched anew, it tells at once if the end is still near
     nearEnd.observe(more);
   };
+  // Why the list is of fewer images than the datasets have.
+  const elsewhere = (available) => {
+    const sum = (name) => chosenDatasets().reduce((total, dataset) => total + dataset[name], 0);
+    const more = (count, where) => (count ? [`${count.toLocaleString("en")} more ${count === 1 ? "is" : "are"} ${where}`] : []);
+    return [...more(sum("shown") - available, "of other runs"), ...more(sum("images") - sum("shown"), "not on this page")].join(", ");
+  };
   const refresh = () => {
     let available;
     [shown, available] = select();
     download.disabled = !shown.length;
+    byId("elsewhere").textContent = elsewhere(available);
     byId("count").textContent = `${shown.length.toLocaleString("en")} of ${available.toLocaleString("en")} image${available === 1 ? "" : "s"}`;
     cards.replaceChildren();
     cards.classList.toggle("plain", !shown.some((item) => [entryA(item), entryB(item)].some((entry) => entry && entry.maps)));
