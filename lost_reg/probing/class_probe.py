@@ -213,7 +213,7 @@ def probe_settings(
 class TokenData:
     """The tokens of one kind that there are, with their labels.
 
-    features: (n, D) float64. labels: (n,) int64, or (n, K) bool.
+    features: (n, D) float64. labels: (n,) int64, or (n, K) bool, to learn from.
     split, place: (n,) int64: the split's index in SPLITS, and the image's in its split.
     without: how many images have no such token, by split.
     """
@@ -233,6 +233,7 @@ class TokenData:
         ends = np.cumsum([len(dataset.parts[split]) for split in SPLITS])
         split = np.searchsorted(ends, images, side="right")
         labels = np.concatenate([dataset.parts[one].labels for one in SPLITS])[images]
+        labels = labels > 0 if labels.ndim == 2 else labels
         place = images - np.insert(ends, 0, 0)[split]
         has = ~np.isnan(tokens[:, 0])
         without: dict[str, int] = {
@@ -247,6 +248,10 @@ class TokenData:
         chosen = torch.from_numpy(self.split == SPLITS.index(split)).to(self.labels.device)
         return self.features[chosen], self.labels[chosen]
 
+    def truth(self, dataset: LabelledDataset, split: Split) -> np.ndarray:
+        """The labels of the same images as the dataset has them, to score by: see `LabelledPart`."""
+        return dataset.parts[split].labels[self.place[self.split == SPLITS.index(split)]]
+
     def count(self, split: Split) -> int:
         """How many images of a split have such a token."""
         return int((self.split == SPLITS.index(split)).sum())
@@ -258,14 +263,13 @@ def _scored(kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, p
     facts |= {"without": {split: count for split, count in data.without.items() if count}}
     measure, classes = dataset.measure, len(dataset.classes)
     width = classes if measure == "map" else 1
-    covered = data.place[data.split == SPLITS.index("test")]
     if reason := _too_few(kind, data, measure):
         nothing = np.full((len(dataset.parts["test"]), width), np.nan)
         empty = {"measure": measure, "value": None, "interval": None, "too_few": reason, **facts}
         return [(ProbeScore(tokens=kind, classifier=name, **empty), nothing) for name in CLASSIFIERS]
-    found = []
-    for classifier, (logits, chosen) in _classified(data, measure, classes, progress).items():
-        truth = dataset.parts["test"].labels[covered]
+    found, truth = [], data.truth(dataset, "test")
+    covered = data.place[data.split == SPLITS.index("test")]
+    for classifier, (logits, chosen) in _classified(data, dataset, progress).items():
         of_covered = rows_of(measure, logits, truth)
         rows = np.full((len(dataset.parts["test"]), width), np.nan)
         rows[covered] = of_covered
@@ -283,11 +287,11 @@ def _scored(kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, p
 
 
 def _classified(
-    data: TokenData, measure: Measure, classes: int, progress: Progress
+    data: TokenData, dataset: LabelledDataset, progress: Progress
 ) -> dict[Classifier, tuple[np.ndarray, dict[str, Any]]]:
     """By classifier: the scores of the classes of the test images, (t, K), and what was chosen."""
     train, val, (features, _) = (data.of_split(split) for split in SPLITS)
-    truth = val[1].cpu().numpy()
+    measure, classes, truth = dataset.measure, len(dataset.classes), data.truth(dataset, "val")
 
     def score(logits: np.ndarray) -> float:
         return value(measure, rows_of(measure, logits, truth), truth)

@@ -288,7 +288,9 @@ def test_an_image_whose_norms_are_not_finite_is_named_and_the_others_are_probed(
 
 def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tmp_path):
     def several(part):
-        return replace(part, labels=np.stack([part.labels == 0, part.labels < 2], axis=1))
+        labels = np.stack([part.labels == 0, part.labels < 2], axis=1).astype(np.int8)
+        labels[:3, 1] = -1  # such as an image with difficult objects alone
+        return replace(part, labels=labels)
 
     parts = {split: several(part) for split, part in colours.parts.items()}
     dataset = LabelledDataset("several", ("red", "not blue"), parts, measure="map")
@@ -296,6 +298,7 @@ def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tm
     for score, rows in zip(record.scores, outcomes.rows):
         assert rows.shape == (24, 2) and score.measure == "map"
         assert score.value == value("map", rows, parts["test"].labels) > 0.8
+    assert np.array_equal(read_outcomes(tmp_path, record).truth, parts["test"].labels)
 
 
 def test_a_measure_of_classes_of_unequal_size():
