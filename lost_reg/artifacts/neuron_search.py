@@ -112,12 +112,7 @@ def find_register_neurons(
     if threshold is None:
         threshold = _threshold(stream, backbone, detect, failures, progress_of_pass(progress, 0, passes))
     outliers = _OutlierActivations(backbone, threshold, detect + 1, options.rule)
-    last_pass = progress_of_pass(progress, passes - 1, passes)
-    for batch in stream.map_decoded(backbone, outliers.measure, failures, last_pass):
-        outliers.update(batch)
-    failures += outliers.failures
-    if not outliers.images:
-        raise no_usable_image(len(stream.images), failures)
+    outliers.add_all(stream, failures, progress_of_pass(progress, passes - 1, passes))
     if not outliers.count and options.threshold is not None:
         raise LostRegError(
             f"no patch of {counted(outliers.images, 'image')} has a norm above {threshold:.4g} after layer "
@@ -203,6 +198,14 @@ class _OutlierActivations:
         self.images = self.images_with_any = self.patches = self.count = self.class_tokens = 0
         self.largest = 0.0
         self.failures: list[Failure] = []
+
+    def add_all(self, stream: ImageStream, failures: list[Failure], progress: Progress) -> None:
+        """Add all images of a stream; failures: see `find_register_neurons`."""
+        for batch in stream.map_decoded(self._backbone, self.measure, failures, progress):
+            self.update(batch)
+        failures += self.failures
+        if not self.images:
+            raise no_usable_image(len(stream.images), failures)
 
     def measure(self, part: list[DecodedImage]) -> _Batch:
         """Measure a batch of images."""
