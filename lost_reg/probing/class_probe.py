@@ -165,10 +165,16 @@ class _ClassProbe:
         kept = _kept(work / kind, record)
         if kept is not None:
             return kept
-        data = TokenData.of(self.dataset, extracted, index, self.backbone.device)
-        progress = self.phase(f"logistic regression, {kind}", "fit")
-        sweep = KeptSweep(work / kind, torch.from_numpy(data.images))
-        scored = _scored(kind, data, self.dataset, self.options.seed, sweep, progress)
+        progress, device = self.phase(f"logistic regression, {kind}", "fit"), self.backbone.device
+        try:
+            data = TokenData.of(self.dataset, extracted, index, device)
+            sweep = KeptSweep(work / kind, torch.from_numpy(data.images))
+            scored = _scored(kind, data, self.dataset, self.options.seed, sweep, progress)
+        except torch.OutOfMemoryError:
+            raise LostRegError(
+                f"out of memory on {device} while learning from {counted(len(extracted.images), 'image')}: "
+                "what was done is kept, the same command with `device` cpu continues"
+            ) from None
         write_probe(work / kind, *self._with(record, scored))
         return scored
 

@@ -268,6 +268,18 @@ def test_what_is_learned_from_does_not_depend_on_the_order_of_the_cache(colours,
             assert len(a) and torch.equal(a, b)
 
 
+def test_a_device_that_is_too_small_to_learn_on_is_told(colours, backbone, tmp_path, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(class_probe, "choose_c", too_much)
+        text = refusal(probe, colours, backbone, tmp_path, tokens=("mean",))
+    assert text.startswith("out of memory on cpu while learning from 63 images: what was done is kept")
+    monkeypatch.setattr(extraction, "tokens_of", lambda *_: pytest.fail("made again"))
+    assert probe(colours, backbone, tmp_path, tokens=("mean",))[0].scores[0].value is not None
+
+
 def test_what_was_kept_of_a_choice_and_is_damaged_is_told(tmp_path):
     images, model = torch.arange(3), logistic.Logistic(torch.ones(2, 4), torch.ones(2))
     kept = kept_sweep.KeptSweep(tmp_path, images)
