@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lost_reg.artifacts.norms import SIGMAS, Moments, block_norms
-from lost_reg.artifacts.streams import ImageStream, check_blocks, progress_of_pass
+from lost_reg.artifacts.norms import SIGMAS, Moments, block_norms, finite_norms, norms_of_stream
+from lost_reg.artifacts.streams import ImageStream, check_blocks, no_usable_image, progress_of_pass
+from lost_reg.backbones.base import normalized
 from lost_reg.backbones.registers import (
     DEFAULT_RULE,
     RULES,
@@ -26,6 +26,7 @@ from lost_reg.backbones.registers import (
 )
 from lost_reg.backbones.vit import VitBackbone
 from lost_reg.errors import LostRegError
+from lost_reg.images.batching import DecodedImage
 from lost_reg.progress import Progress, no_progress
 from lost_reg.text import counted
 from lost_reg.types import Failure
@@ -91,7 +92,8 @@ def find_register_neurons(
     outlier: then neurons are returned in any case. `found["stands_out"]` tells in both.
 
     Args:
-        failures: filled with the images that cannot be read or do not fit in memory.
+        failures: filled with the images that cannot be read, do not fit in memory, or have norms that are
+            not finite.
 
     Returns:
         top_k neurons, the highest first, or none if nothing stands out; `found` records how they were found,
@@ -99,7 +101,8 @@ def find_register_neurons(
 
     Raises:
         LostRegError: a layer that the model does not have, more neurons than it has, a model that was
-            trained with registers or has test-time registers, or no patch above a given threshold.
+            trained with registers or has test-time registers, no usable image, or no patch above a given
+            threshold.
     """
     _check_backbone(backbone)
     detect, top = _layers(backbone, options)
@@ -109,9 +112,7 @@ def find_register_neurons(
     if threshold is None:
         threshold = _threshold(stream, backbone, detect, failures, progress_of_pass(progress, 0, passes))
     outliers = _OutlierActivations(backbone, threshold, detect + 1, options.rule)
-    last_pass = progress_of_pass(progress, passes - 1, passes)
-    for batch in stream.map_batches(backbone, outliers.measure, failures, last_pass):
-        outliers.update(batch)
+    outliers.add_all(stream, failures, progress_of_pass(progress, passes - 1, passes))
     if not outliers.count and options.threshold is not None:
         raise LostRegError(
             f"no patch of {counted(outliers.images, 'image')} has a norm above {threshold:.4g} after layer "
@@ -158,20 +159,19 @@ def _threshold(
 ) -> float:
     """Mean + 3 standard deviations of the patches' norms after one layer."""
     moments = Moments()
-    norms_of = partial(block_norms, backbone, blocks=detect + 1)
-    for norms in stream.map_batches(backbone, lambda images: norms_of(images)[-1:], failures, progress):
-        moments.update(norms.flatten(1))
+    for norms in norms_of_stream(stream, backbone, failures, progress, blocks=detect + 1):
+        moments.update(norms[-1:].flatten(1))
     return float(moments.cutoff)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Measurements of B images, on the CPU.
+    """Measurements of B images that can be used, on the CPU.
 
     norms: (L, B, N), of patches. outliers: (B, N) bool.
     activations: (H,) for each layer: means over an image's tokens that count, summed over images; empty if
         none counts. images: how many have any that counts. class_tokens: how many of those are before the
-        patches.
+        patches. failures: images whose norms are not finite.
     """
 
     norms: Tensor
@@ -179,13 +179,14 @@ class _Batch:
     activations: list[Tensor]
     images: int
     class_tokens: int
+    failures: list[Failure]
 
 
 class _OutlierActivations:
     """Running means of activations and norms at outliers.
 
     `measure` takes a batch and changes nothing, so that it can be retried after running out of memory;
-    `update` adds what it returned.
+    `update` adds what it returned. failures: images whose norms are not finite.
     """
 
     def __init__(self, backbone: VitBackbone, threshold: float, blocks: int, rule: str):
@@ -196,28 +197,43 @@ class _OutlierActivations:
         self._activations: list[Tensor] = []  # of each layer: (H,), summed over images
         self.images = self.images_with_any = self.patches = self.count = self.class_tokens = 0
         self.largest = 0.0
+        self.failures: list[Failure] = []
 
-    def measure(self, images: Tensor) -> _Batch:
-        """Measure a batch of normalised images, (B, 3, H, W)."""
-        prefix = self._backbone.num_prefix_tokens if self._with_prefix else 0
-        norms = block_norms(self._backbone, images, self._blocks, with_prefix=self._with_prefix)  # (L, B, T)
+    def add_all(self, stream: ImageStream, failures: list[Failure], progress: Progress) -> None:
+        """Add all images of a stream; failures: see `find_register_neurons`."""
+        for batch in stream.map_decoded(self._backbone, self.measure, failures, progress):
+            self.update(batch)
+        failures += self.failures
+        if not self.images:
+            raise no_usable_image(len(stream.images), failures)
+
+    def measure(self, part: list[DecodedImage]) -> _Batch:
+        """Measure a batch of images."""
+        backbone = self._backbone
+        prefix = backbone.num_prefix_tokens if self._with_prefix else 0
+        norms, usable, failures = finite_norms(backbone, part, self._blocks, with_prefix=self._with_prefix)
         counted = norms[-1] > self._threshold  # (B, T)
         with_any = counted.any(dim=1)
         activations = []
         if with_any.any():
             # All layers' activations at once would be many gigabytes, and the outliers are known only after
             # the last block, so images that have any go through the model a second time.
-            activations = self._mean_activations(images[with_any], counted[with_any])
+            again = [image for image, has in zip(usable, with_any.tolist()) if has]
+            activations = self._mean_activations(normalized(again, backbone), counted[with_any])
         return _Batch(
             norms=norms[:, :, prefix:].cpu(),
             outliers=counted[:, prefix:].cpu(),
             activations=activations,
             images=int(with_any.sum()),
             class_tokens=int(counted[:, :prefix].sum()),
+            failures=failures,
         )
 
     def update(self, batch: _Batch) -> None:
         """Add what `measure` returned."""
+        self.failures += batch.failures
+        if not len(batch.outliers):
+            return
         self._norms.update(batch.norms.flatten(1))
         self._outlier_norms += batch.norms[:, batch.outliers].double().sum(dim=1)
         self.images += len(batch.outliers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from lost_reg.artifacts.records import NormHistogram
 from lost_reg.artifacts.streams import ImageStream, no_usable_image
 from lost_reg.backbones.base import Backbone, normalized
-from lost_reg.errors import LostRegError
 from lost_reg.images.batching import DecodedImage
 from lost_reg.progress import Progress, no_progress
 from lost_reg.types import Failure
@@ -29,15 +29,25 @@ def block_norms(
         with_prefix: see `Backbone.block_outputs`.
 
     Returns:
-        (blocks, B, N) float32, or (blocks, B, P + N).
+        (blocks, B, N) float32, or (blocks, B, P + N). They need not be finite, as in fp16.
 
     Raises:
-        LostRegError: norms that are not finite, as can happen in fp16; a backbone without blocks.
+        LostRegError: a backbone without blocks.
     """
-    norms = _norms(backbone, images, blocks, with_prefix)
-    if not norms.amax().isfinite():
-        raise LostRegError(_not_finite(backbone))
-    return norms
+    outputs = islice(backbone.block_outputs(images, with_prefix=with_prefix), blocks)
+    return torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
+
+
+def finite_norms(
+    backbone: Backbone, images: list[DecodedImage], blocks: int | None = None, *, with_prefix: bool = False
+) -> tuple[Tensor, list[DecodedImage], list[Failure]]:
+    """`block_norms` of the b images of a batch whose norms are all finite, these images, and the others."""
+    norms = block_norms(backbone, normalized(images, backbone), blocks, with_prefix=with_prefix)
+    finite = norms.isfinite().all(dim=2).all(dim=0)  # (B,)
+    is_finite, reason = finite.tolist(), backbone.not_finite(f"norms of {backbone.name} are")
+    usable = [image for image, good in zip(images, is_finite) if good]
+    failures = [Failure(image.name, reason) for image, good in zip(images, is_finite) if not good]
+    return norms[:, finite], usable, failures
 
 
 def norms_of_stream(
@@ -55,30 +65,17 @@ def norms_of_stream(
     Raises:
         LostRegError: none of the images can be used; a backbone without blocks.
     """
-
-    def of_images(images: list[DecodedImage]) -> tuple[list[str], Tensor]:
-        return [one.name for one in images], _norms(backbone, normalized(images, backbone), blocks)
-
     infinite: list[Failure] = []
     any_usable = False
-    for names, norms in stream.map_decoded(backbone, of_images, failures, progress):
-        finite = norms.isfinite().all(dim=2).all(dim=0).cpu()  # (B,)
-        infinite += [Failure(name, _not_finite(backbone)) for name, good in zip(names, finite) if not good]
-        if finite.any():
+    of_images = partial(finite_norms, backbone, blocks=blocks)
+    for norms, usable, unusable in stream.map_decoded(backbone, of_images, failures, progress):
+        infinite += unusable
+        if usable:
             any_usable = True
-            yield norms[:, finite.to(norms.device)]
+            yield norms
     failures += infinite
     if not any_usable:
         raise no_usable_image(len(stream.images), failures)
-
-
-def _norms(backbone: Backbone, images: Tensor, blocks: int | None, with_prefix: bool = False) -> Tensor:
-    outputs = islice(backbone.block_outputs(images, with_prefix=with_prefix), blocks)
-    return torch.stack([tokens.float().norm(dim=2) for tokens in outputs])
-
-
-def _not_finite(backbone: Backbone) -> str:
-    return backbone.not_finite(f"norms of {backbone.name} are")
 
 
 class Moments:

@@ -21,6 +21,7 @@ from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.backbones.base import Backbone
 from lost_reg.errors import LostRegError
 from lost_reg.probing.extraction import Extraction, Extractor
+from lost_reg.probing.kept_sweep import KeptSweep
 from lost_reg.probing.labelled import SPLITS, LabelledDataset, Split
 from lost_reg.probing.logistic import choose_c
 from lost_reg.probing.measures import interval, value
@@ -164,9 +165,16 @@ class _ClassProbe:
         kept = _kept(work / kind, record)
         if kept is not None:
             return kept
-        data = TokenData.of(self.dataset, extracted, index, self.backbone.device)
-        progress = self.phase(f"logistic regression, {kind}", "fit")
-        scored = _scored(kind, data, self.dataset, self.options.seed, progress)
+        progress, device = self.phase(f"logistic regression, {kind}", "fit"), self.backbone.device
+        try:
+            data = TokenData.of(self.dataset, extracted, index, device)
+            sweep = KeptSweep(work / kind, torch.from_numpy(data.images))
+            scored = _scored(kind, data, self.dataset, self.options.seed, sweep, progress)
+        except torch.OutOfMemoryError:
+            raise LostRegError(
+                f"out of memory on {device} while learning from {counted(len(extracted.images), 'image')}: "
+                "what was done is kept, the same command with `device` cpu continues"
+            ) from None
         write_probe(work / kind, *self._with(record, scored))
         return scored
 
@@ -213,13 +221,15 @@ def probe_settings(
 class TokenData:
     """The tokens of one kind that there are, with their labels.
 
-    features: (n, D) float64. labels: (n,) int64, or (n, K) bool.
+    features: (n, D) float64. labels: (n,) int64, or (n, K) bool, to learn from.
+    images: (n,) int64, ascending, as indices into the splits in their order.
     split, place: (n,) int64: the split's index in SPLITS, and the image's in its split.
     without: how many images have no such token, by split.
     """
 
     features: Tensor
     labels: Tensor
+    images: np.ndarray
     split: np.ndarray
     place: np.ndarray
     without: dict[str, int]
@@ -229,10 +239,12 @@ class TokenData:
         cls, dataset: LabelledDataset, extracted: Extraction, kind: int, device: torch.device
     ) -> TokenData:
         """The data of the kind of this index; on a CUDA device, or else on the CPU, which has float64."""
-        tokens, images = extracted.cache.tokens(kind), extracted.images
+        order = np.argsort(extracted.images)  # that of the cache depends on batches
+        tokens, images = extracted.cache.tokens(kind)[order], extracted.images[order]
         ends = np.cumsum([len(dataset.parts[split]) for split in SPLITS])
         split = np.searchsorted(ends, images, side="right")
         labels = np.concatenate([dataset.parts[one].labels for one in SPLITS])[images]
+        labels = labels > 0 if labels.ndim == 2 else labels
         place = images - np.insert(ends, 0, 0)[split]
         has = ~np.isnan(tokens[:, 0])
         without: dict[str, int] = {
@@ -240,32 +252,38 @@ class TokenData:
         }
         where = device if device.type == "cuda" else torch.device("cpu")
         features = torch.from_numpy(tokens[has]).to(where, torch.float64)
-        return cls(features, torch.from_numpy(labels[has]).to(where), split[has], place[has], without)
+        labels = torch.from_numpy(labels[has]).to(where)
+        return cls(features, labels, images[has], split[has], place[has], without)
 
     def of_split(self, split: Split) -> tuple[Tensor, Tensor]:
         """The features and labels of a split."""
         chosen = torch.from_numpy(self.split == SPLITS.index(split)).to(self.labels.device)
         return self.features[chosen], self.labels[chosen]
 
+    def truth(self, dataset: LabelledDataset, split: Split) -> np.ndarray:
+        """The labels of the same images as the dataset has them, to score by: see `LabelledPart`."""
+        return dataset.parts[split].labels[self.place[self.split == SPLITS.index(split)]]
+
     def count(self, split: Split) -> int:
         """How many images of a split have such a token."""
         return int((self.split == SPLITS.index(split)).sum())
 
 
-def _scored(kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, progress: Progress) -> Scored:
+def _scored(
+    kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, sweep: KeptSweep, progress: Progress
+) -> Scored:
     """The score of each classifier, and its rows for all test images: see `Outcomes`."""
     facts: dict[str, Any] = {split: data.count(split) for split in SPLITS}
     facts |= {"without": {split: count for split, count in data.without.items() if count}}
     measure, classes = dataset.measure, len(dataset.classes)
     width = classes if measure == "map" else 1
-    covered = data.place[data.split == SPLITS.index("test")]
     if reason := _too_few(kind, data, measure):
         nothing = np.full((len(dataset.parts["test"]), width), np.nan)
         empty = {"measure": measure, "value": None, "interval": None, "too_few": reason, **facts}
         return [(ProbeScore(tokens=kind, classifier=name, **empty), nothing) for name in CLASSIFIERS]
-    found = []
-    for classifier, (logits, chosen) in _classified(data, measure, classes, progress).items():
-        truth = dataset.parts["test"].labels[covered]
+    found, truth = [], data.truth(dataset, "test")
+    covered = data.place[data.split == SPLITS.index("test")]
+    for classifier, (logits, chosen) in _classified(data, dataset, sweep, progress).items():
         of_covered = rows_of(measure, logits, truth)
         rows = np.full((len(dataset.parts["test"]), width), np.nan)
         rows[covered] = of_covered
@@ -283,11 +301,11 @@ def _scored(kind: Token, data: TokenData, dataset: LabelledDataset, seed: int, p
 
 
 def _classified(
-    data: TokenData, measure: Measure, classes: int, progress: Progress
+    data: TokenData, dataset: LabelledDataset, sweep: KeptSweep, progress: Progress
 ) -> dict[Classifier, tuple[np.ndarray, dict[str, Any]]]:
     """By classifier: the scores of the classes of the test images, (t, K), and what was chosen."""
     train, val, (features, _) = (data.of_split(split) for split in SPLITS)
-    truth = val[1].cpu().numpy()
+    measure, classes, truth = dataset.measure, len(dataset.classes), data.truth(dataset, "val")
 
     def score(logits: np.ndarray) -> float:
         return value(measure, rows_of(measure, logits, truth), truth)
@@ -295,7 +313,8 @@ def _classified(
     def report(done: int, total: int) -> None:
         progress(done, 0, total)
 
-    model, c = choose_c(train, val, classes, score, report)
+    begun = sweep.read(data.features.device)
+    model, c = choose_c(train, val, classes, score, report, begun, sweep.keep)
     bank, labels = (torch.cat(pair) for pair in zip(train, val))
     votes = neighbour_scores(bank, labels, features, classes)
     return {

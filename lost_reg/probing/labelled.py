@@ -28,7 +28,8 @@ class LabelledPart:
     """Images of one split.
 
     images: paths, or (H, W, 3) uint8 arrays.
-    labels: (n,) int64, the index of each image's class; or (n, K) bool, for images of several classes.
+    labels: (n,) int64, the index of each image's class; or (n, K) int8, for images of several classes: 1 of
+        the class, 0 not of it, -1 not counted where it is scored, and learned from as not of it.
     """
 
     names: Sequence[str]
@@ -154,7 +155,7 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     sampling).
 
     Args:
-        labels: (n,) int64; or (n, K) bool, of which the first class of each image counts.
+        labels: (n,) int64; or (n, K) int8, of which the first class of each image counts.
     """
     order = _by_class(labels, seed)
     places = (np.arange(count) + 0.5) * len(order) / max(count, 1)

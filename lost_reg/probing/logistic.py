@@ -3,11 +3,13 @@
 As DINOv2 is evaluated (its eval/log_regression.py): the inverse strength C is one of 45 values; the one with
 the best score on validation images is chosen, and the model is fitted again on training and validation images
 together. The objective is that of scikit-learn's LogisticRegression: C times the sum of the losses, plus half
-the squared norm of the weights; the bias is free.
+the squared norm of the weights; the bias is free. (For two classes, scikit-learn has one vector of weights;
+with two, as here, half as large a C gives the same model.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +39,21 @@ class Logistic:
     def scores(self, features: Tensor) -> np.ndarray:
         """(n, D) float64 to the logit of each class: (n, K) float64."""
         return (features @ self.weights.mT + self.bias).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How far the choice of C has come: how many were tried, the best score, its C, and the last model."""
+
+    tried: int = 0
+    best: float = -math.inf
+    c: float = 0.0
+    model: Logistic | None = None
+
+    def after(self, model: Logistic, score: float, c: float) -> Sweep:
+        """With one more; of equal scores, the earlier one is the best."""
+        is_best = score > self.best
+        return Sweep(self.tried + 1, *((score, c) if is_best else (self.best, self.c)), model)
 
 
 def fit_logistic(
@@ -126,6 +143,8 @@ def choose_c(
     classes: int,
     score: Callable[[np.ndarray], float],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    begun: Sweep = Sweep(),
+    keep: Callable[[Sweep], None] = lambda sweep: None,
 ) -> tuple[Logistic, float]:
     """Choose C on validation images, and fit a model on training and validation images with it.
 
@@ -133,19 +152,20 @@ def choose_c(
         train, val: features and labels as `fit_logistic` takes them.
         score: of the logits of the validation images, (n, K); higher is better. Of equal ones, the smallest
             C is chosen.
+        begun: what an earlier call with the same data kept; the outcome does not depend on it.
+        keep: takes what is done after each C.
 
     Returns:
         The model and C.
     """
-    best, chosen, model = -np.inf, 0.0, None
-    for index, c in enumerate(CS.tolist()):
-        progress(index, len(CS) + 1)
-        model = fit_logistic(*train, classes, c, start=model)
-        value = score(model.scores(val[0]))
-        if value > best:
-            best, chosen = value, c
+    sweep = begun
+    for c in CS[begun.tried :].tolist():
+        progress(sweep.tried, len(CS) + 1)
+        model = fit_logistic(*train, classes, c, start=sweep.model)
+        sweep = sweep.after(model, score(model.scores(val[0])), c)
+        keep(sweep)
     progress(len(CS), len(CS) + 1)
     features, labels = (torch.cat(pair) for pair in zip(train, val))
-    fitted = fit_logistic(features, labels, classes, chosen)
+    fitted = fit_logistic(features, labels, classes, sweep.c)
     progress(len(CS) + 1, len(CS) + 1)
-    return fitted, chosen
+    return fitted, sweep.c

@@ -4,9 +4,9 @@ rows: (T, W) float64. By measure:
 
 - "top1": W = 1, whether the image's class was found (1 or 0). The value is their mean.
 - "mean_per_class": the same rows; the value is the mean over classes of the share in each class.
-- "map": W = K, the score of each class; the value is the mean over classes of the average precision: the area
-  under the precision envelope over recall, as VOC measures it since 2010. Images of equal score count
-  together.
+- "map": W = K, the score of each class; the value is the mean over classes of the average precision, as
+  VOC2007 measures it: the mean of the best precision at a recall of at least 0, 0.1, ..., 1. An image whose
+  truth of a class is -1 does not count for this class. Images of equal score count together.
 - "miou": W = 2 K, the pixels in each class's intersection, then in its union; the value is the mean over the
   classes that occur of the sums' ratio (as ADE20k's benchmark and mmsegmentation compute it).
 - "rmse": W = 1, the root mean squared error of the image's depths; the value is their mean over images, as
@@ -36,7 +36,8 @@ def value(measure: Measure, rows: np.ndarray, truth: np.ndarray | None = None) -
 
     Args:
         rows: (T, W), see the module; T at least 1, no NaN.
-        truth: the images' classes, for "mean_per_class", (T,) int, and for "map", (T, K) bool.
+        truth: the images' classes, for "mean_per_class", (T,) int, and for "map", (T, K) int8: 1 of the
+            class, 0 not, -1 not counted.
     """
     return float(values(measure, rows, truth, np.ones((1, len(rows))))[0])
 
@@ -51,9 +52,9 @@ def values(measure: Measure, rows: np.ndarray, truth: np.ndarray | None, weights
     if measure == "mean_per_class":
         return _mean_ratio(_by_class(truth, weights * rows[:, 0]), _by_class(truth, weights))
     if measure == "map":
-        occurs = np.flatnonzero(truth.any(axis=0))
-        curves = [_under_envelope(rows[:, k], truth[:, k], weights) for k in occurs]
-        return _mean_ratio(*np.stack(curves, axis=-1))
+        occurs = np.flatnonzero((truth > 0).any(axis=0))
+        found = [_best_precisions(rows[:, k], truth[:, k], weights) for k in occurs]
+        return _mean_ratio(*np.stack(found, axis=-1))
     if measure == "miou":
         return _mean_ratio(*np.split(weights @ rows, 2, axis=1))
     return weights @ rows[:, 0] / weights.sum(axis=1)
@@ -64,8 +65,8 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a measure, over images; see `value`.
 
-    Of "top1", which is a share, it is Wilson's. For few images it is too narrow for "map", which the envelope
-    of precision raises.
+    Of "top1", which is a share, it is Wilson's. For "map", it is too high for few images, of which the best
+    precisions are too high.
     """
     if measure == "top1":
         return wilson_interval(float(rows.sum()), len(rows))
@@ -122,23 +123,26 @@ def _mean_ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
 
 
-def _under_envelope(
-    scores: np.ndarray, is_true: np.ndarray, weights: np.ndarray
+def _best_precisions(
+    scores: np.ndarray, truth: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The area under the precision envelope over hits, and all hits, (R,) each; AP is their ratio.
+    """The sum of the best precisions at 11 recalls, and 11, or 0 without any hit: (R,) each, AP is the ratio.
 
     Args:
-        scores: (T,); is_true: (T,) bool, at least one of them; weights: (R, T).
+        scores: (T,); truth: (T,) int8, at least one of them 1; weights: (R, T).
     """
     order = np.argsort(-scores, kind="stable")
-    is_true = is_true[order]
+    order = order[truth[order] >= 0]
+    is_true, weights = truth[order] > 0, weights[:, order]
     groups = np.append(0, np.cumsum(np.diff(scores[order]) != 0))  # images of equal score
     with_true = groups[is_true]
     lasts = np.flatnonzero(np.append(np.diff(with_true) != 0, True))  # among the true ones, of their group
     ends = np.searchsorted(groups, with_true[lasts], side="right") - 1  # the others have lower precision
-    weights = weights[:, order]
     hits = np.cumsum(weights[:, is_true], axis=1)[:, lasts]
     counted = np.cumsum(weights, axis=1)[:, ends]
     precision = np.divide(hits, counted, out=np.zeros_like(hits), where=counted > 0)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    return np.sum(np.diff(hits, prepend=0.0, axis=1) * envelope, axis=1), hits[:, -1]
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    every = hits[:, -1:]
+    tenths = np.floor_divide(10 * hits, every, out=np.zeros_like(hits), where=every > 0)  # of recall, reached
+    newly = np.diff(tenths, prepend=-1.0, axis=1)
+    return np.sum(newly * best, axis=1), 11.0 * (every[:, 0] > 0)

@@ -90,7 +90,8 @@ class Outcomes:
     """What came of each of T test images.
 
     names: of the images.
-    truth: (T,) int64 classes; (T, K) bool, for images of several classes; None where no measure needs it.
+    truth: (T,) int64 classes; (T, K) int8, for images of several classes, see `LabelledPart`; None where no
+        measure needs it.
     rows: for each score of the record, in its order, (T, W) float64; NaN for an image that it does not cover.
         W and meaning by measure: see `measures.py`.
     """
@@ -176,7 +177,8 @@ def _truth_fits(record: ProbeRecord, outcomes: Outcomes) -> bool:
     if len(truth) != len(outcomes.names):
         return False
     if "map" in measures:
-        return truth.ndim == 2 and truth.dtype == np.bool_ and bool(truth.any())
+        is_state = truth.ndim == 2 and truth.dtype == np.int8 and np.isin(truth, (-1, 0, 1)).all()
+        return bool(is_state and truth.max() == 1)
     is_class = truth.ndim == 1 and truth.dtype == np.int64
     return is_class and truth.min() >= 0 and truth.max() < min(record.classes, _MOST_CLASSES)
 

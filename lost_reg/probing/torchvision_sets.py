@@ -91,7 +91,8 @@ def pets(root: Path, download: bool, seed: int) -> Parts:
 def voc07(root: Path, download: bool, seed: int) -> Parts:
     """VOC2007's classification: an image can be of several of 20 classes.
 
-    It counts as of a class if VOC's list has it as 1: objects of the class, and not only difficult ones.
+    One whose objects of a class are all difficult is scored neither as of this class nor as not of it, as in
+    VOC's development kit.
     """
     make = _maker("VOCDetection", root, download)
     parts: dict[Split, LabelledPart] = {}
@@ -103,15 +104,15 @@ def voc07(root: Path, download: bool, seed: int) -> Parts:
         end = f"_{split}.txt"
         classes = tuple(sorted(path.name.removesuffix(end) for path in lists.glob(f"*{end}")))
         columns = [_presence(lists / f"{name}{end}") for name in classes]
-        labels = [[column.get(image.stem, False) for column in columns] for image in images]
-        parts[split] = _part(root, images, np.array(labels, dtype=bool).reshape(len(images), -1))
+        labels = [[column.get(image.stem, 0) for column in columns] for image in images]
+        parts[split] = _part(root, images, np.array(labels, dtype=np.int8).reshape(len(images), -1))
     return classes, parts
 
 
-def _presence(path: Path) -> dict[str, bool]:
-    """From one of VOC's lists: lines of an image and 1 (there), 0 (only difficult) or -1."""
+def _presence(path: Path) -> dict[str, int]:
+    """The labels of one class by VOC's list: lines of an image and 1 (there), 0 (only difficult) or -1."""
     rows = (line.split() for line in path.read_text().splitlines())
-    return {name: value == "1" for name, value in rows}
+    return {name: {"1": 1, "0": -1}.get(value, 0) for name, value in rows}
 
 
 def _maker(kind: str, root: Path, download: bool) -> Callable[..., Any]:

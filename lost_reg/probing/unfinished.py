@@ -18,6 +18,6 @@ PROBE_WORK = WorkKind(
         TOKENS_FILE,
         CHECKPOINT_FILE,
         *(f"{FEATURES}/{name}" for name in FEATURE_FILES),
-        *(f"{kind}/{name}" for kind in KINDS for name in (PROBE_FILE, OUTCOMES_FILE)),
+        *(f"{kind}/{name}" for kind in KINDS for name in (PROBE_FILE, OUTCOMES_FILE, CHECKPOINT_FILE)),
     ),
 )

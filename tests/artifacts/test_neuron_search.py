@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import planted
 import pytest
 import torch
-from artifact_cases import LOADER, slow_search
+from artifact_cases import LOADER, not_finite_where_flat, slow_search
 from helpers import approximately, batches_of, find, refusal, scarce_memory, setting
 from small_models import small_backbone
 
@@ -262,6 +263,23 @@ def test_unreadable_images_are_told_and_passed_over(tmp_path, pictures):
     assert told[0] == (0, 0, 14) and told[-1] == (13, 1, 14)  # two passes of seven images
     stream = ImageStream([bad], ["bad"])
     assert "not one of 1 image could be used: bad" in refusal(find_register_neurons, stream, backbone)
+
+
+@pytest.mark.parametrize("threshold", [None, 100.0])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_an_image_whose_norms_are_not_finite_is_left_out(threshold, batch_size, pictures, monkeypatch):
+    backbone, options, failures = small_backbone("MLP"), SearchOptions(threshold, top_k=3), []
+    expected = find_register_neurons(stream_of(pictures), backbone, options)
+    not_finite_where_flat(backbone, monkeypatch)
+    flat = np.full((42, 56, 3), 200, np.uint8)
+    loader = LoaderOptions(batch_size=batch_size)
+    stream = ImageStream([flat, *pictures], ["flat", *"abcdef"], loader=loader)
+    found = find_register_neurons(stream, backbone, options, failures=failures)
+    reason = f"norms of {backbone.name} are not finite in fp32"
+    assert failures == [Failure("flat", reason)]
+    assert found.neurons == expected.neurons and approximately(found.found, expected.found)
+    text = refusal(find_register_neurons, stream.part([0]), backbone, options)
+    assert text == f"not one of 1 image could be used: flat ({reason})"
 
 
 @pytest.mark.parametrize("threshold", [None, 100.0])

@@ -16,7 +16,7 @@ from lost_reg.artifacts.options import ArtifactOptions
 from lost_reg.artifacts.streams import ImageStream
 from lost_reg.backbones.loading import load_backbone
 from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
-from lost_reg.probing import class_probe, extraction, logistic
+from lost_reg.probing import class_probe, extraction, kept_sweep, logistic
 from lost_reg.probing.class_probe import ClassProbeOptions, probe_classes, rows_of
 from lost_reg.probing.cutoffs import measured_cutoff
 from lost_reg.probing.labelled import LabelledDataset, LabelledPart
@@ -25,6 +25,7 @@ from lost_reg.probing.records import read_outcomes, read_probe
 from lost_reg.probing.token_cache import TokenCache
 from lost_reg.probing.tokens import KINDS, Tokens, check_kinds, tokens_of
 from lost_reg.runs.options import LoaderOptions
+from lost_reg.training.checkpoints import Checkpoint, write_checkpoint
 
 LOADER = LoaderOptions(workers=0, batch_size=3)
 CROP = {"resize": 56, "crop": 56}  # 4 x 4 patches of 14
@@ -223,6 +224,72 @@ def test_kinds_that_were_scored_are_not_fitted_again(colours, backbone, tmp_path
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(outcomes.rows, of_whole.rows))
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_interrupted_choice_of_c_continues_on_the_same_images(
+    fails, colours, backbone, tmp_path, monkeypatch
+):
+    """If one image failed at first, for want of memory, there is another one to learn from: begin again."""
+    monkeypatch.setattr(kept_sweep, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    fit, kinds, fits = logistic.fit_logistic, ("mean",), []
+    flat = np.full_like(colours.parts["train"].images[0], 200)
+    train = replace(colours.parts["train"], images=[flat, *colours.parts["train"].images[1:]])
+    dataset = replace(colours, parts={**colours.parts, "train": train})
+    whole, of_whole = probe(dataset, backbone, tmp_path / "whole", tokens=kinds)
+    with monkeypatch.context() as patch:
+        patch.setattr(logistic, "fit_logistic", stop_after(fit, 2))
+        if fails:
+            not_finite_where_flat(backbone, patch)
+        with pytest.raises(KeyboardInterrupt):
+            probe(dataset, backbone, tmp_path / "part", tokens=kinds)
+
+    def count(*arguments, **named):
+        fits.append(1)
+        return fit(*arguments, **named)
+
+    monkeypatch.setattr(logistic, "fit_logistic", count)
+    continued, outcomes = probe(dataset, backbone, tmp_path / "part", tokens=kinds)
+    assert len(fits) == (4 if fails else 2) and continued == whole
+    assert all(np.array_equal(a, b) for a, b in zip(outcomes.rows, of_whole.rows))
+    assert {path.name for path in (tmp_path / "part").iterdir()} - {".lock"} == {"probe.json", "outcomes.npz"}
+
+
+def test_what_is_learned_from_does_not_depend_on_the_order_of_the_cache(colours, tmp_path):
+    count = sum(len(part) for part in colours.parts.values())
+    random = np.random.default_rng(0)
+    tokens, found = random.normal(size=(count, 1, 4)).astype(np.float32), []
+    for name, order in (("a", np.arange(count)), ("b", random.permutation(count))):
+        (tmp_path / name).mkdir()
+        cache = TokenCache(tmp_path / name, 1, 4)
+        cache.add(order, tokens[order])
+        extracted = extraction.Extraction(None, [], cache, cache.images())
+        found.append(class_probe.TokenData.of(colours, extracted, 0, torch.device("cpu")))
+    for split in ("train", "val", "test"):
+        for a, b in zip(*(data.of_split(split) for data in found)):
+            assert len(a) and torch.equal(a, b)
+
+
+def test_a_device_that_is_too_small_to_learn_on_is_told(colours, backbone, tmp_path, monkeypatch):
+    def too_much(*_):
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(class_probe, "choose_c", too_much)
+        text = refusal(probe, colours, backbone, tmp_path, tokens=("mean",))
+    assert text.startswith("out of memory on cpu while learning from 63 images: what was done is kept")
+    monkeypatch.setattr(extraction, "tokens_of", lambda *_: pytest.fail("made again"))
+    assert probe(colours, backbone, tmp_path, tokens=("mean",))[0].scores[0].value is not None
+
+
+def test_what_was_kept_of_a_choice_and_is_damaged_is_told(tmp_path):
+    images, model = torch.arange(3), logistic.Logistic(torch.ones(2, 4), torch.ones(2))
+    kept = kept_sweep.KeptSweep(tmp_path, images)
+    assert kept.read(torch.device("cpu")) == logistic.Sweep()
+    kept.keep(logistic.Sweep(5, 0.5, 0.1, model))
+    assert not any(tmp_path.iterdir())  # a minute has not passed
+    write_checkpoint(tmp_path, Checkpoint(5, {}, {"images": images, "weights": model.weights}))
+    assert "is not of this probe: delete it to begin again" in refusal(kept.read, torch.device("cpu"))
+
+
 def test_a_kind_that_was_scored_on_other_tokens_is_fitted_again(colours, backbone, tmp_path, monkeypatch):
     """An image that failed, for want of memory, is among the tokens of the next call."""
     stop = pytest.MonkeyPatch()
@@ -243,11 +310,11 @@ def stop_after(function, calls):
     """The function, but it is interrupted after so many calls."""
     done = []
 
-    def stopping(*arguments):
+    def stopping(*arguments, **named):
         if len(done) == calls:
             raise KeyboardInterrupt
         done.append(1)
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return stopping
 
@@ -288,7 +355,9 @@ def test_an_image_whose_norms_are_not_finite_is_named_and_the_others_are_probed(
 
 def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tmp_path):
     def several(part):
-        return replace(part, labels=np.stack([part.labels == 0, part.labels < 2], axis=1))
+        labels = np.stack([part.labels == 0, part.labels < 2], axis=1).astype(np.int8)
+        labels[:3, 1] = -1  # such as an image with difficult objects alone
+        return replace(part, labels=labels)
 
     parts = {split: several(part) for split, part in colours.parts.items()}
     dataset = LabelledDataset("several", ("red", "not blue"), parts, measure="map")
@@ -296,6 +365,7 @@ def test_several_classes_of_an_image_are_scored_by_the_map(colours, backbone, tm
     for score, rows in zip(record.scores, outcomes.rows):
         assert rows.shape == (24, 2) and score.measure == "map"
         assert score.value == value("map", rows, parts["test"].labels) > 0.8
+    assert np.array_equal(read_outcomes(tmp_path, record).truth, parts["test"].labels)
 
 
 def test_a_measure_of_classes_of_unequal_size():

@@ -170,7 +170,7 @@ def test_outcomes_with_another_byte_are_read_or_refused(tmp_path_factory, pair_f
 
 @pytest.mark.parametrize("measure", ["mean_per_class", "map"])
 def test_measures_of_classes_need_the_truth(tmp_path, measure):
-    truth = {"mean_per_class": np.zeros(12, int), "map": np.ones((12, 1), bool)}[measure]
+    truth = {"mean_per_class": np.zeros(12, int), "map": np.ones((12, 1), np.int8)}[measure]
     folder = write_case(tmp_path / "a", {("cls", "logistic", measure): A}, truth=truth)
     with np.load(folder / OUTCOMES_FILE) as arrays:
         np.savez(folder / OUTCOMES_FILE, **{name: one for name, one in arrays.items() if name != "truth"})

@@ -113,8 +113,8 @@ MADE = {
     "pets": (pets, ("Abyssinian", "American Bulldog"), {"train": [0, 1], "val": [1], "test": [0, 1, 1]},
              "mean_per_class"),
     "cub200": (cub200, ("Black footed", "Laysan"), {"train": [0, 1], "val": [1], "test": [0, 1]}, "top1"),
-    "voc07": (voc07, ("cat", "dog"), {"train": [[True, True], [False, True]], "val": [[True, True]],
-                                      "test": [[False, False], [True, True]]}, "map"),
+    "voc07": (voc07, ("cat", "dog"),
+              {"train": [[1, 1], [0, 1]], "val": [[1, 1]], "test": [[0, -1], [1, 1]]}, "map"),
 }  # fmt: skip
 
 

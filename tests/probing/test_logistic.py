@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from lost_reg.probing import logistic
-from lost_reg.probing.logistic import CS, choose_c, fit_logistic
+from lost_reg.probing.logistic import CS, Sweep, choose_c, fit_logistic
 
 PIXELS, DIGITS = load_digits(return_X_y=True)
 FEATURES, LABELS = torch.from_numpy(PIXELS), torch.from_numpy(DIGITS)
@@ -24,6 +24,14 @@ def test_it_is_scikit_learns(c):
     probabilities = torch.from_numpy(ours.scores(FEATURES[150:300] + 100)).softmax(dim=1)
     assert probabilities.numpy() == pytest.approx(theirs.predict_proba(PIXELS[150:300]), abs=1e-3)
     assert ours.weights.numpy() == pytest.approx(theirs.coef_, abs=1e-3 * np.abs(theirs.coef_).max())
+
+
+def test_of_two_classes_half_the_c_is_scikit_learns():
+    labels = (LABELS[FEW] > 4).long()
+    scores = fit_logistic(FEATURES[FEW], labels, 2, 0.005).scores(FEATURES[150:300])
+    theirs = LogisticRegression(C=0.01, tol=1e-10, max_iter=10_000).fit(PIXELS[FEW], labels.numpy())
+    logits = theirs.decision_function(PIXELS[150:300])
+    assert scores[:, 1] - scores[:, 0] == pytest.approx(logits, abs=2e-3)
 
 
 def test_several_classes_of_an_image_are_models_side_by_side():
@@ -81,3 +89,20 @@ def test_c_is_chosen_on_validation_images_and_the_model_fitted_on_both(monkeypat
     assert c == min(one for one, value in accuracies.items() if value == best)
     assert torch.allclose(model.weights, fit_logistic(FEATURES[:90], LABELS[:90], 10, c).weights)
     assert steps[0] == (0, 5) and steps[-1] == (5, 5)
+
+
+def test_a_choice_that_is_continued_ends_the_same(monkeypatch):
+    monkeypatch.setattr(logistic, "CS", CS[8:24:4])
+    train, val, kept = (FEATURES[:60], LABELS[:60]), (FEATURES[60:90], LABELS[60:90]), []
+
+    def accuracy(scores):
+        return (scores.argmax(axis=1) == DIGITS[60:90]).mean()
+
+    whole, c = choose_c(train, val, 10, accuracy, keep=kept.append)
+    assert [one.tried for one in kept] == [1, 2, 3, 4]
+    for sweep in kept:
+        again: list[Sweep] = []
+        model, same = choose_c(train, val, 10, accuracy, begun=sweep, keep=again.append)
+        assert same == c and torch.equal(model.weights, whole.weights) and torch.equal(model.bias, whole.bias)
+        assert len(again) == 4 - sweep.tried
+        assert not again or torch.equal(again[-1].model.weights, kept[-1].model.weights)
