@@ -53,6 +53,7 @@ from lost_reg.files import whole_folder
 from lost_reg.probing.catalog import find_labelled
 from lost_reg.probing.class_probe import CLASSIFIERS, ClassProbeOptions, probe_classes
 from lost_reg.probing.measures import difference_interval
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import PROBE_FILE, Outcomes, ProbeRecord, read_outcomes, read_probe, write_probe
 from lost_reg.runs.options import LoaderOptions
 
@@ -171,7 +172,7 @@ def report_classes(title: str, backbone: VitBackbone, folder: Path) -> dict[tupl
 def probed(backbone: VitBackbone, folder: Path, out: Path) -> tuple[ProbeRecord, Outcomes]:
     if not (out / PROBE_FILE).is_file():
         dataset = find_labelled(str(folder), folder)
-        write_probe(out, *probe_classes(dataset, backbone, out, OPTIONS, LOADER))
+        write_probe(out, *probe_classes(dataset, backbone, out, OPTIONS, ProbeOptions(LOADER)))
     record = read_probe(out)
     return record, read_outcomes(out, record)
 

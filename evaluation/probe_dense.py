@@ -51,6 +51,7 @@ from lost_reg.probing.dense_heads import DepthHead, SegmentationHead
 from lost_reg.probing.dense_labels import LabelReader, read_all
 from lost_reg.probing.dense_options import DenseOptions, DenseTask
 from lost_reg.probing.measures import difference_interval, interval, value
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import PROBE_FILE, Measure, Outcomes, read_outcomes, read_probe
 from lost_reg.runs.options import LoaderOptions
 
@@ -199,7 +200,7 @@ def probed(
     """What came of each test image."""
     if not (out / PROBE_FILE).is_file():
         began = time.process_time()
-        probe_dense(data, backbone, out, task, options, LOADER)
+        probe_dense(data, backbone, out, task, options, ProbeOptions(LOADER))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         minutes = (time.process_time() - began) / 60
         print(f"{out.name}: {minutes:.1f} core minutes, at most {peak:,.0f} MiB\n", flush=True)

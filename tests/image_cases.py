@@ -6,12 +6,18 @@ import io
 import tarfile
 from pathlib import Path
 
+from lost_reg.images.fetching import fetched
 from lost_reg.runs.writer import NameSet
 
 
 def listed(images, done=(), **options) -> list[tuple[str, object]]:
     """The images that are not done."""
     return list(images.todo(NameSet(done), **options))
+
+
+def read(images, done=(), **options) -> list[tuple[str, object]]:
+    """As `listed`, those at addresses with what their files hold."""
+    return list(fetched(listed(images, done, **options)))
 
 
 def make_shard(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:

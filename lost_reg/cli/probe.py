@@ -119,5 +119,4 @@ _OPTIONS = {
     (CLASSES,): _options_of(class_options),
     ("segmentation", "depth"): _options_of(dense_options),
     ("zero-shot",): _options_of(zero_shot_options),
-    (CLASSES, "segmentation", "depth"): _options_of(actor_options),
 }

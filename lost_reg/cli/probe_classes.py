@@ -69,10 +69,11 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
 
     from lost_reg.probing import class_probe
     from lost_reg.probing.cutoffs import outliers_as_measured
+    from lost_reg.probing.options import ProbeOptions
     from lost_reg.progress import progress_of_phases
 
     chosen = class_probe.ClassProbeOptions(
-        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop", "overwrite"))
+        tokens=options["tokens"], outliers=outliers, **given(options, ("seed", "resize", "crop"))
     )
     loaded = load(options["backbone"], options, registers=added)
     if artifacts:
@@ -82,9 +83,10 @@ def probe_classes(dataset: str, out: Path, options: dict[str, Any]) -> ProbeReco
         chosen = replace(chosen, outliers=outliers)
         print_note(f"outliers have a norm above {what}")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
-    chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], added))
-    with closing_engine(chosen.engine), progress_of_phases() as phase:
-        record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, chosen_loader(options), phase)
+    engine = engine_of_backbone(options, options["backbone"], added)
+    how = ProbeOptions(chosen_loader(options), options["overwrite"], engine)
+    with closing_engine(engine), progress_of_phases() as phase:
+        record, _ = class_probe.probe_classes(labelled, loaded, out, chosen, how, phase)
     return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,19 +40,19 @@ def _probe(find: Any, dataset: str, task: Any, out: Path, options: dict[str, Any
 
     if options["download"]:
         raise click.UsageError("datasets of dense tasks are downloaded by hand: leave out --download")
-    chosen = DenseOptions(
-        **given(options, [item.name for item in fields(DenseOptions) if item.name != "engine"])
-    )
+    chosen = DenseOptions(**given(options, [item.name for item in fields(DenseOptions)]))
     data = find(dataset, data_root(options["data_root"])).limited(options["limit"], options["seed"])
     registers = added_registers(options)
     get_weights(options["backbone"], options)
     import_models()
 
     from lost_reg.probing.dense import probe_dense
+    from lost_reg.probing.options import ProbeOptions
     from lost_reg.progress import progress_of_phases
 
     backbone = load(options["backbone"], options, registers=registers)
     note_trial(backbone)
-    chosen = replace(chosen, engine=engine_of_backbone(options, options["backbone"], registers))
-    with closing_engine(chosen.engine), progress_of_phases() as progress:
-        return probe_dense(data, backbone, out, task, chosen, chosen_loader(options), progress=progress)
+    engine = engine_of_backbone(options, options["backbone"], registers)
+    how = ProbeOptions(chosen_loader(options), options["overwrite"], engine)
+    with closing_engine(engine), progress_of_phases() as progress:
+        return probe_dense(data, backbone, out, task, chosen, how, progress=progress)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from lost_reg.cli.engine_options import closing_engine, engine_of
 from lost_reg.cli.imports import import_models
 from lost_reg.cli.model_options import added_registers
 from lost_reg.cli.options import chosen_loader, together
@@ -45,19 +47,18 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRe
     import_models()
 
     from lost_reg.probing import open_clip_models, zero_shot
+    from lost_reg.probing.options import ProbeOptions
     from lost_reg.progress import image_progress
 
     prompts = zero_shot.prompts_of(labelled, options["class_names"], options["templates"])
     names = ("text_model", "weights", "offline", "device", "precision")
-    clip = open_clip_models.load_open_clip(
-        options["backbone"], registers=added, **{name: options[name] for name in names}
-    )
+    arguments = {"registers": added, **{name: options[name] for name in names}}
+    clip = open_clip_models.load_open_clip(options["backbone"], **arguments)
     if clip.backbone.weights.source == "random":
         print_note(f"{clip.name} runs with random weights: its results are meaningless")
     print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
-    chosen = zero_shot.ZeroShotOptions(seed, options["overwrite"])
-    with image_progress("zero-shot") as progress:
-        record, _ = zero_shot.probe_zero_shot(
-            labelled, clip, prompts, out, chosen, chosen_loader(options), progress=progress
-        )
+    engine = engine_of(options, partial(open_clip_models.load_image_tower, options["backbone"], **arguments))
+    how = ProbeOptions(chosen_loader(options), options["overwrite"], engine)
+    with closing_engine(engine), image_progress("zero-shot") as progress:
+        record, _ = zero_shot.probe_zero_shot(labelled, clip, prompts, out, seed, how, progress=progress)
     return record

@@ -80,7 +80,7 @@ class _RunCommand(ConfiguredCommand):
 )  # fmt: skip
 @click.option(
     "--files-from", metavar="LIST",
-    help="A file with one image path per line (or NUL-separated); - reads standard input.",
+    help="A file with one path or address of an image per line (or NUL-separated); - reads standard input.",
 )  # fmt: skip
 @model_options
 @click.option("--download", is_flag=True, help="Download a dataset that is missing, such as voc07.")

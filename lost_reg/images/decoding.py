@@ -28,6 +28,7 @@ from lost_reg.images.batching import DecodedImage
 from lost_reg.images.colours import WHITE
 from lost_reg.images.crops import centre_crop
 from lost_reg.images.decoder_process import SECONDS_PER_IMAGE, DecoderProcess, watched
+from lost_reg.images.fetching import fetched
 from lost_reg.images.reading import (
     array_to_rgb,
     pad_to_patches,
@@ -38,6 +39,7 @@ from lost_reg.images.reading import (
 )
 from lost_reg.types import Failure
 
+# A str is a path, or an address such as s3://bucket/a.jpg.
 ImageInput = str | Path | bytes | np.ndarray
 NamedImage = tuple[str, ImageInput]
 
@@ -142,8 +144,8 @@ class Decoders:
         """Decode images in their order, a few ahead of the caller.
 
         Args:
-            images: names, and paths, encoded files (bytes) or arrays; streamed. A Failure among them is
-                passed on unchanged.
+            images: names, and paths, addresses, encoded files (bytes) or arrays; streamed. A Failure among
+                them is passed on unchanged.
 
         Yields:
             One outcome for each image.
@@ -151,6 +153,7 @@ class Decoders:
         Raises:
             LostRegError: processes cannot be started.
         """
+        images = fetched(images)
         if not self._processes:
             prepare = self._decoding.prepare
             yield from (one if isinstance(one, Failure) else prepare(*one) for one in images)

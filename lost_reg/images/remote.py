@@ -1,37 +1,23 @@
-"""Images at addresses that fsspec reads, such as s3://bucket/photos, which are fetched as a run goes on."""
+"""Images below addresses such as s3://bucket/photos: found at once, and fetched as a run goes on."""
 
 from __future__ import annotations
 
 import glob
 import posixpath
-import re
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, BinaryIO, TypeVar, cast
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import is_address
-from lost_reg.images.decoding import NamedImage
+from lost_reg.images.decoding import ImageInput, NamedImage
+from lost_reg.images.fetching import MOST_SAMPLED, errors_at, fetched_sample, file_system
 from lost_reg.images.folders import is_image, is_junk, passed_over, what_is_there
-from lost_reg.text import first_sentence
 from lost_reg.types import Failure
-
-_HTTP = ("http://", "https://")  # where ? begins a query, and folders cannot be listed
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
-_LARGEST = 2**28  # bytes of an image file, as in shards: several are held at once
-_READERS = 16  # threads; a file of an object store takes tens of milliseconds, whatever its size
-_MOST_SAMPLED = 16
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class RemoteImages:
-    """Image files below an address; `names` are relative to it, and their files are read whole.
+    """Image files below an address; `names` are relative to it.
 
     passed_over: how many files beside them are of formats that are not read, by suffix.
     """
@@ -47,30 +33,12 @@ class RemoteImages:
         return len(self.names)
 
     def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
-        """Those of the first `limit` images that are not done; several are fetched at once, ahead of use."""
-        return _read_ahead((name for name in self.names[:limit] if name not in done), self._fetched)
+        """The addresses of those of the first `limit` images that are not done; see `fetched`."""
+        return ((name, f"{self.location}/{name}") for name in self.names[:limit] if name not in done)
 
-    def parts(self, done: Container[str], limit: int | None, size: int) -> Iterator[RemoteImages]:
-        """What `todo` gives, in parts of this many images that can be read elsewhere."""
-        left = (name for name in self.names[:limit] if name not in done)
-        while names := tuple(islice(left, size)):
-            yield replace(self, names=names, passed_over={})
-
-    def sample(self, most: int) -> Iterator[bytes]:
-        names = self.names[:: -(-len(self.names) // min(most, _MOST_SAMPLED))]
-        found = (one for one in _read_ahead(names, self._fetched) if not isinstance(one, Failure))
-        return (content for _, content in found)
-
-    def _fetched(self, name: str) -> tuple[str, bytes] | Failure:
-        try:
-            files, root, _ = _file_system(self.location)
-            with files.open(f"{root.rstrip('/')}/{name}", "rb") as file:
-                content = file.read(_LARGEST + 1)
-        except Exception as error:  # of any type, by the file system
-            return Failure(name, f"cannot be fetched: {first_sentence(error)}")
-        if len(content) > _LARGEST:
-            return Failure(name, f"too large: a file of more than {_LARGEST:,} bytes")
-        return name, content
+    def sample(self, most: int) -> Iterator[ImageInput]:
+        names = self.names[:: -(-len(self.names) // min(most, MOST_SAMPLED))]
+        return fetched_sample(f"{self.location}/{name}" for name in names)
 
 
 def find_remote(inputs: Sequence[str]) -> RemoteImages | None:
@@ -123,30 +91,20 @@ def addresses_of(address: str) -> list[str]:
     Raises:
         LostRegError: an address that cannot be read, or a package that is missing for it.
     """
-    with _errors(address):
-        files, path, prefix = _file_system(address)
+    with errors_at(address):
+        files, path, prefix = file_system(address)
         if files.exists(path):
             return [prefix + path.lstrip("/")]
         return sorted(prefix + one.lstrip("/") for one in files.glob(path)) if _is_pattern(address) else []
 
 
-def opened(address: str) -> BinaryIO:
-    """The file at an address, for reading; raises whatever its file system raises."""
-    files, path, _ = _file_system(address)
-    return cast(BinaryIO, files.open(path, "rb"))
-
-
-def size_of(address: str) -> int:
-    """The size of the file at an address, in bytes; raises whatever its file system raises."""
-    files, path, _ = _file_system(address)
-    return int(files.size(path))
-
-
 def _files_at(address: str) -> tuple[list[str], list[str], str]:
     """The images and the other files that an address names, as addresses, and the folder that names are
     relative to."""
-    with _errors(address):
-        files, path, prefix = _file_system(address)
+    if _is_http(address) and address.endswith("/"):
+        raise LostRegError(f"{address!r} is a folder, which http does not list: name files, or shards")
+    with errors_at(address):
+        files, path, prefix = file_system(address)
         if files.isfile(path):
             file = prefix + path.lstrip("/")
             return [file], [], posixpath.dirname(file)
@@ -168,47 +126,9 @@ def _files_at(address: str) -> tuple[list[str], list[str], str]:
 
 
 def _is_pattern(address: str) -> bool:
-    return glob.has_magic(address) and not address.lower().startswith(_HTTP)
+    return glob.has_magic(address) and not _is_http(address)
 
 
-def _file_system(address: str) -> tuple[Any, str, str]:
-    """The file system of an address, its path there, and what stands before such a path without its slash."""
-    from fsspec.core import url_to_fs
-
-    scheme, at, rest = address.partition("://")
-    if _PASSWORD.search(address):
-        raise LostRegError(f"an address of {scheme} holds a password, which would be recorded: leave it out")
-    if scheme.lower() in ("http", "https") and address.endswith("/"):
-        raise LostRegError(f"{address!r} is a folder, which http does not list: name files, or shards")
-    scheme = scheme.lower() + at
-    files, path = url_to_fs(scheme + rest)
-    if path.startswith(scheme):  # http keeps the whole address as its path
-        return files, path, ""
-    return files, path, f"{scheme}/" if path.startswith("/") else scheme
-
-
-@contextmanager
-def _errors(address: str) -> Iterator[None]:
-    try:
-        yield
-    except LostRegError:
-        raise
-    except ImportError as error:
-        raise LostRegError(f"{address!r} cannot be read without another package: {error}") from None
-    except Exception as error:  # of any type, by the file system
-        raise LostRegError(f"cannot read {address!r}: {first_sentence(error)}") from None
-
-
-def _read_ahead(items: Iterable[T], read: Callable[[T], R]) -> Iterator[R]:
-    """What each item reads, in order; threads read some ahead."""
-    pool = ThreadPoolExecutor(_READERS)
-    running: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            running.append(pool.submit(read, item))
-            if len(running) >= 2 * _READERS:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+def _is_http(address: str) -> bool:
+    """Whether ? begins a query, and folders cannot be listed."""
+    return address.lower().startswith(("http://", "https://"))

@@ -23,8 +23,9 @@ from braceexpand import braceexpand
 from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.files import is_address
 from lost_reg.images.decoding import ImageInput, NamedImage
+from lost_reg.images.fetching import opened, size_of
 from lost_reg.images.folders import is_image, is_junk, what_is_there
-from lost_reg.images.remote import addresses_of, common_location, opened, size_of
+from lost_reg.images.remote import addresses_of, common_location
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:

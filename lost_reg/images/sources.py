@@ -19,7 +19,9 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Protocol
 
 from lost_reg.errors import LostRegError
+from lost_reg.files import is_address
 from lost_reg.images.decoding import ImageInput, NamedImage
+from lost_reg.images.fetching import MOST_SAMPLED, check_no_password, check_scheme, fetched_sample
 from lost_reg.images.folders import is_image, is_junk, passed_over, walk, what_is_there
 from lost_reg.images.reading import readable_suffixes
 from lost_reg.types import Failure
@@ -28,8 +30,6 @@ STANDARD_INPUT = "-"
 # How entries of a list begin that are no paths, and what to write instead.
 _FORMS = {
     "~": "write the home folder in place of ~",
-    "file:": "leave out file://, and write %20 as a space",
-    **{f"{scheme}:": "give addresses as inputs" for scheme in ("http", "https", "s3", "gs", "az", "hdfs")},
     "'": "leave out the quotes",
     '"': "leave out the quotes",
 }
@@ -38,7 +38,8 @@ _FORMS = {
 class Images(Protocol):
     """The images of a run: what `ImageFiles`, `ListedFiles`, `TarShards` and `RemoteImages` have in common.
 
-    location: the folder, or address, that their names are relative to; absolute.
+    location: the folder, or address, that their names are relative to; absolute. "" if all names are whole
+        addresses.
     count: how many there are, or None if only reading them all would tell.
     are_files: whether each name is that of a file in this folder.
     passed_over, drawn: see `ImageFiles`.
@@ -60,7 +61,7 @@ class Images(Protocol):
     def drawn(self) -> Sequence[str]: ...
 
     def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
-        """Those of the first `limit` images that are not done."""
+        """Those of the first `limit` images that are not done; see `fetched` for those at addresses."""
         ...
 
     def sample(self, most: int) -> Iterable[ImageInput]:
@@ -223,70 +224,96 @@ class ListedFiles:
     """Files named in a list, one per line, or each ended by NUL as `find -print0` writes them.
 
     The list is read once to count it and to find the files' common folder, and again during the run.
-    Relative paths start from the working directory. Entries are taken literally; what would be something else
-    in a shell or a browser says so if there is no such file.
+    Relative paths start from the working directory. An entry such as s3://bucket/a.jpg is an address, and the
+    name of its image. Entries are taken literally; what would be something else in a shell says so if there
+    is no such file.
+
+    location: the deepest folder above all paths; "" if there are only addresses.
+    are_files: whether there are only paths.
     """
 
-    root: Path
+    location: str
     count: int
+    are_files: bool
     _list: BinaryIO = field(repr=False)
     _end: bytes = field(repr=False)
-    are_files = True
     passed_over = MappingProxyType[str, int]({})
     drawn = ()
-
-    @property
-    def location(self) -> str:
-        return str(self.root)
 
     @classmethod
     def read(cls, name: str) -> ListedFiles:
         """Read it from a file, or from standard input ("-"), which is kept in a temporary file.
 
         Raises:
-            LostRegError: a list that cannot be read, or names nothing.
+            LostRegError: a list that cannot be read, or names nothing; addresses with a password, or of a
+                kind that cannot be read here.
         """
         shown = "the standard input" if name == STANDARD_INPUT else repr(name)
         try:
             file = _opened_list(name)
             end = b"\0" if b"\0" in file.read(2**16) else b"\n"
             file.seek(0)
-            count, root = 0, ""
-            for path in _paths(file, end):
-                folder = os.path.dirname(path)
-                if not count:
-                    root = folder
-                elif not is_below(folder, root):
-                    root = os.path.commonpath([root, folder])
+            count, root, schemes = 0, "", set[str]()
+            for entry in _paths(file, end):
                 count += 1
+                if is_address(entry):
+                    _check_address(entry, schemes)
+                else:
+                    root = _above(root, os.path.dirname(entry))
         except OSError as error:
             raise LostRegError(f"cannot read the list {shown}: {error.strerror or error}") from None
         except UnicodeError:
             raise LostRegError(f"cannot read the list {shown}: it begins as UTF-16 and is not") from None
         if not count:
-            raise LostRegError(f"{shown} names no images: expected one path per line")
-        return cls(Path(root), count, file, end)
+            raise LostRegError(f"{shown} names no images: expected one path or address per line")
+        return cls(root, count, not schemes, file, end)
 
     def todo(self, done: Container[str], limit: int | None = None) -> Iterator[NamedImage | Failure]:
-        paths = islice(self._all(), limit)
-        named = ((os.path.relpath(path, self.root).replace(os.sep, "/"), path) for path in paths)
-        return (_taken_literally(name, path) for name, path in named if name not in done)
+        named = ((self._name(entry), entry) for entry in islice(self._all(), limit))
+        return (_taken_literally(name, entry) for name, entry in named if name not in done)
 
-    def sample(self, most: int) -> list[ImageInput]:
-        return [Path(path) for path in islice(self._all(), 0, None, -(-self.count // most))]
+    def sample(self, most: int) -> Iterator[ImageInput]:
+        most = most if self.are_files else min(most, MOST_SAMPLED)
+        return fetched_sample(map(_input, islice(self._all(), 0, None, -(-self.count // most))))
+
+    def _name(self, entry: str) -> str:
+        return entry if is_address(entry) else os.path.relpath(entry, self.location).replace(os.sep, "/")
 
     def _all(self) -> Iterator[str]:
         self._list.seek(0)
         yield from _paths(self._list, self._end)
 
 
-def _taken_literally(name: str, path: str) -> NamedImage | Failure:
+def _above(root: str, folder: str) -> str:
+    """The deepest folder that both are, or are below; the second if the first is ""."""
+    if not root or is_below(folder, root):
+        return root or folder
+    return os.path.commonpath([root, folder])
+
+
+def _check_address(address: str, schemes: set[str]) -> None:
+    """Check an address of a list; `schemes` are those that were checked before."""
+    check_no_password(address)
+    scheme = address.partition("://")[0]
+    if scheme not in schemes:
+        check_scheme(address)
+        schemes.add(scheme)
+
+
+def _taken_literally(name: str, entry: str) -> NamedImage | Failure:
     """An entry of a list, or a Failure that says what is wrong with one that is none because of its form."""
-    entry = os.path.relpath(path)
-    for start, advice in _FORMS.items():
-        if entry.startswith(start) and not os.path.lexists(path):
-            return Failure(name, f"no such file: {path!r}; entries of a list are paths: {advice}")
-    return name, Path(path)
+    image = _input(entry)
+    if isinstance(image, Path):
+        given = os.path.relpath(image)
+        for start, advice in _FORMS.items():
+            if given.startswith(start) and not os.path.lexists(image):
+                reason = f"no such file: {entry!r}; entries of a list are paths or addresses: {advice}"
+                return Failure(name, reason)
+    return name, image
+
+
+def _input(entry: str) -> ImageInput:
+    return entry if is_address(entry) else Path(entry)
 
 
 def _opened_list(name: str) -> BinaryIO:
@@ -312,11 +339,12 @@ def _spooled(stream: Any) -> BinaryIO:
 
 
 def _paths(file: BinaryIO, end: bytes) -> Iterator[str]:
-    """The absolute paths of a list."""
+    """The absolute paths, and the addresses, of a list."""
     here = os.getcwd()
-    for entry in _entries(file, end):
-        if entry := (entry if end == b"\0" else entry.rstrip(b"\r")):
-            yield os.path.normpath(os.path.join(here, os.fsdecode(entry)))
+    for line in _entries(file, end):
+        if line := (line if end == b"\0" else line.rstrip(b"\r")):
+            entry = os.fsdecode(line)
+            yield entry if is_address(entry) else os.path.normpath(os.path.join(here, entry))
 
 
 def _entries(file: BinaryIO, end: bytes) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from lost_reg.probing.labelled import SPLITS, LabelledDataset, Split
 from lost_reg.probing.logistic import choose_c
 from lost_reg.probing.measures import interval, value
 from lost_reg.probing.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_scores
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import (
     Classifier,
     Measure,
@@ -41,7 +42,6 @@ from lost_reg.probing.records import (
 from lost_reg.probing.tokens import check_kinds
 from lost_reg.probing.unfinished import PROBE_WORK
 from lost_reg.progress import Progress, no_phases
-from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import agreeing, counted
 from lost_reg.training.work_folder import work_folder
 
@@ -59,8 +59,6 @@ class ClassProbeOptions:
     resize, crop: images are scaled to this shorter side, and a square of this side is cut from their centre,
         in pixels; the latter is rounded to patches. DINOv2's evaluation by nearest neighbours has 256 and
         224, that by logistic regression 224 and 224.
-    overwrite: replace the probe in the folder, once this one is finished.
-    engine: what makes the tokens, if not this process; see `Engine`.
     """
 
     tokens: tuple[str, ...] | None = None
@@ -68,8 +66,6 @@ class ClassProbeOptions:
     seed: int = 0
     resize: int = 256
     crop: int = 224
-    overwrite: bool = False
-    engine: Any = None
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a square that is larger than what it is cut from."""
@@ -89,7 +85,7 @@ def probe_classes(
     backbone: Backbone,
     folder: Path,
     options: ClassProbeOptions,
-    loader: LoaderOptions,
+    how: ProbeOptions,
     phase: Callable[..., Progress] = no_phases,
 ) -> tuple[ProbeRecord, Outcomes]:
     """Probe one backbone on a dataset.
@@ -105,11 +101,11 @@ def probe_classes(
         LostRegError: tokens that the backbone lacks, no usable image, or a folder that holds another probe or
             cannot be written.
     """
-    check_replaceable(folder, overwrite=options.overwrite)
+    check_replaceable(folder, overwrite=how.overwrite)
     dataset.check_trainable()
     kinds = check_kinds(backbone, options.tokens)
     backbone.block_index(options.outliers.layer)
-    return _ClassProbe(dataset, backbone, kinds, options, loader, phase).run(folder)
+    return _ClassProbe(dataset, backbone, kinds, options, how, phase).run(folder)
 
 
 Scored = list[tuple[ProbeScore, np.ndarray]]  # the rows of each score are those of `Outcomes`
@@ -121,17 +117,17 @@ class _ClassProbe:
     backbone: Backbone
     kinds: tuple[Token, ...]
     options: ClassProbeOptions
-    loader: LoaderOptions
+    how: ProbeOptions
     phase: Callable[..., Progress]
 
     def run(self, folder: Path) -> tuple[ProbeRecord, Outcomes]:
         settings = probe_settings(self.dataset, self.backbone, self.options)
-        identity, overwrite = self._identity(settings), self.options.overwrite
+        identity, overwrite = self._identity(settings), self.how.overwrite
         with work_folder(folder, PROBE_WORK, identity, overwrite=overwrite) as work:
             crop = self.options.crop_of(self.backbone.patch_size)
             extractor = Extractor(
-                self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.loader,
-                self.options.engine,
+                self.dataset, self.backbone, self.kinds, self.options.outliers, crop, self.how.loader,
+                self.how.engine,
             )  # fmt: skip
             extracted = extractor.extract(work, self.options.seed, self.phase)
             record = ProbeRecord(

@@ -33,6 +33,7 @@ from lost_reg.probing.dense_options import PROTOCOLS, DenseOptions, DenseTask, P
 from lost_reg.probing.dense_training import TrainingViews, train
 from lost_reg.probing.dense_views import View
 from lost_reg.probing.measures import interval, value
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import (
     Measure,
     Outcomes,
@@ -43,7 +44,6 @@ from lost_reg.probing.records import (
 )
 from lost_reg.probing.unfinished import FEATURES, PROBE_WORK
 from lost_reg.progress import Progress, no_phases
-from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.image_features import Features, image_features
@@ -59,7 +59,7 @@ def probe_dense(
     out: Path,
     task: DenseTask,
     options: DenseOptions | None = None,
-    loader: LoaderOptions | None = None,
+    how: ProbeOptions | None = None,
     *,
     progress: Callable[..., Progress] = no_phases,
 ) -> ProbeRecord:
@@ -80,10 +80,11 @@ def probe_dense(
         LostRegError: labels that are malformed or too few, a backbone without blocks, a cache that is too
             small, no usable image, or a folder that holds another probe.
     """
-    options, loader = options or DenseOptions(), replace(loader or LoaderOptions(), apply_exif=False)
-    check_replaceable(out, overwrite=options.overwrite)
+    options, how = options or DenseOptions(), how or ProbeOptions()
+    how = replace(how, loader=replace(how.loader, apply_exif=False))
+    check_replaceable(out, overwrite=how.overwrite)
     check_blocks(backbone)
-    return _Probe(data, backbone, task, options, loader, progress).run(out)
+    return _Probe(data, backbone, task, options, how, progress).run(out)
 
 
 def _tokens(normed: bool, backbone: Backbone, images: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class _Probe:
     backbone: Backbone
     task: DenseTask
     options: DenseOptions
-    loader: LoaderOptions
+    how: ProbeOptions
     progress: Callable[..., Progress]
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -112,8 +113,8 @@ class _Probe:
     def run(self, out: Path) -> ProbeRecord:
         settings = {**self._settings(), "files": self.data.digest()}
         reader = LabelReader(self.data, self.task, self.options, self.data.classes)
-        reader, views = read_all(reader, self.progress("labels"), workers=self.loader.workers)
-        settings, overwrite = json.loads(as_json(settings)), self.options.overwrite
+        reader, views = read_all(reader, self.progress("labels"), workers=self.how.loader.workers)
+        settings, overwrite = json.loads(as_json(settings)), self.how.overwrite
         with work_folder(out, PROBE_WORK, settings, overwrite=overwrite) as work:
             with FeatureCache(work / FEATURES, math.inf, "the same command") as cache:
                 training = self._fill(cache, views)
@@ -182,8 +183,8 @@ class _Probe:
         named = [(one.name, one.image) for one in images]
         normed, scale = self.protocol.normed, FeatureConfig(max_side=self.options.max_side)
 
-        job = Features(partial(_tokens, normed), scale, self.loader, views)
-        for features, _ in image_features(named, self.backbone, job, failures, self.options.engine):
+        job = Features(partial(_tokens, normed), scale, self.how.loader, views)
+        for features, _ in image_features(named, self.backbone, job, failures, self.how.engine):
             yield features
 
     def _trained(self, training: TrainingViews, reader: LabelReader, work: Path) -> DenseHead:
@@ -274,7 +275,7 @@ class _Probe:
             "images": {"train": len(self.data.train), "test": len(self.data.test)},
             "max_side": self.options.max_side,
             "views": self.options.views,
-            "background": self.loader.background,
+            "background": self.how.loader.background,
             **({name: getattr(self.options, name) for name in of_depth} if self.task == "depth" else {}),
             "protocol": asdict(self.protocol),
         }

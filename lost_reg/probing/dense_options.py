@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from lost_reg.discovery.features import option
 from lost_reg.errors import LostRegError
@@ -57,8 +57,7 @@ class DenseOptions:
     """Options of `--task segmentation` and `--task depth`.
 
     max_side: see `FeatureConfig`. views: of each training image, see `dense_views.py`. seed: of the drawn
-    views, pixels and batches, and of the head's first weights. overwrite: replace the probe in the folder,
-    once this one is finished. engine: what computes the features, if not this process.
+    views, pixels and batches, and of the head's first weights.
     """
 
     max_side: int | None = option(
@@ -85,8 +84,6 @@ class DenseOptions:
     max_depth: float = option(10.0, "The largest depth that counts, in metres.")
     cache_gib: float = option(32.0, "Disk space for the features of a dense task's training images, in GiB.")
     seed: int = 0
-    overwrite: bool = False
-    engine: Any = None
 
     def __post_init__(self) -> None:
         """Raises LostRegError for a value that is not possible."""

@@ -58,13 +58,12 @@ class OpenClip:
     @property
     def width(self) -> int:
         """How many numbers an embedding has, E."""
-        return int(self.model.visual.proj.shape[1])
+        return int(self.projection.shape[1])
 
-    @torch.inference_mode()
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Normalised images, (B, 3, H, W), as vectors of length 1: (B, E) float32."""
-        tokens = self.backbone.class_tokens(images).float()
-        return torch.nn.functional.normalize(tokens @ self.model.visual.proj.to(tokens.device), dim=1)
+    @property
+    def projection(self) -> Tensor:
+        """From class tokens to embeddings, (D, E) float32."""
+        return self.model.visual.proj.detach()
 
     def embed_classes(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
         """The mean of a class's prompts as a vector of length 1: (K, E) float32.
@@ -75,6 +74,21 @@ class OpenClip:
         fill = [lambda name, template=template: template.replace("{}", name) for template in templates]
         tokenizer = open_clip.get_tokenizer(self.name)
         return open_clip.build_zero_shot_classifier(self.model, tokenizer, list(names), fill).T
+
+
+@torch.inference_mode()
+def embed_images(images: Tensor, tower: Backbone, projection: Tensor) -> Tensor:
+    """Normalised images, (B, 3, H, W), as vectors of length 1: (B, E) float32.
+
+    tower: a model's image tower. projection: see `OpenClip`.
+    """
+    tokens = tower.class_tokens(images).float()
+    return torch.nn.functional.normalize(tokens @ projection.to(tokens.device), dim=1)
+
+
+def load_image_tower(backbone: str, **options: Any) -> Backbone:
+    """The image tower alone; arguments and errors are those of `load_open_clip`."""
+    return load_open_clip(backbone, **options).backbone
 
 
 def load_open_clip(
@@ -174,7 +188,7 @@ def _check_same(plain: Backbone, model: Any, backbone: str, name: str) -> None:
     """
     side = int(model.visual.image_size[0])
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    ours = OpenClip(name, plain, model).embed_images(noise).cpu()
+    ours = embed_images(noise, plain, model.visual.proj).cpu()
     with torch.inference_mode():
         theirs = model.encode_image(noise, normalize=True)
     cosine = float((ours * theirs).sum())

@@ -23,7 +23,7 @@ from lost_reg.images.decoding import Decoding
 from lost_reg.probing.records import Token
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import decoding_of, outcomes_of, results_of
-from lost_reg.runs.engines import Engine
+from lost_reg.runs.engines import Engine, Job
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.types import Failure
 
@@ -32,7 +32,7 @@ KINDS: tuple[Token, ...] = ("cls", "register", "normal", "outlier", "mean")
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """Tokens of a batch of b images that could be used.
+    """Tokens, or other vectors, of a batch of b images that could be used.
 
     names: of the images. tokens: (b, kinds, D) float32, NaN where an image has none of a kind.
     """
@@ -156,7 +156,7 @@ class Tokens:
 def tokens_of(
     stream: ImageStream,
     backbone: Backbone,
-    job: Tokens,
+    job: Job,
     failures: list[Failure],
     progress: Progress = no_progress,
     engine: Engine | None = None,
@@ -164,6 +164,7 @@ def tokens_of(
     """The tokens of images, here or by an engine, batch by batch in any order.
 
     Args:
+        job: makes `ImageTokens` of batches.
         failures: receives the images that cannot be used.
     """
     done, total = 0, len(stream.names)

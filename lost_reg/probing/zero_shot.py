@@ -6,22 +6,26 @@ can have test-time registers (Jiang et al. 2025).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from lost_reg.artifacts.streams import ImageStream
-from lost_reg.backbones.base import normalized
+from lost_reg.artifacts.streams import ImageStream, no_usable_image
+from lost_reg.backbones.base import Backbone, normalized
+from lost_reg.discovery.features import FeatureConfig
 from lost_reg.errors import LostRegError
 from lost_reg.files import read_text
-from lost_reg.images.batching import DecodedImage
+from lost_reg.images.batching import BatchSize, DecodedImage
+from lost_reg.images.decoding import Decoding
 from lost_reg.probing.class_probe import rows_of
 from lost_reg.probing.labelled import LabelledDataset
 from lost_reg.probing.measures import interval, value
-from lost_reg.probing.open_clip_models import OpenClip, import_open_clip
+from lost_reg.probing.open_clip_models import OpenClip, embed_images, import_open_clip
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import (
     Measure,
     Outcomes,
@@ -31,8 +35,10 @@ from lost_reg.probing.records import (
     write_probe,
 )
 from lost_reg.probing.token_cache import TokenCache
+from lost_reg.probing.tokens import ImageTokens, tokens_of
 from lost_reg.probing.unfinished import PROBE_WORK
 from lost_reg.progress import Progress, no_progress
+from lost_reg.runs.batches import decoding_of, results_of
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.text import counted
 from lost_reg.training.work_folder import work_folder
@@ -40,11 +46,37 @@ from lost_reg.types import Failure
 
 
 @dataclass(frozen=True)
-class ZeroShotOptions:
-    """seed: of the bootstrap. overwrite: replace the probe in the folder, once this one is finished."""
+class Embeddings:
+    """The job of embedding images; see `Job`.
 
-    seed: int = 0
-    overwrite: bool = False
+    projection: from class tokens to embeddings, (D, E) float32. crop: see `Decoding`.
+    """
+
+    projection: Tensor
+    loader: LoaderOptions
+    crop: tuple[int, int]
+
+    def decoding(self, patch_size: int) -> Decoding:
+        """See `Job`."""
+        return decoding_of(patch_size, FeatureConfig(), self.loader, self.crop)
+
+    def outcomes(
+        self, batches: Iterable[list[DecodedImage] | Failure], backbone: Backbone, size: BatchSize
+    ) -> Iterator[ImageTokens | Failure]:
+        """The embeddings of each batch, (b, 1, E), and a Failure for each image that has none; see `Job`."""
+
+        def embed(part: list[DecodedImage]) -> np.ndarray:
+            return embed_images(normalized(part, backbone), backbone, self.projection).cpu().numpy()[:, None]
+
+        reason = backbone.not_finite("its embedding is")
+        for result in results_of(batches, size, backbone.device, embed):
+            if isinstance(result, Failure):
+                yield result
+                continue
+            names, vectors = [image.name for image in result[0]], result[1]
+            usable = np.isfinite(vectors).all(axis=(1, 2))
+            yield from (Failure(name, reason) for name, good in zip(names, usable) if not good)
+            yield ImageTokens([name for name, good in zip(names, usable) if good], vectors[usable])
 
 
 @dataclass(frozen=True)
@@ -97,8 +129,8 @@ def probe_zero_shot(
     clip: OpenClip,
     prompts: Prompts,
     folder: Path,
-    options: ZeroShotOptions,
-    loader: LoaderOptions,
+    seed: int,
+    how: ProbeOptions,
     *,
     progress: Progress = no_progress,
 ) -> tuple[ProbeRecord, Outcomes]:
@@ -108,16 +140,17 @@ def probe_zero_shot(
 
     Args:
         folder: a new one for the probe, or that of an interrupted call.
+        seed: of the bootstrap.
 
     Raises:
         LostRegError: no usable image, or a folder that holds another probe or cannot be written.
     """
-    check_replaceable(folder, overwrite=options.overwrite)
-    settings = _settings(dataset, clip, prompts, options.seed)
+    check_replaceable(folder, overwrite=how.overwrite)
+    settings = _settings(dataset, clip, prompts, seed)
     files = {"dataset": dataset.name, "files": dataset.parts["test"].digest()}
     of_images = {name: one for name, one in settings.items() if name not in ("class_names", "templates")}
-    with work_folder(folder, PROBE_WORK, {**of_images, **files}, overwrite=options.overwrite) as work:
-        embedded = _embedded(dataset, clip, work, loader, progress)
+    with work_folder(folder, PROBE_WORK, {**of_images, **files}, overwrite=how.overwrite) as work:
+        embedded = _embedded(dataset, clip, work, how, progress)
         probe = _classified(dataset, clip, prompts, settings, embedded)
         write_probe(folder, *probe)
     return probe
@@ -176,7 +209,7 @@ def _embedded(
     dataset: LabelledDataset,
     clip: OpenClip,
     work: Path,
-    loader: LoaderOptions,
+    how: ProbeOptions,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, Sequence[Failure]]:
     """The test images that could be embedded, (n,) int64, their embeddings, (n, E), and the others."""
@@ -187,15 +220,11 @@ def _embedded(
     failures: list[Failure] = []
     if len(left):
         part = test.of(left)
-        loader = replace(loader, apply_exif=dataset.apply_exif)
-        stream = ImageStream(part.images, part.names, loader=loader, crop=(clip.side, clip.side))
-
-        def embed(images: list[DecodedImage]) -> tuple[np.ndarray, np.ndarray]:
-            embedded = clip.embed_images(normalized(images, clip.backbone))
-            return np.array([places[one.name] for one in images]), embedded.cpu().numpy()[:, None]
-
-        for of_batch in stream.map_decoded(
-            clip.backbone, embed, failures, progress, allow_empty=len(left) < len(test)
-        ):
-            cache.add(*of_batch)
+        stream = ImageStream(part.images, part.names)
+        loader = replace(how.loader, apply_exif=dataset.apply_exif)
+        job = Embeddings(clip.projection, loader, (clip.side, clip.side))
+        for batch in tokens_of(stream, clip.backbone, job, failures, progress, how.engine):
+            cache.add(np.array([places[name] for name in batch.names]), batch.tokens)
+    if not len(cache.images()):
+        raise no_usable_image(len(test), failures)
     return cache.images(), cache.tokens(0), failures

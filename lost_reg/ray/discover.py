@@ -32,9 +32,10 @@ class Discover:
         load: other arguments of `load_backbone`, such as {"precision": "bf16"}.
 
     A batch has the column "bytes" of encoded images, as `ray.data.read_binary_files` gives, or "image" of
-    arrays, as `ray.data.read_images` does, or "path" of files that all nodes see. All columns stay, and three
-    are added: "boxes_xyxy", (objects, 4) for each image, in pixels; "prediction", the image's line of JSON
-    as in predictions.jsonl; and "reason", why an image could not be used, or "".
+    arrays, as `ray.data.read_images` does, or "path" of files that all nodes see, by their paths or their
+    addresses, such as s3://bucket/a.jpg. All columns stay, and three are added: "boxes_xyxy", (objects, 4)
+    for each image, in pixels; "prediction", the image's line of JSON as in predictions.jsonl; and "reason",
+    why an image could not be used, or "".
 
     Raises:
         LostRegError: a backbone, a method or an option that cannot be used, or a batch without images.
@@ -84,7 +85,7 @@ def _images(batch: dict[str, np.ndarray]) -> list[ImageInput]:
     if "image" in batch:
         return [np.asarray(one) for one in batch["image"]]
     if "path" in batch:
-        return [Path(str(one)) for one in batch["path"]]
+        return [str(one) for one in batch["path"]]
     raise LostRegError(f"expected a column bytes, image or path, but got {', '.join(sorted(batch))}")
 
 

@@ -53,15 +53,17 @@ class RayEngine:
         parquet: str | None = None,
     ):
         self._load, self._address, self._actors, self.parquet = load, address, actors, parquet
-        self._devices: set[str] = set()
+        self._device_of: dict[str, str] = {}  # by actor
         self._open = ExitStack()
         self._facts: dict[str, Any] = {"engine": "ray"}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The number of actors and their devices, in words, for the record of a session."""
-        devices = {"device": ", ".join(sorted(self._devices))} if self._devices else {}
-        return {**self._facts, **devices}
+        """How many actors did images, and their devices, in words, for the record of a session."""
+        if not self._device_of:
+            return self._facts
+        devices = ", ".join(sorted({*self._device_of.values()}))
+        return {**self._facts, "actors": len(self._device_of), "device": devices}
 
     def check(self, images: Images, limit: int | None) -> None:
         """Check the address, the place of Parquet files, and that shards have no limit; see `Engine`."""
@@ -82,14 +84,16 @@ class RayEngine:
         Raises:
             LostRegError: no Ray or cluster, actors that cannot load the backbone, or a cluster that fails.
         """
-        count = len(images) if isinstance(images, Sized) else None
-        count = images.left if isinstance(images, Todo) else count
+        if isinstance(images, Todo):
+            count = images.left
+        else:
+            count = len(images) if isinstance(images, Sized) else None
         if count == 0:  # but for what could not be listed
             yield from (one for one in images if isinstance(one, Failure))
             return
         ray = self._open.enter_context(connected(self._address))
         pool = _pool_of(ray, self._actors, job.loader.workers)
-        self._facts |= {"actors": pool.actors, "workers": pool.workers}
+        self._facts["workers"] = pool.workers
         recipe = Recipe(self._load, backbone.weights.sha256, pool.threads)
         arguments = recipe, job, pool.workers, self.parquet
         reports = _mapped(ray, dataset_of(ray, images, pool.rows(count)), pool, arguments)
@@ -114,7 +118,7 @@ class RayEngine:
         """
         if report.error:
             raise LostRegError(report.error)
-        self._devices.add(report.device)
+        self._device_of[report.actor] = report.device
         if report.lowered:
             self._facts["out_of_memory"] = self._facts.get("out_of_memory", 0) + report.lowered
         return report.outcomes

@@ -6,9 +6,9 @@ import pickle
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from lost_reg.images.remote import RemoteImages
+from lost_reg.images.fetching import fetched
 from lost_reg.images.shards import TarShards
-from lost_reg.runs.engines import Done, Todo
+from lost_reg.runs.engines import Todo
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ BYTES_OF_A_ROW = 2**26  # at most, about: several rows must fit in the object st
 def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> Any:
     """Images as a dataset, whose rows are blocks of this many images, or of fewer that are large.
 
-    The command sends parts; tasks divide them into blocks, and read them if they are shards or at addresses.
+    The command sends parts; tasks divide them into blocks, read them if they are shards, and fetch images at
+    addresses.
     """
     done: Any = ()
     parts: Iterable[Any] = blocks(images, _IMAGES_OF_A_PART)
-    if isinstance(images, Todo) and isinstance(images.images, (TarShards, RemoteImages)):
-        done = images.done
-        parts = _parts_of(images.images, done, images.limit)
+    if isinstance(images, Todo) and isinstance(images.images, TarShards):
+        done, parts = images.done, images.images.parts()
     done = ray.put(done)
 
     def read(table: pa.Table) -> Iterator[pa.Table]:
         for part in rows_of(table):
-            found = part if isinstance(part, list) else part.todo(ray.get(done))
-            yield from map(as_table, blocks(found, rows))
+            found = part.todo(ray.get(done)) if isinstance(part, TarShards) else part
+            yield from map(as_table, blocks(fetched(found), rows))
 
     tables = [ray.put(as_table(part)) for part in parts] or [ray.put(as_table([]))]
     dataset = ray.data.from_arrow_refs(tables)
@@ -48,12 +48,6 @@ def dataset_of(ray: Any, images: Iterable[NamedImage | Failure], rows: int) -> A
         read, batch_size=1, batch_format="pyarrow", num_cpus=_READER_CPUS,
         compute=ray.data.TaskPoolStrategy(size=_MOST_READERS),
     )  # fmt: skip
-
-
-def _parts_of(images: TarShards | RemoteImages, done: Done, limit: int | None) -> Iterator[Any]:
-    if isinstance(images, TarShards):  # of which those who read one do not know what the others read
-        return images.parts()
-    return images.parts(done, limit, _IMAGES_OF_A_PART)
 
 
 def as_table(row: Any) -> pa.Table:

@@ -95,11 +95,12 @@ class Recipe:
 class Report:
     """What an actor says of a block of images.
 
-    outcomes: of the images. device: in words. lowered: how often the batch size was lowered.
+    outcomes: of the images. actor: its id. device: in words. lowered: how often the batch size was lowered.
     error: what ends the run, if anything. It is reported, because Ray would try again what raises.
     """
 
     outcomes: list[Any] = field(default_factory=list)
+    actor: str = ""
     device: str = ""
     lowered: int = 0
     error: str = ""
@@ -128,6 +129,8 @@ class RunActor:
 
     def report(self, images: Iterable[NamedImage | Failure]) -> Report:
         """What becomes of some images."""
+        import ray
+
         if self._error:
             return Report(error=self._error)
         size = self._worker.size
@@ -138,7 +141,8 @@ class RunActor:
                 self._files.write(outcomes)
         except LostRegError as error:
             return Report(error=str(error))
-        return Report(outcomes, device_name(self._worker.backbone), size.lowered - before)
+        actor = ray.get_runtime_context().get_actor_id()
+        return Report(outcomes, actor, device_name(self._worker.backbone), size.lowered - before)
 
     def _named(self, image: NamedImage | Failure) -> NamedImage | Failure:
         if self._files and not isinstance(image, Failure) and not is_text(image[0]):

@@ -85,7 +85,7 @@ def image_folder(folder: Path, record: dict[str, Any], root: ImageRoot = RECORDE
         if not root.folder.is_dir():
             raise LostRegError(f"no such folder of images: {str(root.folder)!r}")
         return ImageFolder(root.folder, root.follow_links)
-    recorded = record.get("root")
+    recorded = record.get("root") or None  # "" if all names are addresses
     if recorded is None or is_own(record):
         return ImageFolder(recorded and Path(recorded), root.follow_links)
     why = foreign(folder, f"its images are not read from {str(recorded)!r}")

@@ -11,7 +11,6 @@ from lost_reg.backbones.base import CLASS_TOKEN, Backbone
 from lost_reg.discovery.features import FeatureConfig
 from lost_reg.discovery.methods import Setting
 from lost_reg.errors import LostRegError
-from lost_reg.images.remote import RemoteImages
 from lost_reg.images.sources import Images
 from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.batches import batch_size_for, outcomes_of
@@ -149,8 +148,6 @@ def write_folder(
 
 def _names(images: Images, limit: int | None) -> Iterable[str]:
     """The names of the first images, in their order."""
-    if isinstance(images, RemoteImages):  # which would be fetched again
-        return images.names[:limit]
     return (one.image if isinstance(one, Failure) else one[0] for one in images.todo((), limit=limit))
 
 

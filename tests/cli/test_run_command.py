@@ -81,6 +81,20 @@ def test_lists_and_shards_give_what_the_folder_gives(lost_reg, photos, tmp_path)
     assert result.exit_code == 0 and "1 of 3 images could not be used: gone.jpg" in result.stderr
     assert {row["image"]: row for row in lines_of(tmp_path / "listed")} == expected
 
+    (tmp_path / "list").write_text(
+        f"file://{photos}/a.jpg\n{photos}/sub/B.PNG\nfile://{photos}/gone.jpg\n{photos}/a.jpg\n"
+    )
+    listed = ("run", "--files-from", tmp_path / "list", "--out", tmp_path / "addresses", "--sort")
+    result = lost_reg(*listed)
+    assert "gone.jpg (cannot be fetched: no such file)" in result.stderr
+    rows = lines_of(tmp_path / "addresses")
+    assert [row["image"] for row in rows] == [f"file://{photos}/a.jpg", "sub/B.PNG", "a.jpg"]
+    assert rows[0]["objects"] == expected["a.jpg"]["objects"] and rows[1:] == [
+        expected["sub/B.PNG"], expected["a.jpg"]
+    ]  # fmt: skip
+    assert "3 were done before" in lost_reg(*listed, "--resume").stdout
+    assert "not tar shards or addresses" in lost_reg(*listed, "--visualize", "--overwrite").stderr
+
     with tarfile.open(tmp_path / "shard-000.tar", "w") as tar:
         tar.add(photos, arcname=".")
     shards = ("run", str(tmp_path / "shard-{000..000}.tar"), "--out", tmp_path / "shards")

@@ -32,7 +32,7 @@ def test_a_list_of_what_is_not_there(refused, tmp_path):
     (tmp_path / "list").write_text(f"{tmp_path}/photos/gone.jpg\n~/a.jpg\n")
     text = refused("run", "--files-from", tmp_path / "list", "--out", tmp_path / "out", "--workers", 0)
     assert f"(no such file: '{tmp_path}/photos/gone.jpg')" in text
-    assert f"no such file: '{Path.cwd()}/~/a.jpg'; entries of a list are paths: write the home" in text
+    assert f"no such file: '{Path.cwd()}/~/a.jpg'; entries of a list are paths or addresses: write" in text
 
 
 def test_shards_without_images(refused, lost_reg, photos, tmp_path):

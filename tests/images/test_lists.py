@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+import tracemalloc
 
+import fsspec
 import pytest
 from helpers import refusal
-from image_cases import listed
+from image_cases import listed, read
 
+from lost_reg.images.fetching import fetched
 from lost_reg.images.sources import ListedFiles
+from lost_reg.types import Failure
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\0"])
@@ -19,7 +22,7 @@ def test_a_list_is_read_with_paths_from_the_working_directory(tree, end, closed)
     entries = ["photos/b.jpg", str(tree / "photos/sub/c.jpeg"), "./photos/other/../gone.jpg"]
     (tree / "list").write_text(end.join(entries) + (end if closed else ""), newline="")
     found = ListedFiles.read("list")
-    assert (found.root, found.count) == (tree / "photos", 3)
+    assert (found.location, found.count, found.are_files) == (str(tree / "photos"), 3, True)
     assert listed(found) == [
         ("b.jpg", tree / "photos/b.jpg"),
         ("sub/c.jpeg", tree / "photos/sub/c.jpeg"),
@@ -39,16 +42,14 @@ def test_the_root_of_a_list_is_the_deepest_folder_above_all(tree):
         ("photos/sub/c.jpeg", "photos/sub/deep/b.jpg"): "photos/sub",
     }.items():
         (tree / "list").write_text("\n".join(entries))
-        assert ListedFiles.read("list").root == tree / root
+        assert ListedFiles.read("list").location == str(tree / root)
     (tree / "list").write_text("/a.jpg\n/x/b.jpg")
     found = ListedFiles.read("list")
-    assert [name for name, _ in listed(found)] == ["a.jpg", "x/b.jpg"] and found.root == Path("/")
+    assert [name for name, _ in listed(found)] == ["a.jpg", "x/b.jpg"] and found.location == "/"
 
 
 ODD = {
     "~/a.jpg": ("~/a.jpg", "write the home folder in place of ~"),
-    "file:///photos/a%20b.jpg": ("file:/photos/a%20b.jpg", "leave out file://, and write %20 as a space"),
-    "https://example.org/a.jpg": ("https:/example.org/a.jpg", "give addresses as inputs"),
     '"photos/b.jpg"': ('"photos/b.jpg"', "leave out the quotes"),
     "'photos/b.jpg'": ("'photos/b.jpg'", "leave out the quotes"),
 }
@@ -61,7 +62,9 @@ def test_an_entry_that_is_no_path_is_recorded_with_what_was_tried(tree, entry):
     failure, fine = listed(ListedFiles.read("list"))
     assert fine == ("photos/b.jpg", tree / "photos/b.jpg")
     assert failure.image == tried
-    assert failure.reason == f"no such file: {str(tree / tried)!r}; entries of a list are paths: {advice}"
+    assert failure.reason == (
+        f"no such file: {str(tree / tried)!r}; entries of a list are paths or addresses: {advice}"
+    )
 
 
 @pytest.mark.parametrize("entry", ODD)
@@ -127,3 +130,65 @@ def test_a_list_with_the_mark_of_its_encoding(tmp_path, encoding):
 def test_a_list_that_begins_as_utf_16_and_is_not(tmp_path):
     (tmp_path / "list").write_bytes(b"\xff\xfe\x00\xd8a\x00")
     assert "it begins as UTF-16 and is not" in refusal(ListedFiles.read, str(tmp_path / "list"))
+
+
+# --- addresses, in fsspec's file system in memory
+
+
+@pytest.fixture
+def store():
+    files = fsspec.filesystem("memory")
+    files.pipe({"/photos/a.jpg": b"A", "/photos/100%.jpg": b"P", "/other/b::c.jpg": b"B"})
+    yield files
+    files.rm("/photos", recursive=True)
+    files.rm("/other", recursive=True)
+
+
+def test_addresses_are_names_among_paths_or_alone(tree, store):
+    addresses = ["memory://photos/a.jpg", "memory://other/b::c.jpg", "memory://photos/100%.jpg"]
+    (tree / "list").write_text("\n".join([addresses[0], "photos/b.jpg", *addresses[1:], "photos/sub/c.jpeg"]))
+    found = ListedFiles.read("list")
+    assert (found.location, found.count, found.are_files) == (str(tree / "photos"), 5, False)
+    contents = dict(zip(addresses, (b"A", b"B", b"P")))
+    assert read(found) == [
+        (addresses[0], b"A"), ("b.jpg", tree / "photos/b.jpg"), (addresses[1], b"B"), (addresses[2], b"P"),
+        ("sub/c.jpeg", tree / "photos/sub/c.jpeg"),
+    ]  # fmt: skip
+    assert read(found, done=[addresses[0], "b.jpg"], limit=3) == [(addresses[1], b"B")]
+    assert list(found.sample(2)) == [b"A", b"P"]
+    (tree / "list").write_text("\r\n".join(addresses))
+    found = ListedFiles.read("list")
+    assert (found.location, found.count, found.are_files) == ("", 3, False)
+    assert dict(read(found)) == contents
+
+
+def test_an_address_of_a_file_is_taken_literally(tree):
+    for name in ("a b.jpg", "a%20b.jpg"):
+        (tree / name).write_text(name)
+    (tree / "list").write_text(f"file://{tree}/a b.jpg\nfile://{tree}/a%20b.jpg\nfile://{tree}/gone.jpg\n")
+    (*_, spaced), (*_, percent), gone = read(ListedFiles.read("list"))
+    assert (spaced, percent) == (b"a b.jpg", b"a%20b.jpg")
+    assert gone == Failure(f"file://{tree}/gone.jpg", "cannot be fetched: no such file")
+
+
+@pytest.mark.parametrize("entry, reason", [
+    ("ftp://me:secret@host/a.jpg", "holds a password"), ("adl://bucket/a.jpg", "without another package"),
+    ("nonsense://bucket/a.jpg", "Protocol not known"),
+])  # fmt: skip
+def test_addresses_that_cannot_be_used_at_all_are_one_line(tree, entry, reason):
+    (tree / "list").write_text(f"photos/b.jpg\nmemory://photos/a.jpg\n{entry}\n")
+    assert reason in refusal(ListedFiles.read, "list")
+
+
+def test_the_memory_of_a_list_of_addresses_is_constant(tree):
+    """Neither counting nor reading keeps what is done."""
+
+    def peak(entries):
+        (tree / "list").write_text("".join(f"memory://none/{number:09}.jpg\n" for number in range(entries)))
+        tracemalloc.start()
+        found = ListedFiles.read("list")
+        assert found.count == sum(1 for _ in fetched(found.todo(()))) == entries
+        return tracemalloc.get_traced_memory()[1], tracemalloc.stop()
+
+    peak(10)  # what is imported and made once
+    assert peak(20_000)[0] < peak(2_000)[0] + 300_000  # the list has 500,000 bytes more

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import threading
+from pathlib import Path
 
 import fsspec
 import pytest
 from helpers import refusal
-from image_cases import listed, make_shard
+from image_cases import listed, make_shard, read
 
 from lost_reg.files import absolute, is_address
-from lost_reg.images import remote
+from lost_reg.images import fetching
 from lost_reg.images.remote import common_location, find_remote
 from lost_reg.images.shards import find_shards
 from lost_reg.types import Failure
@@ -54,15 +56,13 @@ def test_files_folders_and_patterns(given, location, names):
     found = find_remote(given)
     assert (found.location, list(found.names), found.count) == (location, names, len(names))
     contents = {name.rpartition("/")[2]: content for name, content in FILES.items()}
-    assert listed(found) == [(name, contents[name.rpartition("/")[2]]) for name in names]
+    assert read(found) == [(name, contents[name.rpartition("/")[2]]) for name in names]
 
 
-def test_what_is_left_is_read_by_sessions_and_in_parts():
+def test_what_is_left_is_read_by_sessions():
     found = find_remote(["memory://photos"])
     assert found.passed_over == {".mov": 1}
     assert [name for name, _ in listed(found, done=["b/c.png"], limit=2)] == ["a.jpg"]
-    parts = list(found.parts(["a.jpg"], 3, 1))
-    assert [listed(part) for part in parts] == [[("b/c.png", b"C")], [("b/d.jpg", b"D")]]
     assert list(found.sample(2)) == [b"A", b"D"]
 
 
@@ -70,9 +70,9 @@ def test_what_is_left_is_read_by_sessions_and_in_parts():
 def test_odd_names_are_those_of_files(store, name):
     store.pipe(f"/odd/{name}", b"X")
     try:
-        assert listed(find_remote(["memory://odd"])) == [(name, b"X")]
+        assert read(find_remote(["memory://odd"])) == [(name, b"X")]
         if "::" not in name:  # which fsspec takes for two addresses
-            assert listed(find_remote([f"memory://odd/{name}"])) == [(name, b"X")]
+            assert read(find_remote([f"memory://odd/{name}"])) == [(name, b"X")]
     finally:
         store.rm("/odd", recursive=True)
 
@@ -80,11 +80,11 @@ def test_odd_names_are_those_of_files(store, name):
 def test_a_file_that_is_gone_or_too_large_fails_alone(store, monkeypatch):
     found = find_remote(["memory://photos"])
     store.rm("/photos/b/c.png")
-    monkeypatch.setattr(remote, "_LARGEST", 3)
+    monkeypatch.setattr(fetching, "_LARGEST", 3)
     store.pipe("/photos/b/d.jpg", b"four")
-    (name, content), gone, large = listed(found)
+    (name, content), gone, large = read(found)
     assert (name, content) == ("a.jpg", b"A")
-    assert isinstance(gone, Failure) and gone.reason.startswith("cannot be fetched: ")
+    assert gone == Failure("b/c.png", "cannot be fetched: no such file")
     assert large == Failure("b/d.jpg", "too large: a file of more than 3 bytes")
 
 
@@ -92,15 +92,45 @@ def test_several_files_are_fetched_at_once_and_not_all(monkeypatch):
     """The first waits for a later one; what is far ahead waits until there is room."""
     later, begun = threading.Event(), []
 
-    def read(number):
-        begun.append(number)
-        later.set() if number == 5 else later.wait(30)
-        return number
+    def opened(address):
+        begun.append(int(address.removeprefix("memory://")))
+        later.set() if begun[-1] == 5 else later.wait(30)
+        return io.BytesIO(b"X")
 
-    results = remote._read_ahead(itertools.count(), read)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    monkeypatch.setattr(fetching, "opened", opened)
+    results = fetching.fetched((str(number), f"memory://{number}") for number in itertools.count())
+    assert [next(results) for _ in range(3)] == [(str(number), b"X") for number in range(3)]
     results.close()
-    assert max(begun) < 3 + 2 * remote._READERS
+    assert max(begun) < 3 + 2 * fetching._READERS
+
+
+def test_what_is_at_no_address_stays_in_its_place():
+    images = [("p", Path("p.jpg")), ("a", "memory://photos/a.jpg"), Failure("f", "gone"), ("b", b"B")]
+    images += [("d", "memory://photos/b/d.jpg"), ("q", "q.jpg")]
+    assert list(fetching.fetched(images)) == [
+        images[0], ("a", b"A"), images[2], images[3], ("d", b"D"), images[5],
+    ]  # fmt: skip
+
+
+def test_images_that_are_given_are_not_read_ahead_of_their_use():
+    """They may be large, as those of shards are."""
+    given = []
+    images = ((given.append(number), (str(number), b"X"))[1] for number in range(9))
+    results = fetching.fetched(images)
+    assert next(results) and given == [0]
+
+
+def test_a_file_in_the_topmost_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"not this one")
+    monkeypatch.chdir(tmp_path)
+    (failure,) = fetching.fetched([("a.jpg", "file:///a.jpg")])
+    assert failure == Failure("a.jpg", "cannot be fetched: no such file")
+
+
+@pytest.mark.parametrize("address", ["memory://photos/", "memory://", "nonsense://bucket/a.jpg"])
+def test_an_address_of_no_file_is_a_failure(address):
+    (failure,) = fetching.fetched([("a", address)])
+    assert failure.image == "a" and failure.reason.startswith("cannot be fetched: ")
 
 
 @pytest.mark.parametrize("given, reason", [

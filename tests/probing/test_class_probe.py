@@ -21,6 +21,7 @@ from lost_reg.probing.class_probe import ClassProbeOptions, probe_classes, rows_
 from lost_reg.probing.cutoffs import measured_cutoff
 from lost_reg.probing.labelled import LabelledDataset, LabelledPart
 from lost_reg.probing.measures import value
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import read_outcomes, read_probe
 from lost_reg.probing.token_cache import TokenCache
 from lost_reg.probing.tokens import KINDS, Tokens, check_kinds, tokens_of
@@ -125,7 +126,8 @@ def test_the_cut_off(backbone, colours):
 
 
 def probe(dataset, backbone, folder, **options):
-    return probe_classes(dataset, backbone, folder, ClassProbeOptions(**{**CROP, **options}), LOADER)
+    chosen = ClassProbeOptions(**{**CROP, **options})
+    return probe_classes(dataset, backbone, folder, chosen, ProbeOptions(LOADER))
 
 
 def test_colours_are_read_from_the_mean_of_all_patches(colours, backbone, tmp_path):

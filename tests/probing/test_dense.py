@@ -22,12 +22,13 @@ from lost_reg.probing.dense import probe_dense
 from lost_reg.probing.dense_heads import DepthHead
 from lost_reg.probing.dense_options import DenseOptions
 from lost_reg.probing.measures import value
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.probing.records import PROBE_FILE, read_outcomes, read_probe
 from lost_reg.runs.heads import WORK_FOLDER
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.training.feature_cache import FeatureCache
 
-LOADER = LoaderOptions(workers=0)
+HOW = ProbeOptions(LoaderOptions(workers=0))
 FAST = DenseOptions(steps=40, learning_rate=0.02)
 
 
@@ -45,7 +46,7 @@ def segmentation(tmp_path_factory):
 def probed(segmentation, tiny, tmp_path_factory):
     """A folder with a probe of segmentation, and its record."""
     out = tmp_path_factory.mktemp("probed") / "out"
-    return out, probe_dense(segmentation, tiny, out, "segmentation", FAST, LOADER)
+    return out, probe_dense(segmentation, tiny, out, "segmentation", FAST, HOW)
 
 
 def test_colours_are_segmented(probed, segmentation):
@@ -78,7 +79,7 @@ def test_depths_of_colours(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(dense_heads, "_WARM_UP_STEPS", 0)  # till then, only the mean is learned
     data = find_depth(str(write_depth(tmp_path / "squares")), None)
     options = DenseOptions(steps=50, learning_rate=0.02, max_side=SIDE)
-    record = probe_dense(data, tiny, tmp_path / "out", "depth", options, LOADER)
+    record = probe_dense(data, tiny, tmp_path / "out", "depth", options, HOW)
     (score,) = record.scores
     assert (record.task, record.classes, score.measure) == ("depth", 0, "rmse")
     assert 0 < score.value < 1.3  # always the mean would be 2.1
@@ -89,21 +90,21 @@ def test_depths_of_colours(tiny, tmp_path, monkeypatch):
 
 def test_a_probe_is_new_or_that_of_the_same_settings(probed, segmentation, tiny, tmp_path):
     out, _ = probed
-    again = segmentation, tiny, out, "segmentation", FAST, LOADER
+    again = segmentation, tiny, out, "segmentation", FAST, HOW
     assert "exists already: choose another `out`" in refusal(probe_dense, *again)
     stopped(segmentation, tiny, tmp_path)
     other = replace(FAST, steps=41)
-    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", other, LOADER)
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", other, HOW)
     assert "other settings (protocol)" in text
     os.utime(segmentation.train[0].labels, (1, 1))  # labels that changed since
-    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, HOW)
     assert "other settings (files)" in text
 
 
 def test_an_error_says_what_continues_a_probe(segmentation, tiny, tmp_path):
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "features").touch()
-    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    text = refusal(probe_dense, segmentation, tiny, tmp_path, "segmentation", FAST, HOW)
     assert text.startswith("cannot write to") and text.endswith("the same command continues")
 
 
@@ -118,7 +119,7 @@ def stopped(data, backbone, out, phase="training", options=FAST):
         return report
 
     with pytest.raises(KeyboardInterrupt):
-        probe_dense(data, backbone, out, "segmentation", options, LOADER, progress=progress)
+        probe_dense(data, backbone, out, "segmentation", options, HOW, progress=progress)
 
 
 @pytest.mark.parametrize("phase", ["labels", "features", "training", "test"])
@@ -132,7 +133,7 @@ def test_an_interrupted_probe_continues(phase, probed, segmentation, tiny, tmp_p
         return whole(images, **options)
 
     monkeypatch.setattr(tiny, "last_tokens", counted)
-    record = probe_dense(segmentation, tiny, tmp_path, "segmentation", FAST, LOADER)
+    record = probe_dense(segmentation, tiny, tmp_path, "segmentation", FAST, HOW)
     assert record == probed[1]
     assert sum(seen) == {"labels": 6 + 3, "features": 3 + 3}.get(phase, 3)
     mine, others = (read_outcomes(out, record).rows[0] for out in (tmp_path, probed[0]))
@@ -141,13 +142,13 @@ def test_an_interrupted_probe_continues(phase, probed, segmentation, tiny, tmp_p
 
 def test_an_interrupted_probe_of_views_continues(segmentation, tiny, tmp_path):
     options, data = replace(FAST, views=3), segmentation.limited(5, seed=0)
-    whole = probe_dense(data, tiny, tmp_path / "whole", "segmentation", options, LOADER)
+    whole = probe_dense(data, tiny, tmp_path / "whole", "segmentation", options, HOW)
     assert (whole.scores[0].train, whole.settings["views"]) == (5, 3)
     assert whole.scores[0].value > 0.7  # labels of enlarged and mirrored crops lie where they should
     stopped(data, tiny, tmp_path / "stopped", "features", options)
     with FeatureCache(tmp_path / "stopped" / WORK_FOLDER / "features", 1e9) as cache:
         assert len(cache) == 7  # the last image has some of its views
-    again = probe_dense(data, tiny, tmp_path / "stopped", "segmentation", options, LOADER)
+    again = probe_dense(data, tiny, tmp_path / "stopped", "segmentation", options, HOW)
     assert again == whole
 
 
@@ -157,7 +158,7 @@ def test_images_that_cannot_be_used_are_recorded(tiny, tmp_path):
     (folder / "val" / "images" / "1001.png").write_bytes(b"?")
     write_png(folder / "val" / "labels" / "1002.png", np.full((SIDE, SIDE), 255, np.uint8))
     data = find_segmentation(str(folder), None)
-    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", DenseOptions(steps=2), LOADER)
+    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", DenseOptions(steps=2), HOW)
     assert sorted(record.failures) == ["train/images/1.png", "val/images/1001.png", "val/images/1002.png"]
     assert record.failures["val/images/1002.png"] == "no pixel has a label that counts"
     assert (record.scores[0].train, record.scores[0].test) == (2, 1)
@@ -187,7 +188,7 @@ def test_an_image_of_which_a_view_fails_is_one_failure(tiny, tmp_path, monkeypat
 
     data = find_segmentation(str(folder), None)
     options = DenseOptions(steps=2, views=3)
-    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", options, LOADER, progress=progress)
+    record = probe_dense(data, tiny, tmp_path / "out", "segmentation", options, HOW, progress=progress)
     names = [*(f"train/images/{number}.png" for number in (1, 2, 3)), "val/images/1001.png"]
     assert sorted(record.failures) == names and record.scores[0].train == 1
     of_views = reports["features", "view"]
@@ -198,14 +199,14 @@ def test_an_image_of_which_a_view_fails_is_one_failure(tiny, tmp_path, monkeypat
 
 def test_what_cannot_be_probed(segmentation, tiny, tmp_path, colours):
     arguments = segmentation, tiny, tmp_path, "segmentation"
-    text = refusal(probe_dense, *arguments, DenseOptions(cache_gib=1e-5), LOADER)
+    text = refusal(probe_dense, *arguments, DenseOptions(cache_gib=1e-5), HOW)
     assert "features of 6 training images take 0.0 GiB" in text and "`cache_gib`" in text
-    text = refusal(probe_dense, segmentation, colours, tmp_path, "segmentation", FAST, LOADER)
+    text = refusal(probe_dense, segmentation, colours, tmp_path, "segmentation", FAST, HOW)
     assert "has no transformer blocks" in text
     labels = segmentation.test[0].labels
     earlier = labels.read_bytes()
     write_png(labels, np.zeros((SIDE, SIDE + 1), np.uint8))
-    text = refusal(probe_dense, *arguments, DenseOptions(), LOADER)
+    text = refusal(probe_dense, *arguments, DenseOptions(), HOW)
     labels.write_bytes(earlier)
     assert f"{labels} has 65 x 64 pixels, but its image has 64 x 64" in text
 
@@ -222,7 +223,7 @@ def test_depth_reads_the_class_token_where_there_is_one(name, tmp_path, monkeypa
         return whole(layer, tokens)
 
     monkeypatch.setattr(torch.nn.Linear, "forward", forward)
-    probe_dense(data, backbone, tmp_path / "out", "depth", DenseOptions(steps=1), LOADER)
+    probe_dense(data, backbone, tmp_path / "out", "depth", DenseOptions(steps=1), HOW)
     assert widths == {48 if name == "no class token" else 96}
 
 
@@ -236,7 +237,7 @@ def test_test_time_registers_are_not_read(tmp_path, monkeypatch):
         return whole(head, tokens)
 
     monkeypatch.setattr(DepthHead, "forward", forward)
-    record = probe_dense(data, backbone, tmp_path / "out", "depth", DenseOptions(steps=1), LOADER)
+    record = probe_dense(data, backbone, tmp_path / "out", "depth", DenseOptions(steps=1), HOW)
     assert record.settings["test_time_registers"] == added.settings
     images = normalized([decoded(data.test[0].image, backbone.patch_size)], backbone)
     tokens = list(backbone.block_outputs(images, with_prefix=True))[-1][0]

@@ -16,6 +16,7 @@ from lost_reg.probing import dense, dense_views
 from lost_reg.probing.dense import probe_dense
 from lost_reg.probing.dense_options import DenseOptions
 from lost_reg.probing.dense_views import Crop, Pixels, draw_views
+from lost_reg.probing.options import ProbeOptions
 from lost_reg.runs.options import LoaderOptions
 
 SIDES = st.integers(1, 90)
@@ -127,7 +128,7 @@ def test_the_room_that_is_asked_for_is_what_is_used(task, max_side, tmp_path, mo
     monkeypatch.setattr(dense._Probe, "_check_room", lambda *args: (seen.append(args[1:]), whole(*args)))
     data = find(str(write(tmp_path / "data", train=3, test=1)), None)
     options = DenseOptions(steps=1, views=4, max_side=max_side)
-    probe_dense(data, tiny, tmp_path / "out", task, options, LoaderOptions(workers=0))
+    probe_dense(data, tiny, tmp_path / "out", task, options, ProbeOptions(LoaderOptions(workers=0)))
     width, views = seen[0]
     tokens = sum(view.tokens(max_side, tiny.patch_size, len(tiny.prefix_tokens)) for view in views)
     assert caches[0].bytes == 2 * width * tokens and len(caches[0]) == len(views) == 12

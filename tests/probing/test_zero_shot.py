@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from open_clip_cases import TOWER, add_small_model
 from PIL import Image
 
 from lost_reg.backbones.loading import load_backbone
@@ -16,30 +17,24 @@ from lost_reg.backbones.registers import AddedRegisters, RegisterNeurons
 from lost_reg.cli.app import main
 from lost_reg.errors import LostRegError
 from lost_reg.probing import zero_shot
-from lost_reg.probing.open_clip_models import OpenClip, load_open_clip
+from lost_reg.probing.open_clip_models import OpenClip, embed_images, load_open_clip
 from lost_reg.probing.records import read_outcomes, read_probe
+from lost_reg.runs.batches import outcomes_of
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.types import Failure
 
 open_clip = pytest.importorskip("open_clip")
-BACKBONE = "timm:vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
-CONFIG = {
-    "embed_dim": 32,
-    "vision_cfg": {"image_size": 224, "layers": 10, "width": 256, "patch_size": 16, "head_width": 64},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory) -> str:
     """The name of a small model that open_clip knows."""
-    path = tmp_path_factory.mktemp("configs") / "lost-reg-small.json"
-    path.write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(path)
-    return path.stem
+    return add_small_model(tmp_path_factory.mktemp("configs"))
 
 
 @pytest.fixture
 def clip(small) -> OpenClip:
-    return load_open_clip(BACKBONE, text_model=small, weights="random", device="cpu")
+    return load_open_clip(TOWER, text_model=small, weights="random", device="cpu")
 
 
 def test_images_and_prompts_are_embedded_as_by_open_clip(clip, small):
@@ -48,33 +43,39 @@ def test_images_and_prompts_are_embedded_as_by_open_clip(clip, small):
         theirs = clip.model.encode_image(images, normalize=True)
         texts = open_clip.get_tokenizer(small)(["a cat.", "the cat", "a dog.", "the dog"])
         prompts = clip.model.encode_text(texts, normalize=True).unflatten(0, (2, 2)).mean(dim=1)
-    assert torch.allclose(clip.embed_images(images), theirs, atol=1e-4)
+    assert torch.allclose(embed_images(images, clip.backbone, clip.projection), theirs, atol=1e-4)
     found = clip.embed_classes(["cat", "dog"], ["a {}.", "the {}"])
     assert torch.allclose(found, torch.nn.functional.normalize(prompts, dim=1), atol=1e-5)
 
 
+def test_an_image_whose_embedding_is_not_finite_is_a_failure(clip):
+    job = zero_shot.Embeddings(clip.projection * torch.nan, LoaderOptions(workers=0), (224, 224))
+    failure, empty = outcomes_of([("a", np.zeros((32, 32, 3), np.uint8))], job, clip.backbone)
+    assert failure == Failure("a", "its embedding is not finite in fp32") and empty.names == []
+
+
 def test_weights_are_those_of_a_whole_checkpoint(clip, small, tmp_path):
     torch.save({name: one * 1.1 for name, one in clip.model.state_dict().items()}, tmp_path / "whole.pt")
-    loaded = load_open_clip(BACKBONE, text_model=small, weights=str(tmp_path / "whole.pt"), device="cpu")
+    loaded = load_open_clip(TOWER, text_model=small, weights=str(tmp_path / "whole.pt"), device="cpu")
     assert loaded.backbone.weights.name == "whole.pt" and loaded.backbone.weights.sha256
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         theirs = loaded.model.encode_image(images, normalize=True)
-    assert torch.allclose(loaded.embed_images(images), theirs, atol=1e-4)
+    assert torch.allclose(embed_images(images, loaded.backbone, loaded.projection), theirs, atol=1e-4)
     visual = {name: one for name, one in clip.model.state_dict().items() if name.startswith("visual.")}
     torch.save(visual, tmp_path / "image.pt")
     with pytest.raises(LostRegError, match="has no text tower"):
-        load_open_clip(BACKBONE, text_model=small, weights=str(tmp_path / "image.pt"), device="cpu")
+        load_open_clip(TOWER, text_model=small, weights=str(tmp_path / "image.pt"), device="cpu")
 
 
 def test_models_that_do_not_belong_together_are_refused(small, monkeypatch):
     with pytest.raises(LostRegError, match="tiny has no text tower"):
         load_open_clip("tiny", weights="random")
     with pytest.raises(LostRegError, match="open_clip has no model 'ViT-9'"):
-        load_open_clip(BACKBONE, text_model="ViT-9", weights="random")
+        load_open_clip(TOWER, text_model="ViT-9", weights="random")
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(LostRegError, match=r"pip install 'lost-reg\[openclip\]'"):
-        load_open_clip(BACKBONE, text_model=small, weights="random")
+        load_open_clip(TOWER, text_model=small, weights="random")
 
 
 # --- the command -------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def shots(tmp_path):
 @pytest.fixture
 def probe(shots, small, tmp_path):
     def run(*more):
-        model = ("-b", BACKBONE, "--text-model", small, "--weights", "random", "--device", "cpu")
+        model = ("-b", TOWER, "--text-model", small, "--weights", "random", "--device", "cpu")
         arguments = ("probe", shots, "--task", "zero-shot", *model, "--workers", 0, "--out", tmp_path / "out")
         return CliRunner().invoke(main, [*map(str, arguments), *map(str, more)], catch_exceptions=False)
 
@@ -145,14 +146,14 @@ def test_test_time_registers_are_in_the_image_tower(probe, clip, one_template, s
     assert record.settings["test_time_registers"] == {"count": 2, "rule": "paper", "neurons": neurons}
     assert "2 test-time registers at 200 neurons" in record.label
     registers = AddedRegisters(RegisterNeurons(tuple(map(tuple, neurons))), 2, "paper")
-    tower = load_backbone(BACKBONE, weights=clip.model, registers=registers, device="cpu")
+    tower = load_backbone(TOWER, weights=clip.model, registers=registers, device="cpu")
     texts = clip.embed_classes(["blue one", "red one"], ["a {}"])
     outcomes = read_outcomes(tmp_path / "out", record)
     for name, truth, right in zip(outcomes.names, outcomes.truth, outcomes.rows[0][:, 0]):
         image = one_colour(shots / name, tower)
         embedded = torch.nn.functional.normalize(tower.class_tokens(image) @ clip.model.visual.proj, dim=1)
         assert (int((embedded @ texts.T).argmax()) == truth) == right
-        assert (embedded - clip.embed_images(image)).abs().max() > 1e-3
+        assert (embedded - embed_images(image, clip.backbone, clip.projection)).abs().max() > 1e-3
 
 
 def test_an_interrupted_probe_continues(probe, one_template, tmp_path, monkeypatch):

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from detector_cases import run_on_scenes, small
+from open_clip_cases import TOWER, add_small_model
 
 from lost_reg import LoaderOptions, load_backbone
 from lost_reg.cli.app import main
 from lost_reg.discovery.features import FeatureConfig
+from lost_reg.probing import open_clip_models
+from lost_reg.probing.records import read_outcomes, read_probe
 from lost_reg.runs.folder import read_run
 from lost_reg.runs.options import RunOptions
 from lost_reg.runs.run import run
@@ -63,12 +66,17 @@ def test_a_head_learns_from_features_that_actors_compute(cluster, photos, tmp_pa
     assert heads[1].weight == pytest.approx(heads[0].weight, abs=1e-4) and heads[0].weight != (0.0,) * 192
 
 
+def linked_classes(photos: Path, folder: Path) -> None:
+    """Splits of two classes with some of the photos, and one image that is damaged."""
+    for number, path in enumerate([*sorted(photos.glob("[12]*.png")), photos / "bad.jpg"]):
+        of_class = folder / ("train", "val", "test")[number % 3] / "ab"[number % 2]
+        of_class.mkdir(parents=True, exist_ok=True)
+        os.link(path, of_class / path.name)
+
+
 def test_a_probe_of_tokens_that_actors_make(cluster, photos, tmp_path):
     """Of the same patches, whichever batch they are in; a damaged image is a failure."""
-    for number, path in enumerate([*sorted(photos.glob("[12]*.png")), photos / "bad.jpg"]):
-        folder = tmp_path / ("train", "val", "test")[number % 3] / "ab"[number % 2]
-        folder.mkdir(parents=True, exist_ok=True)
-        os.link(path, folder / path.name)
+    linked_classes(photos, tmp_path)
     given = f"probe {tmp_path} -b tiny --device cpu --tokens cls,normal --resize 48 --crop 48 --json --out"
     here = CliRunner().invoke(main, [*given.split(), str(tmp_path / "here"), "--workers", "0"])
     by_ray = [*given.split(), str(tmp_path / "ray"), "--engine", "ray", "--actors", "1"]
@@ -76,6 +84,33 @@ def test_a_probe_of_tokens_that_actors_make(cluster, photos, tmp_path):
     assert ray.exit_code == 0 and ray.stdout == here.stdout and "bad.jpg" in ray.stderr, ray.output
     record = json.loads((tmp_path / "ray" / "probe.json").read_text())
     assert len(record["scores"]) >= 2 and list(record["failures"]) == ["test/a/bad.jpg"]
+
+
+def test_zero_shot_with_image_towers_in_actors(cluster, photos, tmp_path, monkeypatch):
+    pytest.importorskip("open_clip")
+    linked_classes(photos, tmp_path)
+    model, load = add_small_model(tmp_path), open_clip_models.load_image_tower
+    (tmp_path / "template.txt").write_text("a {}\n")
+
+    def load_in_actor(*arguments, **options):  # whose open_clip does not know the model yet
+        import open_clip
+
+        open_clip.add_model_config(tmp_path / f"{model}.json")
+        (tmp_path / "loaded").touch()
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(open_clip_models, "load_image_tower", load_in_actor)
+    given = f"probe {tmp_path} --task zero-shot -b {TOWER} --text-model {model} --weights random --device cpu"
+    given += f" --templates {tmp_path}/template.txt --json --out"
+    here = CliRunner().invoke(main, [*given.split(), str(tmp_path / "here"), "--workers", "0"])
+    by_ray = [*given.split(), str(tmp_path / "ray"), "--engine", "ray", "--actors", "1"]
+    ray = CliRunner().invoke(main, by_ray)
+    assert ray.exit_code == 0 and ray.stdout == here.stdout, ray.output
+    assert (tmp_path / "loaded").exists()
+    records = [read_probe(tmp_path / name) for name in ("here", "ray")]
+    rows = [read_outcomes(tmp_path / name, records[0]).rows[0] for name in ("here", "ray")]
+    assert records[0] == records[1] and rows[0].tobytes() == rows[1].tobytes()
+    assert records[1].scores[0].test == 6 and list(records[1].failures) == ["test/a/bad.jpg"]
 
 
 def test_the_pipeline_of_the_docs(cluster, photos, tmp_path):

@@ -9,18 +9,21 @@ import pytest
 from helpers import prediction, refusal
 
 from lost_reg.runs.engines import Todo
-from lost_reg.types import Failure
+from lost_reg.runs.options import LoaderOptions
+from lost_reg.types import Failure, Prediction
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'lost-reg[ray]'")
 import pyarrow.dataset
 
 from lost_reg.cli.run_config import recorded_options
 from lost_reg.images.sources import ImageFiles
+from lost_reg.json_files import parse_json
 from lost_reg.ray.cluster import connected
+from lost_reg.ray.discover import Discover
 from lost_reg.ray.engine import RayEngine
 from lost_reg.ray.inputs import BYTES_OF_A_ROW, blocks
 from lost_reg.ray.parquet import ParquetFiles
-from lost_reg.ray.workers import Recipe, _in_rows
+from lost_reg.ray.workers import Recipe, Report, _in_rows
 from lost_reg.runs.writer import NameSet
 
 A, B, C = (prediction(f"{name}.jpg", (0, 0, 16, 16)) for name in "abc")
@@ -94,8 +97,26 @@ def test_a_cluster_that_does_not_answer_is_one_line_at_once(address, reason):
     assert reason in str(error.value)
 
 
+def test_the_actors_that_did_images_are_counted_once():
+    engine = RayEngine(None)
+    assert engine.facts == {"engine": "ray"}
+    for report in (Report(["A"], "1", "cpu"), Report(["B"], "2", "cuda", 1), Report(["C"], "1", "cpu")):
+        assert engine.taken(report) == report.outcomes
+    assert engine.facts == {"engine": "ray", "actors": 2, "device": "cpu, cuda", "out_of_memory": 1}
+
+
 def test_a_node_with_another_version_is_refused():
     assert "a node has lost-reg" in refusal(Recipe(None, None, None, version="0.0.1").load)
+
+
+def test_a_pipeline_names_files_by_paths_and_addresses(tmp_path, save_scene):
+    save_scene(tmp_path / "a.jpg")
+    paths = [str(tmp_path / "a.jpg"), f"file://{tmp_path}/a.jpg", f"file://{tmp_path}/gone.jpg"]
+    discover = Discover("tiny", load={"device": "cpu"}, loader=LoaderOptions(workers=0))
+    found = discover({"path": np.array(paths)})
+    assert found["boxes_xyxy"][0] == found["boxes_xyxy"][1] != [] == found["boxes_xyxy"][2]
+    assert [parse_json(line, Prediction).image for line in found["prediction"][:2]] == paths[:2]
+    assert list(found["reason"]) == ["", "", "cannot be fetched: no such file"]
 
 
 def test_a_place_is_recorded_absolute():

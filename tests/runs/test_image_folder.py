@@ -45,6 +45,11 @@ def test_files_below_the_folder_are_found(photos):
     assert folder.find("nul\0.jpg") is None and folder.find("l" * 5000) is None
 
 
+def test_a_run_on_addresses_alone_has_no_folder(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert image_folder(photos, sealed({"root": "", "settings": {}})).find("a.jpg") is None
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "/etc/passwd", ".."])
 def test_names_that_lead_out_are_refused(photos, name):
     assert "leads out of the folder" in refusal(ImageFolder(photos).find, name)
