@@ -14,7 +14,7 @@ install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV): about 6 GB with PyTorch, which takes a few minutes (see docs/install.md)."
+	@echo "Installing into $(VENV): about 8 GB with PyTorch, which takes a few minutes (see docs/install.md)."
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -e '.[test]'
 	touch $@
