@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from lost_reg.errors import LostRegError
 from lost_reg.files import is_address
@@ -18,10 +18,15 @@ from lost_reg.types import Failure
 if TYPE_CHECKING:
     from lost_reg.images.decoding import ImageInput, NamedImage
 
+    _Ahead: TypeAlias = Future[NamedImage | Failure] | NamedImage | Failure
+
 MOST_SAMPLED = 16  # of images that must be fetched
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|^https?://[^/?#]*@", re.IGNORECASE)  # or a token
+_SIGNED = re.compile(r"^https?://.*[?&](x-(amz|goog)-signature|signature|sig)=", re.IGNORECASE)
 _LARGEST = 2**28  # bytes of an image file, as in shards: several are held at once
 _READERS = 16  # threads; a file of an object store takes tens of milliseconds, whatever its size
+_BYTES_AHEAD = 2**28  # of files that have come and wait
+_SILENCE = 30  # seconds without a byte, after which a server of http is given up
 
 
 def fetched(images: Iterable[NamedImage | Failure]) -> Iterator[NamedImage | Failure]:
@@ -30,21 +35,31 @@ def fetched(images: Iterable[NamedImage | Failure]) -> Iterator[NamedImage | Fai
     Several files are fetched at once, ahead of use. One that cannot be fetched becomes a Failure.
     """
     pool = ThreadPoolExecutor(_READERS)
-    waiting: deque[Callable[[], NamedImage | Failure]] = deque()
+    ahead: deque[_Ahead] = deque()
     try:
         for one in images:
             if not isinstance(one, Failure) and isinstance(one[1], str) and is_address(one[1]):
-                waiting.append(pool.submit(_fetched, one[0], one[1]).result)
-            elif waiting:
-                waiting.append(partial(_itself, one))
+                ahead.append(pool.submit(_fetched, one[0], one[1]))
             else:
-                yield one
-            if len(waiting) >= 2 * _READERS:
-                yield waiting.popleft()()
-        while waiting:
-            yield waiting.popleft()()
+                ahead.append(one)
+            while ahead and (
+                not isinstance(ahead[0], Future) or len(ahead) >= 2 * _READERS or _held(ahead) > _BYTES_AHEAD
+            ):
+                yield _outcome(ahead.popleft())
+        while ahead:
+            yield _outcome(ahead.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _outcome(one: _Ahead) -> NamedImage | Failure:
+    return one.result() if isinstance(one, Future) else one
+
+
+def _held(ahead: Iterable[_Ahead]) -> int:
+    """How many bytes the files have that have come."""
+    come = (one.result() for one in ahead if isinstance(one, Future) and one.done())
+    return sum(len(cast(bytes, one[1])) for one in come if not isinstance(one, Failure))
 
 
 def fetched_sample(images: Iterable[ImageInput]) -> Iterator[ImageInput]:
@@ -55,19 +70,43 @@ def fetched_sample(images: Iterable[ImageInput]) -> Iterator[ImageInput]:
 
 def _fetched(name: str, address: str) -> NamedImage | Failure:
     try:
-        with opened(address) as file:
-            content = file.read(_LARGEST + 1)
-    except FileNotFoundError:  # whose text is often but the name
-        return Failure(name, "cannot be fetched: no such file")
+        content = _content(address)
     except Exception as error:  # of any type, by the file system
-        return Failure(name, f"cannot be fetched: {first_sentence(error)}")
+        return Failure(name, f"cannot be fetched: {_reason(error, is_http(address))}")
     if len(content) > _LARGEST:
         return Failure(name, f"too large: a file of more than {_LARGEST:,} bytes")
     return name, content
 
 
-def _itself(image: NamedImage | Failure) -> NamedImage | Failure:
-    return image
+def _content(address: str) -> bytes:
+    """What the file holds, but for what exceeds the largest size by more than a byte."""
+    content = bytearray()
+    with opened(address) as file:
+        while part := file.read(_LARGEST + 1 - len(content)):  # from some servers only what has arrived
+            content += part
+    return bytes(content)
+
+
+def _reason(error: BaseException | None, of_http: bool) -> str:
+    """Why a file could not be read; without its address, which may be signed."""
+    if isinstance(error, FileNotFoundError):  # in which fsspec wraps whatever a server of http answers
+        error = error.__cause__ if of_http else None
+    status = getattr(error, "status", None)
+    if error is None or status == 404:
+        return "no such file"
+    if status:
+        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return f"no answer within {_SILENCE} seconds"
+    return first_sentence(cast(Exception, error))
+
+
+def name_at(address: str) -> str:
+    """The name of the image at an address: the address, without the query of a link that is signed.
+
+    So a later link to the same image has the same name, and no signature is recorded.
+    """
+    return address.partition("?")[0] if _SIGNED.match(address) else address
 
 
 def opened(address: str) -> BinaryIO:
@@ -97,17 +136,32 @@ def file_system(address: str) -> tuple[Any, str, str]:
     check_no_password(address)
     scheme, at, rest = address.partition("://")
     scheme = scheme.lower() + at
-    files, path = url_to_fs(scheme + rest)
+    files, path = url_to_fs(scheme + rest, **_options(scheme))
     if path.startswith(scheme):  # http keeps the whole address as its path
         return files, path, ""
     return files, path, f"{scheme}/" if path.startswith("/") else scheme
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Options of a file system: one of http would wait for minutes."""
+    if not is_http(scheme):
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)
+    return {"client_kwargs": {"timeout": timeout}}
+
+
+def is_http(address: str) -> bool:
+    """Whether it is one of http: ? begins a query there, and folders cannot be listed."""
+    return address.lower().startswith(("http://", "https://"))
 
 
 def check_no_password(address: str) -> None:
     """Check that an address can be recorded.
 
     Raises:
-        LostRegError: it holds a password.
+        LostRegError: it holds a password, or a token in its place.
     """
     if _PASSWORD.search(address):
         scheme = address.partition("://")[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lost_reg.errors import LostRegError
 from lost_reg.files import is_address
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.fetching import MOST_SAMPLED, errors_at, fetched_sample, file_system
+from lost_reg.images.fetching import MOST_SAMPLED, errors_at, fetched_sample, file_system, is_http
 from lost_reg.images.folders import is_image, is_junk, passed_over, what_is_there
 from lost_reg.types import Failure
 
@@ -101,7 +101,7 @@ def addresses_of(address: str) -> list[str]:
 def _files_at(address: str) -> tuple[list[str], list[str], str]:
     """The images and the other files that an address names, as addresses, and the folder that names are
     relative to."""
-    if _is_http(address) and address.endswith("/"):
+    if is_http(address) and address.endswith("/"):
         raise LostRegError(f"{address!r} is a folder, which http does not list: name files, or shards")
     with errors_at(address):
         files, path, prefix = file_system(address)
@@ -126,9 +126,4 @@ def _files_at(address: str) -> tuple[list[str], list[str], str]:
 
 
 def _is_pattern(address: str) -> bool:
-    return glob.has_magic(address) and not _is_http(address)
-
-
-def _is_http(address: str) -> bool:
-    """Whether ? begins a query, and folders cannot be listed."""
-    return address.lower().startswith(("http://", "https://"))
+    return glob.has_magic(address) and not is_http(address)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Protocol
 from lost_reg.errors import LostRegError
 from lost_reg.files import is_address
 from lost_reg.images.decoding import ImageInput, NamedImage
-from lost_reg.images.fetching import MOST_SAMPLED, check_no_password, check_scheme, fetched_sample
+from lost_reg.images.fetching import MOST_SAMPLED, check_no_password, check_scheme, fetched_sample, name_at
 from lost_reg.images.folders import is_image, is_junk, passed_over, walk, what_is_there
 from lost_reg.images.reading import readable_suffixes
 from lost_reg.types import Failure
@@ -30,6 +30,7 @@ STANDARD_INPUT = "-"
 # How entries of a list begin that are no paths, and what to write instead.
 _FORMS = {
     "~": "write the home folder in place of ~",
+    **{f"{scheme}:": "an address has ://" for scheme in ("file", "http", "https", "s3", "gs", "az", "hdfs")},
     "'": "leave out the quotes",
     '"': "leave out the quotes",
 }
@@ -225,8 +226,8 @@ class ListedFiles:
 
     The list is read once to count it and to find the files' common folder, and again during the run.
     Relative paths start from the working directory. An entry such as s3://bucket/a.jpg is an address, and the
-    name of its image. Entries are taken literally; what would be something else in a shell says so if there
-    is no such file.
+    name of its image. Entries are taken literally; one that a shell or a browser would read otherwise is
+    recorded with advice if there is no such file.
 
     location: the deepest folder above all paths; "" if there are only addresses.
     are_files: whether there are only paths.
@@ -277,7 +278,11 @@ class ListedFiles:
         return fetched_sample(map(_input, islice(self._all(), 0, None, -(-self.count // most))))
 
     def _name(self, entry: str) -> str:
-        return entry if is_address(entry) else os.path.relpath(entry, self.location).replace(os.sep, "/")
+        return (
+            name_at(entry)
+            if is_address(entry)
+            else os.path.relpath(entry, self.location).replace(os.sep, "/")
+        )
 
     def _all(self) -> Iterator[str]:
         self._list.seek(0)

@@ -65,8 +65,8 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a measure, over images; see `value`.
 
-    Of "top1", which is a share, it is Wilson's. For "map", it is too high for few images, of which the best
-    precisions are too high.
+    Of "top1", which is a share, it is Wilson's. For "map", it tends to be too high where classes
+    have few images, as the best of few precisions is.
     """
     if measure == "top1":
         return wilson_interval(float(rows.sum()), len(rows))

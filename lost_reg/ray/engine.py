@@ -155,16 +155,16 @@ def _pool_of(ray: Any, asked: int | None, workers: int | None) -> _Pool:
 
 
 def shared_out(cpus: Sequence[int], asked: int | None) -> tuple[int, int]:
-    """How many actors share the CPUs of some nodes, and the threads of each: as many as all find a place for.
+    """How many actors share the CPUs of some nodes, and the most threads for each with which all have room.
 
-    asked: by default one for each CPU, which wastes least.
+    asked: how many actors; by default one for each CPU, which wastes least.
     """
     actors = asked or max(1, sum(cpus))
 
     def places(threads: int) -> int:
         return sum(of_node // threads for of_node in cpus)
 
-    return actors, next((most for most in range(min(cpus, default=1), 1, -1) if places(most) >= actors), 1)
+    return actors, next((most for most in range(max(cpus, default=1), 1, -1) if places(most) >= actors), 1)
 
 
 def _mapped(ray: Any, dataset: Any, pool: _Pool, arguments: tuple[Any, ...]) -> Any:

@@ -47,7 +47,7 @@ def draw_pictures(results: Results, images: ImageFolder, progress: Progress = no
             path = images.find(image)
             try:
                 if path is None:
-                    raise UnreadableImage("no such file")
+                    raise UnreadableImage("no file on this machine")
                 save_picture(path, results.predictions[image], folder, **reading)
             except UnreadableImage as error:
                 failures.append(Failure(image, str(error)))
@@ -77,7 +77,7 @@ def draw_maps(
 
     def named() -> Iterator[NamedImage | Failure]:
         for image, path in found.items():
-            yield Failure(image, "no such file") if path is None else (image, path)
+            yield Failure(image, "no file on this machine") if path is None else (image, path)
 
     with while_locked(results.folder):
         outcomes = discover_by_each(named(), backbone, [setting], loader, on_maps=maps_writer(folder))

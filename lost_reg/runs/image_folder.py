@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lost_reg.errors import LostRegError
-from lost_reg.files import leads_out
+from lost_reg.files import is_address, leads_out
 from lost_reg.runs.seals import foreign, is_own
 
 
@@ -63,6 +63,11 @@ class ImageFolder:
             )
         return path
 
+    @property
+    def place(self) -> str:
+        """The folder, for messages."""
+        return f"in {str(self.root)!r}" if self.root else "on this machine"
+
     @cached_property
     def _absolute(self) -> Path:
         return Path(self.root or "").absolute()
@@ -85,7 +90,9 @@ def image_folder(folder: Path, record: dict[str, Any], root: ImageRoot = RECORDE
         if not root.folder.is_dir():
             raise LostRegError(f"no such folder of images: {str(root.folder)!r}")
         return ImageFolder(root.folder, root.follow_links)
-    recorded = record.get("root") or None  # "" if all names are addresses
+    recorded = record.get("root")
+    if not recorded or is_address(recorded):  # "" if all names are addresses
+        recorded = None
     if recorded is None or is_own(record):
         return ImageFolder(recorded and Path(recorded), root.follow_links)
     why = foreign(folder, f"its images are not read from {str(recorded)!r}")

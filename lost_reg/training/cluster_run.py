@@ -80,8 +80,9 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
     gone = [image for image in wanted if files.find(image) is None]
     if gone:
         raise LostRegError(
-            f"{len(gone):,} of {counted(len(wanted), 'image')} of the run are no files in "
-            f"{str(files.root)!r} ({shown_names(gone)}): name their folder with `image_root`"
+            f"{len(gone):,} of {counted(len(wanted), 'image')} of the run are no files {files.place} "
+            f"({shown_names(gone)}): name their folder with `image_root`; of images in tar shards or at "
+            "addresses, use a run on copies"
         )
 
 

@@ -85,9 +85,9 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
     gone = [name for name in names if name not in paths]
     if gone:
         raise LostRegError(
-            f"{len(gone):,} of {counted(len(names), 'image')} to learn from are no files in "
-            f"{str(files.root)!r} ({shown_names(gone)}): if they moved, give `image_root`; "
-            "tar shards must be unpacked"
+            f"{len(gone):,} of {counted(len(names), 'image')} to learn from are no files {files.place} "
+            f"({shown_names(gone)}): if they moved, give `image_root`; of images in tar shards or at "
+            "addresses, use a run on copies"
         )
     sizes = {name: results.predictions[name].size_hw for name in names}
     return TrainingImages({name: masks[name] for name in names}, paths, sizes, held_out, below)

@@ -52,6 +52,7 @@ ODD = {
     "~/a.jpg": ("~/a.jpg", "write the home folder in place of ~"),
     '"photos/b.jpg"': ('"photos/b.jpg"', "leave out the quotes"),
     "'photos/b.jpg'": ("'photos/b.jpg'", "leave out the quotes"),
+    "s3:/bucket/a.jpg": ("s3:/bucket/a.jpg", "an address has ://"),
 }
 
 
@@ -160,6 +161,16 @@ def test_addresses_are_names_among_paths_or_alone(tree, store):
     found = ListedFiles.read("list")
     assert (found.location, found.count, found.are_files) == ("", 3, False)
     assert dict(read(found)) == contents
+
+
+def test_the_name_of_a_signed_link_holds_no_signature(tree):
+    (tree / "list").write_text("http://host/a.jpg?X-Amz-Signature=new\nhttp://host/b.jpg?id=1\n")
+    assert [name for name, _ in listed(ListedFiles.read("list"))] == [
+        "http://host/a.jpg",
+        "http://host/b.jpg?id=1",
+    ]
+    left = listed(ListedFiles.read("list"), done=["http://host/a.jpg"])  # by an earlier link
+    assert left == [("http://host/b.jpg?id=1", "http://host/b.jpg?id=1")]
 
 
 def test_an_address_of_a_file_is_taken_literally(tree):
