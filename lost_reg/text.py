@@ -15,6 +15,7 @@ from typing import Any
 
 from lost_reg.errors import one_line
 
+RANDOM_WEIGHTS = "RANDOM WEIGHTS"  # in the label of a backbone; no table cuts it
 _LEAST = 16  # columns of the terminal for a word in a narrow table
 _CUTS = 1 / 2, 1 / 4, 3 / 4, 0, 1  # where a word may be cut: the share of what is kept that is its start
 _WITHOUT_WIDTH = {"Mn", "Me", "Cf"}  # categories of marks on the character before, and of invisible ones
@@ -57,7 +58,7 @@ def text_table(
             not enough, columns are left out until it fits, and a last line names them.
         drop: the columns that may be left out, the first first.
         shorten: the columns whose words may lose their middle, down to `_LEAST`. Different words stay
-            different, if need be by another cut or in a wider column.
+            different, and RANDOM_WEIGHTS whole, if need be by another cut or in a wider column.
         fold: a column of words that may go on in further lines.
     """
     rows = [{one_line(title): one_line(cell) for title, cell in row.items()} for row in rows]
@@ -115,19 +116,22 @@ def _sizes(full: Mapping[str, int], least: Mapping[str, int], width: int | None)
 
 
 def _least(words: Sequence[str], title: str, full: int) -> int:
-    """The least size, from that of the title and `_LEAST`, in which different words stay different."""
+    """The least size, from that of the title and `_LEAST`, in which words stay clear."""
     sizes = range(min(full, max(_LEAST, display_width(title))), full)
-    return sizes.start + bisect_left(sizes, True, key=lambda size: _differ(_shortened(words, size), words))
+    return sizes.start + bisect_left(sizes, True, key=lambda size: _clear(_shortened(words, size), words))
 
 
 def _shortened(words: Sequence[str], size: int) -> list[str]:
-    """Words in a size, cut at the first place of `_CUTS` where different ones stay different, if any."""
+    """Words in a size, cut at the first place of `_CUTS` where they stay clear, if any."""
     cuts = [[_without_middle(word, size, share) for word in words] for share in _CUTS]
-    return next((cut for cut in cuts if _differ(cut, words)), cuts[0])
+    return next((cut for cut in cuts if _clear(cut, words)), cuts[0])
 
 
-def _differ(cut: Sequence[str], words: Sequence[str]) -> bool:
-    return len({*cut}) == len({*words})
+def _clear(cut: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether different words stay different, and RANDOM_WEIGHTS whole, after the start of a name."""
+    marked = [short for short, word in zip(cut, words) if RANDOM_WEIGHTS in word]
+    told = all(RANDOM_WEIGHTS in short and not short.startswith("…") for short in marked)
+    return told and len({*cut}) == len({*words})
 
 
 def _without_middle(text: str, size: int, share: float) -> str:
@@ -227,6 +231,11 @@ def counted(number: int, what: str) -> str:
 def agreeing(number: int, verb: str) -> str:
     """The form of a verb for a number of things: "is" for 1, and "are" for 2."""
     return _FOR_ONE[verb] if number == 1 else verb
+
+
+def type_of(value: object) -> str:
+    """What a value is, for "but got ...": the name of its type, such as "bytes", but "None" for None."""
+    return "None" if value is None else type(value).__name__
 
 
 def first_sentence(error: Exception) -> str:

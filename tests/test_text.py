@@ -186,6 +186,21 @@ def test_different_names_stay_different():
     assert cells_of(text_table(rows, width=24, **shown)) == ["voc07-di…uto-448"] * 2
 
 
+def test_random_weights_are_never_cut():
+    notes = "RANDOM WEIGHTS, bf16, 2 test-time registers at 10 neurons"
+    for label, least in (
+        ("tiny (RANDOM WEIGHTS)", "tiny (RANDOM WEIGHTS)"),
+        ("dinov2_vits14 (RANDOM WEIGHTS)", "dinov…RANDOM WEIGHTS)"),
+        (f"dino_vits16 ({notes})", "dino_vits16 (RANDOM WEIGHTS…"),
+    ):
+        rows = [{"backbone": label, "CorLoc": "2.5"}, {"backbone": "tiny", "CorLoc": "7.5"}]
+        for width in range(1, 100):
+            line = text_table(rows, width=width, shorten=("backbone",)).splitlines()[2]
+            assert "RANDOM WEIGHTS" in line, (label, width)
+        narrow = text_table(rows, width=1, shorten=("backbone",)).splitlines()[2]
+        assert narrow.split("  ")[0] == least
+
+
 def cells_of(table: str) -> list[str]:
     """The words of the first column."""
     return [line.split()[0] for line in table.splitlines()[2:4]]

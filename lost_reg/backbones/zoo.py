@@ -9,6 +9,7 @@ from typing import Any
 
 from lost_reg.backbones import registers
 from lost_reg.errors import LostRegError
+from lost_reg.text import RANDOM_WEIGHTS
 
 TIMM_PREFIX = "timm:"
 
@@ -193,7 +194,7 @@ def backbone_notes(
     """
     notes = []
     if weights["source"] == "random":
-        notes.append("RANDOM WEIGHTS")
+        notes.append(RANDOM_WEIGHTS)
     elif weights["source"] in ("file", "object") or (
         weights["source"] == "hub" and not _publishes(weights["name"], name)
     ):

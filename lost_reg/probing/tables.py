@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lost_reg import text
+from lost_reg.errors import one_line
 from lost_reg.json_files import as_json
 from lost_reg.probing.published import published_classes, published_value
 from lost_reg.probing.records import Measure, ProbeRecord, ProbeScore
@@ -22,12 +23,17 @@ _OPTIONAL = ("published", "chosen", "val", "without")  # shown if any score has 
 
 
 def text_table(record: ProbeRecord, width: int | None = None) -> str:
-    """A line for each score; shares are in percent. `width`: see `text.text_table`."""
+    """A line for each score, and the label of a backbone that is not as published; shares are in percent.
+
+    width: see `text.text_table`.
+    """
     published = [published_value(record, score) for score in record.scores]
     rows = [_row(score, number) for score, number in zip(record.scores, published)]
     empty = {name for name in _OPTIONAL if not any(row[name] for row in rows)}
     shown_rows = [{name: cell for name, cell in row.items() if name not in empty} for row in rows]
     lines = [text.text_table(shown_rows, width=width, drop=_NARROW)]
+    if record.label != record.settings.get("backbone", record.label):
+        lines.append(f"Backbone: {one_line(record.label)}")
     lines += dict.fromkeys(f"{score.tokens}: {score.too_few}" for score in record.scores if score.too_few)
     if any(number is not None for number in published):
         lines.append(f"Published: {published_classes()['source']}")

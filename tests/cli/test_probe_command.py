@@ -83,6 +83,9 @@ def test_scores_of_several_measures_are_one_table():
     score = ProbeScore("cls", "zero-shot", "top1", 0.5, (0.25, 0.75), train=0, val=0, test=8)
     other = replace(score, measure="mean_per_class", value=0.25)
     record = ProbeRecord("zero-shot", "pets", "openclip", 37, {}, [score, other])
+    assert "Backbone" not in tables.text_table(replace(record, settings={"backbone": "openclip"}))
+    labelled = replace(record, label="openclip (bf16)", settings={"backbone": "openclip"})
+    assert tables.text_table(labelled).splitlines()[-1] == "Backbone: openclip (bf16)"
     header, _, *rows = tables.text_table(record).splitlines()
     assert "chosen" not in header and "without" not in header
     assert [row.split()[:4] for row in rows] == [
