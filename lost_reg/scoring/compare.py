@@ -40,8 +40,8 @@ from lost_reg.scoring.paired import Paired, holm
 from lost_reg.text import agreeing, counted, shown_names
 
 # Upper bounds on the share of the image. From one half on, the whole image as a box has IoU >= 0.5.
-SIZES = ((0.05, "under 5 %"), (0.2, "5 to 20 %"), (0.5, "20 to 50 %"), (math.inf, "50 % and more"))
-UNKNOWN_SIZE = "of unknown size"
+SIZES = ((0.05, "< 5 %"), (0.2, "5-20 %"), (0.5, "20-50 %"), (math.inf, ">= 50 %"))
+UNKNOWN_SIZE = "unknown"
 
 SIGNIFICANT = 0.05  # p below this is called a difference
 LEAST_P = 0.0001  # smaller p values are shown as "< 0.0001"

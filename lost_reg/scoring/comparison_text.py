@@ -21,6 +21,7 @@ from lost_reg.scoring.paired import Paired
 
 FEWEST = 6  # if fewer images were found by only one of the two, p is never below SIGNIFICANT
 _DROPPED = ("both", "neither", "A alone", "B alone", "images", "p")  # for want of width
+_SHORT_KINDS = {"largest object": "largest"}  # in the table, so that no size is cut there
 _FEW = 5  # images that are named unless all are requested
 
 
@@ -84,7 +85,7 @@ def _table(comparison: Comparison, width: int | None) -> str:
     rows = [{"over": "all images", **paired_cells(comparison.total), "p (Holm)": ""}]
     rows += [
         {
-            "over": f"{group.kind}: {group.name}",
+            "over": f"{_SHORT_KINDS.get(group.kind, group.kind)}: {group.name}",
             **paired_cells(group.paired),
             "p (Holm)": shown_p(group.p_holm),
         }

@@ -93,9 +93,9 @@ def test_a_class_is_found_by_a_box_on_an_object_of_it(a, b):
 
 def test_sizes_are_those_of_the_largest_object_and_any_object_counts(a, b):
     assert paired_by_name(compare(a, b).sizes) == {
-        "under 5 %": Paired(0, 0, 0, 1),
-        "20 to 50 %": Paired(0, 1, 1, 0),
-        "50 % and more": Paired(1, 0, 1, 0),
+        "< 5 %": Paired(0, 0, 0, 1),
+        "20-50 %": Paired(0, 1, 1, 0),
+        ">= 50 %": Paired(1, 0, 1, 0),
     }
 
 
@@ -136,8 +136,9 @@ def test_p_values_and_verdict_worked_out_by_hand(sixteen):
         "B finds more than A: +100.0 points of CorLoc (95 % +100.0 to +100.0; McNemar p < 0.0001)."
     )
     assert compare(*sixteen[::-1]).verdict.startswith("B finds less than A: -100.0 points")
+    assert "\nlargest: 20-50 % " in text(found, width=1)  # sizes are never cut
     shown = text(found)
-    assert "Of 1 sizes, these differ significantly after Holm's correction: 20 to 50 % (+100.0)." in shown
+    assert "Of 1 sizes, these differ significantly after Holm's correction: 20-50 % (+100.0)." in shown
     assert (
         "Of 2 classes, these differ significantly after Holm's correction: cat (+100.0), dog (+100.0)."
         in shown
@@ -380,7 +381,7 @@ def test_annotation_that_does_not_tell_the_image_size(tmp_path, make_voc):
     (mine / "JPEGImages" / "2.jpg").write_bytes(b"no image")
     run = helpers.write_run(tmp_path / "a", None, {"1.jpg": DOG_OF_5}, ["2.jpg"], dataset=str(mine))
     found = paired_by_name(compare(run, run).sizes)
-    assert found == {"5 to 20 %": Paired(1, 0, 0, 0), "of unknown size": Paired(0, 0, 0, 1)}
+    assert found == {"5-20 %": Paired(1, 0, 0, 0), "unknown": Paired(0, 0, 0, 1)}
 
 
 # --- folders and files -------------------------------------------------------------------------------
