@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from socket import socket
 from typing import Any
 
 import click
@@ -56,7 +58,6 @@ def explore(
     expands from it, norms of tokens, and attention. Needs `pip install 'lost-reg[explore]'`.
     """
     from lost_reg.backbones.zoo import TIMM_PREFIX, find_spec
-    from lost_reg.explore.server import bound, import_gradio, serve
 
     added = added_registers(options)
     each: dict[str, dict[str, Any]] = {}  # the options of each backbone, with its weights
@@ -65,8 +66,7 @@ def explore(
         each[name if name.startswith(TIMM_PREFIX) else find_spec(name).name] = own
     if options["weights"] not in (None, "random") and len(each) > 1:
         raise click.UsageError("a weight file fits one backbone: give each its own, as --backbone NAME=FILE")
-    import_gradio()
-    with _reader(inputs, options) as reader, bound(host, port) as listening:
+    with _reader(inputs, options) as reader, _listening(host, port) as listening:
         for name, own in each.items():
             get_weights(name, own)
         models = _models(each, added)
@@ -80,6 +80,8 @@ def explore(
             if opens:
                 webbrowser.open(address)
 
+        from lost_reg.explore.server import serve
+
         serve(listening, host, models, reader, options["max_side"], on_ready)
 
 
@@ -90,6 +92,14 @@ def _reader(inputs: tuple[str, ...], options: dict[str, Any]) -> Any:
     if reader.files:
         note_passed_over(reader.files)
     return reader
+
+
+def _listening(host: str, port: int) -> AbstractContextManager[socket]:
+    """See `bound`; imports what the page needs, which takes seconds."""
+    from lost_reg.explore.server import bound, import_gradio
+
+    import_gradio()
+    return bound(host, port)
 
 
 def _models(each: dict[str, dict[str, Any]], added: Any) -> list[Any]:

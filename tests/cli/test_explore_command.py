@@ -72,9 +72,11 @@ def test_what_cannot_be_shown_is_one_line(refused, unserved, arguments, reason):
     assert not unserved
 
 
-def test_a_folder_without_images_is_one_line(refused, unserved, tmp_path):
+def test_inputs_are_looked_for_before_gradio_is_imported(refused, unserved, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text("x")
+    monkeypatch.setattr("lost_reg.explore.server.import_gradio", lambda: pytest.fail("it was imported"))
     assert "no images in" in refused("explore", tmp_path, "-b", "tiny")
+    assert "no such file or folder" in refused("explore", tmp_path / "nowhere", "-b", "tiny")
 
 
 def test_a_port_in_use_is_one_line_before_weights_are_looked_for(refused, unserved, monkeypatch):
