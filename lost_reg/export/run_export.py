@@ -145,9 +145,9 @@ def _check_target(path: Path, suffix: str) -> None:
     if path.is_dir() and suffix:
         raise LostRegError(f"{str(path)!r} is a folder: name a file")
     if path.is_dir() and any(path.iterdir()):
-        raise LostRegError(f"{str(path)!r} holds files already: name another folder, or delete it first")
+        raise LostRegError(f"{str(path)!r} holds files already: name another folder")
     if path.is_file() and (not suffix or path.stat().st_size):
-        raise LostRegError(f"{str(path)!r} is there already: name another, or delete it first")
+        raise LostRegError(f"{str(path)!r} is there already: name another")
 
 
 def _check_image_files(export: Export, options: ExportOptions) -> None:

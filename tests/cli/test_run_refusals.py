@@ -86,7 +86,8 @@ def test_weights_not_there(refused, photos, tmp_path, monkeypatch):
         in line
     )
     assert "--offline forbids downloading them: get model.safetensors from https://" in line
-    assert "give it with --weights FILE; --backbone tiny is for offline trials" in line
+    assert "give it with --weights FILE; docs/backbones.md" in line
+    assert "; --backbone tiny is for offline trials" in line
 
 
 @pytest.mark.parametrize("command", [["run", "photos"], ["sweep", "--dataset", "samples"]])

@@ -61,7 +61,7 @@ def test_targets_that_cannot_be(tmp_path, photos):
         ("lost", "out.json", ".pkl"),
         ("csv", "out", ".csv"),
         ("coco", "x.json", "is a folder"),
-        ("yolo", "file", "there already"),
+        ("yolo", "file", "is there already: name another"),
         ("csv", "file/x.csv", "cannot write"),
         ("voc", "file/x", "cannot write"),
     ):
@@ -69,6 +69,8 @@ def test_targets_that_cannot_be(tmp_path, photos):
     for out, crops in (("a", "a"), ("a", "a/b"), ("a/b", "a")):
         options = ExportOptions("yolo", tmp_path / out, crops=tmp_path / crops)
         assert "contain each other" in refusal(export_run, folder, options)
+    line = refusal(export_run, folder, ExportOptions("yolo", folder))  # never to delete it
+    assert line == f"{str(folder)!r} holds files already: name another folder"
     assert names(tmp_path / "run") == ["errors.jsonl", "predictions.jsonl", "run.json"]
     assert not (tmp_path / "a").exists()
 

@@ -98,7 +98,7 @@ def test_what_nothing_can_be_learned_from(save_digits, tmp_path):
     assert "no test image" in refusal(LabelledDataset, "x", ("a", "b"), {**few, "test": part([])})
     assert "no validation image" in refusal(LabelledDataset, "x", ("a", "b"), {**few, "val": part([])})
     missing = refusal(find_labelled, "cifar11", tmp_path)
-    assert missing.startswith("unknown dataset 'cifar11': choose among imagenet, places205, ")
+    assert missing.startswith("unknown dataset 'cifar11', nor is it a folder: choose among imagenet, ")
     assert "`download`" in refusal(find_labelled, str(root), tmp_path, download=True)
     save_digits(tmp_path / "split" / "train", 3)
     save_digits(tmp_path / "split" / "test", 5)
