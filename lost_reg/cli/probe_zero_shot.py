@@ -49,6 +49,7 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRe
     from lost_reg.probing import open_clip_models, zero_shot
     from lost_reg.probing.options import ProbeOptions
     from lost_reg.progress import image_progress
+    from lost_reg.text import agreeing, counted
 
     prompts = zero_shot.prompts_of(labelled, options["class_names"], options["templates"])
     names = ("text_model", "weights", "offline", "device", "precision")
@@ -56,7 +57,10 @@ def probe_zero_shot(dataset: str, out: Path, options: dict[str, Any]) -> ProbeRe
     clip = open_clip_models.load_open_clip(options["backbone"], **arguments)
     if clip.backbone.weights.source == "random":
         print_note(f"{clip.name} runs with random weights: its results are meaningless")
-    print_note(f"{labelled.name}: {labelled.title}; splits: {labelled.split_by}")
+    classes, images = counted(len(labelled.classes), "class"), len(labelled.parts["test"])
+    print_note(f"{labelled.name}: {classes}, {counted(images, 'test image')}; splits: {labelled.split_by}")
+    count = len(prompts.names) * len(prompts.templates)
+    print_note(f"{counted(count, 'prompt')} of {classes} {agreeing(count, 'are')} embedded after the images")
     engine = engine_of(options, partial(open_clip_models.load_image_tower, options["backbone"], **arguments))
     how = ProbeOptions(chosen_loader(options), options["overwrite"], engine)
     with closing_engine(engine), image_progress("zero-shot") as progress:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,8 @@ def load_open_clip(
     if name not in open_clip.list_models():
         raise LostRegError(f"open_clip has no model {name!r}: `text_model` is a name such as ViT-B-16")
     torch.manual_seed(0)  # of random weights
-    model = open_clip.create_model(name, precision="fp32", pretrained_image=False).eval()
+    with _quiet():  # open_clip warns of random weights, which are replaced here
+        model = open_clip.create_model(name, precision="fp32", pretrained_image=False).eval()
     _check_image_tower(model, name)
     found = _fill(model, backbone, weights, offline)
     plain = load_backbone(backbone, weights=model, **options)
@@ -129,6 +132,17 @@ def load_open_clip(
     loaded = load_backbone(backbone, weights=model, registers=registers, **options) if registers else plain
     loaded.weights = found
     return OpenClip(name, loaded, model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings that other libraries log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_image_tower(model: Any, name: str) -> None:

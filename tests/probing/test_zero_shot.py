@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 
 import numpy as np
@@ -54,10 +55,13 @@ def test_an_image_whose_embedding_is_not_finite_is_a_failure(clip):
     assert failure == Failure("a", "its embedding is not finite in fp32") and empty.names == []
 
 
-def test_weights_are_those_of_a_whole_checkpoint(clip, small, tmp_path):
+def test_weights_are_those_of_a_whole_checkpoint(clip, small, tmp_path, caplog):
     torch.save({name: one * 1.1 for name, one in clip.model.state_dict().items()}, tmp_path / "whole.pt")
     loaded = load_open_clip(TOWER, text_model=small, weights=str(tmp_path / "whole.pt"), device="cpu")
     assert loaded.backbone.weights.name == "whole.pt" and loaded.backbone.weights.sha256
+    assert "No pretrained weights" not in caplog.text  # which open_clip warns of
+    logging.warning("of others")
+    assert "of others" in caplog.text
     images = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
         theirs = loaded.model.encode_image(images, normalize=True)
@@ -122,6 +126,9 @@ def test_the_command_scores_test_images_by_the_nearest_prompt(probe, clip, tmp_p
     files = ("--class-names", tmp_path / "names.txt", "--templates", tmp_path / "templates.txt")
     result = probe(*files)
     assert result.exit_code == 0, result.output
+    assert f"Backbone: {TOWER} (RANDOM WEIGHTS)" in result.stdout.splitlines()
+    assert "shots: 2 classes, 4 test images; splits: drawn with seed 0: " in result.stderr
+    assert "Note: 4 prompts of 2 classes are embedded after the images\n" in result.stderr
     record = read_probe(tmp_path / "out")
     outcomes = read_outcomes(tmp_path / "out", record)
     assert record.settings["class_names"] == ["blue", "red"] and record.task == "zero-shot"
