@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.text import type_of
 
 MOST_OPCODES = 5_000_000  # boxes of 20,000 images, as numpy arrays, take 600,000
 _NEWEST_PROTOCOL = 5
@@ -65,7 +66,7 @@ class UnexpectedName(LostRegError):
 
 def kind_of(value: Any) -> str:
     """What a value is called in Python, such as "list" or "numpy.dtype"."""
-    return value.name.removeprefix("builtins.") if isinstance(value, Made) else type(value).__name__
+    return value.name.removeprefix("builtins.") if isinstance(value, Made) else type_of(value)
 
 
 def read_pickle(

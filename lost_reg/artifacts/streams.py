@@ -125,7 +125,8 @@ class ImageStream:
 def no_usable_image(images: int, failures: Sequence[Failure]) -> LostRegError:
     """The error for a command that cannot use any of its images."""
     example = f": {failures[0].image} ({failures[0].reason})" if failures else ""
-    return LostRegError(f"not one of {counted(images, 'image')} could be used{example}")
+    which = "the only image could not" if images == 1 else f"none of the {counted(images, 'image')} could"
+    return LostRegError(f"{which} be used{example}")
 
 
 def progress_of_pass(progress: Progress, index: int, passes: int) -> Progress:

@@ -187,8 +187,9 @@ def _reason(state: State, model: Vit, spec: BackboneSpec, misfits: str) -> str:
     found, own = _size(timm_names(state, ())), _size(model.state_dict())
     if found is None or own is None:
         return misfits
+    registers = counted(found.registers, "register token") if found.registers else "no register tokens"
     differences = {
-        f"has {counted(found.registers, 'register token')}": found.registers - own.registers,
+        f"has {registers}": found.registers - own.registers,
         f"patch size {found.patch}": found.patch - own.patch,
         f"width {found.width}": found.width - own.width,
         counted(found.blocks, "block"): found.blocks - own.blocks,

@@ -21,7 +21,7 @@ from lost_reg.backbones.weights import Weights, find_weights
 from lost_reg.discovery.features import Part
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import check_fields
-from lost_reg.text import first_sentence
+from lost_reg.text import first_sentence, type_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ class FunctionBackbone(Backbone):
         patches = (height // self.patch_size) * (width // self.patch_size)
         is_tensor = isinstance(features, Tensor)
         if not is_tensor or features.ndim != 3 or features.shape[:2] != (batch, patches):
-            got = str(tuple(features.shape)) if is_tensor else f"a {type(features).__name__}"
+            got = str(tuple(features.shape)) if is_tensor else type_of(features)
             raise LostRegError(
                 f"expected {self.name} to give features of shape ({batch}, {patches}, D) for images of "
                 f"{height} x {width} pixels, but got {got}"

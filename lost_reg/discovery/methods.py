@@ -21,6 +21,7 @@ from lost_reg.discovery.tokencut import TOKENCUT
 from lost_reg.errors import LostRegError
 from lost_reg.json_files import MALFORMED, as_json, convert, reason_of
 from lost_reg.masks.refiners import check_refiner
+from lost_reg.text import type_of
 
 METHODS: dict[str, Method] = {
     one.name: one for one in (LOST, TOKENCUT, MASKCUT, DINO_SEG, BACKGROUND, LOST_RIM, SPREAD, HEAD)
@@ -88,7 +89,7 @@ def method_of(config: Any) -> Method:
     found = next((method for method in METHODS.values() if type(config) is method.config), None)
     if found is None:
         known = ", ".join(method.config.__name__ for method in METHODS.values())
-        raise LostRegError(f"expected a method's options ({known}), but got a {type(config).__name__}")
+        raise LostRegError(f"expected a method's options ({known}), but got {type_of(config)}")
     return found
 
 

@@ -91,7 +91,9 @@ def drawn_line(folders: Iterable[str]) -> str:
 def what_is_there(others: Iterable[str]) -> str:
     """What a folder, pattern or shard without images holds instead: "it holds 12 .heic, 3 .txt"."""
     counts = counts_by_suffix(others)
-    return f"it holds {listed_counts(counts) or 'nothing that is not hidden'}{_advice(counts)}"
+    if not counts:
+        return "it is empty (hidden files do not count)"
+    return f"it holds {listed_counts(counts)}{_advice(counts)}"
 
 
 def listed_counts(counts: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from lost_reg.images.decoding import NamedImage
 from lost_reg.images.reading import flattened
 from lost_reg.images.sources import list_images
 from lost_reg.lazy import torch
-from lost_reg.text import first_sentence
+from lost_reg.text import first_sentence, type_of
 from lost_reg.types import Failure
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _in_folder(folder: str | Path) -> list[NamedImage | Failure]:
 
 def _refusal(image: object) -> LostRegError:
     return LostRegError(
-        f"expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors, but got a {type(image).__name__}"
+        f"expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors, but got {type_of(image)}"
     )
 
 

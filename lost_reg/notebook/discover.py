@@ -24,6 +24,7 @@ from lost_reg.notebook.prediction import ImagePrediction, Predictions
 from lost_reg.runs.heads import fitted, read_head
 from lost_reg.runs.options import LoaderOptions
 from lost_reg.runs.scheduler import MapsHandler, discover_by_each
+from lost_reg.text import type_of
 from lost_reg.types import Failure
 
 # For fewer images, `discover` starts no decoding processes: starting them takes longer than decoding.
@@ -161,7 +162,7 @@ def _backbone(given: Any) -> Backbone:
         raise LostRegError("a function as `backbone` needs its patch size: give both, as (function, 16)")
     raise LostRegError(
         "expected a backbone that load_backbone returns, its name, a model, or a function and its patch "
-        f"size, but got a {type(given).__name__}"
+        f"size, but got {type_of(given)}"
     )
 
 
@@ -174,7 +175,7 @@ def setting_of(
         options: without `masks`.
     """
     if features is not None and not isinstance(features, FeatureConfig):
-        raise LostRegError(f"expected a FeatureConfig as features, but got a {type(features).__name__}")
+        raise LostRegError(f"expected a FeatureConfig as features, but got {type_of(features)}")
     if features is not None and isinstance(method, Setting):
         raise LostRegError("a Setting has features of its own: leave out its argument")
     changes = dict(options)

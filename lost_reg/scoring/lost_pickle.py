@@ -42,7 +42,7 @@ def boxes_from_pickle(content: bytes) -> dict[str, Box]:
     """
     predictions = read_pickle(io.BytesIO(content), lambda name: _as_numpy_1(name) in _NAMES)
     if not isinstance(predictions, Made) or predictions.name != DICT:
-        raise LostRegError(f"expected a dictionary of boxes, but it holds a {kind_of(predictions)}")
+        raise LostRegError(f"expected a dictionary of boxes, but got {kind_of(predictions)}")
     boxes = {_name(key): _box(key, value) for key, value in predictions.items}
     if len(boxes) < len(predictions.items):
         raise LostRegError("several of its keys are the same name, or the same id as text and as a number")

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lost_reg.artifacts.streams import no_usable_image
 from lost_reg.backbones.base import Backbone
 from lost_reg.discovery.head import Head
 from lost_reg.discovery.methods import describe_setting
@@ -28,7 +29,6 @@ from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import check_free_for_head, write_head
 from lost_reg.runs.run import layers_from_last
 from lost_reg.runs.sessions import now
-from lost_reg.text import counted
 from lost_reg.training.feature_cache import FEATURE_FILES, FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import (
@@ -44,6 +44,7 @@ from lost_reg.training.head_fit import (
 )
 from lost_reg.training.head_images import FeatureSource, as_in_run, images_to_train_on
 from lost_reg.training.work_folder import WorkKind, work_folder
+from lost_reg.types import Failure
 from lost_reg.version import __version__
 
 _STATE_FILE, _FEATURES = "state.safetensors", "features"
@@ -164,10 +165,7 @@ def fit(
     """
     device = source.backbone.device
     if not source.names:
-        name, reason = next(iter(source.failures.items()))
-        raise LostRegError(
-            f"not one of {counted(len(source.failures), 'image')} could be used: {name} ({reason})"
-        )
+        raise no_usable_image(len(source.failures), [Failure(*one) for one in source.failures.items()])
     state = _read_state(state_file, device) if state_file else None
     total = (training.rounds + 2) * len(source.names)
     done = 0 if state is None else (state.rounds + 2) * len(source.names)

@@ -174,7 +174,7 @@ def test_a_half_of_which_nothing_fits_the_memory_is_left_out(fitting, stream, pl
     assert measure(few, plain, failures=failures).images == 1
     assert [failure.image for failure in failures] == [few.names[1 - fitting]]
     calls[:] = [0] * 5  # none fits
-    assert "not one of 2 images could be used" in refusal(measure, few, plain)
+    assert "none of the 2 images could be used" in refusal(measure, few, plain)
 
 
 def test_what_cannot_be_is_refused(stream, random_backbone):
@@ -202,4 +202,4 @@ def test_an_image_whose_norms_are_not_finite_is_left_out(stream, plain, monkeypa
     assert row.failures == {"flat": reason} and row.images == 3
     assert approximately(asdict(replace(row, failures={})), asdict(expected))
     only = with_flat.part([0])
-    assert refusal(measure, only, plain) == f"not one of 1 image could be used: flat ({reason})"
+    assert refusal(measure, only, plain) == f"the only image could not be used: flat ({reason})"

@@ -262,7 +262,7 @@ def test_unreadable_images_are_told_and_passed_over(tmp_path, pictures):
     assert [(type(one), one.image) for one in failures] == [(Failure, "bad")]
     assert told[0] == (0, 0, 14) and told[-1] == (13, 1, 14)  # two passes of seven images
     stream = ImageStream([bad], ["bad"])
-    assert "not one of 1 image could be used: bad" in refusal(find_register_neurons, stream, backbone)
+    assert "the only image could not be used: bad" in refusal(find_register_neurons, stream, backbone)
 
 
 @pytest.mark.parametrize("threshold", [None, 100.0])
@@ -279,7 +279,7 @@ def test_an_image_whose_norms_are_not_finite_is_left_out(threshold, batch_size, 
     assert failures == [Failure("flat", reason)]
     assert found.neurons == expected.neurons and approximately(found.found, expected.found)
     text = refusal(find_register_neurons, stream.part([0]), backbone, options)
-    assert text == f"not one of 1 image could be used: flat ({reason})"
+    assert text == f"the only image could not be used: flat ({reason})"
 
 
 @pytest.mark.parametrize("threshold", [None, 100.0])

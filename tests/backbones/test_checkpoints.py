@@ -212,7 +212,7 @@ def test_positions_of_no_square_grid_are_refused(tmp_path):
     ("state", "name", "reason"),
     [
         (dinov2_state(registers=4), "dinov2_vits14", "has 4 register tokens: try dinov2_vits14_reg or "),
-        (dinov2_state(), "dinov2_vits14_reg", "has 0 register tokens: try dinov2_vits14 or "),
+        (dinov2_state(), "dinov2_vits14_reg", "has no register tokens: try dinov2_vits14 or "),
         (dino_state(), "dino_vitb16", "width 48: try dino_vits16"),
         (dino_state(8, 28), "dino_vits16", "patch size 8: try dino_vits8 or dino_vits8_300ep"),
         (dino_state(), "dino_vits8", "patch size 16: try dino_vits16"),

@@ -92,9 +92,9 @@ def test_preprocessing_of_a_named_backbone_is_its_own():
         (torch.zeros(1, 4, 3), "but got (1, 4, 3)"),  # those of patches of 8, and they are of 16
         (torch.zeros(1, 3), "but got (1, 3)"),
         (torch.zeros(2, 1, 3), "but got (2, 1, 3)"),
-        ((torch.zeros(1, 1, 3),), "but got a tuple"),
-        (np.zeros((1, 1, 3)), "but got a ndarray"),
-        (None, "but got a NoneType"),
+        ((torch.zeros(1, 1, 3),), "but got tuple"),
+        (np.zeros((1, 1, 3)), "but got ndarray"),
+        (None, "but got None"),
     ],
     ids=lambda one: one if isinstance(one, str) else type(one).__name__,
 )

@@ -66,10 +66,10 @@ def test_methods_are_found_by_name_and_by_their_options(other):
 
 def test_unknown_methods_are_refused_with_those_there_are(other):
     assert refusal(find_method, "x") == "unknown method 'x': choose among " + ", ".join(METHODS)
-    for wrong in (FeatureConfig(), "lost", None):
+    for wrong, name in ((FeatureConfig(), "FeatureConfig"), ("lost", "str"), (None, "None")):
         text = refusal(method_of, wrong)
         assert text.startswith("expected a method's options (LostConfig, TokenCutConfig, ")
-        assert text.endswith(f", OtherConfig), but got a {type(wrong).__name__}")
+        assert text.endswith(f", OtherConfig), but got {name}")
 
 
 # Presets

@@ -148,7 +148,7 @@ def test_what_is_excluded_was_not_passed_over(photos):
         (["a.heic"], "photos/*.heic", "no images in 'photos/*.heic' "),
         (["a.csv", "b"], "photos", "in 'photos' (looked for .jpg, .jpeg, "),
         (["a.tar", "b.tar"], "photos", "2 .tar; name tar shards themselves, such as 'shards/*.tar'"),
-        ([".thumbs/a.jpg"], "photos", ": it holds nothing that is not hidden"),
+        ([".thumbs/a.jpg"], "photos", ": it is empty (hidden files do not count)"),
     ],
 )
 def test_a_folder_without_images_says_what_is_there(photos, without_heif, names, given, said):

@@ -159,13 +159,13 @@ def test_no_images_are_none():
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (None, "but got a NoneType"),
-        (3, "but got a int"),
-        (b"content of a file", "but got a bytes"),
-        ({"a": "a.jpg"}, "but got a dict"),
+        (None, "but got None"),
+        (3, "but got int"),
+        (b"content of a file", "but got bytes"),
+        ({"a": "a.jpg"}, "but got dict"),
         ([None], "[0]: expected paths, (H, W, 3) arrays, PIL images or (3, H, W) tensors"),
         ([["a.jpg"]], "[0]: expected paths"),
-        ([b"content of a file"], "but got a bytes"),
+        ([b"content of a file"], "but got bytes"),
         (torch.zeros(8, 8, 3), "[0]: expected a tensor of shape (3, H, W), but got (8, 8, 3)"),
         (torch.zeros(1, 8, 8), "but got (1, 8, 8)"),
         (torch.zeros(8, 8), "but got (8, 8)"),

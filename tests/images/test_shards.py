@@ -93,7 +93,7 @@ def test_a_shard_without_images_is_recorded_with_what_it_holds(shards):
     assert found[:2] == ALL_IMAGES[:2]
     (labels, nothing) = found[2:]
     assert labels == Failure("shard-001.tar", "no images: it holds 2 .json, 1 .cls")
-    assert nothing == Failure("shard-002.tar", "no images: it holds nothing that is not hidden")
+    assert nothing == Failure("shard-002.tar", "no images: it is empty (hidden files do not count)")
 
 
 def test_a_shard_all_of_whose_images_are_done_holds_images(shards):

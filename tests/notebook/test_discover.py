@@ -198,12 +198,12 @@ def test_a_method_is_chosen_by_name_or_by_its_options(photos, random_backbone):
 
 
 def test_what_is_no_backbone_and_no_method_is_refused(colours):
-    assert "a function and its patch size, but got a int" in refusal(discover, [planted()], 3)
+    assert "a function and its patch size, but got int" in refusal(discover, [planted()], 3)
     assert refusal(discover, [planted()], "tinny").startswith("unknown backbone 'tinny': did you mean tiny?")
     assert "unknown method 'x': choose among lost" in refusal(discover, [], colours, "x")
     text = refusal(discover, [], colours, {"bias": 0})
-    assert "expected a method's options (LostConfig" in text and "got a dict" in text
-    assert "but got a float" in refusal(discover, [1.5], colours)
+    assert "expected a method's options (LostConfig" in text and "but got dict" in text
+    assert "but got float" in refusal(discover, [1.5], colours)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, "all"])
@@ -372,4 +372,4 @@ def test_loader_options_that_are_not_possible_are_refused_by_name(wrong):
 
 def test_features_that_are_no_configuration_are_refused(random_backbone):
     text = refusal(discover, np.zeros((16, 16, 3), np.uint8), random_backbone, features="k")
-    assert text == "expected a FeatureConfig as features, but got a str"
+    assert text == "expected a FeatureConfig as features, but got str"
