@@ -157,6 +157,10 @@ def test_images_that_cannot_be_used_are_left_out_and_named(results, tiny, tmp_pa
     trained = train(results, tiny, tmp_path / "head", image_root=ImageRoot(root))
     assert trained.images == len(names) - 2 and {*trained.failures} == {*names[:2]}
     assert "size is not the one" in trained.failures[names[1]]
+    for name in names:
+        (root / name).write_bytes(b"no image")
+    line = refusal(train, results, tiny, tmp_path / "none", image_root=ImageRoot(root))
+    assert line.startswith(f"none of the {len(names)} images could be used: ")
     (root / names[2]).unlink()
     assert f"1 of {len(names)} images" in refusal(
         train, results, tiny, tmp_path / "h", image_root=ImageRoot(root)
