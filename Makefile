@@ -1,6 +1,6 @@
 # make demo: install, find objects in the samples and in photos, score them, write a report.
 # make demo PHOTOS=FOLDER: in your own photos, too.   make weights: get the weights of the model for photos.
-# make test: install, check the code (make check), run all tests; about eight minutes on two cores.
+# make test: install, check the code (make check), run all tests; 12 to 16 minutes on two cores.
 # make chromium: get the browser that tests of pages need.   make docs: the documentation as a site.
 VENV ?= .venv
 PYTHON ?= python3

@@ -53,12 +53,7 @@ def report(path: Path, out: Path, max_images: int | None, **options: Any) -> Non
         images += counted(summary.images, "image")
         shown = [counted(summary.runs, "run"), images, f"{summary.with_maps:,} with maps", *shown]
     print_line(f"{', '.join(shown)}: open {summary.page}")
-    if summary.without_picture:
-        print_message(
-            "Warning",
-            f"{counted(summary.without_picture, 'image')} could not be read again: no picture of them",
-        )
-    for reason in summary.withheld[:1]:
+    for reason in (*summary.without_picture, *summary.withheld[:1]):
         print_message("Warning", reason)
     for error in errors:
         if isinstance(error, IncompleteRun):

@@ -190,4 +190,4 @@ def errors_at(address: str) -> Iterator[None]:
     except ImportError as error:
         raise LostRegError(f"{address!r} cannot be read without another package: {error}") from None
     except Exception as error:  # of any type, by the file system
-        raise LostRegError(f"cannot read {address!r}: {first_sentence(error)}") from None
+        raise LostRegError(f"cannot read {address!r}: {_reason(error, is_http(address))}") from None

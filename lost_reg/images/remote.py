@@ -105,6 +105,8 @@ def _files_at(address: str) -> tuple[list[str], list[str], str]:
         raise LostRegError(f"{address!r} is a folder, which http does not list: name files, or shards")
     with errors_at(address):
         files, path, prefix = file_system(address)
+        if is_http(address):
+            files.info(path)  # raises why there is none, which `isfile` would not
         if files.isfile(path):
             file = prefix + path.lstrip("/")
             return [file], [], posixpath.dirname(file)

@@ -10,13 +10,15 @@ with two, as here, half as large a C gives the same model.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 CS = np.logspace(-6, 5, 45)
@@ -24,6 +26,7 @@ MOST_ITERATIONS = 1000
 _GRADIENT = 1e-7  # the largest part of the gradient of the mean loss at which a fit has converged,
 _GAIN = 1e-10  # and what a step must gain of it
 _LOGITS = 2**24  # at a time
+_PRODUCTS_OF_THREADS = 10**7  # in an evaluation, from which on several threads of a CPU are used
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,31 @@ def fit_logistic(
         first[:, -1] = start.bias[seen] + start.weights[seen] @ mean
     options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": _GRADIENT, "ftol": _GAIN}
     flat = first.cpu().numpy().ravel()
-    found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
+    with _threads_for(inputs.numel() * len(first)):
+        found = minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x
     both = torch.from_numpy(found).to(inputs).view_as(first)
     weights = features.new_zeros(classes, features.shape[1])
     bias = features.new_full((classes,), -torch.inf if labels.ndim == 1 else 0.0)
     weights[seen] = both[:, :-1] / scale
     bias[seen] = both[:, -1] - weights[seen] @ mean
     return Logistic(weights, bias)
+
+
+@contextmanager
+def _threads_for(products: int) -> Iterator[None]:
+    """One thread for scipy, and for torch on a CPU, too, if an evaluation has few products of numbers.
+
+    Threads of the two would spin while those of the other work, and those of short evaluations while they
+    wait for each other: many times the work, above all where other programs use the CPU.
+    """
+    threads = torch.get_num_threads()
+    with threadpool_limits(limits=1, user_api="blas"):
+        if products < _PRODUCTS_OF_THREADS:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _targets(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 from lost_reg.boxes import IOU_THRESHOLD, iou
 from lost_reg.discovery.maps import Maps
 from lost_reg.errors import LostRegError, one_line
+from lost_reg.files import is_address
 from lost_reg.images.reading import Reading, as_recorded
 from lost_reg.progress import Progress, no_progress
 from lost_reg.report.loading import ReportRun
@@ -23,6 +24,7 @@ from lost_reg.report.runs import degenerate_notes, paired_by_registers
 from lost_reg.runs.folder import MAPS_FOLDER
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
 from lost_reg.runs.map_files import maps_path, read_maps
+from lost_reg.runs.pictures import MASK_COLOURS, MASK_OPACITY
 from lost_reg.scoring.corloc import objects_that_count
 from lost_reg.text import counted
 from lost_reg.types import Box, Failure, ImageTruth, Prediction
@@ -73,7 +75,7 @@ def write_gallery(
         "datasets": [group.facts(names) for group in groups],
         "threshold": IOU_THRESHOLD,
         "items": items,
-        "without_picture": pictures.failed,
+        "without_picture": _without_picture(groups, pictures.failed),
         "withheld": sorted(set().union(*(group.withheld for group in groups))),
         "map_titles": titles(_map_names(items)),
     }
@@ -87,7 +89,7 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
     if not gallery["items"]:
         return None
     unscored = [run for run in runs if not run.row]  # those that no table names
-    notes = [f"{run.short}: {run.name}" for run in unscored if run.short != run.name]
+    notes = [run.label for run in unscored if run.label != run.short]
     notes += degenerate_notes(unscored)
     notes += [
         f"{dataset['name']}: {dataset['shown']:,} of its {counted(dataset['images'], 'image')}, evenly "
@@ -95,10 +97,7 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         for dataset in gallery["datasets"]
         if dataset["shown"] < dataset["images"]
     ]
-    if gallery["without_picture"]:
-        notes.append(
-            f"{counted(gallery['without_picture'], 'image')} could not be read again: no picture of them"
-        )
+    notes += gallery["without_picture"]
     notes += gallery["withheld"][:_MOST_WITHHELD]
     with_maps = any(map(has_maps, gallery["items"]))
     without_maps = dict.fromkeys(run.short for run in runs if not _maps_folder(run).is_dir())
@@ -119,6 +118,9 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
         "explanations": explanations(_map_names(gallery["items"])),
         "has_maps": with_maps,
         "has_truth": any(item["truth"] for item in gallery["items"]),
+        "has_classes": any(item["labels"] for item in gallery["items"]),
+        "mask_colour": f"rgb{MASK_COLOURS[0]}" if any(map(_has_masks, gallery["items"])) else None,
+        "mask_opacity": MASK_OPACITY,
     }
     return Section("gallery", "Gallery", content)
 
@@ -126,6 +128,21 @@ def gallery_section(runs: Sequence[ReportRun], gallery: dict[str, Any]) -> Secti
 def has_maps(item: dict[str, Any]) -> bool:
     """Whether any run has maps for an image of the gallery."""
     return any("maps" in entry for entry in item["entries"].values())
+
+
+def _has_masks(item: dict[str, Any]) -> bool:
+    return any("masks" in entry for entry in item["entries"].values())
+
+
+def _without_picture(groups: Sequence[_Group], count: int) -> list[str]:
+    """Why images that a run has read have no picture; count: of all of them."""
+    at_addresses = sum(group.at_addresses for group in groups)
+    others = count - at_addresses
+    reasons = "gone, damaged or in a tar shard"
+    if any(group.withheld for group in groups):
+        reasons = "gone, damaged, in a tar shard or not to be read"
+    lines = {"images at addresses are not read again": at_addresses, reasons: others}
+    return [f"{counted(number, 'image')} without a picture: {why}" for why, number in lines.items() if number]
 
 
 def _map_names(items: Sequence[dict[str, Any]]) -> set[str]:
@@ -159,6 +176,7 @@ class _Group:
     """The runs on one dataset.
 
     outcomes: for each run, a Prediction or Failure of the images that are shown, by dataset image name.
+    at_addresses: how many images that `file` was asked for are at addresses.
     """
 
     def __init__(self, runs: list[ReportRun], chosen: Shown):
@@ -171,6 +189,7 @@ class _Group:
         if self.dataset:
             self._folders.insert(0, ImageFolder(self.dataset.root, chosen.images.follow_links))
         self.withheld: set[str] = set()
+        self.at_addresses = 0
         done = set().union(*(run.images for run in runs))
         images = [name for name in self.dataset.images if name in done] if self.dataset else sorted(done)
         self.images = len(images)
@@ -190,7 +209,7 @@ class _Group:
         return truth if truth.size_hw or not sizes else replace(truth, size_hw=sizes[0])
 
     def file(self, image: str) -> Path | None:
-        """The image's file; None if it is gone, or must not be read: `withheld` says why."""
+        """The image's file; None if it is gone, at an address, or must not be read: `withheld` says why."""
         recorded = next(found[image].image for found in self.outcomes if image in found)
         for folder, name in zip(self._folders, (image, recorded) if self.dataset else (recorded,)):
             try:
@@ -198,6 +217,7 @@ class _Group:
                     return path
             except LostRegError as error:
                 self.withheld.add(str(error))
+        self.at_addresses += is_address(recorded) or is_address(self.runs[0].record.get("root") or "")
         return None
 
     @property

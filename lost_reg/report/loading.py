@@ -59,7 +59,8 @@ class ReportRun:
     @property
     def label(self) -> str:
         """What charts, notes and tables of pairs call it."""
-        return self.name if self.short == self.name else f"{self.short}: {self.name}"
+        title = self.found.title  # the name without the folder, which it may have to differ by
+        return title if self.short == title else f"{self.short}: {title}"
 
     @property
     def folder(self) -> Path:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lost_reg import __version__
 from lost_reg.errors import one_line
@@ -57,10 +57,7 @@ def render(
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "viewer.js", "page.js")
     )
     script = "".join(scripts)
-    environment = _environment().overlay(
-        finalize=lambda value: one_line(wording(value)) if type(value) is str else value
-    )
-    return environment.get_template("page.html").render(
+    return _environment(wording).get_template("page.html").render(
         mark=Markup(MARK),
         version=__version__,
         script_hash=_sha256(script),
@@ -91,16 +88,25 @@ def unfinished_page() -> str:
     return _environment().get_template("unfinished.html").render(mark=Markup(MARK), version=__version__)
 
 
-@cache
-def _environment() -> Environment:
-    return Environment(
+def _environment(wording: Callable[[str], str] = str) -> Environment:
+    def worded(text: str) -> str:
+        return one_line(wording(text))
+
+    environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: one_line(value) if type(value) is str else value,
+        finalize=lambda value: worded(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["with_code"] = lambda text: _with_code(worded(text))
+    return environment
+
+
+def _with_code(text: str) -> Markup:
+    """The text, escaped, with what stands in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def json_for_page(content: Any) -> str:

@@ -30,7 +30,7 @@ PAGE_FILE = "index.html"
 
 @dataclass(frozen=True)
 class ReportSummary:
-    """What was written: the page, what it shows, and how many of the images."""
+    """What was written: the page, what it shows, how many of the images, and why some have no picture."""
 
     page: Path
     runs: int
@@ -40,7 +40,7 @@ class ReportSummary:
     shown: int
     images: int
     with_maps: int
-    without_picture: int
+    without_picture: tuple[str, ...]
     withheld: tuple[str, ...]
 
 
@@ -98,7 +98,7 @@ def write_report(
         shown=len(gallery["items"]),
         images=sum(dataset["images"] for dataset in gallery["datasets"]),
         with_maps=sum(map(has_maps, gallery["items"])),
-        without_picture=gallery["without_picture"],
+        without_picture=tuple(gallery["without_picture"]),
         withheld=tuple(gallery["withheld"]),
     )
     return summary, content.errors

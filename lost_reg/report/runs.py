@@ -32,7 +32,7 @@ def corloc_section(runs: Sequence[ReportRun], errors: Sequence[LostRegError]) ->
     scored = [(run.label, run.row) for run in runs if run.row]
     if not scored and not errors:
         return None
-    rows = [{"run": run.short, **cells(run.row), "backbone": run.name} for run in runs if run.row]
+    rows = [{"run": run.short, **cells(run.row), "backbone": run.found.title} for run in runs if run.row]
     numeric = ("images", "found", "CorLoc", "centred box", "whole image")
     table = Table("CorLoc table", "corloc", rows, numeric)
     notes = [note for name, row in scored for note in _uncounted(name, row)]

@@ -15,6 +15,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
 from lost_reg.images import fetching
 from lost_reg.images.fetching import check_no_password, fetched, name_at
+from lost_reg.images.remote import find_remote
 from lost_reg.types import Failure
 
 
@@ -45,6 +46,13 @@ def test_what_a_server_answers_is_the_reason(server, status, reason):
     (failure,) = fetched([("b", address)])
     assert failure.image == "b" and failure.reason.startswith(f"cannot be fetched: {reason}")
     assert "secret" not in failure.reason
+
+
+def test_an_input_that_cannot_be_read_says_what_the_server_answered(server):
+    address = server.add("/f.jpg", Resource(statuses=[403] * 9))
+    assert refusal(find_remote, [address]) == f"cannot read {address!r}: the server answers 403 Forbidden"
+    assert "onnect" in refusal(find_remote, ["http://127.0.0.1:1/a.jpg"])
+    assert find_remote([server.add("/g.jpg", Resource())]).names == ("g.jpg",)
 
 
 def test_servers_that_are_silent_or_gone_are_given_up(server, monkeypatch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from threadpoolctl import threadpool_info
 
 from lost_reg.probing import logistic
 from lost_reg.probing.logistic import CS, Sweep, choose_c, fit_logistic
@@ -106,3 +108,23 @@ def test_a_choice_that_is_continued_ends_the_same(monkeypatch):
         assert same == c and torch.equal(model.weights, whole.weights) and torch.equal(model.bias, whole.bias)
         assert len(again) == 4 - sweep.tried
         assert not again or torch.equal(again[-1].model.weights, kept[-1].model.weights)
+
+
+@pytest.mark.parametrize("products, threads", [(1, 2), (10**9, 1)])
+def test_short_fits_take_one_thread_and_give_the_others_back(monkeypatch, products, threads):
+    """Also of scipy's BLAS, which would spin while torch works."""
+    seen = []
+
+    def minimize(*arguments, **options):
+        blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+        seen.append((torch.get_num_threads(), {*blas}))
+        return scipy.optimize.minimize(*arguments, **options)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(logistic, "_PRODUCTS_OF_THREADS", products)
+    monkeypatch.setattr(logistic, "minimize", minimize)
+    features = torch.from_numpy(load_digits().data[:50])
+    fit_logistic(features, torch.arange(50) % 10, 10, 1.0)
+    assert seen == [(threads, {1})] and torch.get_num_threads() == 2
+    torch.set_num_threads(before)

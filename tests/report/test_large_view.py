@@ -92,6 +92,26 @@ def test_boxes_can_be_taken_away(two, open_page):
     assert box.is_hidden()
 
 
+def test_what_a_reason_has_in_backticks_is_code(tmp_path, make_coco, open_page):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    write_run(tmp_path / "run", dataset, {}, failures=["a.jpg"])
+    failures = tmp_path / "run" / "errors.jsonl"
+    failures.write_text(failures.read_text().replace("<b>bad</b>", "`git lfs pull` gets <b>it</b>"))
+    page = open_page(report(tmp_path / "run", tmp_path / "out").page)
+    escaped = "cannot be decoded: <code>git lfs pull</code> gets &lt;b&gt;it&lt;/b&gt;"
+    assert page.locator(".card .reason").inner_html() == escaped
+
+
+@pytest.mark.parametrize("parts", [("boxes", "masks"), ("previous", "next", "close")])
+def test_on_a_phone_what_belongs_together_stands_in_a_row(parts, two, open_page):
+    page = open_page(two, viewport=PHONE)
+    page.get_by_role("button", name="Enlarge: Boxes").first.click()
+    for width in range(240, 400, 16):  # the place where the line breaks depends on it
+        page.set_viewport_size({**PHONE, "width": width})
+        places = [page.locator(f"#viewer-{part}").bounding_box()["y"] for part in parts]
+        assert len(set(places)) == 1, width
+
+
 def test_missing_maps_are_said_once_for_a_run_and_else_for_an_image(tmp_path, make_coco, open_page):
     dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg", "b.jpg"])
     boxes = {"a.jpg": RIGHT, "b.jpg": RIGHT}
@@ -99,7 +119,9 @@ def test_missing_maps_are_said_once_for_a_run_and_else_for_an_image(tmp_path, ma
     write_run(tmp_path / "results" / "none", dataset, boxes, backbone="dino_vits16")
     page = open_page(report(tmp_path / "results", tmp_path / "out").page)
     (note,) = page.locator("#gallery .notes li").all_text_contents()
-    assert note.startswith("No maps of none: `lost-reg draw` makes them from the folder of a run")
+    assert note.startswith("No maps of none: lost-reg draw makes them from the folder of a run")
+    commands = page.locator("#gallery .notes code").all_text_contents()
+    assert commands == ["lost-reg draw", "lost-reg run --save-maps"]
     of_b = ["no maps: the run's folder has none of this image, though of others"]
     assert page.locator(".card").first.locator(".reason").count() == 0
     assert page.locator(".card").last.locator(".reason").all_text_contents() == of_b

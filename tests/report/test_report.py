@@ -44,6 +44,7 @@ from lost_reg.report.loading import load_runs
 from lost_reg.report.page import json_for_page
 from lost_reg.report.pictures import heads_picture, maps_picture, ramp
 from lost_reg.report.runs import bars_section, difference_mark, in_pairs, paired_by_registers
+from lost_reg.runs.image_folder import ImageRoot
 from lost_reg.scoring.found_boxes import ScoringOptions
 from lost_reg.scoring.published import Published
 from lost_reg.types import ImageTruth
@@ -648,10 +649,27 @@ def test_images_that_are_gone_are_counted_and_shown_without_a_picture(results, t
     (tmp_path / "data" / "images" / "neither.jpg").write_bytes(b"not an image")
     result = lost_reg("report", results, "--out", tmp_path / "out")
     assert result.exit_code == 0
-    assert "Warning: 2 images could not be read again" in result.stderr
+    gone = "2 images without a picture: gone, damaged or in a tar shard"
+    assert f"Warning: {gone}\n" in result.stderr
+    assert f"<li>{gone}</li>" in (tmp_path / "out" / "index.html").read_text("utf-8")
     items = data_of(tmp_path / "out" / "index.html")["items"]
     assert [item["thumbnail"] is None for item in items] == [False, True, False, True]
     assert items[1]["size_hw"] == [96, 128]
+
+
+def test_images_at_addresses_are_said_to_be_there(tmp_path, save_scene):
+    """By a run on a list of addresses and a file that is gone, and by one on a folder at an address."""
+    boxes = dict.fromkeys(["https://host.invalid/a.jpg", "s3://bucket/b.jpg", "gone.jpg"], RIGHT)
+    write_run(tmp_path / "results" / "list", None, boxes, root=tmp_path)
+    write_run(tmp_path / "results" / "folder", None, {"c.jpg": RIGHT}, root="s3://bucket/photos")
+    assert report(tmp_path / "results", tmp_path / "out").without_picture == (
+        "3 images without a picture: images at addresses are not read again",
+        "1 image without a picture: gone, damaged or in a tar shard",
+    )
+    save_scene(tmp_path / "copies" / "c.jpg")
+    copies = ImageRoot(tmp_path / "copies")
+    folder = tmp_path / "results" / "folder"
+    assert report(folder, tmp_path / "out", images=copies).without_picture == ()
 
 
 def test_the_command_says_where_the_page_is(results, tmp_path):
@@ -724,13 +742,28 @@ def test_a_run_of_whole_images_has_a_note_with_its_score_or_above_the_gallery(tm
     page = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
     table, gallery = page.split('<section id="corloc"')[1].split('<section id="gallery"')
     note = (
-        "<li>{}: 4 of 4 boxes are the whole image; try `preset` best; `lost-reg sweep` compares settings</li>"
+        "<li>{}: 4 of 4 boxes are the whole image; try <code>preset</code> best; "
+        "<code>lost-reg sweep</code> compares settings</li>"
     )
     assert note.format("scored: dinov2_vits14") in table and note.format("mine: dino_vits16") in gallery
     assert page.count("the whole image;") == 2
     assert (
         "<li>mine: dino_vits16</li>" in gallery and "<li>scored:" not in gallery
     )  # the table names that one
+
+
+def test_runs_that_differ_in_nothing_else_are_told_apart_by_their_folders_once(tmp_path, make_coco):
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    for name in ("plain", "ray"):
+        write_run(tmp_path / "results" / "mine" / name, None, {"a.jpg": RIGHT}, root=tmp_path / "data")
+        write_run(tmp_path / "results" / f"scored_{name}", dataset, {"a.jpg": RIGHT})
+    runs, _ = load_runs(tmp_path / "results", ScoringOptions())
+    folders = ["plain", "ray", "scored_plain", "scored_ray"]
+    assert [run.label for run in runs] == [f"{folder}: dinov2_vits14" for folder in folders]
+    assert len({run.name for run in runs}) == 4
+    page = report(tmp_path / "results", tmp_path / "out").page.read_text("utf-8")
+    assert "<li>ray: dinov2_vits14</li>" in page
+    assert page.count('<td data-column="backbone">dinov2_vits14</td>') == 2
 
 
 @pytest.mark.parametrize("with_truth", [False, True])

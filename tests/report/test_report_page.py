@@ -117,12 +117,31 @@ def test_sorts_order_as_they_say(two, open_page):
         assert shown(page) == [f"{name}.jpg" for name in expected], value
 
 
-def test_runs_without_scores_cannot_be_sorted_by_them(tmp_path, save_scene, open_page):
+def test_nothing_that_needs_scores_is_offered_for_runs_without(tmp_path, save_scene, open_page):
     save_scene(tmp_path / "photos" / "a.jpg")
     for name in "ab":
         write_run(tmp_path / "results" / name, None, {"a.jpg": RIGHT}, root=tmp_path / "photos")
     page = open_page(report(tmp_path / "results", tmp_path / "out").page)
-    assert page.locator("#sort option").all_text_contents() == ["order in the dataset", "file name"]
+    assert page.locator("#sort option").all_text_contents() == ["order of the images", "file name"]
+    assert page.locator("#show-field").is_hidden() and shown(page) == ["a.jpg"]
+    assert page.locator(".badge").count() == 0
+    assert page.get_by_role("searchbox", name="File name", exact=True).is_visible()
+
+
+def test_scores_can_be_chosen_by_if_a_chosen_run_has_them(tmp_path, make_coco, save_scene, open_page):
+    save_scene(tmp_path / "photos" / "mine.jpg")
+    write_run(tmp_path / "results" / "mine", None, {"mine.jpg": RIGHT}, root=tmp_path / "photos")
+    dataset = make_dataset(make_coco, tmp_path / "data", ["a.jpg"])
+    write_run(tmp_path / "results" / "scored", dataset, {"a.jpg": RIGHT}, backbone="dino_vits16")
+    page = open_page(report(tmp_path / "results", tmp_path / "out").page)
+    assert page.get_by_role("searchbox", name="File or class name").is_visible()
+    page.select_option("#b", label="scored")
+    assert page.locator(".badge").all_text_contents() == ["not scored", "found, IoU 1.00"]
+    page.select_option("#b", label="no other")
+    assert chosen(page, "a") == "mine" and page.locator("#show-field").is_hidden()
+    page.select_option("#a", label="scored")
+    page.select_option("#show", label="found")
+    assert shown(page) == ["a.jpg"]
 
 
 def test_images_without_a_score_stand_last_in_every_sort_and_count_as_neither_found_nor_missed(
@@ -217,6 +236,7 @@ def test_masks_lie_over_the_image_and_damaged_ones_are_said(tmp_path, save_scene
     assert page.locator(".panels figcaption").all_text_contents() == ["Boxes and masks", "Boxes"]
     photo, over = (page.locator(".panels img").nth(index).bounding_box() for index in (0, 1))
     assert photo == over and page.locator(".panels img").count() == 3
+    assert page.locator(".legend.keys li").all_text_contents() == ["box found", "mask", "seed"]
     assert "its masks are malformed" in page.locator(".card .reason").text_content()
     until(page, "[...document.images].every((one) => one.naturalWidth)")
 

@@ -89,13 +89,15 @@
     byId("b-field").hidden = runs.length < 2;
   };
   const hasB = () => choice.b.value !== NONE;
+  let isScored; // whether the chosen runs have any score
   const fillShow = () => {
     const two = [["both", "found by both"], ["neither", "missed by both"], ["a", "found by A only"], ["b", "found by B only"], ["one", "found by one only"]];
     const one = [["both", "found"], ["neither", "missed"]];
-    setOptions(choice.show, [["all", "all images"], ...(hasB() ? two : one)], choice.show.value);
-    const sorts = [["order", "order in the dataset"]];
-    const isScored = data.items.some((item) => Object.values(item.entries).some((entry) => iouOf(entry) !== null));
-    if (isScored) sorts.push(...sortsByIou());
+    isScored = data.items.filter(isOffered).some((item) => iouOf(entryA(item)) !== null || iouOf(entryB(item)) !== null);
+    const outcomes = hasB() ? two : one;
+    setOptions(choice.show, [["all", "all images"], ...(isScored ? outcomes : [])], choice.show.value);
+    byId("show-field").hidden = !isScored;
+    const sorts = isScored ? [["order", "order in the dataset"], ...sortsByIou()] : [["order", "order of the images"]];
     sorts.push(["name", "file name"]);
     setOptions(choice.sort, sorts, choice.sort.value);
   };
@@ -287,6 +289,7 @@
   };
   const badge = (entry) => {
     const outcome = outcomeOf(entry);
+    if (outcome === "not scored" && !isScored) return ""; // as all of them
     const isBad = isMissed(entry) || outcome === "not readable";
     const kind = outcome === "found" ? "found" : isBad ? "missed" : "unknown";
     if (outcome !== "found" && outcome !== "missed") return make("span", `badge ${kind}`, outcome);
@@ -296,6 +299,8 @@
     return make("span", `badge ${kind}`, `${outcome}, IoU ${shownIou}`);
   };
   const nameOf = (item, run) => data.datasets[item.dataset].runs[run] ?? namesOf(run);
+  // What stands in backticks is shown as code.
+  const reasonLine = (reason) => make("p", "reason", ...reason.split(/`([^`]+)`/).map((part, index) => (index % 2 ? make("code", "", part) : part)));
   const missing = (entry) => [entry.masks_error, hasMaps && entry.maps_error].filter(Boolean);
   const side = (item, entry, run, letter) => {
     const name = nameOf(item, run);
@@ -305,9 +310,9 @@
       body.append(make("p", "reason", "not in this run"));
     } else {
       head.append(badge(entry));
-      body.append(entry.failure ? make("p", "reason", entry.failure) : panels(item, entry, run, letter));
+      body.append(entry.failure ? reasonLine(entry.failure) : panels(item, entry, run, letter));
       if (entry.maps && entry.maps.attention.length) body.append(headsOf(item, entry, name));
-      body.append(...missing(entry).map((reason) => make("p", "reason", reason)));
+      body.append(...missing(entry).map(reasonLine));
     }
     return make("div", "side", head, body);
   };
@@ -337,7 +342,7 @@
       views: entry.failure ? [] : viewsOf(item, entry, run, letter),
       reasons: entry.failure ? [entry.failure] : missing(entry),
     }));
-  const viewer = makeViewer({ make, letBreak, byId, ratioOf, inputView, sidesOf, items: () => shown });
+  const viewer = makeViewer({ make, letBreak, byId, ratioOf, inputView, sidesOf, reasonLine, items: () => shown });
 
   // --- the list, in pieces ---
 

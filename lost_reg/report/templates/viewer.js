@@ -1,7 +1,7 @@
 "use strict";
 // The large view: one view of one image of the list, and all of its views as thumbnails below.
 // Arrow keys step through images (left, right) and views (up, down); Escape closes it.
-const makeViewer = ({ make, letBreak, byId, ratioOf, inputView, sidesOf, items }) => {
+const makeViewer = ({ make, letBreak, byId, ratioOf, inputView, sidesOf, reasonLine, items }) => {
   const dialog = byId("viewer");
   let item, key, opener;
 
@@ -24,7 +24,7 @@ const makeViewer = ({ make, letBreak, byId, ratioOf, inputView, sidesOf, items }
     const groups = sides.map((side) => make("div", "strip-side",
       make("div", "side-head", make("strong", "", side.name), side.badge),
       make("div", "strip", ...side.views.map(thumbnail)),
-      ...side.reasons.map((reason) => make("p", "reason", reason))));
+      ...side.reasons.map(reasonLine)));
     const input = make("div", "strip-side", make("div", "side-head", make("strong", "", "Input")), make("div", "strip", thumbnail(inputView(item))));
     byId("viewer-strip").replaceChildren(input, ...groups.map(letBreak));
   };
