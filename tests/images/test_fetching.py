@@ -16,6 +16,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 from lost_reg.images import fetching
 from lost_reg.images.fetching import check_no_password, fetched, name_at
 from lost_reg.images.remote import find_remote
+from lost_reg.images.sources import ListedFiles
 from lost_reg.types import Failure
 
 
@@ -102,6 +103,25 @@ def test_paths_are_not_read_ahead():
 
     stream = fetched(paths())
     assert next(stream) == ("a", "a.jpg") and taken == ["a"]
+
+
+def test_files_that_wait_are_not_fetched_after_the_end(server, monkeypatch):
+    monkeypatch.setattr(fetching, "_READERS", 2)
+    gate = threading.Event()
+    first, slow = server.add("/h.jpg", Resource()), server.add("/i.jpg", Resource(gate=gate))
+    never = [server.add(f"/never-{number}.jpg", Resource()) for number in range(2)]
+    stream = fetched([("h", first), ("i", slow), ("j", slow), *zip("kl", never)])
+    assert next(stream)[0] == "h"  # four are under way or wait by then, and both threads are at the slow ones
+    stream.close()
+    gate.set()
+    time.sleep(0.1)
+    assert not [path for path in server.requested if "never" in path]
+
+
+def test_a_list_samples_few_files_at_addresses(server, tmp_path):
+    address = server.add("/j.jpg", Resource())
+    (tmp_path / "list").write_text(f"{address}\n" * 100)
+    assert 10 < len(list(ListedFiles.read(str(tmp_path / "list")).sample(64))) <= fetching.MOST_SAMPLED
 
 
 def test_large_files_that_have_come_are_handed_on_before_more_are_fetched(server, monkeypatch):

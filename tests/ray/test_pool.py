@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lost_reg.ray.engine import shared_out
+from lost_reg.ray.engine import _Pool, shared_out
+from lost_reg.ray.inputs import _READER_CPUS
 
 nodes = st.lists(st.integers(1, 130), max_size=6)
 
@@ -42,6 +43,12 @@ def test_all_actors_have_a_place_if_there_are_as_many_cpus(cpus, asked):
     assert actors >= 1 and threads >= 1
     if sum(cpus) >= actors:
         assert sum(of_node // threads for of_node in cpus) >= actors
+
+
+def test_beside_actors_on_all_cpus_a_task_that_reads_has_room():
+    actors, threads = shared_out([2, 2], None)
+    assert _Pool(actors, False, 1, threads).cpus * 2 < 2 - _READER_CPUS
+    assert _Pool(1, True, 8, None).cpus < 1
 
 
 def test_a_task_that_reads_images_imports_no_torch():
