@@ -47,7 +47,7 @@ def test_images_that_are_gone_are_named(lost_reg, photos, tmp_path):
     result = lost_reg("draw", tmp_path / "out", *FAST)
     assert (
         result.exit_code == 0
-        and result.stderr.count("1 of 2 images could not be used: a.jpg (no such file)") == 2
+        and result.stderr.count("1 of 2 images could not be used: a.jpg (no file on this machine)") == 2
     )
 
 
