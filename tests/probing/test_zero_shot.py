@@ -120,6 +120,14 @@ def one_colour(path, backbone):
     return ((image - mean) / std).expand(3, 224, 224)[None]
 
 
+def test_without_any_usable_image_there_is_no_probe(probe, shots, one_template, tmp_path):
+    for path in shots.rglob("*.png"):
+        path.write_bytes(b"")
+    result = probe(*one_template)
+    assert result.exit_code == 1 and "none of the 4 images could be used" in result.stderr
+    assert not (tmp_path / "out" / "probe.json").exists()
+
+
 def test_the_command_scores_test_images_by_the_nearest_prompt(probe, clip, tmp_path):
     (tmp_path / "names.txt").write_text("blue\nred\n")
     (tmp_path / "templates.txt").write_text("a {} thing\n{}\n")
