@@ -116,13 +116,14 @@ def slow_search(backbone, stream: ImageStream, options: SearchOptions):
     return ranked[: options.top_k], threshold, top, bool(stands_out)
 
 
-def not_finite_where_flat(backbone, monkeypatch):
-    """Let a backbone's tokens be NaN in images of one colour, after its first block alone."""
+def not_finite_where_flat(backbone, monkeypatch, *, in_first_alone=False):
+    """Let a backbone's tokens be NaN in images of one colour, after all of its blocks or the first alone."""
     whole = backbone.block_outputs
 
     def block_outputs(images, **options):
         flat = images.flatten(2).std(dim=2).amax(dim=1) < 1e-6
         for block, tokens in enumerate(whole(images, **options)):
-            yield torch.where(flat[:, None, None], torch.nan, tokens) if block == 0 else tokens
+            is_spoilt = block == 0 or not in_first_alone
+            yield torch.where(flat[:, None, None], torch.nan, tokens) if is_spoilt else tokens
 
     monkeypatch.setattr(backbone, "block_outputs", block_outputs)
