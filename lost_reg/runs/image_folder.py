@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from lost_reg.errors import LostRegError
 from lost_reg.files import is_address, leads_out
 from lost_reg.runs.seals import foreign, is_own
+from lost_reg.text import agreeing, counted, shown_names
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,22 @@ class ImageFolder:
             )
         return path
 
-    @property
-    def place(self) -> str:
-        """The folder, for messages."""
-        return f"in {str(self.root)!r}" if self.root else "on this machine"
+    def find_all(self, images: Iterable[str]) -> dict[str, Path]:
+        """The file of each image, for what needs them all.
+
+        Raises:
+            LostRegError: images without one; or as `find`.
+        """
+        found = {image: self.find(image) for image in images}
+        gone = [image for image, path in found.items() if path is None]
+        if gone:
+            of_all = f"{len(gone):,} of {counted(len(found), 'image')} {agreeing(len(gone), 'are')} missing"
+            where = f"below {str(self.root)!r}" if self.root else "on this machine"
+            raise LostRegError(
+                f"{of_all} {where} ({shown_names(gone)}): `image_root` names the folder they are in; unpack "
+                "tar shards, and of images at addresses, use a run on copies"
+            )
+        return found
 
     @cached_property
     def _absolute(self) -> Path:

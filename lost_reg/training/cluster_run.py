@@ -15,7 +15,6 @@ from lost_reg.progress import Progress, no_progress
 from lost_reg.runs.folder import CLUSTERS, Results, read_run
 from lost_reg.runs.image_folder import RECORDED, ImageRoot, image_folder
 from lost_reg.runs.labels import relabel
-from lost_reg.text import counted, shown_names
 from lost_reg.training.cluster_names import renamed
 from lost_reg.training.cluster_record import CLUSTER, DISTANCE, has_clusters
 from lost_reg.training.clusters import Clusters, K, check_k, find_clusters
@@ -76,14 +75,7 @@ def check_clusterable(results: Results, options: ClusterOptions) -> None:
     check_k(options.k, sum(len(one.objects) for one in results.predictions.values()))
     renamed(max(options.k), options.names)
     files = image_folder(results.folder, results.record, options.image_root)
-    wanted = [image for image, one in results.predictions.items() if one.objects]
-    gone = [image for image in wanted if files.find(image) is None]
-    if gone:
-        raise LostRegError(
-            f"{len(gone):,} of {counted(len(wanted), 'image')} of the run are no files {files.place} "
-            f"({shown_names(gone)}): name their folder with `image_root`; of images in tar shards or at "
-            "addresses, use a run on copies"
-        )
+    files.find_all(image for image, one in results.predictions.items() if one.objects)
 
 
 def cluster_run(

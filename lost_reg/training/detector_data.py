@@ -18,7 +18,7 @@ from lost_reg.errors import LostRegError, UnreadableImage
 from lost_reg.images.reading import as_recorded, read_image
 from lost_reg.runs.folder import RUN_FILE, find_runs, read_outcomes, read_run_record
 from lost_reg.runs.image_folder import RECORDED, ImageFolder, ImageRoot, image_folder
-from lost_reg.text import agreeing, counted, shown_names
+from lost_reg.text import counted, shown_names
 from lost_reg.training.detector_config import DetectorConfig
 from lost_reg.training.ranks import ALONE, Ranks
 from lost_reg.types import Box, Prediction
@@ -101,7 +101,7 @@ def read_training_set(
         )
     names = _classes(run, with_box) if classes else (ONE_CLASS,)
     folder = image_folder(run, record, image_root)
-    _check_files(folder, [one.image for one in with_box])
+    folder.find_all(one.image for one in with_box)
     images = [(one.image, *_arrays(one, names if classes else None)) for one in with_box]
     sizes = {one.image: one.size_hw for one in with_box}
     digest = _digest(images, names)
@@ -135,16 +135,6 @@ def _arrays(prediction: Prediction, names: tuple[str, ...] | None) -> tuple[np.n
     boxes = _boxes(prediction)
     labels = [names.index(label) if names and label else 0 for _, label in boxes]
     return np.array([box for box, _ in boxes], np.float64), np.array(labels, np.int64)
-
-
-def _check_files(folder: ImageFolder, images: list[str]) -> None:
-    missing = [image for image in images if folder.find(image) is None]
-    if missing:
-        raise LostRegError(
-            f"{len(missing):,} of {counted(len(images), 'image')} {agreeing(len(missing), 'are')} missing "
-            f"below {str(folder.root)!r} "
-            f"({shown_names(missing)}): `image_root` names the folder they are in; unpack tar shards"
-        )
 
 
 def _digest(images: list[tuple[str, np.ndarray, np.ndarray]], names: tuple[str, ...]) -> str:

@@ -22,7 +22,7 @@ from lost_reg.runs.folder import Results
 from lost_reg.runs.heads import drawing
 from lost_reg.runs.image_folder import image_folder
 from lost_reg.runs.options import LoaderOptions
-from lost_reg.text import counted, shown_names
+from lost_reg.text import counted
 from lost_reg.training.feature_cache import FeatureCache, ImageFeatures
 from lost_reg.training.head_config import HeadTraining, TrainOptions
 from lost_reg.training.head_fit import Chunk, Target
@@ -80,15 +80,7 @@ def images_to_train_on(results: Results, training: HeadTraining, options: TrainO
             f"{results.folder} has {counted(len(masks), 'image')} with objects, of which {len(names):,} are "
             "left to learn from: a head needs at least two, and many are better"
         )
-    files = image_folder(results.folder, results.record, options.image_root)
-    paths = {name: path for name in names if (path := files.find(name))}
-    gone = [name for name in names if name not in paths]
-    if gone:
-        raise LostRegError(
-            f"{len(gone):,} of {counted(len(names), 'image')} to learn from are no files {files.place} "
-            f"({shown_names(gone)}): if they moved, give `image_root`; of images in tar shards or at "
-            "addresses, use a run on copies"
-        )
+    paths = image_folder(results.folder, results.record, options.image_root).find_all(names)
     sizes = {name: results.predictions[name].size_hw for name in names}
     return TrainingImages({name: masks[name] for name in names}, paths, sizes, held_out, below)
 

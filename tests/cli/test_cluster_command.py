@@ -151,7 +151,7 @@ def test_what_does_not_fit_is_refused_in_one_line_and_nothing_is_lost(refused, m
         ("--k", 1): "at least 2 clusters",
         ("--k", 2, "--names", names): "no cluster 'cluster 09' in the run",
         ("--k", 2, "--names", tmp_path / "none"): "cannot read --names",
-        ("--k", 2, "--image-root", tmp_path): "8 of 8 images of the run are no files",
+        ("--k", 2, "--image-root", tmp_path): "8 of 8 images are missing below",
         ("--k", 2, "--image-root", tmp_path / "none"): "no such folder of images",
         ("--k", 2, "--backbone", siglip, "--weights", "random"): "has no class token",
         ("--k", 2, "--weights", tmp_path / "none.pth"): "none.pth",

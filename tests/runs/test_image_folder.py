@@ -50,6 +50,14 @@ def test_a_run_on_addresses_alone_has_no_folder(photos, monkeypatch):
     assert image_folder(photos, sealed({"root": "", "settings": {}})).find("a.jpg") is None
 
 
+def test_images_without_files_are_counted_where_all_are_needed(photos):
+    folder = ImageFolder(photos)
+    assert folder.find_all(["a.jpg", "inner.jpg"]) == {name: photos / name for name in ("a.jpg", "inner.jpg")}
+    text = refusal(folder.find_all, ["a.jpg", "gone.jpg"])
+    assert text.startswith(f"1 of 2 images is missing below {str(photos)!r} (gone.jpg): ")
+    assert "1 of 1 image is missing on this machine" in refusal(ImageFolder(None).find_all, ["s3://b/a.jpg"])
+
+
 @pytest.mark.parametrize("name", ["../secret.jpg", "x/../../secret.jpg", "/etc/passwd", ".."])
 def test_names_that_lead_out_are_refused(photos, name):
     assert "leads out of the folder" in refusal(ImageFolder(photos).find, name)
